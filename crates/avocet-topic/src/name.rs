@@ -1,0 +1,114 @@
+//! Topic Names: what a PUBLISH is addressed to.
+
+use alloc::sync::Arc;
+use core::borrow::Borrow;
+use core::fmt;
+
+/// The largest length of a UTF-8 Encoded String, in bytes [MQTT5-1.5.4] [MQTT5-4.7.3-3].
+pub(crate) const BYTES_MAX: usize = 65_535;
+
+/// What is wrong with a string that was to be a Topic Name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum TopicNameError {
+    /// It has no character [MQTT5-4.7.3-1] [MQTT311-4.7.3-1].
+    #[error("topic name is empty")]
+    Empty,
+    /// It takes more than 65,535 bytes [MQTT5-4.7.3-3] [MQTT311-4.7.3-3].
+    #[error("topic name is longer than 65,535 bytes")]
+    TooLong,
+    /// It holds U+0000 [MQTT5-4.7.3-2] [MQTT311-4.7.3-2].
+    #[error("topic name contains the null character U+0000")]
+    Nul,
+    /// It holds `+` or `#` [MQTT5-3.3.2-2] [MQTT5-4.7.1-1] [MQTT311-3.3.2-2] [MQTT311-4.7.1-1].
+    #[error("topic name contains a wildcard character ('+' or '#')")]
+    Wildcard,
+}
+
+/// A Topic Name: at least one character, at most 65,535 bytes, no U+0000 and no wildcard character.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TopicName<'a>(&'a str);
+
+impl<'a> TopicName<'a> {
+    /// Checks a string against the rules for Topic Names
+    /// [MQTT5-4.7.1-1] [MQTT5-4.7.3-1] [MQTT5-4.7.3-2] [MQTT5-4.7.3-3].
+    pub fn new(s: &'a str) -> Result<Self, TopicNameError> {
+        if s.is_empty() {
+            return Err(TopicNameError::Empty);
+        }
+        if s.len() > BYTES_MAX {
+            return Err(TopicNameError::TooLong);
+        }
+        // One pass over the bytes without an early exit lets the compiler use wide registers.
+        let mut nul = false;
+        let mut wildcard = false;
+        for &byte in s.as_bytes() {
+            nul |= byte == 0;
+            wildcard |= byte == b'+' || byte == b'#';
+        }
+        if nul {
+            return Err(TopicNameError::Nul);
+        }
+        if wildcard {
+            return Err(TopicNameError::Wildcard);
+        }
+        Ok(Self(s))
+    }
+
+    /// The name as it stood in the packet.
+    #[must_use]
+    pub const fn as_str(self) -> &'a str {
+        self.0
+    }
+
+    /// The Topic Levels between the separators; at least one, each may be empty.
+    pub fn levels(self) -> impl Iterator<Item = &'a str> + Clone {
+        self.0.split('/')
+    }
+
+    /// Whether the name is hidden from filters that begin with a wildcard
+    /// [MQTT5-4.7.2-1] [MQTT311-4.7.2-1].
+    #[must_use]
+    pub fn starts_with_dollar(self) -> bool {
+        self.0.starts_with('$')
+    }
+
+    /// An owned copy.
+    #[must_use]
+    pub fn to_buf(self) -> TopicNameBuf {
+        TopicNameBuf(Arc::from(self.0))
+    }
+}
+
+/// An owned Topic Name, cheap to clone.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TopicNameBuf(Arc<str>);
+
+impl TopicNameBuf {
+    /// Checks a string as [`TopicName::new`] does, and keeps it.
+    pub fn new(s: impl Into<Arc<str>>) -> Result<Self, TopicNameError> {
+        let s = s.into();
+        TopicName::new(&s)?;
+        Ok(Self(s))
+    }
+
+    /// The borrowed form.
+    #[must_use]
+    pub fn as_name(&self) -> TopicName<'_> {
+        TopicName(&self.0)
+    }
+
+    /// The name as it stood in the packet.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<TopicName<'_>> for TopicNameBuf {
+    fn from(name: TopicName<'_>) -> Self {
+        name.to_buf()
+    }
+}
+
+text_impls!(TopicName, TopicNameBuf, TopicNameError, "a topic name");
