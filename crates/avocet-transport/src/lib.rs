@@ -1,1 +1,5 @@
-//! Placeholder.
+//! Byte streams for MQTT: connect and listen over TCP.
+
+mod connect;
+
+pub use connect::{ConnectError, connect};
