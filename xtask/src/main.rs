@@ -1,2 +1,39 @@
-//! Placeholder.
-fn main() {}
+//! `cargo xtask ci` runs every check of this repository; CI runs the same command.
+
+mod ci;
+mod layers;
+mod steps;
+mod tidy;
+mod tools;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    about = "The checks of this repository as one command"
+)]
+struct Args {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Run every check, or some of them, and count what passed.
+    Ci(ci::Args),
+}
+
+fn main() -> ExitCode {
+    let Args { task } = Args::parse();
+    let outcome = match task {
+        Task::Ci(args) => ci::run(&args),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,52 @@
+//! Installs what a step needs and the machine lacks, and says so.
+
+use std::env;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+
+use crate::workspace::{Workspace, run};
+
+/// A cargo subcommand from crates.io.
+pub(crate) struct Tool {
+    name: &'static str,
+    version: &'static str,
+}
+
+pub(crate) const NEXTEST: Tool = Tool {
+    name: "cargo-nextest",
+    version: "0.9.143",
+};
+pub(crate) const DENY: Tool = Tool {
+    name: "cargo-deny",
+    version: "0.20.2",
+};
+
+/// Uses the tool in `PATH`, or the one in `target/tools`, or installs it there.
+pub(crate) fn install(workspace: &Workspace, tool: &Tool) -> Result<()> {
+    let Tool { name, version } = tool;
+    if let Some(found) = find(workspace, name) {
+        println!("uses {}", found.display());
+        return Ok(());
+    }
+    let root = workspace.tools();
+    println!(
+        "installs {name} {version} from crates.io into {}",
+        root.display()
+    );
+    // Unoptimized, these tools are fast enough and built in half the time.
+    let mut install = workspace.cargo("install --locked --debug --quiet");
+    install
+        .arg("--root")
+        .arg(&root)
+        .args(["--version", version, name]);
+    run(&mut install).with_context(|| format!("cannot install {name}"))
+}
+
+fn find(workspace: &Workspace, program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = env::split_paths(&path).chain([workspace.tools().join("bin")]);
+    folders
+        .map(|folder| folder.join(program))
+        .find(|file| file.is_file())
+}
