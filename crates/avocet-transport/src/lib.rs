@@ -1,5 +1,7 @@
-//! Byte streams for MQTT: connect and listen over TCP.
+#![doc = include_str!("../README.md")]
 
 mod connect;
+mod listen;
 
 pub use connect::{ConnectError, connect};
+pub use listen::{ListenError, accept, listen};
