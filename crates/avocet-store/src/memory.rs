@@ -221,12 +221,10 @@ impl Check {
     /// Forgets the blobs of the entries of a queue between its first one and `to`.
     fn advance(&mut self, store: &MemoryStore, id: QueueId, queue: &mut QueueCheck, to: u64) {
         if let Some(stored) = store.queues.get(&id) {
-            let mut sequence = stored.first;
-            for (_, blob) in &stored.entries {
+            for (sequence, (_, blob)) in (stored.first..).zip(&stored.entries) {
                 if (queue.first..to).contains(&sequence) {
                     self.forget(store, *blob);
                 }
-                sequence += 1;
             }
         }
         queue.appended.retain(|(sequence, blob)| {
