@@ -1,0 +1,1 @@
+//! Stories every foreign client library takes part in.
