@@ -117,7 +117,7 @@ async fn retained_messages_are_stored_replaced_and_cleared() {
 }
 
 #[tokio::test]
-async fn will_is_published_when_the_client_is_killed_only() {
+async fn will_is_published_unless_the_client_leaves_without_it() {
     let broker = Broker::start().await;
     let address = broker.address();
     for version in VERSIONS {
@@ -139,6 +139,12 @@ async fn will_is_published_when_the_client_is_killed_only() {
 
         let mut polite = Subscriber::start(address, will).await;
         polite.process().terminate().await;
+        if version == "mqttv5" {
+            // It leaves with Reason Code 0x04, Disconnect with Will Message.
+            assert_eq!(watcher.next().await, Received::live("will", "gone", 2));
+            publish(address, &["-t", "will", "-n", "-r", "-q", "2"]).await;
+            assert_eq!(watcher.next().await, Received::live("will", "", 2));
+        }
         publish(address, &["-t", "will", "-m", "between", "-q", "2"]).await;
         assert_eq!(watcher.next().await, Received::live("will", "between", 2));
 
@@ -159,7 +165,7 @@ async fn persistent_session_receives_what_was_published_while_away() {
         let id = format!("sleeper-{version}");
         let mut session = vec!["-V", version, "-i", &id, "-c", "-t", "s/#", "-q", "2"];
         if version == "mqttv5" {
-            session.extend(["-D", "connect", "session-expiry-interval", "600"]);
+            session.extend(["-x", "600"]);
         }
         // A client hands a QoS 2 message on when its exchange ends: the order holds per QoS.
         for qos in ["1", "2"] {
