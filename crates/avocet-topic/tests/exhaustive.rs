@@ -1,0 +1,170 @@
+//! All small names against all small filters: the trees agree with the oracle.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+
+use avocet_topic::{
+    Cursor, FilterTree, FilterTreeLimits, Next, TopicFilter, TopicName, TopicTree, matches,
+};
+
+/// All texts of up to `levels` levels out of an alphabet.
+fn texts(alphabet: &[&str], levels: usize) -> Vec<String> {
+    let mut all: Vec<String> = alphabet.iter().map(|level| (*level).to_owned()).collect();
+    let mut longest = all.clone();
+    for _ in 1..levels {
+        longest = longest
+            .iter()
+            .flat_map(|head| alphabet.iter().map(move |level| format!("{head}/{level}")))
+            .collect();
+        all.extend_from_slice(&longest);
+    }
+    all
+}
+
+fn names() -> Vec<String> {
+    let mut all = texts(&["a", "b", "", "$x", "ab", "é"], 3);
+    all.extend(texts(&["a", "", "$x"], 4));
+    all.retain(|text| !text.is_empty());
+    all.sort();
+    all.dedup();
+    all
+}
+
+fn filters() -> Vec<String> {
+    let mut all = texts(&["a", "b", "", "$x", "+"], 3);
+    all.extend(texts(&["a", "", "+"], 4));
+    let under: Vec<String> = all.iter().map(|head| format!("{head}/#")).collect();
+    all.extend(under);
+    all.push("#".to_owned());
+    all.retain(|text| !text.is_empty());
+    all.sort();
+    all.dedup();
+    all
+}
+
+fn name(text: &str) -> TopicName<'_> {
+    TopicName::new(text).unwrap()
+}
+
+fn filter(text: &str) -> TopicFilter<'_> {
+    TopicFilter::new(text).unwrap()
+}
+
+fn matches_in<V: Copy>(tree: &FilterTree<V>, text: &str) -> Vec<V> {
+    let mut found = Vec::new();
+    tree.for_each_match(name(text), |&value| found.push(value));
+    found
+}
+
+#[test]
+fn filter_tree_with_all_small_filters_agrees_with_the_oracle() {
+    let filters = filters();
+    let no_tables = FilterTreeLimits {
+        shapes_max: 0,
+        overflow_max: u16::MAX,
+    };
+    let few_tables = FilterTreeLimits {
+        shapes_max: 5,
+        overflow_max: u16::MAX,
+    };
+    for limits in [FilterTreeLimits::default(), few_tables, no_tables] {
+        let mut tree = FilterTree::with_limits(limits).with_seed(7);
+        for (index, text) in filters.iter().enumerate() {
+            assert_eq!(tree.insert(filter(text), index), Ok(None));
+        }
+        assert_eq!(tree.len(), filters.len());
+        for text in names() {
+            let mut found = matches_in(&tree, &text);
+            found.sort_unstable();
+            let expected: Vec<usize> = (0..filters.len())
+                .filter(|&index| matches(filter(&filters[index]), name(&text)))
+                .collect();
+            assert_eq!(found, expected, "{text:?} with {limits:?}");
+        }
+    }
+}
+
+#[test]
+fn filter_tree_with_each_small_filter_alone_agrees_with_the_oracle() {
+    let names = names();
+    for text in filters() {
+        let mut tree = FilterTree::new();
+        tree.insert(filter(&text), ()).unwrap();
+        for name_text in &names {
+            let found = matches_in(&tree, name_text).len() == 1;
+            assert_eq!(
+                found,
+                matches(filter(&text), name(name_text)),
+                "{text:?} {name_text:?}"
+            );
+        }
+        assert_eq!(tree.remove(filter(&text)), Some(()));
+        assert!(tree.is_empty());
+        assert_eq!(tree.shapes_len(), 0);
+    }
+}
+
+#[test]
+fn topic_tree_with_all_small_names_agrees_with_the_oracle() {
+    let names = names();
+    let mut tree = TopicTree::new();
+    for (index, text) in names.iter().enumerate() {
+        assert_eq!(tree.insert(name(text), index), None);
+    }
+    let ordered: Vec<&str> = tree.iter().map(|(name, _)| name.as_str()).collect();
+    for text in filters() {
+        let expected: Vec<&str> = ordered
+            .iter()
+            .copied()
+            .filter(|n| matches(filter(&text), name(n)))
+            .collect();
+        let mut cursor = Cursor::new();
+        let mut found = Vec::new();
+        let mut calls = 0;
+        loop {
+            calls += 1;
+            match tree.next_match(filter(&text), &mut cursor, &mut 1) {
+                Next::Match(name, _) => found.push(name.as_str()),
+                Next::OutOfSteps => {}
+                Next::End => break,
+            }
+        }
+        assert_eq!(found, expected, "{text:?}");
+        assert!(calls <= 2 * names.len() + 1, "{text:?} took {calls} steps");
+    }
+}
+
+/// A search visits a subset in the same order, whatever subset of names there is.
+#[test]
+fn topic_tree_with_each_pair_of_small_names_agrees_with_the_oracle() {
+    let names: Vec<String> = texts(&["a", "", "$x", "a\u{1}"], 3)
+        .into_iter()
+        .filter(|text| !text.is_empty())
+        .collect();
+    let filters = texts(&["a", "", "+", "#"], 3);
+    let filters: Vec<TopicFilter<'_>> = filters
+        .iter()
+        .filter_map(|text| TopicFilter::new(text).ok())
+        .collect();
+    for first in &names {
+        for second in &names {
+            let mut tree = TopicTree::new();
+            tree.insert(name(first), ());
+            tree.insert(name(second), ());
+            for &filter in &filters {
+                let mut found = BTreeSet::new();
+                let mut cursor = Cursor::new();
+                while let Next::Match(name, ()) = tree.next_match(filter, &mut cursor, &mut 10) {
+                    assert!(found.insert(name.as_str()), "{filter} {name} twice");
+                }
+                let expected: BTreeSet<&str> = [first, second]
+                    .into_iter()
+                    .map(String::as_str)
+                    .filter(|text| matches(filter, name(text)))
+                    .collect();
+                assert_eq!(found, expected, "{filter}");
+            }
+        }
+    }
+}
