@@ -147,6 +147,13 @@ impl<V> FilterTree<V> {
         self.overflow.len()
     }
 
+    /// Bytes on the heap, texts included, without what the values themselves hold there.
+    #[must_use]
+    pub fn allocated_bytes(&self) -> usize {
+        let overflow = self.overflow.capacity() * size_of::<Item<V>>();
+        self.tables.allocated_bytes() + self.texts.allocated_bytes() + overflow
+    }
+
     /// A number that differs after anything that can change what a match yields: adding, removing,
     /// and borrowing a value mutably. Caches of matches compare it.
     #[must_use]
@@ -502,3 +509,6 @@ fn covers(filter: &[u8], name: &str) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use crate::{TopicFilter, TopicName};
 
-/// Whether a Topic Filter matches a Topic Name [MQTT5-4.7] [MQTT311-4.7].
+/// Whether a Topic Filter matches a Topic Name, by section 4.7 of both standards.
 ///
 /// For a Shared Subscription pass the filter behind the Share Name ([`TopicFilter::share`]).
 #[must_use]

@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 use core::borrow::Borrow;
 use core::fmt;
 
-/// The largest length of a UTF-8 Encoded String, in bytes [MQTT5-1.5.4] [MQTT5-4.7.3-3].
+/// The largest length of a UTF-8 Encoded String, in bytes [MQTT5-4.7.3-3] [MQTT311-4.7.3-3].
 pub(crate) const BYTES_MAX: usize = 65_535;
 
 /// What is wrong with a string that was to be a Topic Name.
@@ -20,7 +20,7 @@ pub enum TopicNameError {
     /// It holds U+0000 [MQTT5-4.7.3-2] [MQTT311-4.7.3-2].
     #[error("topic name contains the null character U+0000")]
     Nul,
-    /// It holds `+` or `#` [MQTT5-3.3.2-2] [MQTT5-4.7.1-1] [MQTT311-3.3.2-2] [MQTT311-4.7.1-1].
+    /// It holds `+` or `#` [MQTT5-3.3.2-2] [MQTT5-4.7.0-1] [MQTT311-3.3.2-2] [MQTT311-4.7.1-1].
     #[error("topic name contains a wildcard character ('+' or '#')")]
     Wildcard,
 }
@@ -31,7 +31,7 @@ pub struct TopicName<'a>(&'a str);
 
 impl<'a> TopicName<'a> {
     /// Checks a string against the rules for Topic Names
-    /// [MQTT5-4.7.1-1] [MQTT5-4.7.3-1] [MQTT5-4.7.3-2] [MQTT5-4.7.3-3].
+    /// [MQTT5-4.7.0-1] [MQTT5-4.7.3-1] [MQTT5-4.7.3-2] [MQTT5-4.7.3-3].
     pub fn new(s: &'a str) -> Result<Self, TopicNameError> {
         if s.is_empty() {
             return Err(TopicNameError::Empty);

@@ -109,11 +109,11 @@ impl<V> TopicTree<V> {
         self.names.retain(|name, value| keep(name.as_name(), value));
     }
 
-    /// The next name that a filter matches, the `$` rule included [MQTT5-4.7] [MQTT311-4.7].
+    /// The next name that a filter matches, the `$` rule included.
     ///
     /// Each name looked at takes one of `steps`, whether it matches or not; a step takes time in
     /// the logarithm of the number of names. Of a Shared Subscription pass nothing: it gets no
-    /// retained messages [MQTT5-4.8].
+    /// retained messages (section 4.8.2).
     pub fn next_match<'s>(
         &'s self,
         filter: TopicFilter<'_>,

@@ -56,6 +56,11 @@ impl Arena {
         self.gap_bytes > GAP_BYTES_MIN && self.gap_bytes > self.texts.len() / 2
     }
 
+    /// Bytes on the heap.
+    pub(super) fn allocated_bytes(&self) -> usize {
+        self.texts.capacity()
+    }
+
     /// An empty arena with room for all texts that are still wanted.
     pub(super) fn successor(&self) -> Self {
         let live = self.texts.len().saturating_sub(self.gap_bytes);

@@ -133,6 +133,14 @@ impl<V> Tables<V> {
             .chain(shapes.flat_map(|found| found.table.iter_mut()))
     }
 
+    /// Bytes on the heap.
+    pub(super) fn allocated_bytes(&self) -> usize {
+        let shapes = self.single_level.iter().chain(&self.multi_level);
+        let tables: usize = shapes.map(|found| found.table.allocation_size()).sum();
+        let slots = self.single_level.capacity() + self.multi_level.capacity();
+        self.exact.allocation_size() + tables + slots * size_of::<ShapeTable<V>>()
+    }
+
     fn side_mut(&mut self, shape: Shape) -> &mut Vec<ShapeTable<V>> {
         if shape.is_multi_level() {
             &mut self.multi_level

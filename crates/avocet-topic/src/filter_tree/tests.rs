@@ -1,0 +1,256 @@
+use alloc::format;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::*;
+use crate::matches;
+
+fn name(text: &str) -> TopicName<'_> {
+    TopicName::new(text).unwrap()
+}
+
+fn filter(text: &str) -> TopicFilter<'_> {
+    TopicFilter::new(text).unwrap()
+}
+
+/// All texts of this many levels out of an alphabet.
+fn texts(alphabet: &[&str], levels: usize) -> Vec<String> {
+    let mut all: Vec<String> = alphabet.iter().map(|&level| level.into()).collect();
+    for _ in 1..levels {
+        let longer = |head: &String| {
+            let head = head.clone();
+            alphabet
+                .iter()
+                .map(move |level| format!("{head}/{level}"))
+                .collect::<Vec<_>>()
+        };
+        all = all.iter().flat_map(longer).collect();
+    }
+    all
+}
+
+/// Inserts what it can, and checks that what is refused changes nothing.
+fn fill(tree: &mut FilterTree<usize>, texts: &[String]) -> Vec<String> {
+    let mut accepted = Vec::new();
+    for (value, text) in texts.iter().enumerate() {
+        let before = (tree.len(), tree.generation(), tree.shapes_len());
+        match tree.insert(filter(text), value) {
+            Ok(None) => accepted.push(text.clone()),
+            Ok(Some(_)) => panic!("{text} came twice"),
+            Err(TreeFull::Shapes) => {
+                assert_eq!((tree.len(), tree.generation(), tree.shapes_len()), before);
+                assert_eq!(tree.get(filter(text)), None);
+            }
+            Err(TreeFull::Bytes) => panic!("there is room"),
+        }
+    }
+    accepted
+}
+
+#[test]
+fn match_cost_is_bounded_however_hostile_the_filters() {
+    let limits = FilterTreeLimits {
+        shapes_max: 100,
+        overflow_max: 50,
+    };
+    let mut tree = FilterTree::with_limits(limits);
+    let hostile = texts(&["a", "b", "+"], 9);
+    let accepted = fill(&mut tree, &hostile);
+    assert!(accepted.len() > 150);
+    assert_eq!(tree.shapes_len(), 100);
+    assert_eq!(tree.overflow_len(), 50);
+    let name = name("a/b/a/b/a/b/a/b/a");
+    assert_eq!(tree.match_cost(name), limits.match_cost_max());
+    let mut found = 0;
+    tree.for_each_match(name, |_| found += 1);
+    let expected = accepted
+        .iter()
+        .filter(|text| matches(filter(text), name))
+        .count();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn shapes_that_cannot_apply_cost_nothing() {
+    let mut tree = FilterTree::new();
+    for text in ["a/+", "a/+/+", "a/b/c/#", "+/#", "#", "a/b"] {
+        tree.insert(filter(text), 0).unwrap();
+    }
+    assert_eq!(tree.shapes_len(), 5);
+    assert_eq!(tree.match_cost(name("a")), 1 + 2);
+    assert_eq!(tree.match_cost(name("a/x")), 1 + 3);
+    assert_eq!(tree.match_cost(name("a/b/c")), 1 + 4);
+    assert_eq!(tree.match_cost(name("$a/b/c")), 1 + 2);
+}
+
+#[test]
+fn a_full_tree_takes_filters_of_its_shapes_and_no_others() {
+    let limits = FilterTreeLimits {
+        shapes_max: 1,
+        overflow_max: 1,
+    };
+    let mut tree = FilterTree::with_limits(limits);
+    assert_eq!(tree.insert(filter("a/+"), 1), Ok(None));
+    assert_eq!(tree.insert(filter("+/a"), 2), Ok(None));
+    assert_eq!(tree.insert(filter("+/b"), 3), Err(TreeFull::Shapes));
+    assert_eq!(tree.insert(filter("b/#"), 3), Err(TreeFull::Shapes));
+    assert_eq!(tree.insert(filter("+/a"), 4), Ok(Some(2)));
+    assert_eq!(tree.insert(filter("b/+"), 5), Ok(None));
+    assert_eq!(tree.insert(filter("b/c"), 6), Ok(None));
+    assert_eq!(tree.len(), 4);
+}
+
+#[test]
+fn a_freed_shape_goes_to_the_filters_that_overflow() {
+    let limits = FilterTreeLimits {
+        shapes_max: 1,
+        overflow_max: 3,
+    };
+    let mut tree = FilterTree::with_limits(limits);
+    let deep = format!("{}#", "a/".repeat(200));
+    for (value, text) in ["a/+", deep.as_str(), "+/a", "+/b"].into_iter().enumerate() {
+        assert_eq!(tree.insert(filter(text), value), Ok(None));
+    }
+    assert_eq!((tree.shapes_len(), tree.overflow_len()), (1, 3));
+    assert_eq!(tree.remove(filter("a/+")), Some(0));
+    assert_eq!((tree.shapes_len(), tree.overflow_len()), (1, 1));
+    assert_eq!(tree.get(filter("+/a")), Some(&2));
+    assert_eq!(tree.get(filter("+/b")), Some(&3));
+    assert_eq!(tree.get(filter(&deep)), Some(&1));
+}
+
+#[test]
+fn filters_deeper_than_any_shape_match_too() {
+    for depth in [127, 128, 129, 300] {
+        let deep = |last: &str| format!("{}{last}", "a/".repeat(depth - 1));
+        let filters = [
+            deep("+"),
+            deep("#"),
+            deep("+/#"),
+            deep("+/b"),
+            deep("a"),
+            deep("b"),
+        ];
+        let mut tree = FilterTree::new();
+        for (value, text) in filters.iter().enumerate() {
+            tree.insert(filter(text), value).unwrap();
+        }
+        for text in [deep("a"), deep("b"), deep("b/b"), deep("b/c/d"), deep("")] {
+            let mut found = vec![];
+            tree.for_each_match(name(&text), |&value| found.push(value));
+            found.sort_unstable();
+            let expected: Vec<usize> = (0..filters.len())
+                .filter(|&i| matches(filter(&filters[i]), name(&text)))
+                .collect();
+            assert_eq!(found, expected, "{depth}");
+        }
+        for (value, text) in filters.iter().enumerate() {
+            assert_eq!(tree.remove(filter(text)), Some(value));
+        }
+        assert!(tree.is_empty() && tree.shapes_len() == 0 && tree.overflow_len() == 0);
+    }
+}
+
+/// Names of equal hashes are told apart by their texts.
+#[test]
+fn colliding_hashes_do_not_match() {
+    let mut tree = FilterTree::new();
+    for text in ["x/+", "x/#", "x/y"] {
+        tree.insert(filter(text), ()).unwrap();
+    }
+    let victim = name("a/b");
+    let collide = |tree: &mut FilterTree<()>, text: &str, victim: &str| {
+        let shape = shape(filter(text));
+        let hash = tree.hash(filter(victim), shape);
+        let old = tree.hash(filter(text), shape);
+        let table = tree.tables.get_mut(shape).unwrap();
+        let mut item = remove_from(table, old, |_| true).unwrap();
+        item.hash = hash;
+        table.insert_unique(widen(hash), item, |item| widen(item.hash));
+    };
+    collide(&mut tree, "x/+", "a/+");
+    collide(&mut tree, "x/#", "a/#");
+    collide(&mut tree, "x/y", "a/b");
+    tree.for_each_match(victim, |()| panic!("a collision matched"));
+    for text in ["a/+", "a/#", "a/b"] {
+        assert_eq!(tree.get(filter(text)), None);
+        assert_eq!(tree.remove(filter(text)), None);
+        assert_eq!(tree.insert(filter(text), ()), Ok(None));
+    }
+    let mut found = 0;
+    tree.for_each_match(victim, |()| found += 1);
+    assert_eq!(found, 3);
+}
+
+#[test]
+fn memory_follows_the_filters_that_are_left() {
+    let mut tree = FilterTree::new();
+    let text = |i: usize| match i % 3 {
+        0 => format!("site/{i}/line/{i}/dev/{i}"),
+        1 => format!("site/{i}/+/{i}/dev/{i}"),
+        _ => format!("site/{i}/line/{i}/#"),
+    };
+    for i in 0..10_000 {
+        tree.insert(filter(&text(i)), i).unwrap();
+    }
+    let full = tree.allocated_bytes();
+    for i in 100..10_000 {
+        assert_eq!(tree.remove(filter(&text(i))), Some(i));
+    }
+    assert!(
+        tree.allocated_bytes() < full / 10,
+        "{} of {full}",
+        tree.allocated_bytes()
+    );
+    for i in 0..100 {
+        assert_eq!(tree.get(filter(&text(i))), Some(&i));
+    }
+    // Coming and going leaves nothing behind.
+    for i in 100..100_000 {
+        tree.insert(filter(&text(i)), i).unwrap();
+        tree.remove(filter(&text(i)));
+    }
+    assert!(tree.allocated_bytes() < full / 10);
+}
+
+#[test]
+fn a_filter_takes_few_bytes_beyond_its_text() {
+    let mut tree = FilterTree::new();
+    let mut text_bytes = 0;
+    for i in 0..20_000_u32 {
+        let text = format!(
+            "site/{i}/line/{}/metric",
+            if i % 2 == 0 { "x" } else { "+" }
+        );
+        text_bytes += text.len();
+        tree.insert(filter(&text), i).unwrap();
+    }
+    let bytes = tree.allocated_bytes() - text_bytes;
+    assert!(bytes < 40 * tree.len(), "{}", bytes / tree.len());
+}
+
+#[test]
+fn generation_changes_with_anything_a_match_can_show() {
+    let mut tree = FilterTree::new();
+    let mut last = tree.generation();
+    let mut changed = |tree: &FilterTree<i32>| {
+        let changed = tree.generation() != last;
+        last = tree.generation();
+        changed
+    };
+    tree.insert(filter("a"), 1).unwrap();
+    assert!(changed(&tree));
+    tree.insert(filter("a"), 2).unwrap();
+    assert!(changed(&tree));
+    *tree.get_mut(filter("a")).unwrap() = 3;
+    assert!(changed(&tree));
+    *tree.get_or_insert_with(filter("a"), || 4).unwrap() = 5;
+    assert!(changed(&tree));
+    tree.remove(filter("a"));
+    assert!(changed(&tree));
+    tree.remove(filter("a"));
+    assert!(tree.get_mut(filter("a")).is_none());
+    tree.for_each_match(name("a"), |_| {});
+    assert!(!changed(&tree));
+}
