@@ -1,6 +1,7 @@
 //! `cargo xtask ci` runs every check of this repository; CI runs the same command.
 
 mod ci;
+mod fuzz;
 mod layers;
 mod steps;
 mod tidy;
@@ -25,12 +26,15 @@ struct Args {
 enum Task {
     /// Run every check, or some of them, and count what passed.
     Ci(ci::Args),
+    /// Run fuzz targets; what they find is left in the folder for build output.
+    Fuzz(fuzz::Args),
 }
 
 fn main() -> ExitCode {
     let Args { task } = Args::parse();
     let outcome = match task {
         Task::Ci(args) => ci::run(&args),
+        Task::Fuzz(args) => fuzz::run_with(&args).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::tools::{self, DENY, NEXTEST};
 use crate::workspace::{Workspace, output, run};
-use crate::{layers, tidy};
+use crate::{fuzz, layers, tidy};
 
 pub(crate) struct Step {
     pub(crate) name: &'static str,
@@ -28,10 +28,21 @@ pub(crate) const STEPS: &[Step] = &[
     step("doctests", "the examples in the documentation", doctests),
     step("docs",     "the documentation builds without warnings", docs),
     step("deny",     "dependencies have allowed licenses, sources and users", deny),
+    step("no-std",   "the pure crates link and run without the standard library", no_std),
+    step("package",  "every published crate can be packaged, and builds from its package", package),
+    step("benches",  "every bench runs once, as a test", benches),
+    step("fuzz",     "every fuzz target runs for ten seconds over its committed inputs", fuzz::check),
+    step("interop",  "other people's clients and brokers understand the built programs", interop),
 ];
 
+/// The program without the standard library, a workspace of its own.
+const NO_STD: &str = "tests/no_std/Cargo.toml";
+
 fn fmt(workspace: &Workspace) -> Result<()> {
-    run(&mut workspace.cargo("fmt --all --check"))
+    for manifest in ["Cargo.toml", "fuzz/Cargo.toml", NO_STD] {
+        run(&mut workspace.cargo(&format!("fmt --all --check --manifest-path {manifest}")))?;
+    }
+    Ok(())
 }
 
 fn msrv(workspace: &Workspace) -> Result<()> {
@@ -96,6 +107,37 @@ fn docs(workspace: &Workspace) -> Result<()> {
 fn deny(workspace: &Workspace) -> Result<()> {
     tools::install(workspace, &DENY)?;
     run(&mut workspace.cargo("deny --locked check bans licenses sources"))
+}
+
+fn no_std(workspace: &Workspace) -> Result<()> {
+    let mut program = workspace.cargo("run --manifest-path");
+    run(program
+        .arg(NO_STD)
+        .arg("--target-dir")
+        .arg(workspace.target().join("no-std")))
+}
+
+fn package(workspace: &Workspace) -> Result<()> {
+    // Uncommitted changes are packaged too: this is about the files, not about the commit.
+    let mut package = workspace.cargo("package --allow-dirty");
+    for member in workspace.metadata.workspace_packages() {
+        // An empty list of registries means `publish = false`.
+        if member.publish.is_none() {
+            package.args(["--package", &member.name]);
+        }
+    }
+    run(&mut package)
+}
+
+fn benches(workspace: &Workspace) -> Result<()> {
+    // Without `cargo bench`, criterion runs each bench once, and the build is that of the tests.
+    run(&mut workspace.cargo("test --workspace --bench *"))
+}
+
+fn interop(workspace: &Workspace) -> Result<()> {
+    tools::install(workspace, &NEXTEST)?;
+    run(&mut workspace.cargo("run --package avocet-tests"))?;
+    run(&mut workspace.cargo("nextest run --package avocet-tests"))
 }
 
 #[cfg(test)]

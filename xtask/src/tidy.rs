@@ -134,22 +134,22 @@ fn has_path(line: &str, path: &str) -> bool {
     })
 }
 
-/// The first statement tag in the line that names no version, or another than those with numbered
-/// statements: `[MQTT5-3.1.0-1]` and `[MQTT311-3.1.0-1]`. 3.1 is cited by section, `[MQTT31-3.1]`.
+/// The first citation in the line that names no version or another than 3.1, 3.1.1 and 5.0, or
+/// what is neither a statement, `[MQTT5-3.1.0-1]`, nor a section, `[MQTT5-3.1]`.
 fn unknown_tag(line: &str) -> Option<&str> {
     line.match_indices("[MQTT").find_map(|(at, _)| {
         let rest = &line[at + 1..];
         let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '.' && c != '-');
         let tag = &rest[..end.unwrap_or(rest.len())];
-        let (version, statement) = tag.split_once('-')?;
-        let (section, number) = statement.rsplit_once('-').unwrap_or((statement, ""));
-        let section = section.split('.').all(is_number);
+        let (version, place) = tag.split_once('-')?;
+        let (section, statement) = place.split_once('-').unwrap_or((place, "1"));
         let known = match version {
-            "MQTT5" | "MQTT311" => section && is_number(number),
-            "MQTT31" => section && number.is_empty(),
+            "MQTT5" | "MQTT311" => is_number(statement),
+            // The sections of 3.1 have no numbered statements.
+            "MQTT31" => section == place,
             _ => false,
         };
-        (!known).then_some(tag)
+        (!known || !section.split('.').all(is_number)).then_some(tag)
     })
 }
 

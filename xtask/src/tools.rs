@@ -43,6 +43,21 @@ pub(crate) fn install(workspace: &Workspace, tool: &Tool) -> Result<()> {
     run(&mut install).with_context(|| format!("cannot install {name}"))
 }
 
+/// Uses the program in `PATH`, or installs the Debian package that has it.
+pub(crate) fn install_debian(workspace: &Workspace, program: &str, package: &str) -> Result<()> {
+    if find(workspace, program).is_some() {
+        return Ok(());
+    }
+    println!("installs Debian package {package}");
+    run(&mut workspace.line("apt-get update --quiet"))?;
+    let mut install = workspace.line("apt-get install --yes --quiet --no-install-recommends");
+    install
+        .arg(package)
+        .env("DEBIAN_FRONTEND", "noninteractive");
+    run(&mut install)
+        .with_context(|| format!("cannot install {package}; is this Debian, and root?"))
+}
+
 fn find(workspace: &Workspace, program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = env::split_paths(&path).chain([workspace.tools().join("bin")]);
