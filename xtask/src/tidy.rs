@@ -293,14 +293,16 @@ mod tests {
             "[MQTT5-3.3.1-2]",
             "[MQTT311-4.7.1-1] [MQTT5-4.7.1-1]",
             "[MQTT31-3.1]",
+            "[MQTT5-4.7]",
             "[MQTT]",
         ] {
             assert_eq!(unknown_tag(known), None, "{known}");
         }
         for unknown in [
             "MQTT-3.3.1-2",
-            "MQTT5-3.3.1",
+            "MQTT5-3.3.1-",
             "MQTT4-3.3.1-2",
+            "MQTT31-3.1-1",
             "MQTT311-a.b-1",
         ] {
             assert_eq!(
