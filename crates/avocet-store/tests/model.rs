@@ -1,4 +1,5 @@
 //! The memory store against a model that keeps nothing but the history.
+#![allow(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,13 +15,14 @@ const EVERYTHING: PageLimit = PageLimit {
 };
 
 type Reference = Option<BlobId>;
+type Entries = BTreeMap<u64, (Bytes, Reference)>;
 
 /// What the history amounts to, worked out from its beginning.
 #[derive(Clone, Default, Debug)]
 struct Model {
     blobs: BTreeMap<BlobId, Bytes>,
     held: BTreeSet<BlobId>,
-    queues: BTreeMap<QueueId, (u64, BTreeMap<u64, (Bytes, Reference)>)>,
+    queues: BTreeMap<QueueId, (u64, Entries)>,
     keys: BTreeMap<Bytes, (Bytes, Reference)>,
 }
 
