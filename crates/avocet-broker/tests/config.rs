@@ -1,0 +1,250 @@
+//! What a configuration may hold, and what is said about one that is refused.
+#![allow(clippy::unwrap_used, reason = "a failing helper fails its test")]
+
+use std::path::Path;
+
+use avocet_broker::{Config, ConfigBuilder, ConfigError, LogFormat, Origin};
+
+fn read(text: &str) -> Result<Config, ConfigError> {
+    ConfigBuilder::new()
+        .toml(text, Path::new("avocet.toml"))?
+        .build()
+}
+
+fn variables(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
+}
+
+#[test]
+fn an_empty_file_is_the_defaults() {
+    let config = read("").unwrap();
+    assert_eq!(config.listen, ["127.0.0.1:1883".parse().unwrap()]);
+    assert_eq!(config.shards, None);
+    assert!(!config.access.anonymous);
+}
+
+#[test]
+fn mistakes_name_the_key_the_value_the_line_and_what_is_allowed() {
+    for (text, expected) in [
+        (
+            "shards = 2\nshard = 3\n",
+            "avocet.toml, line 2: unknown setting `shard`; did you mean `shards`?",
+        ),
+        (
+            "anonymous = true",
+            "avocet.toml, line 1: unknown setting `anonymous`; did you mean `access.anonymous`?",
+        ),
+        (
+            "[log]\n\nlevel = 'info'",
+            "avocet.toml, line 3: unknown setting `log.level`",
+        ),
+        (
+            "[zebra]\nstripes = 1",
+            "avocet.toml, line 1: unknown setting `zebra`",
+        ),
+        (
+            "shards = 1000",
+            "avocet.toml, line 1: `shards = 1000` is not allowed: it must be an integer from 0 to 256",
+        ),
+        (
+            "# one\nshards = \"two\"",
+            "avocet.toml, line 2: `shards = \"two\"` is not allowed: it must be an integer from 0 to 256",
+        ),
+        (
+            "shards = -1",
+            "avocet.toml, line 1: `shards = -1` is not allowed: it must be an integer from 0 to 256",
+        ),
+        (
+            "access = true",
+            "avocet.toml, line 1: unknown setting `access`",
+        ),
+        (
+            "[access]\nanonymous = 'yes'",
+            "avocet.toml, line 2: `access.anonymous = 'yes'` is not allowed: it must be true or false",
+        ),
+        (
+            "log.format = 'xml'",
+            "avocet.toml, line 1: `log.format = 'xml'` is not allowed: it must be \"text\" or \"json\"",
+        ),
+        (
+            "log.filter = 'loud=very=much'",
+            "avocet.toml, line 1: `log.filter = 'loud=very=much'` is not allowed: it must be a level",
+        ),
+        (
+            "stop_timeout = 5",
+            "avocet.toml, line 1: `stop_timeout = 5` is not allowed: it must be a time with its unit",
+        ),
+        (
+            "listen = '1883'",
+            "avocet.toml, line 1: `listen = '1883'` is not allowed: it must be HOST:PORT",
+        ),
+        (
+            "shards = 1\nlisten = [\"0.0.0.0:1883\"]",
+            "avocet.toml, line 2: `listen = [\"0.0.0.0:1883\"]` is refused: other machines could \
+             reach 0.0.0.0:1883, and anyone could connect, since there is no authentication; to \
+             allow that set `anonymous = true` in section `[access]`",
+        ),
+        (
+            "data_dir = '/var/lib/avocet'",
+            "avocet.toml, line 1: `data_dir = \"/var/lib/avocet\"` is refused: durable storage is \
+             not supported yet, all state is in memory",
+        ),
+        ("shards = \n", "avocet.toml, line 1: not valid TOML: "),
+        (
+            "shards = 1\nshards = 2\n",
+            "avocet.toml, line 2: not valid TOML: duplicate key",
+        ),
+    ] {
+        let error = read(text).unwrap_err().to_string();
+        assert!(
+            error.starts_with(expected),
+            "{text}\n  gives {error}\n  not   {expected}"
+        );
+    }
+}
+
+#[test]
+fn a_public_listener_needs_anonymous_access_to_be_allowed() {
+    for address in ["0.0.0.0:1883", "[::]:1883", "192.0.2.7:1883"] {
+        let text = format!("listen = '{address}'");
+        assert!(matches!(read(&text), Err(ConfigError::Refused { key, .. }) if key == "listen"));
+        assert!(read(&format!("{text}\naccess.anonymous = true")).is_ok());
+    }
+    for address in [
+        "127.0.0.1:1883",
+        "127.8.9.10:1883",
+        "[::1]:0",
+        "localhost:1883",
+    ] {
+        assert!(read(&format!("listen = '{address}'")).is_ok(), "{address}");
+    }
+}
+
+#[test]
+fn the_environment_wins_over_the_file_and_flags_over_both() {
+    let builder = ConfigBuilder::new()
+        .toml(
+            "shards = 1\nlisten = '127.0.0.1:1'\nlog.format = 'json'",
+            Path::new("a.toml"),
+        )
+        .unwrap()
+        .environment(variables(&[
+            ("AVOCET_LISTEN", "127.0.0.1:2,127.0.0.1:3"),
+            ("AVOCET_SHARDS", "2"),
+            ("AVOCET_LOG", "debug"),
+            ("AVOCET_PORT", "tcp://10.0.0.1:1883"),
+            ("PATH", "/bin"),
+        ]))
+        .unwrap()
+        .flag("--shards", "shards", "3")
+        .unwrap();
+    let config = builder.build().unwrap();
+    assert_eq!(
+        config.listen,
+        [
+            "127.0.0.1:2".parse().unwrap(),
+            "127.0.0.1:3".parse().unwrap()
+        ]
+    );
+    assert_eq!(config.shards.unwrap().get(), 3);
+    assert_eq!(config.log.filter, "debug");
+    assert_eq!(config.log.format, LogFormat::Json);
+}
+
+#[test]
+fn a_mistake_outside_of_the_file_names_its_place() {
+    let error = ConfigBuilder::new()
+        .environment(variables(&[("AVOCET_SHARDS", "many")]))
+        .unwrap_err()
+        .to_string();
+    let expected = "environment variable AVOCET_SHARDS: `shards = many` is not allowed: it must be \
+                    an integer from 0 to 256";
+    assert_eq!(error, expected);
+
+    let error = ConfigBuilder::new()
+        .flag("--set", "shrads", "1")
+        .unwrap_err()
+        .to_string();
+    assert_eq!(
+        error,
+        "flag --set: unknown setting `shrads`; did you mean `shards`?"
+    );
+
+    let builder = ConfigBuilder::new().environment(variables(&[("AVOCET_DATA_DIR", "/tmp/x")]));
+    let Err(ConfigError::Refused { origin, key, .. }) = builder.unwrap().build() else {
+        panic!("a data directory was accepted");
+    };
+    assert_eq!(
+        origin,
+        Origin::Environment {
+            name: "AVOCET_DATA_DIR".to_owned()
+        }
+    );
+    assert_eq!(key, "data_dir");
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let error = ConfigBuilder::new()
+        .file(Path::new("/no/such/avocet.toml"))
+        .unwrap_err();
+    let expected = "cannot read the configuration file /no/such/avocet.toml: ";
+    assert!(error.to_string().starts_with(expected));
+}
+
+#[test]
+fn the_documentation_lists_every_setting_as_it_is() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    let marker = "<!-- The list below is what `avocet-broker settings` prints; a test compares them. -->\n\n";
+    let (above, listed) = page.split_once(marker).expect("the marker");
+    if std::env::var_os("AVOCET_UPDATE_DOCS").is_some() {
+        std::fs::write(
+            path,
+            format!("{above}{marker}{}", avocet_broker::reference()),
+        )
+        .unwrap();
+    } else {
+        assert_eq!(
+            listed,
+            avocet_broker::reference(),
+            "set AVOCET_UPDATE_DOCS=1 to write it anew"
+        );
+    }
+}
+
+#[test]
+fn every_default_can_be_written_in_a_file() {
+    let reference = avocet_broker::reference();
+    let mut text = String::new();
+    for line in reference.lines() {
+        if let Some(section) = line.strip_prefix("### `") {
+            text += section.trim_end_matches('`');
+            text += "\n";
+        } else if let Some(setting) = line.strip_prefix("**`") {
+            text += setting.split_once("`**").unwrap().0;
+            text += "\n";
+        }
+    }
+    let config = read(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    assert_eq!(format!("{config:?}"), format!("{:?}", Config::default()));
+}
+
+#[test]
+fn the_configuration_in_the_documentation_is_accepted() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    let examples = page
+        .split("```toml\n")
+        .skip(1)
+        .map(|rest| rest.split_once("```").unwrap().0);
+    let mut count = 0;
+    for example in examples {
+        read(example).unwrap_or_else(|error| panic!("{error}\n{example}"));
+        count += 1;
+    }
+    assert_ne!(count, 0);
+}
