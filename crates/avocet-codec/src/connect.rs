@@ -1,0 +1,327 @@
+use core::num::{NonZeroU16, NonZeroU32};
+
+use bytes::BufMut;
+
+use crate::error::{DecodeError, EncodeError, Field};
+use crate::list::List;
+use crate::packet::{FixedHeader, PacketType};
+use crate::property::{
+    Properties, Property, UserProperty, user_properties, write_user_properties,
+};
+use crate::qos::QoS;
+use crate::reader::Reader;
+use crate::sink::{Encode, Section, Sink};
+use crate::version::Version;
+use crate::will::Will;
+
+/// The client requests a connection [MQTT5-3.1].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Connect<'a> {
+    /// The version of this packet and of all that follow on the connection.
+    pub version: Version,
+    /// True when another broker says that it is a bridge, by the high bit of the Protocol Level;
+    /// 3.x only.
+    pub bridge: bool,
+    /// Clean Start (3.x: Clean Session).
+    pub clean_start: bool,
+    /// Keep Alive, in seconds; 0 turns it off.
+    pub keep_alive: u16,
+    /// Client Identifier; empty when the server is to assign one.
+    pub client_id: &'a str,
+    /// The will, if the client has one.
+    pub will: Option<Will<'a>>,
+    /// User Name.
+    pub user_name: Option<&'a str>,
+    /// Password; in 3.x only with a User Name.
+    pub password: Option<&'a [u8]>,
+    /// Properties, left out in 3.x.
+    pub properties: ConnectProperties<'a>,
+}
+
+/// The properties of a CONNECT [MQTT5-3.1.2.11].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct ConnectProperties<'a> {
+    /// Session Expiry Interval, in seconds; 0 ends the Session with the connection, `u32::MAX`
+    /// never.
+    pub session_expiry_interval: u32,
+    /// Receive Maximum; 65,535 when absent.
+    pub receive_maximum: Option<NonZeroU16>,
+    /// Maximum Packet Size, in bytes; no limit when absent.
+    pub maximum_packet_size: Option<NonZeroU32>,
+    /// Topic Alias Maximum; 0 allows no aliases.
+    pub topic_alias_maximum: u16,
+    /// Request Response Information, false when absent.
+    pub request_response_information: bool,
+    /// Request Problem Information, true when absent.
+    pub request_problem_information: bool,
+    /// User Properties.
+    pub user_properties: List<'a, UserProperty<'a>>,
+    /// Authentication Method.
+    pub authentication_method: Option<&'a str>,
+    /// Authentication Data; only with an Authentication Method.
+    pub authentication_data: Option<&'a [u8]>,
+}
+
+impl ConnectProperties<'_> {
+    /// What a CONNECT without properties means.
+    pub const DEFAULT: Self = Self {
+        session_expiry_interval: 0,
+        receive_maximum: None,
+        maximum_packet_size: None,
+        topic_alias_maximum: 0,
+        request_response_information: false,
+        request_problem_information: true,
+        user_properties: List::EMPTY,
+        authentication_method: None,
+        authentication_data: None,
+    };
+}
+
+impl Default for ConnectProperties<'_> {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+const BRIDGE: u8 = 0x80;
+
+const CLEAN_START: u8 = 0b0000_0010;
+const WILL: u8 = 0b0000_0100;
+const WILL_QOS_SHIFT: u8 = 3;
+const WILL_RETAIN: u8 = 0b0010_0000;
+const PASSWORD: u8 = 0b0100_0000;
+const USER_NAME: u8 = 0b1000_0000;
+
+impl<'a> Connect<'a> {
+    /// A request for a clean start, without keep alive, will, credentials and properties.
+    pub const fn new(version: Version, client_id: &'a str) -> Self {
+        Self {
+            version,
+            bridge: false,
+            clean_start: true,
+            keep_alive: 0,
+            client_id,
+            will: None,
+            user_name: None,
+            password: None,
+            properties: ConnectProperties::DEFAULT,
+        }
+    }
+
+    /// Reads one whole packet, which must be a CONNECT.
+    pub fn decode(frame: &'a [u8]) -> Result<Self, DecodeError> {
+        // The version is the packet's own, so that any will do here.
+        let (header, body) = FixedHeader::read(frame, Version::V5)?;
+        header.expect(PacketType::Connect)?;
+        Self::decode_body(header, body)
+    }
+
+    pub(crate) fn decode_body(
+        header: FixedHeader,
+        mut body: Reader<'a>,
+    ) -> Result<Self, DecodeError> {
+        let (version, bridge) = protocol(&mut body)?;
+        header.check(version)?;
+        let flags = body.u8(Field::ConnectFlags)?;
+        let will = will_flags(flags, version)?;
+        if version < Version::V5 && flags & (USER_NAME | PASSWORD) == PASSWORD {
+            return Err(DecodeError::PasswordWithoutUserName);
+        }
+        let mut connect = Self {
+            bridge,
+            clean_start: flags & CLEAN_START != 0,
+            keep_alive: body.u16(Field::KeepAlive)?,
+            ..Self::new(version, "")
+        };
+        if version.has_properties() {
+            connect.properties = ConnectProperties::decode(body.properties()?)?;
+        }
+        connect.client_id = body.string(Field::ClientId)?;
+        if let Some((qos, retain)) = will {
+            connect.will = Some(Will::decode(&mut body, version, qos, retain)?);
+        }
+        // In 3.1 the end of the packet takes precedence over these two flags.
+        let may_be_missing = version == Version::V3_1;
+        if flags & USER_NAME != 0 && !(may_be_missing && body.is_empty()) {
+            connect.user_name = Some(body.string(Field::UserName)?);
+        }
+        if flags & PASSWORD != 0 && !(may_be_missing && body.is_empty()) {
+            connect.password = Some(body.binary(Field::Password)?);
+        }
+        body.finish()?;
+        Ok(connect)
+    }
+
+    /// How many bytes [`encode`](Self::encode) writes, fixed header included.
+    pub fn encoded_len(&self) -> usize {
+        self.frame_len(self.version)
+    }
+
+    /// Writes the whole packet; on an error, nothing.
+    pub fn encode(&self, out: &mut impl BufMut) -> Result<(), EncodeError> {
+        self.write(self.version, out)
+    }
+
+    fn flags(&self) -> u8 {
+        let mut flags = 0;
+        if self.clean_start {
+            flags |= CLEAN_START;
+        }
+        if let Some(will) = &self.will {
+            flags |= WILL | (will.qos as u8) << WILL_QOS_SHIFT;
+            if will.retain {
+                flags |= WILL_RETAIN;
+            }
+        }
+        if self.password.is_some() {
+            flags |= PASSWORD;
+        }
+        if self.user_name.is_some() {
+            flags |= USER_NAME;
+        }
+        flags
+    }
+}
+
+/// Protocol Name and Protocol Version [MQTT5-3.1.2-1] [MQTT5-3.1.2-2].
+fn protocol(body: &mut Reader<'_>) -> Result<(Version, bool), DecodeError> {
+    let name = body.binary(Field::ProtocolName)?;
+    let is_mqtt = match name {
+        b"MQTT" => true,
+        b"MQIsdp" => false,
+        _ => return Err(DecodeError::ProtocolName),
+    };
+    let level = body.u8(Field::ProtocolVersion)?;
+    match (is_mqtt, level & !BRIDGE, level & BRIDGE != 0) {
+        (true, 5, false) => Ok((Version::V5, false)),
+        (true, 4, bridge) => Ok((Version::V3_1_1, bridge)),
+        (false, 3, bridge) => Ok((Version::V3_1, bridge)),
+        _ => Err(DecodeError::UnsupportedProtocolVersion(level)),
+    }
+}
+
+/// QoS and RETAIN of the will, none without one.
+fn will_flags(flags: u8, version: Version) -> Result<Option<(QoS, bool)>, DecodeError> {
+    // 3.1 gives the reserved flag, and these without a will, no meaning.
+    let strict = version > Version::V3_1;
+    if strict && flags & 1 != 0 {
+        return Err(DecodeError::ConnectFlags);
+    }
+    let qos = flags >> WILL_QOS_SHIFT & 0b11;
+    let retain = flags & WILL_RETAIN != 0;
+    if flags & WILL == 0 {
+        if strict && (qos != 0 || retain) {
+            return Err(DecodeError::ConnectFlags);
+        }
+        return Ok(None);
+    }
+    let qos = QoS::from_u8(qos).ok_or(DecodeError::QoS3)?;
+    Ok(Some((qos, retain)))
+}
+
+impl<'a> ConnectProperties<'a> {
+    fn decode(section: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut decoded = Self::DEFAULT;
+        let mut properties = Properties::new(section);
+        while let Some(property) = properties.next()? {
+            match property {
+                Property::SessionExpiryInterval(value) => decoded.session_expiry_interval = value,
+                Property::ReceiveMaximum(value) => decoded.receive_maximum = Some(value),
+                Property::MaximumPacketSize(value) => decoded.maximum_packet_size = Some(value),
+                Property::TopicAliasMaximum(value) => decoded.topic_alias_maximum = value,
+                Property::RequestResponseInformation(value) => {
+                    decoded.request_response_information = value;
+                }
+                Property::RequestProblemInformation(value) => {
+                    decoded.request_problem_information = value;
+                }
+                Property::UserProperty(_) => decoded.user_properties = user_properties(section),
+                Property::AuthenticationMethod(value) => {
+                    decoded.authentication_method = Some(value);
+                }
+                Property::AuthenticationData(value) => decoded.authentication_data = Some(value),
+                other => return Err(DecodeError::MisplacedProperty(other.id())),
+            }
+        }
+        if decoded.authentication_data.is_some() && decoded.authentication_method.is_none() {
+            return Err(DecodeError::MissingAuthenticationMethod);
+        }
+        Ok(decoded)
+    }
+}
+
+impl Encode for Connect<'_> {
+    fn first_byte(&self, _version: Version) -> u8 {
+        (PacketType::Connect as u8) << 4
+    }
+
+    fn write_body(&self, version: Version, sink: &mut impl Sink) {
+        let bridge = if self.bridge { BRIDGE } else { 0 };
+        sink.require(
+            !(self.bridge && version == Version::V5),
+            EncodeError::NotInVersion {
+                packet_type: PacketType::Connect,
+                version,
+            },
+        );
+        sink.require(
+            version == Version::V5 || self.password.is_none() || self.user_name.is_some(),
+            EncodeError::PasswordWithoutUserName,
+        );
+        sink.string(Field::ProtocolName, version.protocol_name());
+        sink.u8(version.protocol_level() | bridge);
+        sink.u8(self.flags());
+        sink.u16(self.keep_alive);
+        if version.has_properties() {
+            sink.section(&self.properties);
+        }
+        sink.string(Field::ClientId, self.client_id);
+        if let Some(will) = &self.will {
+            will.write(version, sink);
+        }
+        if let Some(user_name) = self.user_name {
+            sink.string(Field::UserName, user_name);
+        }
+        if let Some(password) = self.password {
+            sink.binary(Field::Password, password);
+        }
+    }
+}
+
+impl Section for ConnectProperties<'_> {
+    fn write_properties(&self, sink: &mut impl Sink) {
+        if self.session_expiry_interval != 0 {
+            sink.property(Property::SessionExpiryInterval(
+                self.session_expiry_interval,
+            ));
+        }
+        if let Some(value) = self.receive_maximum {
+            sink.property(Property::ReceiveMaximum(value));
+        }
+        if let Some(value) = self.maximum_packet_size {
+            sink.property(Property::MaximumPacketSize(value));
+        }
+        if self.topic_alias_maximum != 0 {
+            sink.property(Property::TopicAliasMaximum(self.topic_alias_maximum));
+        }
+        if self.request_response_information {
+            sink.property(Property::RequestResponseInformation(true));
+        }
+        if !self.request_problem_information {
+            sink.property(Property::RequestProblemInformation(false));
+        }
+        write_user_properties(self.user_properties, sink);
+        if let Some(value) = self.authentication_method {
+            sink.property(Property::AuthenticationMethod(value));
+        }
+        if let Some(value) = self.authentication_data {
+            sink.require(
+                self.authentication_method.is_some(),
+                EncodeError::MissingAuthenticationMethod,
+            );
+            sink.property(Property::AuthenticationData(value));
+        }
+    }
+}

@@ -1,0 +1,343 @@
+use core::fmt;
+
+use bytes::BufMut;
+
+use crate::ack::{Ack, AckType};
+use crate::auth::Auth;
+use crate::connack::Connack;
+use crate::connect::Connect;
+use crate::disconnect::Disconnect;
+use crate::error::{DecodeError, EncodeError, Field};
+use crate::publish::Publish;
+use crate::reader::{Reader, TooLong, VariableByteInteger};
+use crate::suback::Suback;
+use crate::subscribe::Subscribe;
+use crate::unsuback::Unsuback;
+use crate::unsubscribe::Unsubscribe;
+use crate::version::Version;
+
+/// A Control Packet of any version, borrowed from the bytes it was decoded from or from the values
+/// it is encoded from.
+///
+/// What a version has no place for is left out when encoding: in 3.x all properties, the Reason
+/// Codes of all packets but CONNACK and SUBACK, and the Subscription Options other than QoS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub enum Packet<'a> {
+    /// Client requests a connection.
+    Connect(Connect<'a>),
+    /// Server answers a CONNECT.
+    Connack(Connack<'a>),
+    /// Carries a message.
+    Publish(Publish<'a>),
+    /// Acknowledges a PUBLISH of QoS 1.
+    Puback(Ack<'a>),
+    /// Acknowledges a PUBLISH of QoS 2.
+    Pubrec(Ack<'a>),
+    /// Answers a PUBREC.
+    Pubrel(Ack<'a>),
+    /// Answers a PUBREL.
+    Pubcomp(Ack<'a>),
+    /// Client subscribes.
+    Subscribe(Subscribe<'a>),
+    /// Server answers a SUBSCRIBE.
+    Suback(Suback<'a>),
+    /// Client unsubscribes.
+    Unsubscribe(Unsubscribe<'a>),
+    /// Server answers an UNSUBSCRIBE.
+    Unsuback(Unsuback<'a>),
+    /// Client asks whether the server is there.
+    Pingreq,
+    /// Server answers a PINGREQ.
+    Pingresp,
+    /// The last packet of a connection.
+    Disconnect(Disconnect<'a>),
+    /// A step of an authentication exchange; 5.0 only.
+    Auth(Auth<'a>),
+}
+
+/// The type of a Control Packet [MQTT5-2.1.2] [MQTT311-2.2.1].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[repr(u8)]
+pub enum PacketType {
+    /// Client requests a connection.
+    Connect = 1,
+    /// Server answers a CONNECT.
+    Connack = 2,
+    /// Carries a message.
+    Publish = 3,
+    /// Acknowledges a PUBLISH of QoS 1.
+    Puback = 4,
+    /// Acknowledges a PUBLISH of QoS 2.
+    Pubrec = 5,
+    /// Answers a PUBREC.
+    Pubrel = 6,
+    /// Answers a PUBREL.
+    Pubcomp = 7,
+    /// Client subscribes.
+    Subscribe = 8,
+    /// Server answers a SUBSCRIBE.
+    Suback = 9,
+    /// Client unsubscribes.
+    Unsubscribe = 10,
+    /// Server answers an UNSUBSCRIBE.
+    Unsuback = 11,
+    /// Client asks whether the server is there.
+    Pingreq = 12,
+    /// Server answers a PINGREQ.
+    Pingresp = 13,
+    /// The last packet of a connection.
+    Disconnect = 14,
+    /// A step of an authentication exchange; 5.0 only.
+    Auth = 15,
+}
+
+impl PacketType {
+    /// The type of a number, none for 0 and above 15.
+    #[inline]
+    pub const fn from_u8(value: u8) -> Option<Self> {
+        Some(match value {
+            1 => Self::Connect,
+            2 => Self::Connack,
+            3 => Self::Publish,
+            4 => Self::Puback,
+            5 => Self::Pubrec,
+            6 => Self::Pubrel,
+            7 => Self::Pubcomp,
+            8 => Self::Subscribe,
+            9 => Self::Suback,
+            10 => Self::Unsubscribe,
+            11 => Self::Unsuback,
+            12 => Self::Pingreq,
+            13 => Self::Pingresp,
+            14 => Self::Disconnect,
+            15 => Self::Auth,
+            _ => return None,
+        })
+    }
+
+    /// The name as the standard prints it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "CONNECT",
+            Self::Connack => "CONNACK",
+            Self::Publish => "PUBLISH",
+            Self::Puback => "PUBACK",
+            Self::Pubrec => "PUBREC",
+            Self::Pubrel => "PUBREL",
+            Self::Pubcomp => "PUBCOMP",
+            Self::Subscribe => "SUBSCRIBE",
+            Self::Suback => "SUBACK",
+            Self::Unsubscribe => "UNSUBSCRIBE",
+            Self::Unsuback => "UNSUBACK",
+            Self::Pingreq => "PINGREQ",
+            Self::Pingresp => "PINGRESP",
+            Self::Disconnect => "DISCONNECT",
+            Self::Auth => "AUTH",
+        }
+    }
+}
+
+impl fmt::Display for PacketType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl<'a> Packet<'a> {
+    /// Reads one whole packet, as [`frame_len`](crate::frame_len) delimits it.
+    ///
+    /// A CONNECT carries its own version; `version` does not matter for it.
+    #[inline]
+    pub fn decode(frame: &'a [u8], version: Version) -> Result<Self, DecodeError> {
+        let (header, body) = FixedHeader::read(frame, version)?;
+        let flags = header.flags;
+        Ok(match header.packet_type {
+            PacketType::Publish => Self::Publish(Publish::decode_body(flags, body, version)?),
+            PacketType::Puback => Self::Puback(Ack::decode_body(AckType::Puback, body, version)?),
+            PacketType::Pubrec => Self::Pubrec(Ack::decode_body(AckType::Pubrec, body, version)?),
+            PacketType::Pubrel => Self::Pubrel(Ack::decode_body(AckType::Pubrel, body, version)?),
+            PacketType::Pubcomp => {
+                Self::Pubcomp(Ack::decode_body(AckType::Pubcomp, body, version)?)
+            }
+            PacketType::Connect => Self::Connect(Connect::decode_body(header, body)?),
+            PacketType::Connack => Self::Connack(Connack::decode_body(body, version)?),
+            PacketType::Subscribe => Self::Subscribe(Subscribe::decode_body(flags, body, version)?),
+            PacketType::Suback => Self::Suback(Suback::decode_body(body, version)?),
+            PacketType::Unsubscribe => {
+                Self::Unsubscribe(Unsubscribe::decode_body(flags, body, version)?)
+            }
+            PacketType::Unsuback => Self::Unsuback(Unsuback::decode_body(body, version)?),
+            PacketType::Pingreq => {
+                body.finish()?;
+                Self::Pingreq
+            }
+            PacketType::Pingresp => {
+                body.finish()?;
+                Self::Pingresp
+            }
+            PacketType::Disconnect => Self::Disconnect(Disconnect::decode_body(body, version)?),
+            PacketType::Auth => Self::Auth(Auth::decode_body(body)?),
+        })
+    }
+
+    /// Which packet it is.
+    pub const fn packet_type(&self) -> PacketType {
+        match self {
+            Self::Connect(_) => PacketType::Connect,
+            Self::Connack(_) => PacketType::Connack,
+            Self::Publish(_) => PacketType::Publish,
+            Self::Puback(_) => PacketType::Puback,
+            Self::Pubrec(_) => PacketType::Pubrec,
+            Self::Pubrel(_) => PacketType::Pubrel,
+            Self::Pubcomp(_) => PacketType::Pubcomp,
+            Self::Subscribe(_) => PacketType::Subscribe,
+            Self::Suback(_) => PacketType::Suback,
+            Self::Unsubscribe(_) => PacketType::Unsubscribe,
+            Self::Unsuback(_) => PacketType::Unsuback,
+            Self::Pingreq => PacketType::Pingreq,
+            Self::Pingresp => PacketType::Pingresp,
+            Self::Disconnect(_) => PacketType::Disconnect,
+            Self::Auth(_) => PacketType::Auth,
+        }
+    }
+
+    /// How many bytes [`encode`](Self::encode) writes, fixed header included. A CONNECT is encoded
+    /// in its own version.
+    pub fn encoded_len(&self, version: Version) -> usize {
+        match self {
+            Self::Connect(packet) => packet.encoded_len(),
+            Self::Connack(packet) => packet.encoded_len(version),
+            Self::Publish(packet) => packet.encoded_len(version),
+            Self::Puback(packet) => packet.encoded_len(AckType::Puback, version),
+            Self::Pubrec(packet) => packet.encoded_len(AckType::Pubrec, version),
+            Self::Pubrel(packet) => packet.encoded_len(AckType::Pubrel, version),
+            Self::Pubcomp(packet) => packet.encoded_len(AckType::Pubcomp, version),
+            Self::Subscribe(packet) => packet.encoded_len(version),
+            Self::Suback(packet) => packet.encoded_len(version),
+            Self::Unsubscribe(packet) => packet.encoded_len(version),
+            Self::Unsuback(packet) => packet.encoded_len(version),
+            Self::Pingreq | Self::Pingresp => 2,
+            Self::Disconnect(packet) => packet.encoded_len(version),
+            Self::Auth(packet) => packet.encoded_len(version),
+        }
+    }
+
+    /// Writes the whole packet; on an error, nothing. A CONNECT is encoded in its own version.
+    #[inline]
+    pub fn encode(&self, version: Version, out: &mut impl BufMut) -> Result<(), EncodeError> {
+        match self {
+            Self::Connect(packet) => packet.encode(out),
+            Self::Connack(packet) => packet.encode(version, out),
+            Self::Publish(packet) => packet.encode(version, out),
+            Self::Puback(packet) => packet.encode(AckType::Puback, version, out),
+            Self::Pubrec(packet) => packet.encode(AckType::Pubrec, version, out),
+            Self::Pubrel(packet) => packet.encode(AckType::Pubrel, version, out),
+            Self::Pubcomp(packet) => packet.encode(AckType::Pubcomp, version, out),
+            Self::Subscribe(packet) => packet.encode(version, out),
+            Self::Suback(packet) => packet.encode(version, out),
+            Self::Unsubscribe(packet) => packet.encode(version, out),
+            Self::Unsuback(packet) => packet.encode(version, out),
+            Self::Pingreq => put(&[0xc0, 0], out),
+            Self::Pingresp => put(&[0xd0, 0], out),
+            Self::Disconnect(packet) => packet.encode(version, out),
+            Self::Auth(packet) => packet.encode(version, out),
+        }
+    }
+}
+
+fn put(bytes: &[u8], out: &mut impl BufMut) -> Result<(), EncodeError> {
+    if out.remaining_mut() < bytes.len() {
+        return Err(EncodeError::OutputFull);
+    }
+    out.put_slice(bytes);
+    Ok(())
+}
+
+/// Packet type and flags of a packet whose length has been checked.
+#[derive(Clone, Copy)]
+pub(crate) struct FixedHeader {
+    pub(crate) packet_type: PacketType,
+    pub(crate) flags: u8,
+    /// True when the Remaining Length has its shortest form.
+    pub(crate) minimal: bool,
+}
+
+impl FixedHeader {
+    #[inline]
+    pub(crate) fn read(
+        frame: &[u8],
+        version: Version,
+    ) -> Result<(Self, Reader<'_>), DecodeError> {
+        let Some((&first_byte, rest)) = frame.split_first() else {
+            return Err(DecodeError::RemainingLength);
+        };
+        let packet_type = check_first_byte(first_byte)?;
+        let integer = match VariableByteInteger::read(rest) {
+            Ok(Some(integer)) => integer,
+            Ok(None) => return Err(DecodeError::RemainingLength),
+            Err(TooLong) => {
+                return Err(DecodeError::VariableByteIntegerTooLong(Field::FixedHeader));
+            }
+        };
+        let body = rest.get(integer.len..).unwrap_or_default();
+        if body.len() != integer.value as usize {
+            return Err(DecodeError::RemainingLength);
+        }
+        let header = Self {
+            packet_type,
+            flags: first_byte & 0x0f,
+            minimal: integer.minimal(),
+        };
+        if packet_type != PacketType::Connect {
+            header.check(version)?;
+        }
+        Ok((header, Reader::new(body)))
+    }
+
+    /// What depends on the version.
+    #[inline]
+    pub(crate) fn check(self, version: Version) -> Result<(), DecodeError> {
+        let reserved = match (self.packet_type, version) {
+            (PacketType::Publish, _) | (_, Version::V3_1) => 0,
+            (PacketType::Pubrel | PacketType::Subscribe | PacketType::Unsubscribe, _) => 0b1101,
+            (_, Version::V3_1_1 | Version::V5) => 0b1111,
+        };
+        if self.flags & reserved != 0 {
+            return Err(DecodeError::FixedHeaderFlags);
+        }
+        if version == Version::V5 && !self.minimal {
+            return Err(DecodeError::VariableByteIntegerNotMinimal(Field::FixedHeader));
+        }
+        if version < Version::V5 && self.packet_type == PacketType::Auth {
+            return Err(DecodeError::PacketType(PacketType::Auth as u8));
+        }
+        Ok(())
+    }
+
+    #[inline]
+    pub(crate) fn expect(self, packet_type: PacketType) -> Result<(), DecodeError> {
+        if self.packet_type == packet_type {
+            Ok(())
+        } else {
+            Err(DecodeError::PacketType(self.packet_type as u8))
+        }
+    }
+}
+
+/// What the first byte must be in all versions.
+#[inline]
+pub(crate) fn check_first_byte(first_byte: u8) -> Result<PacketType, DecodeError> {
+    let Some(packet_type) = PacketType::from_u8(first_byte >> 4) else {
+        return Err(DecodeError::PacketType(0));
+    };
+    let qos = first_byte >> 1 & 0b11;
+    match packet_type {
+        PacketType::Publish if qos == 3 => Err(DecodeError::QoS3),
+        PacketType::Pubrel | PacketType::Subscribe | PacketType::Unsubscribe if qos != 1 => {
+            Err(DecodeError::FixedHeaderFlags)
+        }
+        _ => Ok(packet_type),
+    }
+}

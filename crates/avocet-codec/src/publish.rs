@@ -1,0 +1,268 @@
+use core::num::NonZeroU16;
+
+use avocet_topic::TopicName;
+use bytes::BufMut;
+
+use crate::error::{DecodeError, EncodeError, Field};
+use crate::list::List;
+use crate::message_properties::{Forwardable, MessageProperties};
+use crate::packet::{FixedHeader, PacketType};
+use crate::packet_id::PacketId;
+use crate::property::{Properties, Property};
+use crate::qos::QoS;
+use crate::reader::Reader;
+use crate::sink::{Encode, Section, Sink, Writer, write_fixed_header};
+use crate::subscription_id::SubscriptionId;
+use crate::version::Version;
+
+/// An application message on its way over one Network Connection [MQTT5-3.3].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Publish<'a> {
+    /// True when this may be sent for the second time; never with QoS 0.
+    pub dup: bool,
+    /// The QoS, and the Packet Identifier that comes with it.
+    pub delivery: Delivery,
+    /// The RETAIN flag.
+    pub retain: bool,
+    /// None when empty on the wire, which only 5.0 allows and only with a Topic Alias.
+    pub topic_name: Option<TopicName<'a>>,
+    /// Topic Alias, left out in 3.x.
+    pub topic_alias: Option<NonZeroU16>,
+    /// Message Expiry Interval, in seconds, left out in 3.x.
+    pub message_expiry_interval: Option<u32>,
+    /// Subscription Identifiers of the subscriptions that match, left out in 3.x.
+    pub subscription_ids: List<'a, SubscriptionId>,
+    /// The properties that belong to the message, left out in 3.x.
+    pub properties: MessageProperties<'a>,
+    /// The payload.
+    pub payload: &'a [u8],
+}
+
+/// The QoS of a PUBLISH, and the Packet Identifier that comes with all but QoS 0
+/// [MQTT5-2.2.1-2] [MQTT311-2.3.1-5].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Delivery {
+    /// QoS 0.
+    #[default]
+    AtMostOnce,
+    /// QoS 1.
+    AtLeastOnce(PacketId),
+    /// QoS 2.
+    ExactlyOnce(PacketId),
+}
+
+impl Delivery {
+    /// The Quality of Service.
+    #[inline]
+    pub const fn qos(self) -> QoS {
+        match self {
+            Self::AtMostOnce => QoS::AtMostOnce,
+            Self::AtLeastOnce(_) => QoS::AtLeastOnce,
+            Self::ExactlyOnce(_) => QoS::ExactlyOnce,
+        }
+    }
+
+    /// The Packet Identifier, none for QoS 0.
+    #[inline]
+    pub const fn packet_id(self) -> Option<PacketId> {
+        match self {
+            Self::AtMostOnce => None,
+            Self::AtLeastOnce(packet_id) | Self::ExactlyOnce(packet_id) => Some(packet_id),
+        }
+    }
+}
+
+impl<'a> Publish<'a> {
+    /// A message without flags and properties.
+    #[inline]
+    pub const fn new(topic_name: TopicName<'a>, delivery: Delivery, payload: &'a [u8]) -> Self {
+        Self {
+            dup: false,
+            delivery,
+            retain: false,
+            topic_name: Some(topic_name),
+            topic_alias: None,
+            message_expiry_interval: None,
+            subscription_ids: List::EMPTY,
+            properties: MessageProperties::EMPTY,
+            payload,
+        }
+    }
+
+    /// The Quality of Service.
+    #[inline]
+    pub const fn qos(&self) -> QoS {
+        self.delivery.qos()
+    }
+
+    /// The Packet Identifier, none for QoS 0.
+    #[inline]
+    pub const fn packet_id(&self) -> Option<PacketId> {
+        self.delivery.packet_id()
+    }
+
+    /// Reads one whole packet, which must be a PUBLISH.
+    #[inline]
+    pub fn decode(frame: &'a [u8], version: Version) -> Result<Self, DecodeError> {
+        let (header, body) = FixedHeader::read(frame, version)?;
+        header.expect(PacketType::Publish)?;
+        Self::decode_body(header.flags, body, version)
+    }
+
+    #[inline]
+    pub(crate) fn decode_body(
+        flags: u8,
+        body: Reader<'a>,
+        version: Version,
+    ) -> Result<Self, DecodeError> {
+        let mut body = body;
+        let mut dup = flags & 0b1000 != 0;
+        let qos = QoS::from_u8(flags >> 1 & 0b11).ok_or(DecodeError::QoS3)?;
+        if dup && qos == QoS::AtMostOnce {
+            // 3.1 gives the flag no meaning with QoS 0.
+            if version > Version::V3_1 {
+                return Err(DecodeError::DupWithQoS0);
+            }
+            dup = false;
+        }
+        let topic_name = if version == Version::V5 && body.rest().starts_with(&[0, 0]) {
+            body.u16(Field::TopicName)?;
+            None
+        } else {
+            Some(body.topic_name(Field::TopicName)?)
+        };
+        let delivery = match qos {
+            QoS::AtMostOnce => Delivery::AtMostOnce,
+            QoS::AtLeastOnce => Delivery::AtLeastOnce(body.packet_id()?),
+            QoS::ExactlyOnce => Delivery::ExactlyOnce(body.packet_id()?),
+        };
+        let mut publish = Self {
+            dup,
+            delivery,
+            retain: flags & 0b0001 != 0,
+            topic_name,
+            topic_alias: None,
+            message_expiry_interval: None,
+            subscription_ids: List::EMPTY,
+            properties: MessageProperties::EMPTY,
+            payload: &[],
+        };
+        if version == Version::V5 {
+            publish.decode_properties(body.properties()?)?;
+            if topic_name.is_none() && publish.topic_alias.is_none() {
+                return Err(DecodeError::MissingTopicName);
+            }
+        }
+        publish.payload = body.take_rest();
+        Ok(publish)
+    }
+
+    #[inline]
+    fn decode_properties(&mut self, section: &'a [u8]) -> Result<(), DecodeError> {
+        let mut forwardable = Forwardable::default();
+        let mut properties = Properties::of_publish(section);
+        while let Some(property) = properties.next()? {
+            if forwardable.count(&property, properties.last_len()) {
+                continue;
+            }
+            if let Property::TopicAlias(value) = property {
+                self.topic_alias = Some(value);
+            } else if let Property::MessageExpiryInterval(value) = property {
+                self.message_expiry_interval = Some(value);
+            } else if let Property::SubscriptionIdentifier(_) = property {
+                self.subscription_ids = List::from_wire(section, Version::V5);
+            } else {
+                return Err(DecodeError::MisplacedProperty(property.id()));
+            }
+        }
+        self.properties = MessageProperties::from_section(section, forwardable);
+        Ok(())
+    }
+
+    /// How many bytes [`encode_header`](Self::encode_header) writes.
+    #[inline]
+    pub fn encoded_header_len(&self, version: Version) -> usize {
+        self.frame_len(version).saturating_sub(self.payload.len())
+    }
+
+    /// How many bytes [`encode`](Self::encode) writes, fixed header included.
+    #[inline]
+    pub fn encoded_len(&self, version: Version) -> usize {
+        self.frame_len(version)
+    }
+
+    /// Writes the whole packet; on an error, nothing.
+    #[inline]
+    pub fn encode(&self, version: Version, out: &mut impl BufMut) -> Result<(), EncodeError> {
+        self.write(version, out)
+    }
+
+    /// Writes everything but the payload, so that this can go out from where it lies; on an error,
+    /// nothing.
+    #[inline]
+    pub fn encode_header(
+        &self,
+        version: Version,
+        out: &mut impl BufMut,
+    ) -> Result<(), EncodeError> {
+        let measure = self.remaining_len(version);
+        let room = measure.frame_len().saturating_sub(self.payload.len());
+        write_fixed_header(self.first_byte(version), measure, room, out)?;
+        self.write_variable_header(version, &mut Writer(out));
+        Ok(())
+    }
+
+    #[inline]
+    fn write_variable_header(&self, version: Version, sink: &mut impl Sink) {
+        let topic_name = self.topic_name.map_or("", TopicName::as_str);
+        sink.u16(topic_name.len() as u16);
+        sink.put(topic_name.as_bytes());
+        if let Some(packet_id) = self.packet_id() {
+            sink.u16(packet_id.get());
+        }
+        if version.has_properties() {
+            sink.section(self);
+        }
+    }
+}
+
+impl Encode for Publish<'_> {
+    #[inline]
+    fn first_byte(&self, _version: Version) -> u8 {
+        (PacketType::Publish as u8) << 4
+            | u8::from(self.dup) << 3
+            | (self.qos() as u8) << 1
+            | u8::from(self.retain)
+    }
+
+    #[inline]
+    fn write_body(&self, version: Version, sink: &mut impl Sink) {
+        let has_topic = self.topic_name.is_some()
+            || (version.has_properties() && self.topic_alias.is_some());
+        sink.require(has_topic, EncodeError::MissingTopicName);
+        sink.require(
+            !self.dup || self.packet_id().is_some(),
+            EncodeError::DupWithQoS0,
+        );
+        self.write_variable_header(version, sink);
+        sink.put(self.payload);
+    }
+}
+
+impl Section for Publish<'_> {
+    #[inline]
+    fn write_properties(&self, sink: &mut impl Sink) {
+        if let Some(value) = self.topic_alias {
+            sink.property(Property::TopicAlias(value));
+        }
+        if let Some(value) = self.message_expiry_interval {
+            sink.property(Property::MessageExpiryInterval(value));
+        }
+        for id in self.subscription_ids {
+            sink.property(Property::SubscriptionIdentifier(id));
+        }
+        self.properties.write(sink);
+    }
+}
