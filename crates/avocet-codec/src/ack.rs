@@ -1,6 +1,6 @@
 use bytes::BufMut;
 
-use crate::error::{DecodeError, EncodeError, Field};
+use crate::error::{DecodeError, EncodeError};
 use crate::list::List;
 use crate::packet::PacketType;
 use crate::packet_id::PacketId;

@@ -1,9 +1,7 @@
 use crate::error::{DecodeError, EncodeError};
 use crate::list::List;
 use crate::packet::PacketType;
-use crate::property::{
-    Properties, Property, UserProperty, user_properties, write_user_properties,
-};
+use crate::property::{Properties, Property, UserProperty, user_properties, write_user_properties};
 use crate::reader::Reader;
 use crate::reason_code::ReasonCode;
 use crate::sink::{Encode, Section, Sink, encode_methods};

@@ -3,9 +3,7 @@ use core::num::{NonZeroU16, NonZeroU32};
 use crate::error::{DecodeError, EncodeError, Field};
 use crate::list::List;
 use crate::packet::PacketType;
-use crate::property::{
-    Properties, Property, UserProperty, user_properties, write_user_properties,
-};
+use crate::property::{Properties, Property, UserProperty, user_properties, write_user_properties};
 use crate::qos::QoS;
 use crate::reader::Reader;
 use crate::reason_code::ReasonCode;
@@ -103,10 +101,7 @@ impl<'a> Connack<'a> {
         }
     }
 
-    pub(crate) fn decode_body(
-        mut body: Reader<'a>,
-        version: Version,
-    ) -> Result<Self, DecodeError> {
+    pub(crate) fn decode_body(mut body: Reader<'a>, version: Version) -> Result<Self, DecodeError> {
         let flags = body.u8(Field::ConnectAcknowledgeFlags)?;
         // 3.1 gives the byte no meaning.
         let session_present = version > Version::V3_1 && flags & 1 != 0;
@@ -122,8 +117,8 @@ impl<'a> Connack<'a> {
             connack.properties = ConnackProperties::decode(body.properties()?)?;
         } else {
             let code = body.u8(Field::ReasonCode)?;
-            connack.reason_code = ReasonCode::from_connect_return_code(code)
-                .ok_or(DecodeError::ReasonCode(code))?;
+            connack.reason_code =
+                ReasonCode::from_connect_return_code(code).ok_or(DecodeError::ReasonCode(code))?;
         }
         body.finish()?;
         if session_present && connack.reason_code != ReasonCode::Success {
@@ -134,6 +129,10 @@ impl<'a> Connack<'a> {
 }
 
 impl<'a> ConnackProperties<'a> {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "what is not listed here is not allowed in this packet"
+    )]
     fn decode(section: &'a [u8]) -> Result<Self, DecodeError> {
         let mut decoded = Self::DEFAULT;
         let mut properties = Properties::new(section);

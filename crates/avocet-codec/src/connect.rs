@@ -5,9 +5,7 @@ use bytes::BufMut;
 use crate::error::{DecodeError, EncodeError, Field};
 use crate::list::List;
 use crate::packet::{FixedHeader, PacketType};
-use crate::property::{
-    Properties, Property, UserProperty, user_properties, write_user_properties,
-};
+use crate::property::{Properties, Property, UserProperty, user_properties, write_user_properties};
 use crate::qos::QoS;
 use crate::reader::Reader;
 use crate::sink::{Encode, Section, Sink};
@@ -222,6 +220,10 @@ fn will_flags(flags: u8, version: Version) -> Result<Option<(QoS, bool)>, Decode
 }
 
 impl<'a> ConnectProperties<'a> {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "what is not listed here is not allowed in this packet"
+    )]
     fn decode(section: &'a [u8]) -> Result<Self, DecodeError> {
         let mut decoded = Self::DEFAULT;
         let mut properties = Properties::new(section);

@@ -1,9 +1,7 @@
 use crate::error::DecodeError;
 use crate::list::List;
 use crate::packet::PacketType;
-use crate::property::{
-    Properties, Property, UserProperty, user_properties, write_user_properties,
-};
+use crate::property::{Properties, Property, UserProperty, user_properties, write_user_properties};
 use crate::reader::Reader;
 use crate::reason_code::ReasonCode;
 use crate::sink::{Encode, Section, Sink, encode_methods};
@@ -37,10 +35,7 @@ impl<'a> Disconnect<'a> {
         }
     }
 
-    pub(crate) fn decode_body(
-        mut body: Reader<'a>,
-        version: Version,
-    ) -> Result<Self, DecodeError> {
+    pub(crate) fn decode_body(mut body: Reader<'a>, version: Version) -> Result<Self, DecodeError> {
         let mut disconnect = Self::new(ReasonCode::NORMAL_DISCONNECTION);
         // Both the Reason Code and the Property Length may be left out.
         if version.has_properties() && !body.is_empty() {

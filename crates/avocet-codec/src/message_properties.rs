@@ -130,8 +130,12 @@ impl<'a> MessageProperties<'a> {
         match self.source {
             Source::Parts(parts) => parts.payload_format,
             Source::Wire { section, .. } => find_property(section, |property| {
- if let Property::PayloadFormatIndicator(value) = property { Some(value) } else { None }
- }),
+                if let Property::PayloadFormatIndicator(value) = property {
+                    Some(value)
+                } else {
+                    None
+                }
+            }),
         }
     }
 
@@ -140,8 +144,12 @@ impl<'a> MessageProperties<'a> {
         match self.source {
             Source::Parts(parts) => parts.content_type,
             Source::Wire { section, .. } => find_property(section, |property| {
- if let Property::ContentType(value) = property { Some(value) } else { None }
- }),
+                if let Property::ContentType(value) = property {
+                    Some(value)
+                } else {
+                    None
+                }
+            }),
         }
     }
 
@@ -150,8 +158,12 @@ impl<'a> MessageProperties<'a> {
         match self.source {
             Source::Parts(parts) => parts.response_topic,
             Source::Wire { section, .. } => find_property(section, |property| {
- if let Property::ResponseTopic(value) = property { Some(value) } else { None }
- }),
+                if let Property::ResponseTopic(value) = property {
+                    Some(value)
+                } else {
+                    None
+                }
+            }),
         }
     }
 
@@ -160,8 +172,12 @@ impl<'a> MessageProperties<'a> {
         match self.source {
             Source::Parts(parts) => parts.correlation_data,
             Source::Wire { section, .. } => find_property(section, |property| {
- if let Property::CorrelationData(value) = property { Some(value) } else { None }
- }),
+                if let Property::CorrelationData(value) = property {
+                    Some(value)
+                } else {
+                    None
+                }
+            }),
         }
     }
 
@@ -238,7 +254,9 @@ fn write_forwardable(section: &[u8], sink: &mut impl Sink) {
     let mut properties = Properties::of_publish(section);
     let mut rest = section;
     while let Ok(Some(property)) = properties.next() {
-        let (bytes, behind) = rest.split_at_checked(properties.last_len()).unwrap_or_default();
+        let (bytes, behind) = rest
+            .split_at_checked(properties.last_len())
+            .unwrap_or_default();
         if Forwardable::default().count(&property, bytes.len()) {
             sink.put(bytes);
         }
@@ -291,7 +309,10 @@ impl<'b> PartialEq<MessageProperties<'b>> for MessageProperties<'_> {
             && self.response_topic().map(TopicName::as_str)
                 == other.response_topic().map(TopicName::as_str)
             && self.correlation_data() == other.correlation_data()
-            && self.user_properties().iter().eq(other.user_properties().iter())
+            && self
+                .user_properties()
+                .iter()
+                .eq(other.user_properties().iter())
     }
 }
 

@@ -117,6 +117,13 @@ impl PacketType {
         })
     }
 
+    /// True for the types whose flags 3.1 reads as QoS 1, so that these are 0b0010 in all versions
+    /// [MQTT5-2.1.3-1] [MQTT311-2.2.2-1].
+    #[inline]
+    const fn has_qos_1(self) -> bool {
+        matches!(self, Self::Pubrel | Self::Subscribe | Self::Unsubscribe)
+    }
+
     /// The name as the standard prints it.
     pub const fn name(self) -> &'static str {
         match self {
@@ -266,10 +273,7 @@ pub(crate) struct FixedHeader {
 
 impl FixedHeader {
     #[inline]
-    pub(crate) fn read(
-        frame: &[u8],
-        version: Version,
-    ) -> Result<(Self, Reader<'_>), DecodeError> {
+    pub(crate) fn read(frame: &[u8], version: Version) -> Result<(Self, Reader<'_>), DecodeError> {
         let Some((&first_byte, rest)) = frame.split_first() else {
             return Err(DecodeError::RemainingLength);
         };
@@ -301,14 +305,16 @@ impl FixedHeader {
     pub(crate) fn check(self, version: Version) -> Result<(), DecodeError> {
         let reserved = match (self.packet_type, version) {
             (PacketType::Publish, _) | (_, Version::V3_1) => 0,
-            (PacketType::Pubrel | PacketType::Subscribe | PacketType::Unsubscribe, _) => 0b1101,
-            (_, Version::V3_1_1 | Version::V5) => 0b1111,
+            (packet_type, _) if packet_type.has_qos_1() => 0b1101,
+            _ => 0b1111,
         };
         if self.flags & reserved != 0 {
             return Err(DecodeError::FixedHeaderFlags);
         }
         if version == Version::V5 && !self.minimal {
-            return Err(DecodeError::VariableByteIntegerNotMinimal(Field::FixedHeader));
+            return Err(DecodeError::VariableByteIntegerNotMinimal(
+                Field::FixedHeader,
+            ));
         }
         if version < Version::V5 && self.packet_type == PacketType::Auth {
             return Err(DecodeError::PacketType(PacketType::Auth as u8));
@@ -333,11 +339,11 @@ pub(crate) fn check_first_byte(first_byte: u8) -> Result<PacketType, DecodeError
         return Err(DecodeError::PacketType(0));
     };
     let qos = first_byte >> 1 & 0b11;
-    match packet_type {
-        PacketType::Publish if qos == 3 => Err(DecodeError::QoS3),
-        PacketType::Pubrel | PacketType::Subscribe | PacketType::Unsubscribe if qos != 1 => {
-            Err(DecodeError::FixedHeaderFlags)
-        }
-        _ => Ok(packet_type),
+    if packet_type == PacketType::Publish && qos == 3 {
+        return Err(DecodeError::QoS3);
     }
+    if packet_type.has_qos_1() && qos != 1 {
+        return Err(DecodeError::FixedHeaderFlags);
+    }
+    Ok(packet_type)
 }

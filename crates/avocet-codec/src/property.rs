@@ -301,10 +301,7 @@ pub(crate) fn write_user_properties(
 
 /// The next property of a validated section for which `select` has an answer.
 #[inline]
-fn find<'a, T>(
-    section: &mut &'a [u8],
-    select: impl Fn(Property<'a>) -> Option<T>,
-) -> Option<T> {
+fn find<'a, T>(section: &mut &'a [u8], select: impl Fn(Property<'a>) -> Option<T>) -> Option<T> {
     let mut reader = Reader::new(section);
     while let Ok(property) = Property::read(&mut reader) {
         if let Some(found) = select(property) {
@@ -328,21 +325,25 @@ pub(crate) fn find_property<'a, T>(
 impl<'a> ListItem<'a> for UserProperty<'a> {
     #[inline]
     fn read(section: &mut &'a [u8], _version: Version) -> Option<Self> {
-        find(section, |property| { if let Property::UserProperty(value) = property {
-            Some(value)
-        } else {
-            None
-        }})
+        find(section, |property| {
+            if let Property::UserProperty(value) = property {
+                Some(value)
+            } else {
+                None
+            }
+        })
     }
 }
 
 impl<'a> ListItem<'a> for SubscriptionId {
     #[inline]
     fn read(section: &mut &'a [u8], _version: Version) -> Option<Self> {
-        find(section, |property| { if let Property::SubscriptionIdentifier(id) = property {
-            Some(id)
-        } else {
-            None
-        }})
+        find(section, |property| {
+            if let Property::SubscriptionIdentifier(id) = property {
+                Some(id)
+            } else {
+                None
+            }
+        })
     }
 }

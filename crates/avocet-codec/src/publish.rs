@@ -239,8 +239,8 @@ impl Encode for Publish<'_> {
 
     #[inline]
     fn write_body(&self, version: Version, sink: &mut impl Sink) {
-        let has_topic = self.topic_name.is_some()
-            || (version.has_properties() && self.topic_alias.is_some());
+        let has_topic =
+            self.topic_name.is_some() || (version.has_properties() && self.topic_alias.is_some());
         sink.require(has_topic, EncodeError::MissingTopicName);
         sink.require(
             !self.dup || self.packet_id().is_some(),

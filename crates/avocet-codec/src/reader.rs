@@ -213,7 +213,11 @@ impl VariableByteInteger {
                 return Ok(Some(Self { value, len }));
             }
         }
-        if bytes.len() < 4 { Ok(None) } else { Err(TooLong) }
+        if bytes.len() < 4 {
+            Ok(None)
+        } else {
+            Err(TooLong)
+        }
     }
 
     /// True when no shorter form has the same value.

@@ -99,108 +99,110 @@ impl ReasonCode {
     ///
     /// Packets without a Reason Code allow none.
     pub const fn is_allowed_in(self, packet_type: PacketType) -> bool {
-        use ReasonCode as R;
         match packet_type {
             PacketType::Connack => matches!(
                 self,
-                R::Success
-                    | R::UnspecifiedError
-                    | R::MalformedPacket
-                    | R::ProtocolError
-                    | R::ImplementationSpecificError
-                    | R::UnsupportedProtocolVersion
-                    | R::ClientIdentifierNotValid
-                    | R::BadUserNameOrPassword
-                    | R::NotAuthorized
-                    | R::ServerUnavailable
-                    | R::ServerBusy
-                    | R::Banned
-                    | R::BadAuthenticationMethod
-                    | R::TopicNameInvalid
-                    | R::PacketTooLarge
-                    | R::QuotaExceeded
-                    | R::PayloadFormatInvalid
-                    | R::RetainNotSupported
-                    | R::QoSNotSupported
-                    | R::UseAnotherServer
-                    | R::ServerMoved
-                    | R::ConnectionRateExceeded
+                Self::Success
+                    | Self::UnspecifiedError
+                    | Self::MalformedPacket
+                    | Self::ProtocolError
+                    | Self::ImplementationSpecificError
+                    | Self::UnsupportedProtocolVersion
+                    | Self::ClientIdentifierNotValid
+                    | Self::BadUserNameOrPassword
+                    | Self::NotAuthorized
+                    | Self::ServerUnavailable
+                    | Self::ServerBusy
+                    | Self::Banned
+                    | Self::BadAuthenticationMethod
+                    | Self::TopicNameInvalid
+                    | Self::PacketTooLarge
+                    | Self::QuotaExceeded
+                    | Self::PayloadFormatInvalid
+                    | Self::RetainNotSupported
+                    | Self::QoSNotSupported
+                    | Self::UseAnotherServer
+                    | Self::ServerMoved
+                    | Self::ConnectionRateExceeded
             ),
             PacketType::Puback | PacketType::Pubrec => matches!(
                 self,
-                R::Success
-                    | R::NoMatchingSubscribers
-                    | R::UnspecifiedError
-                    | R::ImplementationSpecificError
-                    | R::NotAuthorized
-                    | R::TopicNameInvalid
-                    | R::PacketIdentifierInUse
-                    | R::QuotaExceeded
-                    | R::PayloadFormatInvalid
+                Self::Success
+                    | Self::NoMatchingSubscribers
+                    | Self::UnspecifiedError
+                    | Self::ImplementationSpecificError
+                    | Self::NotAuthorized
+                    | Self::TopicNameInvalid
+                    | Self::PacketIdentifierInUse
+                    | Self::QuotaExceeded
+                    | Self::PayloadFormatInvalid
             ),
             PacketType::Pubrel | PacketType::Pubcomp => {
-                matches!(self, R::Success | R::PacketIdentifierNotFound)
+                matches!(self, Self::Success | Self::PacketIdentifierNotFound)
             }
             PacketType::Suback => matches!(
                 self,
-                R::Success
-                    | R::GrantedQoS1
-                    | R::GrantedQoS2
-                    | R::UnspecifiedError
-                    | R::ImplementationSpecificError
-                    | R::NotAuthorized
-                    | R::TopicFilterInvalid
-                    | R::PacketIdentifierInUse
-                    | R::QuotaExceeded
-                    | R::SharedSubscriptionsNotSupported
-                    | R::SubscriptionIdentifiersNotSupported
-                    | R::WildcardSubscriptionsNotSupported
+                Self::Success
+                    | Self::GrantedQoS1
+                    | Self::GrantedQoS2
+                    | Self::UnspecifiedError
+                    | Self::ImplementationSpecificError
+                    | Self::NotAuthorized
+                    | Self::TopicFilterInvalid
+                    | Self::PacketIdentifierInUse
+                    | Self::QuotaExceeded
+                    | Self::SharedSubscriptionsNotSupported
+                    | Self::SubscriptionIdentifiersNotSupported
+                    | Self::WildcardSubscriptionsNotSupported
             ),
             PacketType::Unsuback => matches!(
                 self,
-                R::Success
-                    | R::NoSubscriptionExisted
-                    | R::UnspecifiedError
-                    | R::ImplementationSpecificError
-                    | R::NotAuthorized
-                    | R::TopicFilterInvalid
-                    | R::PacketIdentifierInUse
+                Self::Success
+                    | Self::NoSubscriptionExisted
+                    | Self::UnspecifiedError
+                    | Self::ImplementationSpecificError
+                    | Self::NotAuthorized
+                    | Self::TopicFilterInvalid
+                    | Self::PacketIdentifierInUse
             ),
             PacketType::Disconnect => matches!(
                 self,
-                R::Success
-                    | R::DisconnectWithWillMessage
-                    | R::UnspecifiedError
-                    | R::MalformedPacket
-                    | R::ProtocolError
-                    | R::ImplementationSpecificError
-                    | R::NotAuthorized
-                    | R::ServerBusy
-                    | R::ServerShuttingDown
-                    | R::BadAuthenticationMethod
-                    | R::KeepAliveTimeout
-                    | R::SessionTakenOver
-                    | R::TopicFilterInvalid
-                    | R::TopicNameInvalid
-                    | R::ReceiveMaximumExceeded
-                    | R::TopicAliasInvalid
-                    | R::PacketTooLarge
-                    | R::MessageRateTooHigh
-                    | R::QuotaExceeded
-                    | R::AdministrativeAction
-                    | R::PayloadFormatInvalid
-                    | R::RetainNotSupported
-                    | R::QoSNotSupported
-                    | R::UseAnotherServer
-                    | R::ServerMoved
-                    | R::SharedSubscriptionsNotSupported
-                    | R::ConnectionRateExceeded
-                    | R::MaximumConnectTime
-                    | R::SubscriptionIdentifiersNotSupported
-                    | R::WildcardSubscriptionsNotSupported
+                Self::Success
+                    | Self::DisconnectWithWillMessage
+                    | Self::UnspecifiedError
+                    | Self::MalformedPacket
+                    | Self::ProtocolError
+                    | Self::ImplementationSpecificError
+                    | Self::NotAuthorized
+                    | Self::ServerBusy
+                    | Self::ServerShuttingDown
+                    | Self::BadAuthenticationMethod
+                    | Self::KeepAliveTimeout
+                    | Self::SessionTakenOver
+                    | Self::TopicFilterInvalid
+                    | Self::TopicNameInvalid
+                    | Self::ReceiveMaximumExceeded
+                    | Self::TopicAliasInvalid
+                    | Self::PacketTooLarge
+                    | Self::MessageRateTooHigh
+                    | Self::QuotaExceeded
+                    | Self::AdministrativeAction
+                    | Self::PayloadFormatInvalid
+                    | Self::RetainNotSupported
+                    | Self::QoSNotSupported
+                    | Self::UseAnotherServer
+                    | Self::ServerMoved
+                    | Self::SharedSubscriptionsNotSupported
+                    | Self::ConnectionRateExceeded
+                    | Self::MaximumConnectTime
+                    | Self::SubscriptionIdentifiersNotSupported
+                    | Self::WildcardSubscriptionsNotSupported
             ),
             PacketType::Auth => {
-                matches!(self, R::Success | R::ContinueAuthentication | R::ReAuthenticate)
+                matches!(
+                    self,
+                    Self::Success | Self::ContinueAuthentication | Self::ReAuthenticate
+                )
             }
             PacketType::Connect
             | PacketType::Publish

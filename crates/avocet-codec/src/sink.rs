@@ -148,8 +148,7 @@ impl Measure {
     #[inline]
     pub(crate) fn frame_len(self) -> usize {
         let len = u32::try_from(self.len).unwrap_or(u32::MAX);
-        self.len
-            .saturating_add(1 + variable_byte_integer_len(len))
+        self.len.saturating_add(1 + variable_byte_integer_len(len))
     }
 
     #[inline]

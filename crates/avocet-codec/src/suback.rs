@@ -1,4 +1,4 @@
-use crate::error::{DecodeError, EncodeError, Field};
+use crate::error::{DecodeError, EncodeError};
 use crate::list::{List, ListItem};
 use crate::packet::PacketType;
 use crate::packet_id::PacketId;
@@ -34,10 +34,7 @@ impl<'a> Suback<'a> {
         }
     }
 
-    pub(crate) fn decode_body(
-        mut body: Reader<'a>,
-        version: Version,
-    ) -> Result<Self, DecodeError> {
+    pub(crate) fn decode_body(mut body: Reader<'a>, version: Version) -> Result<Self, DecodeError> {
         let mut suback = Self::new(body.packet_id()?, &[]);
         if version.has_properties() {
             let properties = ReasonProperties::decode(body.properties()?)?;

@@ -34,10 +34,7 @@ impl<'a> Unsuback<'a> {
         }
     }
 
-    pub(crate) fn decode_body(
-        mut body: Reader<'a>,
-        version: Version,
-    ) -> Result<Self, DecodeError> {
+    pub(crate) fn decode_body(mut body: Reader<'a>, version: Version) -> Result<Self, DecodeError> {
         let mut unsuback = Self::new(body.packet_id()?, &[]);
         if version.has_properties() {
             let properties = ReasonProperties::decode(body.properties()?)?;

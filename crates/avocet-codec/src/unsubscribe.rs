@@ -4,9 +4,7 @@ use crate::error::{DecodeError, EncodeError, Field};
 use crate::list::{List, ListItem};
 use crate::packet::PacketType;
 use crate::packet_id::PacketId;
-use crate::property::{
-    Properties, Property, UserProperty, user_properties, write_user_properties,
-};
+use crate::property::{Properties, Property, UserProperty, user_properties, write_user_properties};
 use crate::reader::Reader;
 use crate::sink::{Encode, Section, Sink, encode_methods};
 use crate::version::Version;
