@@ -53,16 +53,23 @@ pub enum Command {
     /// Publish; answered by [`Event::Published`] when the exchange is complete.
     Publish(Message),
     /// Send DISCONNECT and close; answered by [`Event::Disconnected`].
-    Disconnect,
+    Disconnect {
+        /// The Reason Code; 5.0 only.
+        code: u8,
+    },
 }
 
 /// How to connect.
 #[derive(Clone, Debug, Serialize)]
 pub struct Connect {
-    host: String,
-    port: u16,
-    version: Version,
-    client_id: String,
+    /// Where the broker is.
+    pub host: String,
+    /// Where the broker is.
+    pub port: u16,
+    /// What to speak.
+    pub version: Version,
+    /// The Client Identifier.
+    pub client_id: String,
     /// Clean Session, or Clean Start.
     pub clean: bool,
     /// Seconds.
@@ -71,21 +78,6 @@ pub struct Connect {
     pub session_expiry: u32,
     /// The Will Message.
     pub will: Option<Message>,
-}
-
-#[allow(missing_docs, reason = "the names say what the accessors return")]
-impl Connect {
-    pub fn host(&self) -> &str {
-        &self.host
-    }
-
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
-    pub fn client_id(&self) -> &str {
-        &self.client_id
-    }
 }
 
 /// A subscription.
@@ -348,14 +340,20 @@ impl Client {
         self.published(&awaited).await;
     }
 
-    /// Publishes all at once and waits until every exchange is complete.
+    /// Publishes with several exchanges under way and waits until every one is complete.
     pub async fn publish_all(&mut self, messages: impl IntoIterator<Item = Message>) {
-        let mut count = 0;
+        /// Not every library keeps to the Receive Maximum of the broker.
+        const UNDER_WAY_MAX: usize = 10;
+        let mut under_way = 0;
         for message in messages {
+            if under_way == UNDER_WAY_MAX {
+                self.published("the end of a publish").await;
+                under_way -= 1;
+            }
             self.publish_only(message);
-            count += 1;
+            under_way += 1;
         }
-        for _ in 0..count {
+        for _ in 0..under_way {
             self.published("the end of a publish").await;
         }
     }
@@ -392,9 +390,20 @@ impl Client {
         messages
     }
 
+    /// Waits until what this client has sent is with the broker, its acknowledgements included: it
+    /// hands a message to the application first, and leaving between the two makes it come again.
+    pub async fn settle(&mut self) {
+        self.publish(Message::new("nobody/listens", "", 1)).await;
+    }
+
     /// Sends DISCONNECT and waits until the connection is closed.
     pub async fn disconnect(&mut self) {
-        self.send(Command::Disconnect);
+        self.disconnect_with(0).await;
+    }
+
+    /// Sends DISCONNECT with a Reason Code and waits until the connection is closed.
+    pub async fn disconnect_with(&mut self, code: u8) {
+        self.send(Command::Disconnect { code });
         self.disconnected().await;
     }
 
@@ -470,12 +479,19 @@ async fn drive_program(mut command: tokio::process::Command, mut link: Link) {
     let child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
+        .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn();
     let mut child = child.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
-    let mut input = child.stdin.take().expect("the input is piped");
-    let mut lines = BufReader::new(child.stdout.take().expect("the output is piped")).lines();
+    // Not inherited: node makes its outputs non-blocking, also for those it shares them with.
+    let mut errors = BufReader::new(child.stderr.take().expect("it is piped")).lines();
+    tokio::spawn(async move {
+        while let Ok(Some(line)) = errors.next_line().await {
+            eprintln!("{line}");
+        }
+    });
+    let mut input = child.stdin.take().expect("it is piped");
+    let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
     loop {
         tokio::select! {
             command = link.commands.recv() => {
