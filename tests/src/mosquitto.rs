@@ -55,6 +55,16 @@ impl Mosquitto {
         self.process.line_with(text).await;
     }
 
+    /// The next line of its log for which `choose` returns something.
+    pub async fn log<T>(&mut self, awaited: &str, choose: impl Fn(&str) -> Option<T>) -> T {
+        self.process.line(awaited, choose).await
+    }
+
+    /// Ends it without a chance to say good-bye.
+    pub async fn kill(mut self) {
+        self.process.kill().await;
+    }
+
     /// This mosquitto as the broker of a scenario.
     pub fn into_broker(self) -> Broker {
         // The configuration has been read.

@@ -92,6 +92,14 @@ impl Process {
         .await;
     }
 
+    /// All lines so far, those that were awaited included.
+    pub fn lines(&self) -> Vec<String> {
+        self.transcript
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
     /// Waits for the end of the program.
     pub async fn exit(&mut self) -> ExitStatus {
         let transcript = Arc::clone(&self.transcript);
