@@ -166,7 +166,10 @@ pub enum DecodeError {
     /// A SUBACK or UNSUBACK without a Reason Code.
     #[error("no reason code [MQTT5-3.9.3-1] [MQTT5-3.11.3-1]")]
     NoReasonCodes,
-    /// Reserved bits, or a QoS of 3, in the Subscription Options.
+    /// A Maximum QoS of 3 in the Subscription Options.
+    #[error("maximum QoS 3 [MQTT5-3.8.3.1] [MQTT311-3.8.3-4]")]
+    MaximumQoS3,
+    /// Reserved bits in the Subscription Options.
     #[error("reserved subscription options [MQTT5-3.8.3-5] [MQTT311-3.8.3-4]")]
     SubscriptionOptions,
     /// A Retain Handling of 3.
@@ -191,6 +194,7 @@ impl DecodeError {
             | Self::MissingAuthenticationMethod
             | Self::NoTopicFilters
             | Self::NoReasonCodes
+            | Self::MaximumQoS3
             | Self::RetainHandling
             | Self::NoLocalOnSharedSubscription => ReasonCode::ProtocolError,
             Self::RemainingLength

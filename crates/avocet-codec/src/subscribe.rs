@@ -85,7 +85,7 @@ impl SubscriptionOptions {
     #[inline]
     pub fn from_u8(byte: u8, version: Version) -> Result<Self, DecodeError> {
         let Some(maximum_qos) = QoS::from_u8(byte & 0b11) else {
-            return Err(DecodeError::SubscriptionOptions);
+            return Err(DecodeError::MaximumQoS3);
         };
         let mut options = Self::new(maximum_qos);
         match version {

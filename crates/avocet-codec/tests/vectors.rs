@@ -44,10 +44,15 @@ fn vectors() -> Vec<Vector> {
 }
 
 fn parse_line(place: String, line: &str) -> Vector {
-    let (versions, rest) = line.split_once(": ").unwrap_or_else(|| panic!("{place}: no version"));
+    let (versions, rest) = line
+        .split_once(": ")
+        .unwrap_or_else(|| panic!("{place}: no version"));
     let versions = match versions {
         "all" => vec![Version::V3_1, Version::V3_1_1, Version::V5],
-        list => list.split(", ").map(|name| parse_version(&place, name)).collect(),
+        list => list
+            .split(", ")
+            .map(|name| parse_version(&place, name))
+            .collect(),
     };
     // None of the three marks is a token of the bytes.
     let mark = rest
@@ -61,14 +66,25 @@ fn parse_line(place: String, line: &str) -> Vector {
         ("~", "") => Expected::Incomplete,
         ("!", "") => Expected::Refused(None),
         ("!", code) => {
-            let code = code.trim().strip_prefix("0x").unwrap_or_else(|| panic!("{place}: code"));
+            let code = code
+                .trim()
+                .strip_prefix("0x")
+                .unwrap_or_else(|| panic!("{place}: code"));
             Expected::Refused(Some(u8::from_str_radix(code, 16).unwrap()))
         }
         _ => panic!("{place}: unknown expectation {expectation:?}"),
     };
-    let mut parser = BytesParser { place: &place, rest: bytes };
+    let mut parser = BytesParser {
+        place: &place,
+        rest: bytes,
+    };
     let bytes = parser.sequence(None);
-    Vector { versions, bytes, expected, place }
+    Vector {
+        versions,
+        bytes,
+        expected,
+        place,
+    }
 }
 
 fn inside_quotes(text: &str) -> bool {
@@ -151,9 +167,13 @@ impl BytesParser<'_> {
     }
 
     fn quoted(&mut self) -> Vec<u8> {
-        let text = self.rest.strip_prefix('\'').unwrap_or_else(|| panic!("{}: quote", self.place));
-        let (text, rest) =
-            text.split_once('\'').unwrap_or_else(|| panic!("{}: quote is open", self.place));
+        let text = self
+            .rest
+            .strip_prefix('\'')
+            .unwrap_or_else(|| panic!("{}: quote", self.place));
+        let (text, rest) = text
+            .split_once('\'')
+            .unwrap_or_else(|| panic!("{}: quote is open", self.place));
         self.rest = rest;
         text.as_bytes().to_vec()
     }
@@ -162,10 +182,14 @@ impl BytesParser<'_> {
         let Some(rest) = self.rest.strip_prefix('*') else {
             return 1;
         };
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let digits = rest
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(rest.len());
         let (times, rest) = rest.split_at(digits);
         self.rest = rest;
-        times.parse().unwrap_or_else(|_| panic!("{}: repetitions", self.place))
+        times
+            .parse()
+            .unwrap_or_else(|_| panic!("{}: repetitions", self.place))
     }
 }
 
@@ -219,18 +243,24 @@ fn every_vector_means_what_its_line_says() {
             }
         }
     }
-    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} wrong:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
 }
 
 /// An accepted packet, encoded anew, means the same.
 #[test]
 fn accepted_vectors_survive_being_encoded_again() {
     for vector in vectors() {
-        let Expected::Packet(text) = &vector.expected else { continue };
+        let Expected::Packet(text) = &vector.expected else {
+            continue;
+        };
         for &version in &vector.versions {
             let packet = Packet::decode(&vector.bytes, version).unwrap();
             let mut bytes = Vec::new();
-            // DUP on other packets than PUBLISH, and flags without strings, are of old peers only.
             packet.encode(version, &mut bytes).unwrap();
             assert_eq!(bytes.len(), packet.encoded_len(version), "{}", vector.place);
             let again = Packet::decode(&bytes, version).unwrap();
@@ -249,7 +279,11 @@ fn beginnings_of_accepted_vectors_are_incomplete() {
         let cuts = (0..vector.bytes.len().min(600)).chain([vector.bytes.len() - 1]);
         for cut in cuts {
             let beginning = frame_len(&vector.bytes[..cut], u32::MAX).unwrap();
-            assert!(beginning.is_none_or(|len| len > cut), "{} cut at {cut}", vector.place);
+            assert!(
+                beginning.is_none_or(|len| len > cut),
+                "{} cut at {cut}",
+                vector.place
+            );
         }
     }
 }
@@ -257,10 +291,16 @@ fn beginnings_of_accepted_vectors_are_incomplete() {
 #[test]
 fn there_are_enough_vectors_and_half_are_refusals() {
     let vectors = vectors();
-    let refusals =
-        vectors.iter().filter(|vector| matches!(vector.expected, Expected::Refused(_))).count();
+    let refusals = vectors
+        .iter()
+        .filter(|vector| matches!(vector.expected, Expected::Refused(_)))
+        .count();
     assert!(vectors.len() >= 400, "{} vectors", vectors.len());
-    assert!(refusals * 2 >= vectors.len(), "{refusals} refusals of {}", vectors.len());
+    assert!(
+        refusals * 2 >= vectors.len(),
+        "{refusals} refusals of {}",
+        vectors.len()
+    );
 }
 
 /// Writes a packet in the words of the vectors: the fields of the standard in its order, without
@@ -329,7 +369,10 @@ impl Description {
 
     fn user_properties<'a>(&mut self, properties: List<'a, UserProperty<'a>>) {
         for property in properties.iter() {
-            let (name, value) = (quote(property.name.as_bytes()), quote(property.value.as_bytes()));
+            let (name, value) = (
+                quote(property.name.as_bytes()),
+                quote(property.value.as_bytes()),
+            );
             write!(self.0, " user {name}={value}").unwrap();
         }
     }
@@ -340,9 +383,15 @@ impl Description {
     }
 
     fn message_properties(&mut self, properties: &MessageProperties<'_>) {
-        self.option("payload_format", properties.payload_format().map(|format| format as u8));
+        self.option(
+            "payload_format",
+            properties.payload_format().map(|format| format as u8),
+        );
         self.optional_bytes("content_type", properties.content_type());
-        self.optional_bytes("response_topic", properties.response_topic().map(|t| t.as_str()));
+        self.optional_bytes(
+            "response_topic",
+            properties.response_topic().map(|t| t.as_str()),
+        );
         self.optional_bytes("correlation_data", properties.correlation_data());
         self.user_properties(properties.user_properties());
     }
@@ -357,8 +406,14 @@ impl Description {
         self.option("receive_maximum", properties.receive_maximum);
         self.option("maximum_packet_size", properties.maximum_packet_size);
         self.not_zero("topic_alias_maximum", properties.topic_alias_maximum.into());
-        self.flag("request_response_information", properties.request_response_information);
-        self.flag("no_problem_information", !properties.request_problem_information);
+        self.flag(
+            "request_response_information",
+            properties.request_response_information,
+        );
+        self.flag(
+            "no_problem_information",
+            !properties.request_problem_information,
+        );
         self.user_properties(properties.user_properties);
         self.optional_bytes("authentication_method", properties.authentication_method);
         self.optional_bytes("authentication_data", properties.authentication_data);
@@ -383,15 +438,27 @@ impl Description {
         self.option("session_expiry", properties.session_expiry_interval);
         self.option("receive_maximum", properties.receive_maximum);
         let maximum_qos = properties.maximum_qos;
-        self.option("maximum_qos", (maximum_qos != QoS::ExactlyOnce).then_some(maximum_qos as u8));
+        self.option(
+            "maximum_qos",
+            (maximum_qos != QoS::ExactlyOnce).then_some(maximum_qos as u8),
+        );
         self.flag("no_retain", !properties.retain_available);
         self.option("maximum_packet_size", properties.maximum_packet_size);
         self.optional_bytes("assigned_client_id", properties.assigned_client_id);
         self.not_zero("topic_alias_maximum", properties.topic_alias_maximum.into());
         self.reason(properties.reason_string, properties.user_properties);
-        self.flag("no_wildcard_subscription", !properties.wildcard_subscription_available);
-        self.flag("no_subscription_ids", !properties.subscription_ids_available);
-        self.flag("no_shared_subscription", !properties.shared_subscription_available);
+        self.flag(
+            "no_wildcard_subscription",
+            !properties.wildcard_subscription_available,
+        );
+        self.flag(
+            "no_subscription_ids",
+            !properties.subscription_ids_available,
+        );
+        self.flag(
+            "no_shared_subscription",
+            !properties.shared_subscription_available,
+        );
         self.option("server_keep_alive", properties.server_keep_alive);
         self.optional_bytes("response_information", properties.response_information);
         self.optional_bytes("server_reference", properties.server_reference);
@@ -423,7 +490,10 @@ impl Description {
     fn subscribe(&mut self, subscribe: &Subscribe<'_>) {
         self.flag("dup", subscribe.dup);
         self.value("id", subscribe.packet_id.get());
-        self.option("subscription_id", subscribe.subscription_id.map(|id| id.get()));
+        self.option(
+            "subscription_id",
+            subscribe.subscription_id.map(|id| id.get()),
+        );
         self.user_properties(subscribe.user_properties);
         for filter in subscribe.filters.iter() {
             self.bytes("filter", filter.topic_filter.as_str());
