@@ -1,5 +1,11 @@
 //! The golden vectors of `tests/vectors/*.txt`; its README has the language.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 use std::fmt::{Display, Write as _};
 use std::path::Path;
 
