@@ -1,0 +1,35 @@
+//! How reading stops and goes on.
+
+/// What a connection wants of its driver after `handle_input`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Demand {
+    /// Bytes beyond those given: keep what was not consumed, and read.
+    More,
+    /// Stopped after one packet or a slice of the turn: call again with the rest.
+    Again,
+    /// Nothing until the connection is no longer paused: keep the rest, and stop reading.
+    Paused,
+}
+
+/// A position in the order in which a store commits; what waits for one leaves once the committed
+/// position is not smaller.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CommitId(u64);
+
+impl CommitId {
+    /// The position before the first commit, which every store has reached: what was stored
+    /// before the program began waits for this one.
+    pub const ZERO: Self = Self(0);
+
+    /// The position with this number.
+    #[must_use]
+    pub const fn new(position: u64) -> Self {
+        Self(position)
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}

@@ -1,0 +1,372 @@
+//! The exchange of messages on one Network Connection, the same for both roles: the halves of
+//! QoS 1 and 2 with what belongs to the connection, Topic Aliases and Maximum Packet Size.
+
+use alloc::collections::VecDeque;
+use avocet_codec::{Ack, AckType, Delivery, Publish, ReasonCode, Version};
+use avocet_topic::{TopicName, TopicNameBuf};
+use bytes::BufMut;
+use core::num::NonZeroU16;
+
+use crate::aliases::{AliasUse, IncomingAliases, OutgoingAliases};
+use crate::receiver::Released;
+use crate::sender::Next;
+use crate::transmit::SHARED_MIN;
+use crate::{
+    AckToken, CommitId, ConnectionEvent, Expiry, Now, Outgoing, Session, TransmitBuf, Violation,
+};
+
+/// A PUBLISH that came, with its Topic Alias resolved.
+#[derive(Clone, Debug)]
+pub struct IncomingPublish<'a> {
+    publish: Publish<'a>,
+    topic: Topic<'a>,
+}
+
+#[derive(Clone, Debug)]
+enum Topic<'a> {
+    Name(TopicName<'a>),
+    Alias(TopicNameBuf),
+}
+
+impl IncomingPublish<'_> {
+    /// The Topic Name, from the packet or from its Topic Alias.
+    #[must_use]
+    pub fn topic_name(&self) -> TopicName<'_> {
+        match &self.topic {
+            Topic::Name(name) => *name,
+            Topic::Alias(name) => name.as_name(),
+        }
+    }
+
+    /// The packet with its Topic Name, and without an alias.
+    #[must_use]
+    pub fn packet(&self) -> Publish<'_> {
+        Publish {
+            topic_name: Some(self.topic_name()),
+            topic_alias: None,
+            ..self.publish
+        }
+    }
+}
+
+/// What this side allows its peer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Own {
+    /// Unlimited in 3.x.
+    pub(crate) receive_maximum: Option<u16>,
+    pub(crate) topic_alias_maximum: u16,
+}
+
+/// What the peer allows this side.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer {
+    /// The Receive Maximum, or the window of a 3.x connection.
+    pub(crate) window: NonZeroU16,
+    pub(crate) maximum_packet_size: u32,
+    pub(crate) topic_alias_maximum: u16,
+}
+
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    pub(crate) session: Session,
+    version: Version,
+    own: Own,
+    maximum_packet_size: u32,
+    incoming_aliases: IncomingAliases,
+    outgoing_aliases: OutgoingAliases,
+    pub(crate) events: VecDeque<ConnectionEvent>,
+}
+
+impl Exchange {
+    pub(crate) fn new(mut session: Session, version: Version, own: Own, peer: Peer) -> Self {
+        session.sender.attach(peer.window);
+        session.receiver.attach();
+        Self {
+            session,
+            version,
+            own,
+            maximum_packet_size: peer.maximum_packet_size,
+            incoming_aliases: IncomingAliases::default(),
+            outgoing_aliases: OutgoingAliases::new(peer.topic_alias_maximum),
+            events: VecDeque::new(),
+        }
+    }
+
+    /// PUBLISH; nothing to deliver when a QoS 2 message came before.
+    pub(crate) fn handle_publish<'a>(
+        &mut self,
+        publish: Publish<'a>,
+    ) -> Result<Option<(IncomingPublish<'a>, Option<AckToken>)>, Violation> {
+        let maximum = self.own.topic_alias_maximum;
+        let topic = match (publish.topic_name, publish.topic_alias) {
+            (Some(name), Some(alias)) => {
+                self.incoming_aliases.set(alias, name, maximum)?;
+                Topic::Name(name)
+            }
+            (Some(name), None) => Topic::Name(name),
+            (None, Some(alias)) => Topic::Alias(self.incoming_aliases.resolve(alias, maximum)?),
+            (None, None) => return Err(Violation::TopicAliasUnknown),
+        };
+        let receiver = &mut self.session.receiver;
+        let token = match publish.delivery {
+            Delivery::AtMostOnce => None,
+            Delivery::AtLeastOnce(packet_id) => {
+                Some(receiver.at_least_once(packet_id, self.own.receive_maximum)?)
+            }
+            Delivery::ExactlyOnce(packet_id) => {
+                match receiver.exactly_once(packet_id, self.own.receive_maximum)? {
+                    Some(token) => Some(token),
+                    None => return Ok(None),
+                }
+            }
+        };
+        Ok(Some((IncomingPublish { publish, topic }, token)))
+    }
+
+    /// PUBACK, PUBREC, PUBREL or PUBCOMP.
+    pub(crate) fn handle_ack(&mut self, ack_type: AckType, ack: Ack<'_>) -> Result<(), Violation> {
+        let Ack {
+            packet_id,
+            reason_code,
+            ..
+        } = ack;
+        let Session {
+            sender, receiver, ..
+        } = &mut self.session;
+        match ack_type {
+            AckType::Puback => sender.puback(packet_id, reason_code, &mut self.events),
+            AckType::Pubrec => sender.pubrec(packet_id, reason_code, &mut self.events),
+            AckType::Pubcomp => sender.pubcomp(packet_id, reason_code, &mut self.events),
+            AckType::Pubrel => {
+                if receiver.release(packet_id) == Released::Stored {
+                    self.events.push_back(ConnectionEvent::Pubrel { packet_id });
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Acknowledgements that have not left; the peer's doing is bounded by pausing on them.
+    pub(crate) fn pending(&self) -> usize {
+        self.session.receiver.pending() + self.session.sender.pending()
+    }
+
+    /// Whether an acknowledgement waits for this side rather than for the peer to read.
+    pub(crate) fn waits(&self) -> bool {
+        self.session.receiver.waits(self.session.committed())
+    }
+
+    /// Writes at most one packet; false when nothing may leave now.
+    pub(crate) fn transmit(&mut self, now: Now, out: &mut TransmitBuf) -> bool {
+        let version = self.version;
+        let committed: CommitId = self.session.committed();
+        if let Some(ack) = self.session.receiver.poll(committed) {
+            write_ack(
+                ack.kind,
+                Ack::with_reason(ack.packet_id, ack.reason_code),
+                version,
+                out,
+            );
+            return true;
+        }
+        let aliases = &mut self.outgoing_aliases;
+        let maximum = self.maximum_packet_size;
+        self.session
+            .sender
+            .poll(now, committed, &mut self.events, |next| match next {
+                Next::Publish {
+                    outgoing,
+                    packet_id,
+                    dup,
+                } => {
+                    let packet_id = packet_id.map(|id| id.get());
+                    let flags = flags(outgoing, dup);
+                    PublishWriter {
+                        version,
+                        outgoing,
+                        packet_id,
+                        flags,
+                        now,
+                    }
+                    .write(maximum, aliases, out)
+                }
+                Next::Pubrel {
+                    packet_id,
+                    reason_code,
+                } => {
+                    write_ack(
+                        AckType::Pubrel,
+                        Ack::with_reason(packet_id, reason_code),
+                        version,
+                        out,
+                    );
+                    true
+                }
+            })
+    }
+}
+
+fn write_ack(ack_type: AckType, ack: Ack<'_>, version: Version, out: &mut TransmitBuf) {
+    if ack.reason_code == ReasonCode::Success || version != Version::V5 {
+        out.put_slice(&ack_type.success(ack.packet_id));
+    } else {
+        let written = ack.encode(ack_type, version, &mut out.frame());
+        debug_assert!(
+            written.is_ok(),
+            "an acknowledgement that cannot be written: {written:?}"
+        );
+    }
+}
+
+fn flags(outgoing: &Outgoing, dup: bool) -> u8 {
+    u8::from(dup) << 3 | (outgoing.qos as u8) << 1 | u8::from(outgoing.retain)
+}
+
+/// Writes a PUBLISH straight from the message's memory, whose properties are in wire form.
+struct PublishWriter<'a> {
+    version: Version,
+    outgoing: &'a Outgoing,
+    packet_id: Option<u16>,
+    flags: u8,
+    now: Now,
+}
+
+/// The lengths that a PUBLISH carries.
+#[derive(Clone, Copy)]
+struct Lengths {
+    properties: u32,
+    remaining: u32,
+    packet: u32,
+}
+
+/// The greatest value of a Variable Byte Integer.
+const VARIABLE_MAX: usize = 268_435_455;
+
+impl PublishWriter<'_> {
+    /// False, and nothing written, if it takes more than `maximum` bytes.
+    fn write(&self, maximum: u32, aliases: &mut OutgoingAliases, out: &mut TransmitBuf) -> bool {
+        let message = &self.outgoing.message;
+        let topic = message.topic_bytes();
+        let fits = |lengths: &Lengths| lengths.packet <= maximum;
+        let plain = self.lengths(topic.len(), false).filter(fits);
+        let alias = if self.version == Version::V5 {
+            aliases.choose(
+                topic,
+                self.lengths(topic.len(), true).is_some_and(|it| fits(&it)),
+            )
+        } else {
+            AliasUse::None
+        };
+        let (topic, lengths, alias) = match alias {
+            AliasUse::None => (topic, plain, None),
+            AliasUse::Set(alias) => (topic, self.lengths(topic.len(), true), Some(alias)),
+            AliasUse::Known(alias) => (&[][..], self.lengths(0, true).filter(fits), Some(alias)),
+        };
+        let Some(lengths) = lengths else { return false };
+        self.write_header(lengths, topic, alias, out);
+        if message.payload().len() < SHARED_MIN {
+            out.put_slice(message.payload());
+        } else {
+            out.put_shared(message.payload_bytes());
+        }
+        true
+    }
+
+    fn expiry(&self) -> Option<u32> {
+        match self.outgoing.message.remaining_expiry(self.now.unix) {
+            Expiry::Never => None,
+            Expiry::Seconds(seconds) => Some(seconds),
+            // Sent before, so it is sent again.
+            Expiry::Expired => Some(0),
+        }
+    }
+
+    /// `None` for more than any packet may have.
+    fn lengths(&self, topic_len: usize, alias: bool) -> Option<Lengths> {
+        let message = &self.outgoing.message;
+        let mut remaining = 2 + topic_len + message.payload().len();
+        if self.packet_id.is_some() {
+            remaining += 2;
+        }
+        let mut properties = 0;
+        if self.version == Version::V5 {
+            properties = message.properties_bytes().len();
+            if alias {
+                properties += 3;
+            }
+            if message.expires_at().is_some() {
+                properties += 5;
+            }
+            for id in self.outgoing.subscription_ids.as_slice() {
+                properties += 1 + variable_len(id.get());
+            }
+            remaining += properties;
+            remaining += variable_len(u32::try_from(properties).ok()?);
+        }
+        if remaining > VARIABLE_MAX {
+            return None;
+        }
+        let remaining = u32::try_from(remaining).ok()?;
+        let fixed_header = u32::try_from(1 + variable_len(remaining)).ok()?;
+        Some(Lengths {
+            properties: u32::try_from(properties).ok()?,
+            remaining,
+            packet: fixed_header + remaining,
+        })
+    }
+
+    fn write_header(
+        &self,
+        lengths: Lengths,
+        topic: &[u8],
+        alias: Option<NonZeroU16>,
+        out: &mut TransmitBuf,
+    ) {
+        const PUBLISH: u8 = 0x30;
+        const TOPIC_ALIAS: u8 = 0x23;
+        const MESSAGE_EXPIRY_INTERVAL: u8 = 0x02;
+        const SUBSCRIPTION_IDENTIFIER: u8 = 0x0B;
+
+        let mut out = out.frame();
+        out.put_u8(PUBLISH | self.flags);
+        put_variable(&mut out, lengths.remaining);
+        out.put_u16(u16::try_from(topic.len()).unwrap_or(u16::MAX));
+        out.put_slice(topic);
+        if let Some(packet_id) = self.packet_id {
+            out.put_u16(packet_id);
+        }
+        if self.version == Version::V5 {
+            put_variable(&mut out, lengths.properties);
+            if let Some(alias) = alias {
+                out.put_u8(TOPIC_ALIAS);
+                out.put_u16(alias.get());
+            }
+            if let Some(seconds) = self.expiry() {
+                out.put_u8(MESSAGE_EXPIRY_INTERVAL);
+                out.put_u32(seconds);
+            }
+            for id in self.outgoing.subscription_ids.as_slice() {
+                out.put_u8(SUBSCRIPTION_IDENTIFIER);
+                put_variable(&mut out, id.get());
+            }
+            out.put_slice(self.outgoing.message.properties_bytes());
+        }
+    }
+}
+
+fn variable_len(value: u32) -> usize {
+    match value {
+        0..0x80 => 1,
+        0x80..0x4000 => 2,
+        0x4000..0x20_0000 => 3,
+        _ => 4,
+    }
+}
+
+fn put_variable(out: &mut impl BufMut, mut value: u32) {
+    while value >= 0x80 {
+        out.put_u8((value & 0x7F) as u8 | 0x80);
+        value >>= 7;
+    }
+    out.put_u8(value as u8);
+}

@@ -1,0 +1,141 @@
+//! A message on its way to one subscriber.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use avocet_codec::{QoS, SubscriptionId};
+use core::fmt;
+
+use crate::{CommitId, Message};
+
+/// One message for one subscriber (or, of a client, for its server).
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// What is sent; shared with every other Session that wants it.
+    pub message: Arc<Message>,
+    /// The QoS of this delivery.
+    pub qos: QoS,
+    /// The RETAIN flag of this delivery.
+    pub retain: bool,
+    /// The identifiers of the subscriptions that matched; written in 5.0 only.
+    pub subscription_ids: SubscriptionIds,
+    /// The owner's own mark; if it is not 0, the end of a QoS 1 or 2 delivery is reported with it.
+    pub tag: u64,
+    /// The commit that stores this message in the Session; `None` when nothing stores it.
+    ///
+    /// The PUBLISH leaves once it is committed. With a gate the end of a QoS 1 or 2 delivery is
+    /// always reported, and PUBREC raises an event: PUBREL waits until the owner has named the
+    /// commit that stores it.
+    pub gate: Option<CommitId>,
+}
+
+impl Outgoing {
+    /// A delivery as the message was published: its QoS and RETAIN flag, nothing else.
+    #[must_use]
+    pub fn new(message: Arc<Message>) -> Self {
+        Self {
+            qos: message.qos(),
+            retain: message.retain(),
+            subscription_ids: SubscriptionIds::default(),
+            tag: 0,
+            gate: None,
+            message,
+        }
+    }
+}
+
+/// Subscription Identifiers of one delivery; up to one takes no memory of its own.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct SubscriptionIds(Ids);
+
+#[derive(Clone, Default, PartialEq, Eq)]
+enum Ids {
+    #[default]
+    None,
+    One(SubscriptionId),
+    Many(Box<[SubscriptionId]>),
+}
+
+impl SubscriptionIds {
+    /// The identifiers in the order they were given.
+    #[must_use]
+    pub fn as_slice(&self) -> &[SubscriptionId] {
+        match &self.0 {
+            Ids::None => &[],
+            Ids::One(id) => core::slice::from_ref(id),
+            Ids::Many(ids) => ids,
+        }
+    }
+}
+
+impl FromIterator<SubscriptionId> for SubscriptionIds {
+    fn from_iter<I: IntoIterator<Item = SubscriptionId>>(ids: I) -> Self {
+        let mut ids = ids.into_iter();
+        let Some(first) = ids.next() else {
+            return Self(Ids::None);
+        };
+        let Some(second) = ids.next() else {
+            return Self(Ids::One(first));
+        };
+        let all: Vec<_> = [first, second].into_iter().chain(ids).collect();
+        Self(Ids::Many(all.into_boxed_slice()))
+    }
+}
+
+impl fmt::Debug for SubscriptionIds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.as_slice()).finish()
+    }
+}
+
+/// What became of a message given to a Session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Enqueued {
+    /// It waits for its turn.
+    Queued {
+        /// Its place; for QoS 1 and 2 its own, and what its Packet Identifier is derived from.
+        sequence: u64,
+    },
+    /// It waits, but is not kept in memory: `poll_fetch` asks for it when its turn comes.
+    Stored {
+        /// Its own place, under which it is asked for.
+        sequence: u64,
+    },
+    /// It waits, and older ones went for it.
+    Displaced {
+        /// Its place.
+        sequence: u64,
+        /// The older ones, oldest first.
+        oldest: Vec<Dropped>,
+    },
+    /// It is not queued.
+    Refused(DropReason),
+}
+
+/// A message that is not delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dropped {
+    /// Its place in the queue.
+    pub sequence: u64,
+    /// Its QoS: for QoS 0, the place is not its own.
+    pub qos: QoS,
+    /// The owner's mark.
+    pub tag: u64,
+    /// Why.
+    pub reason: DropReason,
+}
+
+/// Why a message is not delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DropReason {
+    /// A limit of the Session's queue was reached.
+    QueueFull,
+    /// QoS 0, and the client is not connected.
+    Offline,
+    /// Its Message Expiry Interval passed before it was first sent [MQTT5-3.3.2-5].
+    Expired,
+    /// The peer's Maximum Packet Size is smaller [MQTT5-3.1.2-25].
+    TooLarge,
+}

@@ -1,0 +1,255 @@
+//! Packets from the client.
+
+use avocet_codec::{AckType, Disconnect, Packet, Publish, Subscribe, Version, frame_len};
+
+use super::outgoing::Reply;
+use super::{ServerConnection, ServerEvent, ServerInput, State};
+use crate::{CloseReason, ConnectionError, Demand, Now, Violation};
+
+/// The packet type of a first byte.
+const fn packet_type(first_byte: u8) -> u8 {
+    first_byte >> 4
+}
+
+const CONNECT: u8 = 1;
+const PUBLISH: u8 = 3;
+
+impl ServerConnection {
+    /// Reads at most one packet from the front of `input`. The driver drops what was consumed and
+    /// calls again with the rest, until nothing is consumed: then it keeps the rest until more
+    /// bytes come ([`Demand::More`]), or until the connection is no longer paused
+    /// ([`Demand::Paused`]). After the end all input is consumed and ignored.
+    pub fn handle_input<'a>(&mut self, input: &'a [u8], now: Now) -> ServerInput<'a> {
+        if matches!(self.state, State::Draining { .. } | State::Closed { .. }) {
+            return ServerInput {
+                consumed: input.len(),
+                demand: Demand::More,
+                event: None,
+            };
+        }
+        if self.is_paused() {
+            self.held |= self
+                .exchange
+                .as_ref()
+                .is_some_and(|exchange| exchange.waits());
+            return ServerInput {
+                consumed: 0,
+                demand: Demand::Paused,
+                event: None,
+            };
+        }
+        let frame = match self.next_frame(input) {
+            Ok(Some(frame)) => frame,
+            Ok(None) => {
+                return ServerInput {
+                    consumed: 0,
+                    demand: Demand::More,
+                    event: None,
+                };
+            }
+            Err(error) => {
+                self.fail(error, now);
+                return ServerInput {
+                    consumed: input.len(),
+                    demand: Demand::More,
+                    event: None,
+                };
+            }
+        };
+        self.last_received = now.instant;
+        let event = match self.handle_frame(frame, now) {
+            Ok(event) => event,
+            Err(error) => {
+                self.fail(error, now);
+                return ServerInput {
+                    consumed: input.len(),
+                    demand: Demand::More,
+                    event: None,
+                };
+            }
+        };
+        let consumed = frame.len();
+        let demand = if self.is_paused() {
+            Demand::Paused
+        } else if consumed < input.len() {
+            Demand::Again
+        } else {
+            Demand::More
+        };
+        ServerInput {
+            consumed,
+            demand,
+            event,
+        }
+    }
+
+    fn next_frame<'a>(&self, input: &'a [u8]) -> Result<Option<&'a [u8]>, ConnectionError> {
+        let Some(first_byte) = input.first() else {
+            return Ok(None);
+        };
+        if matches!(self.state, State::Opened { .. }) && packet_type(*first_byte) != CONNECT {
+            return Err(Violation::NotConnect.into());
+        }
+        let len = frame_len(input, self.config.maximum_packet_size.get())?;
+        Ok(len.and_then(|len| input.get(..len)))
+    }
+
+    fn handle_frame<'a>(
+        &mut self,
+        frame: &'a [u8],
+        now: Now,
+    ) -> Result<Option<ServerEvent<'a>>, ConnectionError> {
+        match self.state {
+            State::Opened { .. } => Ok(self.handle_connect(frame, now)),
+            State::Connecting { .. } => self.handle_connecting(frame),
+            State::Connected { .. } => self.handle_connected(frame),
+            State::Draining { .. } | State::Closed { .. } => Ok(None),
+        }
+    }
+
+    fn handle_connect<'a>(&mut self, frame: &'a [u8], now: Now) -> Option<ServerEvent<'a>> {
+        match Packet::decode(frame, Version::V5) {
+            Ok(Packet::Connect(connect)) => self
+                .on_connect(&connect, now)
+                .then_some(ServerEvent::Connect(connect)),
+            Ok(_) => {
+                self.fail(Violation::NotConnect.into(), now);
+                None
+            }
+            Err(error) => {
+                self.fail_connect(frame, error, now);
+                None
+            }
+        }
+    }
+
+    /// During enhanced authentication.
+    fn handle_connecting<'a>(
+        &mut self,
+        frame: &'a [u8],
+    ) -> Result<Option<ServerEvent<'a>>, ConnectionError> {
+        let packet = Packet::decode(frame, self.client.version)?;
+        match packet {
+            Packet::Auth(auth) => {
+                self.on_auth(&auth)?;
+                Ok(Some(ServerEvent::Auth(auth)))
+            }
+            Packet::Disconnect(disconnect) => {
+                self.close(CloseReason::PeerDisconnected(disconnect.reason_code));
+                Ok(None)
+            }
+            Packet::Connect(_) => Err(Violation::SecondConnect.into()),
+            Packet::Connack(_)
+            | Packet::Publish(_)
+            | Packet::Puback(_)
+            | Packet::Pubrec(_)
+            | Packet::Pubrel(_)
+            | Packet::Pubcomp(_)
+            | Packet::Subscribe(_)
+            | Packet::Suback(_)
+            | Packet::Unsubscribe(_)
+            | Packet::Unsuback(_)
+            | Packet::Pingreq
+            | Packet::Pingresp => Err(Violation::BeforeConnack.into()),
+        }
+    }
+
+    fn handle_connected<'a>(
+        &mut self,
+        frame: &'a [u8],
+    ) -> Result<Option<ServerEvent<'a>>, ConnectionError> {
+        let version = self.client.version;
+        if frame
+            .first()
+            .is_some_and(|byte| packet_type(*byte) == PUBLISH)
+        {
+            return self.on_publish(Publish::decode(frame, version)?);
+        }
+        match Packet::decode(frame, version)? {
+            Packet::Publish(publish) => self.on_publish(publish),
+            Packet::Puback(ack) => self.on_ack(AckType::Puback, ack),
+            Packet::Pubrec(ack) => self.on_ack(AckType::Pubrec, ack),
+            Packet::Pubrel(ack) => self.on_ack(AckType::Pubrel, ack),
+            Packet::Pubcomp(ack) => self.on_ack(AckType::Pubcomp, ack),
+            Packet::Subscribe(subscribe) => {
+                self.check_subscribe(&subscribe)?;
+                self.replies.push_back(Reply::suback(subscribe.packet_id));
+                Ok(Some(ServerEvent::Subscribe(subscribe)))
+            }
+            Packet::Unsubscribe(unsubscribe) => {
+                self.replies
+                    .push_back(Reply::unsuback(unsubscribe.packet_id));
+                Ok(Some(ServerEvent::Unsubscribe(unsubscribe)))
+            }
+            Packet::Pingreq => {
+                self.pingresps = self.pingresps.saturating_add(1);
+                Ok(None)
+            }
+            Packet::Disconnect(disconnect) => {
+                self.on_disconnect(&disconnect)?;
+                Ok(None)
+            }
+            Packet::Auth(auth) => {
+                self.on_auth(&auth)?;
+                Ok(Some(ServerEvent::Auth(auth)))
+            }
+            Packet::Connect(_) => Err(Violation::SecondConnect.into()),
+            Packet::Connack(_) | Packet::Suback(_) | Packet::Unsuback(_) | Packet::Pingresp => {
+                Err(Violation::WrongDirection.into())
+            }
+        }
+    }
+
+    fn on_publish<'a>(
+        &mut self,
+        publish: Publish<'a>,
+    ) -> Result<Option<ServerEvent<'a>>, ConnectionError> {
+        if publish.qos() > self.config.maximum_qos {
+            return Err(Violation::QosNotSupported.into());
+        }
+        if publish.retain && !self.config.retain_available {
+            return Err(Violation::RetainNotSupported.into());
+        }
+        if !publish.subscription_ids.is_empty() {
+            return Err(Violation::SubscriptionIdFromClient.into());
+        }
+        let Some(exchange) = &mut self.exchange else {
+            return Ok(None);
+        };
+        let incoming = exchange.handle_publish(publish)?;
+        Ok(incoming.map(|(publish, token)| ServerEvent::Publish { publish, token }))
+    }
+
+    fn on_ack<'a>(
+        &mut self,
+        ack_type: AckType,
+        ack: avocet_codec::Ack<'_>,
+    ) -> Result<Option<ServerEvent<'a>>, ConnectionError> {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.handle_ack(ack_type, ack)?;
+        }
+        Ok(None)
+    }
+
+    fn check_subscribe(&self, subscribe: &Subscribe<'_>) -> Result<(), Violation> {
+        if subscribe.subscription_id.is_some() && !self.config.subscription_ids_available {
+            return Err(Violation::SubscriptionIdsNotSupported);
+        }
+        Ok(())
+    }
+
+    /// DISCONNECT may change the Session Expiry Interval, but not from 0
+    /// [MQTT5-3.1.2-23] [MQTT5-3.14.4-2].
+    fn on_disconnect(&mut self, disconnect: &Disconnect<'_>) -> Result<(), Violation> {
+        if let Some(seconds) = disconnect.session_expiry_interval {
+            if self.client.session_expiry_interval == 0 && seconds != 0 {
+                return Err(Violation::SessionExpiryInterval);
+            }
+            if let Some(session) = self.session_mut() {
+                session.set_expiry_interval(seconds);
+            }
+        }
+        self.close(CloseReason::PeerDisconnected(disconnect.reason_code));
+        Ok(())
+    }
+}

@@ -1,0 +1,228 @@
+//! Packets to the client.
+
+use alloc::collections::VecDeque;
+use avocet_codec::{Packet, PacketId, ReasonCode, Suback, Unsuback, Version};
+use bytes::Bytes;
+
+use super::{Details, ServerConnection, State};
+use crate::{AckError, AckToken, CommitId, Now, TransmitBuf};
+
+/// AUTH, CONNACK, SUBACK or UNSUBACK.
+#[derive(Debug)]
+pub(super) struct Reply {
+    request: Request,
+    gate: CommitId,
+    /// `None` until the owner has answered.
+    bytes: Option<Bytes>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Request {
+    Subscribe(PacketId),
+    Unsubscribe(PacketId),
+    Connect,
+    /// AUTH, which may be without.
+    Auth,
+}
+
+impl Reply {
+    pub(super) fn connack(bytes: Bytes, gate: Option<CommitId>) -> Self {
+        let gate = gate.unwrap_or(CommitId::ZERO);
+        Self {
+            request: Request::Connect,
+            gate,
+            bytes: Some(bytes),
+        }
+    }
+
+    pub(super) const fn auth(bytes: Bytes) -> Self {
+        Self {
+            request: Request::Auth,
+            gate: CommitId::ZERO,
+            bytes: Some(bytes),
+        }
+    }
+
+    pub(super) const fn suback(packet_id: PacketId) -> Self {
+        Self {
+            request: Request::Subscribe(packet_id),
+            gate: CommitId::ZERO,
+            bytes: None,
+        }
+    }
+
+    pub(super) const fn unsuback(packet_id: PacketId) -> Self {
+        Self {
+            request: Request::Unsubscribe(packet_id),
+            gate: CommitId::ZERO,
+            bytes: None,
+        }
+    }
+
+    fn is_ready(&self, committed: CommitId) -> bool {
+        self.bytes.is_some() && self.gate <= committed
+    }
+}
+
+/// SUBACK, UNSUBACK and AUTH packets that may wait before reading stops.
+const REPLIES_MAX: usize = 32;
+
+/// PINGRESP packets that may wait before reading stops.
+const PINGRESPS_MAX: u16 = 64;
+
+/// Acknowledgements beyond the Receive Maximum that may wait before reading stops.
+const ACKS_MAX: usize = 64;
+
+impl ServerConnection {
+    /// Acknowledges a PUBLISH: PUBACK or PUBREC leaves once the gate is committed and those before
+    /// it have left [MQTT5-4.6.0-2] [MQTT5-4.6.0-3].
+    pub fn acknowledge(
+        &mut self,
+        token: AckToken,
+        reason_code: ReasonCode,
+        gate: Option<CommitId>,
+    ) -> Result<(), AckError> {
+        let exchange = self.exchange_connected()?;
+        exchange
+            .session
+            .receiver
+            .acknowledge(token, reason_code, gate)
+    }
+
+    /// Answers a SUBSCRIBE, one code for each of its Topic Filters in order
+    /// [MQTT5-3.8.4-1] [MQTT5-3.8.4-6] [MQTT5-3.9.3-1] [MQTT311-3.8.4-1]. Answers leave in the
+    /// order of the requests.
+    pub fn suback(
+        &mut self,
+        packet_id: PacketId,
+        reason_codes: &[ReasonCode],
+        gate: Option<CommitId>,
+        now: Now,
+    ) -> Result<(), AckError> {
+        let packet = Packet::Suback(Suback::new(packet_id, reason_codes));
+        self.reply(Request::Subscribe(packet_id), &packet, gate, now)
+    }
+
+    /// Answers an UNSUBSCRIBE, one code for each of its Topic Filters in order
+    /// [MQTT5-3.10.4-4] [MQTT5-3.11.3-1] [MQTT311-3.10.4-4].
+    pub fn unsuback(
+        &mut self,
+        packet_id: PacketId,
+        reason_codes: &[ReasonCode],
+        gate: Option<CommitId>,
+        now: Now,
+    ) -> Result<(), AckError> {
+        let reason_codes = if self.client.version == Version::V5 {
+            reason_codes
+        } else {
+            Default::default()
+        };
+        let packet = Packet::Unsuback(Unsuback::new(packet_id, reason_codes));
+        self.reply(Request::Unsubscribe(packet_id), &packet, gate, now)
+    }
+
+    fn reply(
+        &mut self,
+        request: Request,
+        packet: &Packet<'_>,
+        gate: Option<CommitId>,
+        now: Now,
+    ) -> Result<(), AckError> {
+        self.exchange_connected()?;
+        let bytes = self.encode(packet);
+        let waiting = |reply: &&mut Reply| reply.request == request && reply.bytes.is_none();
+        let reply = self
+            .replies
+            .iter_mut()
+            .find(waiting)
+            .ok_or(AckError::Unknown)?;
+        reply.gate = gate.unwrap_or(CommitId::ZERO);
+        reply.bytes = bytes.map(Bytes::from);
+        if reply.bytes.is_none() {
+            // The client cannot be told, and may not be left without an answer.
+            self.disconnect(ReasonCode::PacketTooLarge, Details::default(), now);
+        }
+        Ok(())
+    }
+
+    /// Whether more answers wait than a client may cause without reading them.
+    pub(super) fn is_backlogged(&self) -> bool {
+        let receive_maximum = usize::from(self.config.receive_maximum.get());
+        // A 5.0 client that exceeds the Receive Maximum is told so, and must be heard before.
+        let acks_max = match self.client.version {
+            Version::V5 => receive_maximum + ACKS_MAX,
+            Version::V3_1 | Version::V3_1_1 => receive_maximum,
+        };
+        self.replies.len() >= REPLIES_MAX
+            || self.pingresps >= PINGRESPS_MAX
+            || self
+                .exchange
+                .as_ref()
+                .is_some_and(|exchange| exchange.pending() >= acks_max)
+    }
+
+    /// Puts packets into `out` while it is not full; what is put there counts as sent. True when
+    /// it was full: there may be more.
+    pub fn poll_transmit(&mut self, now: Now, out: &mut TransmitBuf) -> bool {
+        let full = loop {
+            if out.is_full() {
+                break true;
+            }
+            if !self.transmit(now, out) {
+                break false;
+            }
+        };
+        if self.held
+            && !self
+                .exchange
+                .as_ref()
+                .is_some_and(|exchange| exchange.waits())
+        {
+            self.held = false;
+            self.last_received = now.instant;
+        }
+        full
+    }
+
+    /// Writes at most one packet; false when nothing may leave now.
+    fn transmit(&mut self, now: Now, out: &mut TransmitBuf) -> bool {
+        match &self.state {
+            State::Opened { .. } | State::Closed { .. } => return false,
+            State::Draining { last, .. } => {
+                out.put_slice(last);
+                self.close_drained();
+                return false;
+            }
+            State::Connecting { .. } | State::Connected { .. } => {}
+        }
+        let committed = self
+            .session()
+            .map_or(CommitId::ZERO, |session| session.committed());
+        if self
+            .replies
+            .front()
+            .is_some_and(|reply| reply.is_ready(committed))
+        {
+            if let Some(reply) = self.replies.pop_front() {
+                out.put_slice(&reply.bytes.unwrap_or_default());
+                self.connack_pending &= reply.request != Request::Connect;
+            }
+            if self.replies.is_empty() {
+                self.replies = VecDeque::new();
+            }
+            return true;
+        }
+        if self.connack_pending {
+            return false;
+        }
+        if self.pingresps > 0 {
+            self.pingresps -= 1;
+            out.put_slice(&[0xD0, 0]);
+            return true;
+        }
+        match &mut self.exchange {
+            Some(exchange) => exchange.transmit(now, out),
+            None => false,
+        }
+    }
+}
