@@ -5,8 +5,10 @@ use avocet_codec::{
 
 use crate::{V3_1, V3_1_1, V5, bytes, decodes, id, refuses, same, unencodable};
 
-/// What an acknowledgement is, behind its first byte.
-const ALL: [(&str, fn(Ack<'static>) -> Packet<'static>); 4] = [
+type Constructor = fn(Ack<'static>) -> Packet<'static>;
+
+/// The first byte of each, and what it says that the rest is.
+const ALL: [(&str, Constructor); 4] = [
     ("40", Packet::Puback),
     ("50", Packet::Pubrec),
     ("62", Packet::Pubrel),

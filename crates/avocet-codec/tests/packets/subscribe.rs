@@ -100,14 +100,14 @@ fn at_least_one_filter() {
 /// [MQTT5-3.8.3-5] [MQTT311-3.8.3-4]
 #[test]
 fn reserved_options_are_refused_except_in_3_1() {
-    for options in ["03", "04", "80", "40", "10"] {
+    for options in ["04", "80", "40", "10"] {
         refuses(
             V3_1_1,
             &format!("82 06 00 01 00 01 'a' {options}"),
             DecodeError::SubscriptionOptions,
         );
     }
-    for options in ["03", "40", "80", "c0"] {
+    for options in ["40", "80", "c0"] {
         refuses(
             V5,
             &format!("82 07 00 01 00 00 01 'a' {options}"),
@@ -125,11 +125,19 @@ fn reserved_options_are_refused_except_in_3_1() {
         "82 06 00 01 00 01 'a' fd",
         Packet::Subscribe(Subscribe::new(id(1), &filters)),
     );
-    refuses(
-        V3_1,
-        "82 06 00 01 00 01 'a' 03",
-        DecodeError::SubscriptionOptions,
-    );
+}
+
+/// [MQTT5-3.8.3.1] [MQTT311-3.8.3-4]
+#[test]
+fn a_maximum_qos_of_3_is_refused() {
+    refuses(V5, "82 07 00 01 00 00 01 'a' 03", DecodeError::MaximumQoS3);
+    for version in [V3_1, V3_1_1] {
+        refuses(
+            version,
+            "82 06 00 01 00 01 'a' 03",
+            DecodeError::MaximumQoS3,
+        );
+    }
 }
 
 /// [MQTT5-3.8.3-4]
