@@ -327,15 +327,16 @@ impl ClientConnection {
         token: AckToken,
         reason_code: ReasonCode,
     ) -> Result<(), AckError> {
-        let session = match &mut self.holder {
-            Holder::Idle(session) => session,
-            Holder::Attached(exchange) => &mut exchange.session,
-        };
-        let outcome = session.receiver.acknowledge(token, reason_code, None);
-        if self.phase == Phase::Closed {
-            Err(AckError::Stale)
-        } else {
-            outcome
+        // What it says about a QoS 2 message is remembered even if nothing can leave any more.
+        match &mut self.holder {
+            Holder::Attached(exchange) if self.phase != Phase::Closed => exchange
+                .session
+                .receiver
+                .acknowledge(token, reason_code, None),
+            Holder::Attached(Exchange { session, .. }) | Holder::Idle(session) => {
+                let _ = session.receiver.acknowledge(token, reason_code, None);
+                Err(AckError::Stale)
+            }
         }
     }
 

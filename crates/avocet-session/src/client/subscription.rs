@@ -106,13 +106,14 @@ impl ClientConnection {
             .take_request_id()
             .ok_or(SubscribeError::TooManyRequests)?;
         let mut bytes = Vec::new();
-        let written = packet(packet_id)
-            .encode(version, &mut bytes)
-            .map_err(SubscribeError::from);
-        let written = written.and_then(|()| match bytes.len() {
-            size if size > maximum => Err(SubscribeError::PacketTooLarge { size, maximum }),
-            _ => Ok(()),
-        });
+        let written = match packet(packet_id).encode(version, &mut bytes) {
+            Ok(()) if bytes.len() <= maximum => Ok(()),
+            Ok(()) => {
+                let size = bytes.len();
+                Err(SubscribeError::PacketTooLarge { size, maximum })
+            }
+            Err(error) => Err(error.into()),
+        };
         if let Err(error) = written {
             sender.return_request_id(packet_id);
             return Err(error);

@@ -115,6 +115,13 @@ impl Pair {
         self.transmit();
     }
 
+    /// What was on its way is lost, and nobody learns it.
+    pub(crate) fn drop_bytes(&mut self) {
+        self.transmit();
+        self.to_server.clear();
+        self.to_client.clear();
+    }
+
     /// The same two Sessions, moved to a new connection, whose client keeps its Session.
     pub(crate) fn reconnect(&mut self) {
         let mut config = self.client.config().clone();

@@ -199,5 +199,5 @@ const VERSIONS: [Version; 3] = [Version::V3_1, Version::V3_1_1, Version::V5];
 const BOTH: [Version; 2] = [Version::V3_1_1, Version::V5];
 
 mod connack;
-//mod exchange;
-//mod rules;
+mod exchange;
+mod rules;
