@@ -4,7 +4,6 @@
 extern crate alloc;
 
 mod aliases;
-pub mod client;
 mod demand;
 mod error;
 mod event;
