@@ -1,2 +1,38 @@
-//! Placeholder.
+#![doc = include_str!("../README.md")]
 #![no_std]
+
+extern crate alloc;
+
+mod command;
+mod config;
+mod connect;
+mod connection;
+mod counters;
+mod engine;
+mod member;
+mod outbox;
+mod publish;
+mod record;
+mod retained;
+mod routes;
+mod session_table;
+mod sessions;
+mod shard;
+mod shared;
+mod subscribe;
+mod sys;
+mod timer;
+mod will;
+
+pub use command::{
+    Accepted, AuthenticationRequest, AuthorizationRequest, Command, ConnectionId, Event, Moved,
+    Opened, Permission, Verdict,
+};
+pub use config::{
+    Authentication, Authorization, Durability, EngineConfig, EngineLimits, SharedStrategy,
+};
+pub use counters::{Counters, DropReason};
+pub use engine::Engine;
+pub use record::{Fetched, MessageId, Record};
+pub use session_table::SessionKey;
+pub use shard::{ShardId, ShardMessage};

@@ -1,0 +1,291 @@
+//! What an engine asks of its driver, and what the driver tells it beyond bytes.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+
+use avocet_codec::{Frame, QoS, ReasonCode, Version};
+use avocet_session::{CloseReason, CommitId, FetchFrom, ServerConnection};
+use avocet_topic::{TopicFilterBuf, TopicNameBuf};
+
+use crate::record::Record;
+use crate::session_table::SessionKey;
+use crate::shard::{ShardId, ShardMessage};
+
+/// Names a Network Connection in all shards: the driver gives each one a number of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(u64);
+
+impl ConnectionId {
+    /// The connection with this number in the count of the shard that accepted it, which is
+    /// unique over all shards while the count stays below 2^48.
+    #[must_use]
+    pub const fn new(accepted_by: ShardId, count: u64) -> Self {
+        Self((accepted_by.get() as u64) << 48 | count & ((1 << 48) - 1))
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.0 >> 48, self.0 & ((1 << 48) - 1))
+    }
+}
+
+/// What the driver knows of a Network Connection before its first byte.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Opened {
+    /// Where it comes from, for logs and for authentication.
+    pub peer: String,
+    /// Which of the driver's listeners accepted it, for authentication.
+    pub listener: u16,
+}
+
+impl Opened {
+    /// A connection from `peer`, accepted by the driver's listener `listener`.
+    #[must_use]
+    pub fn new(peer: impl Into<String>, listener: u16) -> Self {
+        Self {
+            peer: peer.into(),
+            listener,
+        }
+    }
+}
+
+/// A connection on its way to the shard that owns its session: what the engine knows of it. Socket
+/// and unread bytes go with it.
+pub struct Moved {
+    pub(crate) server: ServerConnection,
+    pub(crate) opened: Opened,
+    pub(crate) connect: Frame,
+    pub(crate) key: Arc<SessionKey>,
+    pub(crate) accepted: Accepted,
+}
+
+impl fmt::Debug for Moved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Moved")
+            .field("opened", &self.opened)
+            .field("key", &self.key)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the driver has to do, in the order given.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Command {
+    /// Store these changes as one unit, behind those of earlier commits; then call
+    /// [`Engine::handle_committed`](crate::Engine::handle_committed).
+    Commit {
+        /// Its position.
+        id: CommitId,
+        /// The changes, in order.
+        records: Vec<Record>,
+    },
+    /// Read queued messages of a session back; then call
+    /// [`Engine::handle_fetched`](crate::Engine::handle_fetched).
+    Fetch {
+        /// The session.
+        session: Arc<SessionKey>,
+        /// Which messages of its queue.
+        from: FetchFrom,
+    },
+    /// Put a value behind all others in the inbox of another shard; its driver calls
+    /// [`Engine::handle_from_shard`](crate::Engine::handle_from_shard).
+    ToShard {
+        /// The other shard.
+        to: ShardId,
+        /// The value.
+        value: ShardMessage,
+    },
+    /// Find out whether a client may connect; then call
+    /// [`Engine::handle_authenticated`](crate::Engine::handle_authenticated). Its input waits.
+    Authenticate {
+        /// The connection.
+        id: ConnectionId,
+        /// What it presents.
+        request: AuthenticationRequest,
+    },
+    /// Find out what a client may do; then call
+    /// [`Engine::handle_authorized`](crate::Engine::handle_authorized). Its input waits.
+    Authorize {
+        /// The connection.
+        id: ConnectionId,
+        /// Its session.
+        session: Arc<SessionKey>,
+        /// What it wants.
+        request: AuthorizationRequest,
+    },
+    /// Hand a connection over, socket and unread bytes included; the driver of the other shard
+    /// calls [`Engine::handle_moved`](crate::Engine::handle_moved), then
+    /// [`Engine::handle_input`](crate::Engine::handle_input) with the unread bytes. It travels in
+    /// the same inbox as the values of [`Command::ToShard`].
+    Move {
+        /// The connection, which this shard has forgotten.
+        id: ConnectionId,
+        /// The other shard.
+        to: ShardId,
+        /// What its engine needs.
+        moved: Box<Moved>,
+    },
+    /// Read on: call [`Engine::handle_input`](crate::Engine::handle_input) with the rest.
+    Resume(ConnectionId),
+    /// There is output: call [`Engine::poll_transmit`](crate::Engine::poll_transmit) and write it.
+    Flush(ConnectionId),
+    /// Close the socket once what was already taken is written. The engine has forgotten it.
+    Close(ConnectionId),
+    /// For the operator.
+    Log(Event),
+}
+
+/// What an operator wants to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A client is connected.
+    Connected {
+        /// The connection.
+        id: ConnectionId,
+        /// Where it comes from.
+        peer: String,
+        /// The session.
+        session: Arc<SessionKey>,
+        /// The version it speaks.
+        version: Version,
+        /// Keep Alive in seconds, 0 for none.
+        keep_alive: u16,
+        /// Whether it goes on with an existing session.
+        session_present: bool,
+    },
+    /// A CONNECT was refused.
+    Refused {
+        /// The connection.
+        id: ConnectionId,
+        /// Where it comes from.
+        peer: String,
+        /// The Client Identifier, empty if it has none.
+        client_id: String,
+        /// Why.
+        reason: ReasonCode,
+    },
+    /// A connection is gone.
+    Disconnected {
+        /// The connection.
+        id: ConnectionId,
+        /// Where it came from.
+        peer: String,
+        /// The session, none if it had no successful CONNECT.
+        session: Option<Arc<SessionKey>>,
+        /// Who closed it, and why.
+        reason: CloseReason,
+    },
+}
+
+/// What a client presents to be let in.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum AuthenticationRequest {
+    /// Its CONNECT.
+    Connect {
+        /// Where it comes from, and by which listener.
+        opened: Opened,
+        /// The whole packet.
+        connect: Frame,
+    },
+    /// An AUTH that goes on with enhanced authentication [MQTT5-4.12].
+    Continue {
+        /// The whole packet.
+        auth: Frame,
+    },
+    /// An AUTH that begins re-authentication [MQTT5-4.12.1].
+    ReAuthenticate {
+        /// The session.
+        session: Arc<SessionKey>,
+        /// The whole packet.
+        auth: Frame,
+    },
+}
+
+/// The answer to an [`AuthenticationRequest`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// It is let in.
+    Accept(Accepted),
+    /// It has to answer this [MQTT5-4.12.0-2].
+    Continue {
+        /// Authentication Data for the client.
+        data: Option<Vec<u8>>,
+    },
+    /// It is not.
+    Refuse {
+        /// An error code.
+        reason: ReasonCode,
+        /// For the client's log.
+        reason_string: Option<String>,
+        /// Where it should go instead, with [`ReasonCode::UseAnotherServer`] and
+        /// [`ReasonCode::ServerMoved`].
+        server_reference: Option<String>,
+    },
+}
+
+/// What is known of a client that was let in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Accepted {
+    /// Whose Client Identifiers and sessions are apart from those of others. Topics are not.
+    pub tenant: String,
+    /// Authentication Data for the CONNACK, or the last AUTH.
+    pub data: Option<Vec<u8>>,
+}
+
+impl Accepted {
+    /// Let in with the Client Identifiers of this tenant, which is empty by default.
+    #[must_use]
+    pub fn new(tenant: impl Into<String>, data: Option<Vec<u8>>) -> Self {
+        Self {
+            tenant: tenant.into(),
+            data,
+        }
+    }
+}
+
+/// What a client wants to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AuthorizationRequest {
+    /// To publish a message.
+    Publish {
+        /// To this topic.
+        topic_name: TopicNameBuf,
+        /// With this QoS.
+        qos: QoS,
+        /// With this RETAIN flag.
+        retain: bool,
+    },
+    /// To subscribe.
+    Subscribe {
+        /// To these, as they stood in the packet, with the QoS asked for.
+        filters: Vec<(TopicFilterBuf, QoS)>,
+    },
+}
+
+/// The answer to an [`AuthorizationRequest`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Permission {
+    /// To publish: [`ReasonCode::Success`] or an error code.
+    Publish(ReasonCode),
+    /// To subscribe, for each filter in order: the highest QoS, or an error code. Filters without
+    /// an answer are not authorized.
+    Subscribe(Vec<Result<QoS, ReasonCode>>),
+}

@@ -1,0 +1,174 @@
+//! What an engine is told once, at its start.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::time::Duration;
+
+use avocet_session::ServerConfig;
+use avocet_topic::{FilterTreeLimits, TopicLimits};
+
+/// How a broker behaves. All shards of a broker get the same value.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct EngineConfig {
+    /// What every Network Connection is offered and held to, and the limits of every Session.
+    pub connection: Arc<ServerConfig>,
+    /// Whether a CONNECT waits for a verdict.
+    pub authentication: Authentication,
+    /// Whether PUBLISH and SUBSCRIBE wait for a verdict.
+    pub authorization: Authorization,
+    /// Whether acknowledgements wait for commits.
+    pub durability: Durability,
+    /// Bounds on what one shard holds.
+    pub limits: EngineLimits,
+    /// How a shared subscription chooses a member.
+    pub shared_strategy: SharedStrategy,
+    /// Whether a payload declared to be UTF-8 is checked [MQTT5-3.3.2.3.2].
+    pub check_payload_format: bool,
+    /// Response Information for the clients that ask for it; `%c` stands for the Client
+    /// Identifier [MQTT5-3.2.2.3.15].
+    pub response_information: Option<Box<str>>,
+    /// Server Reference sent with the DISCONNECT of a shutdown [MQTT5-3.14.2.3.5].
+    pub server_reference: Option<Box<str>>,
+    /// How often `$SYS` topics are brought up to date; none for no such topics.
+    pub sys_interval: Option<Duration>,
+    /// Value of `$SYS/broker/version`.
+    pub version: Box<str>,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            connection: Arc::new(ServerConfig::default()),
+            authentication: Authentication::None,
+            authorization: Authorization::None,
+            durability: Durability::Memory,
+            limits: EngineLimits::default(),
+            shared_strategy: SharedStrategy::RoundRobin,
+            check_payload_format: false,
+            response_information: None,
+            server_reference: None,
+            sys_interval: Some(Duration::from_secs(10)),
+            version: concat!("avocet version ", env!("CARGO_PKG_VERSION")).into(),
+        }
+    }
+}
+
+/// Who decides whether a client may connect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Authentication {
+    /// Nobody: every well-formed CONNECT without enhanced authentication is accepted.
+    #[default]
+    None,
+    /// The driver: [`Command::Authenticate`](crate::Command::Authenticate).
+    Asked,
+}
+
+/// Who decides what a client may publish and subscribe to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Authorization {
+    /// Nobody: all of it.
+    #[default]
+    None,
+    /// The driver: [`Command::Authorize`](crate::Command::Authorize).
+    Asked,
+}
+
+/// What an acknowledgement promises.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// That the message is in memory: nothing is recorded, nothing waits.
+    #[default]
+    Memory,
+    /// That what must survive is stored: changes leave as [`Command::Commit`](crate::Command), and
+    /// what depends on them waits for [`Engine::handle_committed`](crate::Engine).
+    Stored,
+}
+
+/// How a shared subscription chooses the member that gets a message, among those connected
+/// [MQTT5-4.8.2].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SharedStrategy {
+    /// One after the other.
+    #[default]
+    RoundRobin,
+    /// The one with the fewest messages that are not acknowledged; the longest waiting of these.
+    LeastInFlight,
+    /// The same one until it goes.
+    Sticky,
+    /// The same one for all messages of a publisher, while the members stay.
+    ByPublisher,
+    /// The same one for all messages of a topic, while the members stay.
+    ByTopic,
+}
+
+/// Bounds on what one shard holds; where one is reached, the outcome is the one named.
+///
+/// Counts are per shard: sessions spread evenly over the shards of a broker.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct EngineLimits {
+    /// Network Connections. A CONNECT beyond gets 0x97 (quota exceeded).
+    pub connections_max: usize,
+    /// Sessions, with or without a connection. A CONNECT beyond gets 0x97.
+    pub sessions_max: usize,
+    /// Subscriptions of one session. Beyond, the SUBACK says 0x97.
+    pub subscriptions_per_session_max: usize,
+    /// Topic Levels and bytes. A Topic Filter beyond gets 0x8F, a Topic Name 0x90.
+    pub topics: TopicLimits,
+    /// Different Topic Filters. A subscription beyond gets 0x97.
+    pub filters: FilterTreeLimits,
+    /// Retained messages this shard owns. Beyond, a message is delivered and not retained, which
+    /// is counted.
+    pub retained_messages_max: usize,
+    /// Bytes of the retained messages this shard owns; the outcome is the same.
+    pub retained_bytes_max: usize,
+    /// Messages waiting in all sessions of the shard. Beyond, a message is dropped and counted.
+    pub queued_messages_max: usize,
+    /// Bytes of these; a message that waits in several sessions counts in each.
+    pub queued_bytes_max: usize,
+    /// Messages waiting in one group while no member can take them. Beyond, they are dropped by
+    /// the policy of [`Limits`](avocet_session::Limits) and counted.
+    pub group_messages_max: usize,
+    /// Unacknowledged messages that a group gives to one member.
+    pub group_window: usize,
+    /// Seconds. A longer Session Expiry Interval is cut to this, and the client is told.
+    pub session_expiry_interval_max: u32,
+    /// Messages of one connection on their way to other shards. Beyond, its input pauses.
+    pub forwards_max: usize,
+    /// Bytes of these; the outcome is the same.
+    pub forwards_bytes_max: usize,
+    /// Packets read from one connection before the others have their turn.
+    pub slice_packets: usize,
+    /// Bytes read from one connection before the others have their turn.
+    pub slice_bytes: usize,
+    /// Retained messages asked from an owner at once.
+    pub retained_page_messages: usize,
+    /// Bytes of these.
+    pub retained_page_bytes: usize,
+}
+
+impl Default for EngineLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: 1_000_000,
+            sessions_max: 2_000_000,
+            subscriptions_per_session_max: 10_000,
+            topics: TopicLimits::default(),
+            filters: FilterTreeLimits::default(),
+            retained_messages_max: 10_000_000,
+            retained_bytes_max: 4 << 30,
+            queued_messages_max: 50_000_000,
+            queued_bytes_max: 4 << 30,
+            group_messages_max: 100_000,
+            group_window: 1_000,
+            session_expiry_interval_max: u32::MAX,
+            forwards_max: 1_024,
+            forwards_bytes_max: 1 << 20,
+            slice_packets: 64,
+            slice_bytes: 64 << 10,
+            retained_page_messages: 64,
+            retained_page_bytes: 256 << 10,
+        }
+    }
+}

@@ -1,0 +1,406 @@
+//! From CONNECT to CONNACK: authentication, the way to the shard that owns the session, takeover,
+//! and which session the connection goes on with.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::ToString;
+use alloc::sync::Arc;
+
+use avocet_codec::{Auth, Connect, Frame, Packet, ReasonCode, Version};
+use avocet_session::{Accept, Details, Message, Now, Session};
+
+use crate::connection::{Connection, Question};
+use crate::session_table::{SessionHandle, SessionKey};
+use crate::will::Will;
+use crate::{
+    Accepted, Authentication, AuthenticationRequest, Command, ConnectionId, Durability, Engine,
+    Event, Moved, Verdict,
+};
+
+impl Engine {
+    pub(crate) fn on_connect(&mut self, id: ConnectionId, connect: &Connect<'_>, now: Now) {
+        if self.shutdown {
+            self.refuse(id, ReasonCode::ServerUnavailable, Details::default(), now);
+            return;
+        }
+        if self.counters.connections > self.config.limits.connections_max as u64 {
+            self.refuse(id, ReasonCode::QuotaExceeded, Details::default(), now);
+            return;
+        }
+        if let Some(will) = &connect.will
+            && let Err(reason_code) = self.check_topic_name(will.topic_name)
+        {
+            self.refuse(id, reason_code, Details::default(), now);
+            return;
+        }
+        match self.config.authentication {
+            Authentication::None if connect.properties.authentication_method.is_some() => {
+                let reason_code = ReasonCode::BadAuthenticationMethod;
+                self.refuse(id, reason_code, Details::default(), now);
+            }
+            Authentication::None => self.admit(id, connect, Accepted::default(), now),
+            Authentication::Asked => {
+                let Ok(frame) = Frame::encode(&Packet::Connect(*connect), connect.version) else {
+                    return;
+                };
+                let Some(entry) = self.connections.get_mut(&id) else {
+                    return;
+                };
+                entry.question = Some(Question::Connect(frame.clone()));
+                let request = AuthenticationRequest::Connect {
+                    opened: entry.opened.clone(),
+                    connect: frame,
+                };
+                self.command(Command::Authenticate { id, request });
+            }
+        }
+    }
+
+    /// A step of enhanced authentication; the connection has checked that it is in turn
+    /// [MQTT5-4.12.0-1].
+    pub(crate) fn on_auth(&mut self, id: ConnectionId, auth: &Auth<'_>) {
+        let Ok(auth) = Frame::encode(&Packet::Auth(*auth), Version::V5) else {
+            return;
+        };
+        let Some(entry) = self.connections.get_mut(&id) else {
+            return;
+        };
+        let request = match &entry.key {
+            None => AuthenticationRequest::Continue { auth },
+            Some(session) => {
+                let session = Arc::clone(session);
+                entry.question = Some(Question::ReAuthenticate);
+                AuthenticationRequest::ReAuthenticate { session, auth }
+            }
+        };
+        self.command(Command::Authenticate { id, request });
+    }
+
+    /// The answer to [`Command::Authenticate`]; nothing if the connection is gone or was not asked
+    /// about.
+    pub fn handle_authenticated(&mut self, id: ConnectionId, verdict: Verdict, now: Now) {
+        let now = self.clock.read(now);
+        let Some(entry) = self.connections.get_mut(&id) else {
+            return;
+        };
+        match (entry.question.take(), verdict) {
+            (Some(Question::Connect(frame)), verdict) if entry.server.awaits_answer() => {
+                self.answer_connect(id, frame, verdict, now);
+            }
+            (Some(Question::ReAuthenticate), verdict) => {
+                self.answer_reauthentication(id, &verdict, now);
+            }
+            (question, _) => entry.question = question,
+        }
+        self.poll_connection_events(id, now);
+        self.settle(now);
+        self.need_flush(id);
+        self.check_resume(id);
+        self.update_timer(id);
+    }
+
+    fn answer_connect(&mut self, id: ConnectionId, frame: Frame, verdict: Verdict, now: Now) {
+        match verdict {
+            Verdict::Accept(accepted) => {
+                if let Packet::Connect(connect) = frame.packet() {
+                    self.admit(id, &connect, accepted, now);
+                }
+            }
+            Verdict::Continue { data } => {
+                if let Some(entry) = self.connections.get_mut(&id) {
+                    // Without an Authentication Method there is nothing to go on with.
+                    let step = step(data.as_deref());
+                    let _refused = entry.server.authenticate(step);
+                    entry.question = Some(Question::Connect(frame));
+                }
+            }
+            Verdict::Refuse {
+                reason,
+                reason_string,
+                server_reference,
+            } => {
+                let details = Details {
+                    reason_string: reason_string.as_deref(),
+                    server_reference: server_reference.as_deref(),
+                };
+                self.refuse(id, reason, details, now);
+            }
+        }
+    }
+
+    fn answer_reauthentication(&mut self, id: ConnectionId, verdict: &Verdict, now: Now) {
+        let Some(entry) = self.connections.get_mut(&id) else {
+            return;
+        };
+        // A connection that has ended takes no answers.
+        let _ended = match verdict {
+            Verdict::Accept(accepted) => {
+                let step = step(accepted.data.as_deref());
+                entry.server.reauthenticated(step)
+            }
+            Verdict::Continue { data } => entry.server.authenticate(step(data.as_deref())),
+            Verdict::Refuse {
+                reason,
+                reason_string,
+                server_reference,
+            } => {
+                let details = Details {
+                    reason_string: reason_string.as_deref(),
+                    server_reference: server_reference.as_deref(),
+                };
+                entry.server.disconnect(*reason, details, now);
+                Ok(())
+            }
+        };
+    }
+
+    /// A client may connect: its connection belongs to the shard that owns its session.
+    fn admit(&mut self, id: ConnectionId, connect: &Connect<'_>, accepted: Accepted, now: Now) {
+        let assigned = connect.client_id.is_empty();
+        let key = if assigned {
+            self.assign_key(&accepted.tenant)
+        } else {
+            SessionKey::new(&accepted.tenant, connect.client_id)
+        };
+        let owner = self.owner_of_session(&key);
+        let key = Arc::new(key);
+        if owner == self.shard {
+            self.establish(id, connect, key, assigned, &accepted, now);
+            return;
+        }
+        let Ok(connect) = Frame::encode(&Packet::Connect(*connect), connect.version) else {
+            return;
+        };
+        if let Some(Connection { server, opened, .. }) = self.forget_connection(id) {
+            let moved = Box::new(Moved {
+                server,
+                opened,
+                connect,
+                key,
+                accepted,
+            });
+            let to = owner;
+            self.command(Command::Move { id, to, moved });
+        }
+    }
+
+    /// A connection came from the shard that accepted it; its unread bytes follow with
+    /// [`handle_input`](Self::handle_input).
+    pub fn handle_moved(&mut self, id: ConnectionId, moved: Box<Moved>, now: Now) {
+        let now = self.clock.read(now);
+        let Moved {
+            server,
+            opened,
+            connect,
+            key,
+            accepted,
+        } = *moved;
+        self.insert_connection(id, Connection::new(server, opened));
+        if self.shutdown {
+            self.refuse(id, ReasonCode::ServerUnavailable, Details::default(), now);
+        } else if let Packet::Connect(connect) = connect.packet() {
+            self.establish(id, &connect, key, false, &accepted, now);
+        }
+        self.poll_connection_events(id, now);
+        self.settle(now);
+        self.need_flush(id);
+        self.update_timer(id);
+    }
+
+    /// A Client Identifier that nobody has, of a session that stays in this shard
+    /// [MQTT5-3.1.3-6] [MQTT5-3.1.3-7] [MQTT311-3.1.3-6].
+    fn assign_key(&mut self, tenant: &str) -> SessionKey {
+        loop {
+            // SplitMix64: a different number for each step, whatever the seed.
+            self.entropy = self.entropy.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut bits = self.entropy;
+            bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            bits ^= bits >> 31;
+            let key = SessionKey::new(tenant, &format!("auto-{bits:016x}"));
+            if self.owner_of_session(&key) == self.shard && self.sessions.find(&key).is_none() {
+                return key;
+            }
+        }
+    }
+
+    /// Gives a connection its session, a former one or a new one, and sends CONNACK.
+    fn establish(
+        &mut self,
+        id: ConnectionId,
+        connect: &Connect<'_>,
+        key: Arc<SessionKey>,
+        assigned: bool,
+        accepted: &Accepted,
+        now: Now,
+    ) {
+        let known = self.sessions.find(&key);
+        if known.is_none() && self.sessions.len() >= self.config.limits.sessions_max {
+            self.refuse(id, ReasonCode::QuotaExceeded, Details::default(), now);
+            return;
+        }
+        if let Some(handle) = known {
+            self.take_over(handle, now);
+        }
+        let mut present = self.sessions.find(&key);
+        let mut discarded = false;
+        if connect.clean_start
+            && let Some(handle) = present.take()
+        {
+            discarded = self.is_recorded(handle);
+            self.end_session(handle, now);
+        }
+        let handle = present.unwrap_or_else(|| self.begin_session(Arc::clone(&key)));
+        // Its client is back before the delay was over [MQTT5-3.1.3-9].
+        self.set_will(handle, None);
+        self.keep_session(handle);
+        self.accept(
+            id,
+            connect,
+            handle,
+            present.is_some(),
+            assigned,
+            accepted,
+            now,
+        );
+        self.set_connect_will(handle, connect, now);
+        let discarded = self.gate_if(discarded);
+        self.wait_for_commit(id, discarded);
+        self.members_online(handle);
+        self.ask_retained(handle);
+        self.need_flush(id);
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each one is a part of the answer"
+    )]
+    fn accept(
+        &mut self,
+        id: ConnectionId,
+        connect: &Connect<'_>,
+        handle: SessionHandle,
+        session_present: bool,
+        assigned: bool,
+        accepted: &Accepted,
+        now: Now,
+    ) {
+        let expiry_max = self.config.limits.session_expiry_interval_max;
+        let Some(entry) = self.connections.get_mut(&id) else {
+            return;
+        };
+        let requested = entry.server.session_expiry_interval();
+        let expiry_interval = requested.min(expiry_max);
+        self.set_expiry_interval(handle, expiry_interval);
+        // A Clean Start that discards a stored session, and a session that begins, are stored
+        // before the client may rely on them.
+        let gate = self.gate_if(self.config.durability == Durability::Stored);
+        let (Some(slot), Some(entry)) =
+            (self.sessions.get_mut(handle), self.connections.get_mut(&id))
+        else {
+            return;
+        };
+        slot.connection = Some(id);
+        let session = slot.session.take().unwrap_or_default();
+        let waits_for = session.waits_for();
+        let key = Arc::clone(&slot.key);
+        let response_information = self
+            .config
+            .response_information
+            .as_deref()
+            .map(|text| text.replace("%c", key.client_id()));
+        entry.server.accept(
+            session,
+            Accept {
+                session_present,
+                assigned_client_id: assigned.then(|| key.client_id()),
+                session_expiry_interval: (expiry_interval != requested).then_some(expiry_interval),
+                response_information: response_information.as_deref(),
+                authentication_data: accepted.data.as_deref(),
+                gate,
+                ..Accept::default()
+            },
+            now,
+        );
+        entry.server.handle_committed(self.committed);
+        entry.session = Some(handle);
+        entry.key = Some(Arc::clone(&key));
+        entry.bridge = connect.bridge;
+        let event = Event::Connected {
+            id,
+            peer: entry.opened.peer.clone(),
+            session: key,
+            version: connect.version,
+            keep_alive: entry.server.keep_alive(),
+            session_present,
+        };
+        self.counters.connects_accepted += 1;
+        self.counters.sessions_connected += 1;
+        self.counters.sessions_disconnected -= 1;
+        self.wait_for_commit(id, gate);
+        self.wait_for_commit(id, waits_for);
+        self.command(Command::Log(event));
+    }
+
+    /// Ends the connection that a session has, for the sake of another one [MQTT5-3.1.4-3]
+    /// [MQTT311-3.1.4-2]. Its will is cancelled only if it has a delay and the session goes on.
+    fn take_over(&mut self, handle: SessionHandle, now: Now) {
+        let connection = self.sessions.get(handle).and_then(|slot| slot.connection);
+        let Some(id) = connection else {
+            return;
+        };
+        self.poll_connection_events(id, now);
+        let Some(entry) = self.connections.get_mut(&id) else {
+            return;
+        };
+        let details = Details::default();
+        entry
+            .server
+            .disconnect(ReasonCode::SessionTakenOver, details, now);
+        let session: Option<Session> = entry.server.take_session();
+        entry.session = None;
+        self.counters.takeovers += 1;
+        self.need_flush(id);
+        self.poll_connection_events(id, now);
+        self.update_timer(id);
+        self.detach(handle, session, true, now);
+    }
+
+    fn set_connect_will(&mut self, handle: SessionHandle, connect: &Connect<'_>, now: Now) {
+        let Some(will) = &connect.will else {
+            return;
+        };
+        // Its Message Expiry Interval runs from the publication.
+        let message = Message::from_will(will, now.unix).with_expiry(None, now.unix);
+        let will = Will {
+            message: Arc::new(message),
+            message_expiry_interval: will.message_expiry_interval,
+            delay_interval: will.will_delay_interval,
+            publish_at: None,
+        };
+        self.set_will(handle, Some(Box::new(will)));
+    }
+
+    fn refuse(&mut self, id: ConnectionId, reason: ReasonCode, details: Details<'_>, now: Now) {
+        let Some(entry) = self.connections.get_mut(&id) else {
+            return;
+        };
+        entry.server.refuse(reason, details, now);
+        let event = Event::Refused {
+            id,
+            peer: entry.opened.peer.clone(),
+            client_id: entry.server.client_id().to_string(),
+            reason,
+        };
+        self.counters.connects_refused += 1;
+        self.command(Command::Log(event));
+        self.need_flush(id);
+    }
+}
+
+const fn step(data: Option<&[u8]>) -> avocet_session::Authentication<'_> {
+    avocet_session::Authentication {
+        data,
+        reason_string: None,
+    }
+}

@@ -1,0 +1,596 @@
+//! Network Connections: bytes in, packets to those who act on them, bytes out, and the end.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use avocet_codec::{Frame, QoS, ReasonCode};
+use avocet_session::{
+    AckToken, CloseReason, CommitId, ConnectionEvent, Demand, Details, IncomingPublish, Instant,
+    Message, Now, ServerConnection, ServerEvent, TransmitBuf,
+};
+
+use crate::counters::DropReason;
+use crate::publish::{Answer, Origin};
+use crate::record::Record;
+use crate::session_table::{SessionHandle, SessionKey};
+use crate::subscribe::{PendingSubacks, SubscribeRequest};
+use crate::{
+    Authorization, AuthorizationRequest, Command, ConnectionId, Engine, Event, Opened, Permission,
+};
+
+/// What the shard knows of a Network Connection beside its protocol state.
+pub(crate) struct Connection {
+    pub(crate) server: ServerConnection,
+    pub(crate) opened: Opened,
+    /// From its successful CONNECT to its end.
+    pub(crate) session: Option<SessionHandle>,
+    /// The name of its session, which stays for the log.
+    pub(crate) key: Option<Arc<SessionKey>>,
+    /// Whether another broker is at the other end.
+    pub(crate) bridge: bool,
+    /// Whether a flush is already asked for.
+    pub(crate) flush: bool,
+    /// When its timer is set for, not later than it is due.
+    timer: Option<Instant>,
+    pub(crate) subacks: PendingSubacks,
+    /// Messages and bytes on their way to other shards.
+    credit: (usize, usize),
+    /// Whether there is too much of that.
+    out_of_credit: bool,
+    /// What waits for the driver's answer.
+    pub(crate) question: Option<Question>,
+    /// Whether the driver was told that reading stops.
+    told_paused: bool,
+}
+
+/// What the driver was asked about a connection.
+#[derive(Debug)]
+pub(crate) enum Question {
+    /// Whether its client may connect.
+    Connect(Frame),
+    /// Whether it is still who it says.
+    ReAuthenticate,
+    Publish(Box<Message>, Option<AckToken>),
+    Subscribe(SubscribeRequest),
+}
+
+impl Connection {
+    pub(crate) fn new(server: ServerConnection, opened: Opened) -> Self {
+        Self {
+            server,
+            opened,
+            session: None,
+            key: None,
+            bridge: false,
+            flush: false,
+            timer: None,
+            subacks: PendingSubacks::default(),
+            credit: (0, 0),
+            out_of_credit: false,
+            question: None,
+            told_paused: false,
+        }
+    }
+}
+
+impl Engine {
+    /// A connection was accepted; no other may have had this id.
+    pub fn handle_opened(&mut self, id: ConnectionId, opened: Opened, now: Now) {
+        let now = self.clock.read(now);
+        self.counters.connections_opened += 1;
+        let server = ServerConnection::new(Arc::clone(&self.config.connection), now);
+        self.insert_connection(id, Connection::new(server, opened));
+    }
+
+    pub(crate) fn insert_connection(&mut self, id: ConnectionId, connection: Connection) {
+        self.counters.connections += 1;
+        self.connections.insert(id, connection);
+        self.update_timer(id);
+    }
+
+    /// Forgets a connection without ending it.
+    pub(crate) fn forget_connection(&mut self, id: ConnectionId) -> Option<Connection> {
+        let entry = self.connections.remove(&id)?;
+        self.timers.set_connection(id, entry.timer, None);
+        self.counters.connections -= 1;
+        Some(entry)
+    }
+
+    /// Bytes came from a connection: as many as are returned were read, the driver keeps the rest.
+    ///
+    /// With [`Demand::Again`] it calls again in its next turn, with [`Demand::Paused`] after
+    /// [`Command::Resume`]. After [`Command::Move`] the rest goes with the connection.
+    pub fn handle_input(&mut self, id: ConnectionId, input: &[u8], now: Now) -> (usize, Demand) {
+        let now = self.clock.read(now);
+        let mut consumed = 0;
+        let mut packets = 0;
+        let demand = loop {
+            let Some(entry) = self.connections.get_mut(&id) else {
+                break Demand::Paused;
+            };
+            let rest = input.get(consumed..).unwrap_or_default();
+            let read = entry.server.handle_input(rest, now);
+            consumed += read.consumed;
+            if read.consumed == 0 {
+                entry.told_paused |= read.demand == Demand::Paused;
+                break read.demand;
+            }
+            packets += 1;
+            if let Some(event) = read.event {
+                self.on_event(id, event, now);
+            }
+            self.poll_connection_events(id, now);
+            self.settle(now);
+            if read.demand == Demand::More {
+                break Demand::More;
+            }
+            let limits = &self.config.limits;
+            if packets >= limits.slice_packets || consumed >= limits.slice_bytes {
+                break Demand::Again;
+            }
+        };
+        self.counters.packets_received += packets as u64;
+        self.counters.bytes_received += consumed as u64;
+        self.need_flush(id);
+        self.update_timer(id);
+        (consumed, demand)
+    }
+
+    /// The socket of a connection is closed, or broke.
+    pub fn handle_closed(&mut self, id: ConnectionId, now: Now) {
+        let now = self.clock.read(now);
+        if let Some(entry) = self.connections.get_mut(&id) {
+            entry.server.handle_closed(now);
+            self.poll_connection_events(id, now);
+            self.settle(now);
+        }
+    }
+
+    /// Puts a connection's packets into `out` while it is not full; what is put there counts as
+    /// sent. True if there is more: to be called again when `out` was written.
+    pub fn poll_transmit(&mut self, id: ConnectionId, now: Now, out: &mut TransmitBuf) -> bool {
+        let now = self.clock.read(now);
+        let Some(entry) = self.connections.get_mut(&id) else {
+            return false;
+        };
+        let before = out.len();
+        let more = entry.server.poll_transmit(now, out);
+        self.counters.bytes_sent += (out.len() - before) as u64;
+        if let (Some(handle), Some(session)) = (entry.session, entry.server.session()) {
+            let counted = (session.queued(), session.queued_bytes());
+            self.count_queue(handle, counted);
+            self.poll_fetch(handle);
+            self.ask_retained(handle);
+        }
+        self.poll_connection_events(id, now);
+        self.settle(now);
+        self.check_resume(id);
+        self.update_timer(id);
+        more
+    }
+
+    fn on_event(&mut self, id: ConnectionId, event: ServerEvent<'_>, now: Now) {
+        match event {
+            ServerEvent::Connect(connect) => self.on_connect(id, &connect, now),
+            ServerEvent::Auth(auth) => self.on_auth(id, &auth),
+            ServerEvent::Publish { publish, token } => self.on_publish(id, &publish, token, now),
+            ServerEvent::Subscribe(subscribe) => {
+                let request = SubscribeRequest::new(&subscribe);
+                self.on_subscribe(id, request, now);
+            }
+            ServerEvent::Unsubscribe(unsubscribe) => self.unsubscribe(id, &unsubscribe, now),
+            // No other event asks anything of this engine.
+            _ => {}
+        }
+    }
+
+    /// What a connection has to tell, up to its end.
+    pub(crate) fn poll_connection_events(&mut self, id: ConnectionId, now: Now) {
+        while let Some(entry) = self.connections.get_mut(&id)
+            && let Some(event) = entry.server.poll_event()
+        {
+            let session = entry.session;
+            match event {
+                ConnectionEvent::Finished { tag, .. } => {
+                    if let Some(session) = session {
+                        self.finish_mark(session, tag);
+                    }
+                }
+                ConnectionEvent::Pubrec { sequence, tag } => self.on_pubrec(id, sequence, tag),
+                ConnectionEvent::Pubrel { packet_id } => {
+                    let key = entry.key.clone();
+                    let recorded = session.is_some_and(|session| self.is_recorded(session));
+                    if let (true, Some(session)) = (recorded, key) {
+                        self.record(Record::PublishReleased { session, packet_id });
+                    }
+                    let gate = self.gate_if(recorded);
+                    if let Some(session) = self.session_of(id) {
+                        // A connection that has ended takes no answers.
+                        let _ended = session.complete(packet_id, gate);
+                    }
+                    self.wait_for_commit(id, gate);
+                }
+                ConnectionEvent::Dropped(dropped) => match session {
+                    Some(session) => self.on_dropped(session, dropped.tag, dropped.reason),
+                    None => self.count_dropped(dropped.reason.into()),
+                },
+                ConnectionEvent::Closed(reason) => self.on_closed(id, reason, now),
+                // The other events are a client's.
+                _ => {}
+            }
+        }
+    }
+
+    /// PUBREC came for a stored message: PUBREL follows once that is stored too.
+    fn on_pubrec(&mut self, id: ConnectionId, sequence: u64, tag: u64) {
+        let Some(entry) = self.connections.get(&id) else {
+            return;
+        };
+        let slot = entry.session.and_then(|session| self.sessions.get(session));
+        let message = slot.and_then(|slot| slot.marks.recorded(tag));
+        if let (Some(id), Some(session)) = (message, entry.key.clone()) {
+            self.record(Record::PubrecReceived { session, id });
+        }
+        let gate = self.gate_if(message.is_some());
+        if let Some(session) = self.session_of(id) {
+            // A connection that has ended takes no answers.
+            let _ended = session.release(sequence, gate);
+        }
+        self.wait_for_commit(id, gate);
+    }
+
+    fn session_of(&mut self, id: ConnectionId) -> Option<&mut avocet_session::Session> {
+        self.connections.get_mut(&id)?.server.session_mut()
+    }
+
+    /// A connection is over: its session goes on without it.
+    fn on_closed(&mut self, id: ConnectionId, reason: CloseReason, now: Now) {
+        let Some(entry) = self.forget_connection(id) else {
+            return;
+        };
+        let refused = entry.key.is_none() && matches!(reason, CloseReason::Refused(_));
+        if !refused {
+            self.command(Command::Log(Event::Disconnected {
+                id,
+                peer: entry.opened.peer,
+                session: entry.key,
+                reason,
+            }));
+        }
+        self.command(Command::Close(id));
+        if let Some(handle) = entry.session {
+            let mut session = entry.server.into_session();
+            // What was not judged was not taken.
+            if let (Some(session), Some(Question::Publish(_, Some(token)))) =
+                (&mut session, &entry.question)
+                && token.qos() == QoS::ExactlyOnce
+            {
+                session.forget(token.packet_id());
+            }
+            let publishes_will = reason.publishes_will() && !self.shutdown;
+            self.detach(handle, session, publishes_will, now);
+        }
+    }
+
+    fn on_publish(
+        &mut self,
+        id: ConnectionId,
+        publish: &IncomingPublish<'_>,
+        token: Option<AckToken>,
+        now: Now,
+    ) {
+        self.counters.publishes_received += 1;
+        let topic_name = publish.topic_name();
+        let packet = publish.packet();
+        if let Err(refusal) = self.check_publish(&packet) {
+            self.refuse_publish(id, token, refusal, now);
+            return;
+        }
+        let message = Message::from_publish(&packet, topic_name, now.unix);
+        if self.config.authorization == Authorization::None {
+            self.publish_from(id, message, token, now);
+            return;
+        }
+        let Some(entry) = self.connections.get_mut(&id) else {
+            return;
+        };
+        let Some(session) = entry.key.clone() else {
+            return;
+        };
+        let request = AuthorizationRequest::Publish {
+            topic_name: topic_name.to_buf(),
+            qos: message.qos(),
+            retain: message.retain(),
+        };
+        entry.server.pause();
+        entry.question = Some(Question::Publish(Box::new(message), token));
+        self.command(Command::Authorize {
+            id,
+            session,
+            request,
+        });
+    }
+
+    fn check_publish(
+        &self,
+        publish: &avocet_codec::Publish<'_>,
+    ) -> Result<(), (ReasonCode, DropReason)> {
+        let Some(topic_name) = publish.topic_name else {
+            return Ok(());
+        };
+        self.check_topic_name(topic_name)
+            .map_err(|reason_code| (reason_code, DropReason::NotAuthorized))?;
+        // [MQTT5-3.3.2-4]
+        let is_text =
+            publish.properties.payload_format() == Some(avocet_codec::PayloadFormat::Utf8);
+        if self.config.check_payload_format
+            && is_text
+            && core::str::from_utf8(publish.payload).is_err()
+        {
+            return Err((ReasonCode::PayloadFormatInvalid, DropReason::PayloadFormat));
+        }
+        Ok(())
+    }
+
+    /// Whether clients may publish to a topic, and it is within the limits.
+    pub(crate) fn check_topic_name(
+        &self,
+        topic_name: avocet_topic::TopicName<'_>,
+    ) -> Result<(), ReasonCode> {
+        let text = topic_name.as_str();
+        if text == "$SYS" || text.starts_with("$SYS/") {
+            return Err(ReasonCode::NotAuthorized);
+        }
+        let limits = &self.config.limits.topics;
+        if text.starts_with("$share/") || limits.check_name(topic_name).is_err() {
+            return Err(ReasonCode::TopicNameInvalid);
+        }
+        Ok(())
+    }
+
+    fn refuse_publish(
+        &mut self,
+        id: ConnectionId,
+        token: Option<AckToken>,
+        (reason_code, dropped): (ReasonCode, DropReason),
+        now: Now,
+    ) {
+        self.count_dropped(dropped);
+        if let Some(token) = token {
+            self.acknowledge(id, token, reason_code, None, now);
+        }
+    }
+
+    /// Publishes what the client of a connection sent and may send.
+    fn publish_from(
+        &mut self,
+        id: ConnectionId,
+        message: Message,
+        token: Option<AckToken>,
+        now: Now,
+    ) {
+        let Some(entry) = self.connections.get(&id) else {
+            return;
+        };
+        let (session, key) = (entry.session, entry.key.clone());
+        let recorded = token.is_some_and(|token| token.qos() == QoS::ExactlyOnce)
+            && session.is_some_and(|session| self.is_recorded(session));
+        if let (true, Some(session), Some(token)) = (recorded, key.clone(), token) {
+            let packet_id = token.packet_id();
+            self.record(Record::PublishReceived { session, packet_id });
+        }
+        let origin = Origin {
+            session,
+            connection: Some(id),
+            answer: token.map_or(Answer::Nobody, |token| Answer::Acknowledge(id, token)),
+            recorded,
+        };
+        let published = self.published(message, key);
+        self.publish(origin, published, now);
+    }
+
+    /// Sends PUBACK or PUBREC, unless the connection is gone.
+    pub(crate) fn acknowledge(
+        &mut self,
+        id: ConnectionId,
+        token: AckToken,
+        reason_code: ReasonCode,
+        gate: Option<CommitId>,
+        now: Now,
+    ) {
+        let Some(entry) = self.connections.get_mut(&id) else {
+            return;
+        };
+        // A connection that has ended takes no answers.
+        let _ended = entry.server.acknowledge(token, reason_code, gate);
+        self.wait_for_commit(id, gate);
+        self.poll_connection_events(id, now);
+        self.need_flush(id);
+    }
+
+    fn on_subscribe(&mut self, id: ConnectionId, request: SubscribeRequest, now: Now) {
+        if self.config.authorization == Authorization::None {
+            self.subscribe(id, &request, None, now);
+            return;
+        }
+        let Some(entry) = self.connections.get_mut(&id) else {
+            return;
+        };
+        let Some(session) = entry.key.clone() else {
+            return;
+        };
+        let filters = request
+            .filters
+            .iter()
+            .map(|(filter, options)| (filter.clone(), options.maximum_qos))
+            .collect();
+        entry.server.pause();
+        entry.question = Some(Question::Subscribe(request));
+        self.command(Command::Authorize {
+            id,
+            session,
+            request: AuthorizationRequest::Subscribe { filters },
+        });
+    }
+
+    /// The answer to [`Command::Authorize`]; nothing if the connection is gone or was not asked
+    /// about.
+    pub fn handle_authorized(&mut self, id: ConnectionId, permission: Permission, now: Now) {
+        let now = self.clock.read(now);
+        let Some(entry) = self.connections.get_mut(&id) else {
+            return;
+        };
+        match (entry.question.take(), permission) {
+            (Some(Question::Publish(message, token)), Permission::Publish(reason_code)) => {
+                if reason_code.is_error() {
+                    let refusal = (reason_code, DropReason::NotAuthorized);
+                    self.refuse_publish(id, token, refusal, now);
+                } else {
+                    self.publish_from(id, *message, token, now);
+                }
+            }
+            (Some(Question::Subscribe(request)), Permission::Subscribe(permissions)) => {
+                self.subscribe(id, &request, Some(&permissions), now);
+            }
+            (question, _) => {
+                entry.question = question;
+                return;
+            }
+        }
+        self.settle(now);
+        self.unpause(id, now);
+        self.update_timer(id);
+    }
+
+    /// Lets a connection read on, unless something else holds it.
+    fn unpause(&mut self, id: ConnectionId, now: Now) {
+        let Some(entry) = self.connections.get_mut(&id) else {
+            return;
+        };
+        if entry.question.is_none() && !entry.out_of_credit {
+            entry.server.resume(now);
+        }
+        self.check_resume(id);
+    }
+
+    /// Tells the driver to read on if it was told to stop and nothing stops it.
+    pub(crate) fn check_resume(&mut self, id: ConnectionId) {
+        if let Some(entry) = self.connections.get_mut(&id)
+            && entry.told_paused
+            && !entry.server.is_paused()
+        {
+            entry.told_paused = false;
+            self.command(Command::Resume(id));
+        }
+    }
+
+    /// A message of a connection is on its way to another shard.
+    pub(crate) fn use_credit(&mut self, id: ConnectionId, bytes: usize) {
+        let limits = &self.config.limits;
+        let Some(entry) = self.connections.get_mut(&id) else {
+            return;
+        };
+        entry.credit.0 += 1;
+        entry.credit.1 += bytes;
+        if entry.credit.0 >= limits.forwards_max || entry.credit.1 >= limits.forwards_bytes_max {
+            entry.out_of_credit = true;
+            entry.server.pause();
+        }
+    }
+
+    /// The message is where it belongs.
+    pub(crate) fn return_credit(&mut self, id: ConnectionId, bytes: usize, now: Now) {
+        let limits = &self.config.limits;
+        let Some(entry) = self.connections.get_mut(&id) else {
+            return;
+        };
+        entry.credit.0 = entry.credit.0.saturating_sub(1);
+        entry.credit.1 = entry.credit.1.saturating_sub(bytes);
+        // Half of it, so that a connection does not stop and go for each message.
+        let enough = entry.credit.0 <= limits.forwards_max / 2
+            && entry.credit.1 <= limits.forwards_bytes_max / 2;
+        if entry.out_of_credit && enough {
+            entry.out_of_credit = false;
+            self.unpause(id, now);
+            self.update_timer(id);
+        }
+    }
+
+    /// Sets the timer of a connection anew if it is due earlier than set; one that fires early
+    /// does no harm.
+    pub(crate) fn update_timer(&mut self, id: ConnectionId) {
+        let Some(entry) = self.connections.get_mut(&id) else {
+            return;
+        };
+        let Some(due) = entry.server.poll_timeout().map(|timeout| timeout.at) else {
+            return;
+        };
+        if entry.timer.is_none_or(|set| due < set) {
+            self.timers.set_connection(id, entry.timer, Some(due));
+            entry.timer = Some(due);
+        }
+    }
+
+    pub(crate) fn expire_connections(&mut self, now: Now) {
+        while let Some(id) = self.timers.pop_connection(now.instant) {
+            let Some(entry) = self.connections.get_mut(&id) else {
+                continue;
+            };
+            entry.timer = None;
+            entry.server.handle_timeout(now);
+            self.poll_connection_events(id, now);
+            self.need_flush(id);
+            self.update_timer(id);
+            self.settle(now);
+        }
+    }
+
+    /// Ends every connection of a broker that stops.
+    pub(crate) fn disconnect_all(&mut self, now: Now) {
+        let mut ids: Vec<ConnectionId> = self.connections.keys().copied().collect();
+        ids.sort_unstable();
+        let config = Arc::clone(&self.config);
+        for id in ids {
+            let Some(entry) = self.connections.get_mut(&id) else {
+                continue;
+            };
+            let details = Details {
+                reason_string: None,
+                server_reference: config.server_reference.as_deref(),
+            };
+            entry
+                .server
+                .disconnect(ReasonCode::ServerShuttingDown, details, now);
+            self.poll_connection_events(id, now);
+            self.need_flush(id);
+            self.update_timer(id);
+        }
+    }
+
+    /// A connection has output that waits for a commit.
+    pub(crate) fn wait_for_commit(&mut self, id: ConnectionId, gate: Option<CommitId>) {
+        let Some(gate) = gate.filter(|gate| *gate > self.committed) else {
+            return;
+        };
+        let waiting = self.gated_connections.entry(gate).or_default();
+        if waiting.last() != Some(&id) {
+            waiting.push(id);
+        }
+    }
+
+    /// Lets the output leave that waited for a commit.
+    pub(crate) fn release_connections(&mut self, now: Now) {
+        while let Some(first) = self.gated_connections.first_entry()
+            && *first.key() <= self.committed
+        {
+            for id in first.remove() {
+                if let Some(entry) = self.connections.get_mut(&id) {
+                    entry.server.handle_committed(self.committed);
+                    self.poll_connection_events(id, now);
+                    self.need_flush(id);
+                }
+            }
+        }
+    }
+}

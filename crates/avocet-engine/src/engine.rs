@@ -1,0 +1,221 @@
+//! The entry points of a shard.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use avocet_session::{CommitId, Instant, Limits, Now};
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use crate::ConnectionId;
+use crate::config::EngineConfig;
+use crate::connection::Connection;
+use crate::counters::Counters;
+use crate::member::Memberships;
+use crate::outbox::Outbox;
+use crate::publish::{Matches, Ticket};
+use crate::retained::RetainedMessages;
+use crate::routes::Routes;
+use crate::session_table::SessionTable;
+use crate::shard::{Received, ShardId, ShardMessage, TicketId, Unaccepted, Value};
+use crate::shared::Groups;
+use crate::sys::Sys;
+use crate::timer::{Clock, Timers};
+
+/// One shard of a broker: its connections, its sessions, the topics and groups it owns.
+///
+/// The same calls with the same arguments give the same results, byte for byte.
+pub struct Engine {
+    pub(crate) config: Arc<EngineConfig>,
+    /// The limits of sessions of which the store knows nothing.
+    pub(crate) resident_limits: Limits,
+    pub(crate) shard: ShardId,
+    pub(crate) shards: u16,
+    /// For assigned Client Identifiers.
+    pub(crate) entropy: u64,
+    pub(crate) clock: Clock,
+    pub(crate) timers: Timers,
+    pub(crate) counters: Counters,
+    pub(crate) connections: HashMap<ConnectionId, Connection, FixedState>,
+    pub(crate) sessions: SessionTable,
+    pub(crate) routes: Routes,
+    pub(crate) matches: Matches,
+    pub(crate) retained: RetainedMessages,
+    pub(crate) next_cursor: u64,
+    pub(crate) groups: Groups,
+    pub(crate) memberships: Memberships,
+    pub(crate) tickets: BTreeMap<TicketId, Ticket>,
+    pub(crate) next_ticket: u64,
+    pub(crate) next_message: u64,
+    /// Forwards to each shard that it has not accepted.
+    pub(crate) unaccepted: Vec<Unaccepted>,
+    /// Forwards from each shard.
+    pub(crate) received: Vec<Received>,
+    pub(crate) next_commit: u64,
+    pub(crate) committed: CommitId,
+    /// Answers to other shards that wait for a commit, oldest first.
+    pub(crate) gated_answers: VecDeque<(CommitId, ShardId, Value)>,
+    /// Connections with output that waits for a commit.
+    pub(crate) gated_connections: BTreeMap<CommitId, Vec<ConnectionId>>,
+    pub(crate) sys: Sys,
+    pub(crate) outbox: Outbox,
+    pub(crate) shutdown: bool,
+}
+
+impl Engine {
+    /// An empty shard. `shards` is the number of shards of the broker, which all get the same
+    /// configuration; `seed` is entropy that clients cannot guess, another one for each shard.
+    #[must_use]
+    pub fn new(
+        config: Arc<EngineConfig>,
+        shard: ShardId,
+        shards: u16,
+        seed: u64,
+        now: Now,
+    ) -> Self {
+        let shards = shards.max(1);
+        let per_shard = usize::from(shards);
+        let resident_limits = Limits {
+            resident_messages: usize::MAX,
+            ..config.connection.limits.clone()
+        };
+        Self {
+            resident_limits,
+            shard,
+            shards,
+            entropy: seed,
+            clock: Clock::new(now),
+            timers: Timers::default(),
+            counters: Counters::default(),
+            connections: HashMap::default(),
+            sessions: SessionTable::default(),
+            routes: Routes::new(config.limits.filters, seed),
+            matches: Matches::default(),
+            retained: RetainedMessages::default(),
+            next_cursor: 0,
+            groups: Groups::default(),
+            memberships: Memberships::default(),
+            tickets: BTreeMap::new(),
+            next_ticket: 0,
+            next_message: u64::from(shard.get()) << 48,
+            unaccepted: (0..per_shard).map(|_| Unaccepted::default()).collect(),
+            received: (0..per_shard).map(|_| Received::default()).collect(),
+            next_commit: 1,
+            committed: CommitId::ZERO,
+            gated_answers: VecDeque::new(),
+            gated_connections: BTreeMap::new(),
+            sys: Sys::new(&config, shard, shards, now),
+            outbox: Outbox::default(),
+            shutdown: false,
+            config,
+        }
+    }
+
+    /// What the shard has counted.
+    #[must_use]
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Something came from another shard's [`Command::ToShard`](crate::Command::ToShard).
+    pub fn handle_from_shard(&mut self, from: ShardId, value: ShardMessage, now: Now) {
+        let now = self.clock.read(now);
+        self.on_value(from, value.0, now);
+        self.settle(now);
+    }
+
+    pub(crate) fn on_value(&mut self, from: ShardId, value: Value, now: Now) {
+        match value {
+            Value::Forward(published) => self.on_forward(from, published, now),
+            Value::Accepted { through, unmatched } => {
+                self.on_accepted(from, through, &unmatched, now);
+            }
+            Value::Relay { ticket, published } => self.on_relay(from, ticket, published, now),
+            Value::Relayed { ticket, matched } => self.on_relayed(ticket, matched, now),
+            Value::Interest { token, filter } => self.on_interest(from, token, filter.as_filter()),
+            Value::Disinterest { filter } => self.on_disinterest(from, filter.as_filter()),
+            Value::InterestConfirmed { token, granted } => {
+                self.on_interest_confirmed(token, granted, now);
+            }
+            Value::RetainedQuery(query) => self.on_retained_query(from, *query, now),
+            Value::RetainedPage {
+                query,
+                messages,
+                next,
+            } => self.on_retained_page(query, messages, next, now),
+            Value::Group {
+                group,
+                membership,
+                change,
+            } => self.on_group_change(from, group, membership, change, now),
+            Value::Joined {
+                membership,
+                granted,
+            } => self.on_joined(membership, granted, now),
+            Value::SharedDeliver {
+                group,
+                membership,
+                qos,
+                message,
+            } => self.on_shared_deliver(group, membership, qos, message, now),
+            Value::Stats(counters) => self.on_stats(from, *counters),
+        }
+    }
+
+    /// The time of [`poll_timeout`](Self::poll_timeout) has come.
+    pub fn handle_timeout(&mut self, now: Now) {
+        let now = self.clock.read(now);
+        self.expire_connections(now);
+        self.expire_sessions(now);
+        self.expire_retained(now);
+        self.update_sys(now);
+        self.settle(now);
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called next.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let wall = [self.timers.next_session(), self.retained.next_expiry()]
+            .into_iter()
+            .flatten()
+            .min();
+        [
+            self.timers.next_connection(),
+            wall.map(|at| self.clock.instant_of(at)),
+            self.sys.next_update(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Everything up to this commit is stored: what waited for it leaves.
+    pub fn handle_committed(&mut self, committed: CommitId, now: Now) {
+        let now = self.clock.read(now);
+        self.committed = self.committed.max(committed);
+        self.release_answers();
+        self.release_connections(now);
+        self.settle(now);
+    }
+
+    /// The broker stops: 5.0 clients are told so [MQTT5-4.13.2-1], and every connection ends once
+    /// its output is written. Wills are left to the restart.
+    pub fn handle_shutdown(&mut self, now: Now) {
+        let now = self.clock.read(now);
+        self.shutdown = true;
+        self.disconnect_all(now);
+        self.settle(now);
+    }
+}
+
+impl core::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Engine")
+            .field("shard", &self.shard)
+            .field("shards", &self.shards)
+            .field("connections", &self.connections.len())
+            .field("sessions", &self.sessions.len())
+            .finish_non_exhaustive()
+    }
+}

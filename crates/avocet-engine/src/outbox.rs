@@ -1,0 +1,139 @@
+//! What leaves a shard: commands, values for other shards, records, and in which order.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::mem;
+
+use avocet_session::{CommitId, Now};
+
+use crate::record::Record;
+use crate::shard::{Lane, ShardId, ShardMessage, StableHash, Value};
+use crate::{Command, ConnectionId, Engine};
+
+/// What waits to be polled.
+#[derive(Default)]
+pub(crate) struct Outbox {
+    /// Values for other shards, by lane.
+    lanes: [VecDeque<(ShardId, Value)>; 3],
+    /// Values that this shard sends to itself: the same code runs with one shard and with many.
+    pub(crate) to_self: VecDeque<Value>,
+    records: Vec<Record>,
+    pub(crate) commands: VecDeque<Command>,
+    flushes: VecDeque<ConnectionId>,
+}
+
+impl Engine {
+    pub(crate) fn owner_of_topic(&self, topic_name: avocet_topic::TopicName<'_>) -> ShardId {
+        // The shard that sums the counters owns the topics that show them.
+        if topic_name.as_str().starts_with("$SYS/") {
+            return ShardId::new(0);
+        }
+        self.owner(StableHash::new().text(topic_name.as_str()))
+    }
+
+    pub(crate) fn owner_of_group(&self, group: &avocet_topic::TopicFilterBuf) -> ShardId {
+        self.owner(StableHash::new().text(group.as_str()))
+    }
+
+    pub(crate) fn owner_of_session(&self, key: &crate::SessionKey) -> ShardId {
+        self.owner(key.stable_hash())
+    }
+
+    fn owner(&self, hash: StableHash) -> ShardId {
+        if self.shards == 1 {
+            return self.shard;
+        }
+        hash.shard(self.shards)
+    }
+
+    /// The other shards, ascending.
+    pub(crate) fn other_shards(&self) -> impl Iterator<Item = ShardId> + use<> {
+        let this = self.shard;
+        (0..self.shards)
+            .map(ShardId::new)
+            .filter(move |shard| *shard != this)
+    }
+
+    pub(crate) fn send(&mut self, to: ShardId, lane: Lane, value: Value) {
+        if to == self.shard {
+            self.outbox.to_self.push_back(value);
+            return;
+        }
+        let [subscribers, owners, confirmations] = &mut self.outbox.lanes;
+        let lane = match lane {
+            Lane::Subscribers => subscribers,
+            Lane::Owners => owners,
+            Lane::Confirmations => confirmations,
+        };
+        lane.push_back((to, value));
+    }
+
+    /// Handles what the shard sent to itself; after each packet and each value.
+    pub(crate) fn settle(&mut self, now: Now) {
+        while let Some(value) = self.outbox.to_self.pop_front() {
+            self.on_value(self.shard, value, now);
+        }
+    }
+
+    pub(crate) fn record(&mut self, record: Record) {
+        self.outbox.records.push(record);
+    }
+
+    /// The commit that this turn's records belong to.
+    pub(crate) fn commit_id(&self) -> CommitId {
+        CommitId::new(self.next_commit)
+    }
+
+    /// Whether something was recorded in this turn.
+    pub(crate) fn has_records(&self) -> bool {
+        !self.outbox.records.is_empty()
+    }
+
+    /// The commit to wait for if state changed that must survive.
+    pub(crate) fn gate_if(&self, durable: bool) -> Option<CommitId> {
+        (durable && self.has_records()).then(|| self.commit_id())
+    }
+
+    /// The connection has output, or may have.
+    pub(crate) fn need_flush(&mut self, id: ConnectionId) {
+        if let Some(entry) = self.connections.get_mut(&id)
+            && !mem::replace(&mut entry.flush, true)
+        {
+            self.outbox.flushes.push_back(id);
+        }
+    }
+
+    pub(crate) fn command(&mut self, command: Command) {
+        self.outbox.commands.push_back(command);
+    }
+
+    /// What the driver must do next; to be called until there is nothing.
+    ///
+    /// A commit comes before the values that depend on it, messages for subscribers before
+    /// requests to owners, these before confirmations, and output last.
+    pub fn poll_command(&mut self) -> Option<Command> {
+        self.accept_forwards();
+        if self.has_records() {
+            let id = self.commit_id();
+            self.next_commit += 1;
+            let records = mem::take(&mut self.outbox.records);
+            return Some(Command::Commit { id, records });
+        }
+        for lane in &mut self.outbox.lanes {
+            if let Some((to, value)) = lane.pop_front() {
+                let value = ShardMessage(value);
+                return Some(Command::ToShard { to, value });
+            }
+        }
+        if let Some(command) = self.outbox.commands.pop_front() {
+            return Some(command);
+        }
+        while let Some(id) = self.outbox.flushes.pop_front() {
+            if let Some(entry) = self.connections.get_mut(&id) {
+                entry.flush = false;
+                return Some(Command::Flush(id));
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,492 @@
+//! From a PUBLISH to the queues of all who want it, in this shard and in the others.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::mem;
+
+use avocet_codec::{QoS, ReasonCode, SubscriptionId};
+use avocet_session::{AckToken, CommitId, Message, Now, Outgoing, SubscriptionIds};
+
+use crate::counters::DropReason;
+use crate::record::{MessageId, Record};
+use crate::routes::{SessionSubscriber, Subscriber};
+use crate::session_table::{SessionHandle, SessionTable};
+use crate::shard::{Lane, Published, ShardId, TicketId, UnacceptedForward, Value};
+use crate::shared::GroupHandle;
+use crate::{ConnectionId, Durability, Engine};
+
+/// Who wants to know what became of a message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Answer {
+    Nobody,
+    /// The client that published it with QoS 1 or 2.
+    Acknowledge(ConnectionId, AckToken),
+    /// The shard that relayed it.
+    Relayed(ShardId, TicketId),
+}
+
+/// Where a message comes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Origin {
+    /// The publishing session, if it is one of this shard.
+    pub(crate) session: Option<SessionHandle>,
+    /// The connection whose input waits while too much of it is on its way.
+    pub(crate) connection: Option<ConnectionId>,
+    pub(crate) answer: Answer,
+    /// Whether its arrival was recorded in this turn.
+    pub(crate) recorded: bool,
+}
+
+impl Origin {
+    /// A message of the server itself.
+    pub(crate) const SERVER: Self = Self {
+        session: None,
+        connection: None,
+        answer: Answer::Nobody,
+        recorded: false,
+    };
+}
+
+/// A message whose answer waits for other shards.
+pub(crate) struct Ticket {
+    answer: Answer,
+    /// Shards that have not accepted it.
+    outstanding: u16,
+    matched: bool,
+    /// The commit in this shard that the answer waits for too.
+    gate: Option<CommitId>,
+    /// The session and the owner of the topic, if it is a relay.
+    relay: Option<(SessionHandle, ShardId)>,
+    /// The connection whose credit the relay uses, and how much.
+    credit: Option<(ConnectionId, u32)>,
+}
+
+/// One copy for one session.
+struct Delivery {
+    session: SessionHandle,
+    maximum_qos: QoS,
+    retain_as_published: bool,
+    first_id: Option<SubscriptionId>,
+    more_ids: Vec<SubscriptionId>,
+}
+
+/// Buffers of one match, kept for their memory.
+#[derive(Default)]
+pub(crate) struct Matches {
+    /// Counts matches, to tell the marks of this one from those of others.
+    count: u64,
+    deliveries: Vec<Delivery>,
+    groups: Vec<GroupHandle>,
+    shards: Vec<ShardId>,
+}
+
+impl Matches {
+    /// Adds a subscription to the one copy of its session: the highest QoS and all identifiers
+    /// [MQTT5-3.3.4-2] [MQTT5-3.3.4-3] [MQTT311-3.3.5-1].
+    fn add(
+        &mut self,
+        sessions: &mut SessionTable,
+        subscriber: &SessionSubscriber,
+        published: &Published,
+    ) {
+        let Some(slot) = sessions.get_mut(subscriber.session) else {
+            return;
+        };
+        if subscriber.no_local && published.publisher.as_ref() == Some(&slot.key) {
+            return;
+        }
+        let (mark, at) = slot.mark;
+        if mark == self.count
+            && let Some(delivery) = self.deliveries.get_mut(at)
+        {
+            delivery.maximum_qos = delivery.maximum_qos.max(subscriber.maximum_qos);
+            delivery.retain_as_published |= subscriber.retain_as_published;
+            if delivery.first_id.is_none() {
+                delivery.first_id = subscriber.subscription_id;
+            } else {
+                delivery.more_ids.extend(subscriber.subscription_id);
+            }
+            return;
+        }
+        slot.mark = (self.count, self.deliveries.len());
+        self.deliveries.push(Delivery {
+            session: subscriber.session,
+            maximum_qos: subscriber.maximum_qos,
+            retain_as_published: subscriber.retain_as_published,
+            first_id: subscriber.subscription_id,
+            more_ids: Vec::new(),
+        });
+    }
+}
+
+/// What a message came to in this shard.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Reach {
+    pub(crate) matched: bool,
+    /// Whether state changed that must survive.
+    pub(crate) durable: bool,
+}
+
+impl Engine {
+    /// Sends a message where it belongs; whoever waits for the answer gets it, at once or later.
+    pub(crate) fn publish(&mut self, origin: Origin, mut published: Published, now: Now) {
+        let retain = published.message.retain();
+        let owner = self.owner_of_topic(published.message.topic_name());
+        if owner != self.shard && (retain || self.has_relay(origin.session, owner)) {
+            let stored = self.store_message(&mut published);
+            let gate = self.gate_if(stored || origin.recorded);
+            self.relay(origin, owner, published, gate);
+            return;
+        }
+        self.publish_here(origin, published, now);
+    }
+
+    /// The part of [`publish`](Self::publish) after the order of the topic is settled.
+    fn publish_here(&mut self, origin: Origin, mut published: Published, now: Now) {
+        let mut reach = Reach {
+            matched: false,
+            durable: origin.recorded,
+        };
+        if published.message.retain() {
+            reach.durable |= self.retain_message(&published, now);
+        }
+        let shards = self.distribute(&mut published, &mut reach, now);
+        if !shards.is_empty() {
+            reach.durable |= self.store_message(&mut published);
+        }
+        let gate = self.gate_if(reach.durable);
+        let ticket = match origin.answer {
+            Answer::Acknowledge(..) | Answer::Relayed(..) if !shards.is_empty() => {
+                Some(self.open_ticket(Ticket {
+                    answer: origin.answer,
+                    outstanding: u16::try_from(shards.len()).unwrap_or(u16::MAX),
+                    matched: reach.matched,
+                    gate,
+                    relay: None,
+                    credit: None,
+                }))
+            }
+            Answer::Acknowledge(..) | Answer::Relayed(..) | Answer::Nobody => None,
+        };
+        for &shard in &shards {
+            self.forward(shard, origin.connection, ticket, published.clone());
+        }
+        if ticket.is_none() {
+            self.answer(
+                origin.answer,
+                reach.matched || !shards.is_empty(),
+                gate,
+                now,
+            );
+        }
+        self.matches.shards = shards;
+    }
+
+    /// Matches a message, queues it for the sessions and groups of this shard, and returns the
+    /// other shards with interest.
+    fn distribute(
+        &mut self,
+        published: &mut Published,
+        reach: &mut Reach,
+        now: Now,
+    ) -> Vec<ShardId> {
+        let mut matches = mem::take(&mut self.matches);
+        matches.count += 1;
+        matches.shards.clear();
+        let sessions = &mut self.sessions;
+        self.routes
+            .tree
+            .for_each_match(published.message.topic_name(), |route| {
+                for subscriber in &route.subscribers {
+                    match subscriber {
+                        Subscriber::Session(subscriber) => {
+                            matches.add(sessions, subscriber, published);
+                        }
+                        Subscriber::Group(group) => matches.groups.push(*group),
+                    }
+                }
+                matches.shards.extend_from_slice(&route.shards);
+            });
+        matches.shards.sort_unstable();
+        matches.shards.dedup();
+        reach.matched |= !matches.deliveries.is_empty() || !matches.groups.is_empty();
+        for delivery in matches.deliveries.drain(..) {
+            let outgoing = Outgoing {
+                message: Arc::clone(&published.message),
+                qos: published.message.qos().min(delivery.maximum_qos),
+                retain: published.message.retain() && delivery.retain_as_published,
+                subscription_ids: delivery
+                    .first_id
+                    .into_iter()
+                    .chain(delivery.more_ids)
+                    .collect::<SubscriptionIds>(),
+                tag: 0,
+                gate: None,
+            };
+            reach.durable |= self.deliver(delivery.session, outgoing, published, None, now);
+        }
+        for group in matches.groups.drain(..) {
+            reach.durable |= self.offer_to_group(group, published, now);
+        }
+        let shards = mem::take(&mut matches.shards);
+        self.matches = matches;
+        shards
+    }
+
+    fn relay(
+        &mut self,
+        origin: Origin,
+        owner: ShardId,
+        published: Published,
+        gate: Option<CommitId>,
+    ) {
+        let credit = origin.connection.map(|connection| {
+            let bytes = published.message.len();
+            self.use_credit(connection, bytes);
+            (connection, u32::try_from(bytes).unwrap_or(u32::MAX))
+        });
+        let relay = origin.session.map(|session| (session, owner));
+        if let Some(slot) = origin.session.and_then(|s| self.sessions.get_mut(s)) {
+            match slot.relays.iter_mut().find(|(shard, _)| *shard == owner) {
+                Some((_, count)) => *count += 1,
+                None => slot.relays.push((owner, 1)),
+            }
+        }
+        let ticket = self.open_ticket(Ticket {
+            answer: origin.answer,
+            outstanding: 1,
+            matched: false,
+            gate,
+            relay,
+            credit,
+        });
+        self.send(owner, Lane::Owners, Value::Relay { ticket, published });
+    }
+
+    /// Whether messages of a session are on their way to an owner, so that others must follow.
+    fn has_relay(&self, session: Option<SessionHandle>, owner: ShardId) -> bool {
+        session
+            .and_then(|session| self.sessions.get(session))
+            .is_some_and(|slot| slot.relays.iter().any(|(shard, _)| *shard == owner))
+    }
+
+    pub(crate) fn on_relay(
+        &mut self,
+        from: ShardId,
+        ticket: TicketId,
+        published: Published,
+        now: Now,
+    ) {
+        // A QoS 0 message needs no more than its place in the order.
+        let answer = Answer::Relayed(from, ticket);
+        let waits = published.message.qos() != QoS::AtMostOnce;
+        let origin = Origin {
+            answer: if waits { answer } else { Answer::Nobody },
+            ..Origin::SERVER
+        };
+        self.publish_here(origin, published, now);
+        if !waits {
+            self.answer(answer, true, None, now);
+        }
+    }
+
+    pub(crate) fn on_relayed(&mut self, ticket: TicketId, matched: bool, now: Now) {
+        self.close_one(ticket, matched, now);
+    }
+
+    fn forward(
+        &mut self,
+        to: ShardId,
+        connection: Option<ConnectionId>,
+        ticket: Option<TicketId>,
+        published: Published,
+    ) {
+        let bytes = published.message.len();
+        let credit = connection.map(|connection| {
+            self.use_credit(connection, bytes);
+            (connection, u32::try_from(bytes).unwrap_or(u32::MAX))
+        });
+        if let Some(unaccepted) = self.unaccepted.get_mut(to.index()) {
+            let forward = UnacceptedForward { ticket, credit };
+            unaccepted.forwards.push_back(forward);
+        }
+        self.counters.forwards_sent += 1;
+        self.send(to, Lane::Subscribers, Value::Forward(published));
+    }
+
+    pub(crate) fn on_forward(&mut self, from: ShardId, mut published: Published, now: Now) {
+        let mut reach = Reach::default();
+        // What others want is the business of the shard that forwards.
+        let shards = self.distribute(&mut published, &mut reach, now);
+        self.matches.shards = shards;
+        let Some(received) = self.received.get_mut(from.index()) else {
+            return;
+        };
+        if !reach.matched {
+            received.unmatched.push(received.count);
+        }
+        received.count += 1;
+        received.unanswered = true;
+        received.durable |= reach.durable;
+    }
+
+    pub(crate) fn on_accepted(&mut self, from: ShardId, through: u64, unmatched: &[u64], now: Now) {
+        loop {
+            let Some(unaccepted) = self.unaccepted.get_mut(from.index()) else {
+                return;
+            };
+            if unaccepted.first >= through {
+                return;
+            }
+            let Some(forward) = unaccepted.forwards.pop_front() else {
+                return;
+            };
+            let matched = unmatched.binary_search(&unaccepted.first).is_err();
+            unaccepted.first += 1;
+            if let Some((connection, bytes)) = forward.credit {
+                self.return_credit(connection, bytes as usize, now);
+            }
+            if let Some(ticket) = forward.ticket {
+                self.close_one(ticket, matched, now);
+            }
+        }
+    }
+
+    /// Answers for the forwards handled since the last call; after each turn.
+    pub(crate) fn accept_forwards(&mut self) {
+        for shard in self.other_shards() {
+            let commit = self.commit_id();
+            let Some(received) = self.received.get_mut(shard.index()) else {
+                continue;
+            };
+            if !mem::take(&mut received.unanswered) {
+                continue;
+            }
+            let unmatched = mem::take(&mut received.unmatched);
+            let through = received.count;
+            if mem::take(&mut received.durable) || !received.gated.is_empty() {
+                received.gated.push_back((commit, through, unmatched));
+            } else {
+                let accepted = Value::Accepted { through, unmatched };
+                self.send(shard, Lane::Confirmations, accepted);
+            }
+        }
+    }
+
+    /// Sends the answers that waited for a commit.
+    pub(crate) fn release_answers(&mut self) {
+        for shard in self.other_shards() {
+            while let Some(received) = self.received.get_mut(shard.index())
+                && let Some((_, through, unmatched)) = received
+                    .gated
+                    .pop_front_if(|(gate, ..)| *gate <= self.committed)
+            {
+                let accepted = Value::Accepted { through, unmatched };
+                self.send(shard, Lane::Confirmations, accepted);
+            }
+        }
+        while let Some((_, to, value)) = self
+            .gated_answers
+            .pop_front_if(|(gate, ..)| *gate <= self.committed)
+        {
+            self.send(to, Lane::Confirmations, value);
+        }
+    }
+
+    fn open_ticket(&mut self, ticket: Ticket) -> TicketId {
+        let id = TicketId(self.next_ticket);
+        self.next_ticket += 1;
+        self.tickets.insert(id, ticket);
+        id
+    }
+
+    /// One of the shards that a ticket waits for is done.
+    fn close_one(&mut self, id: TicketId, matched: bool, now: Now) {
+        let Some(ticket) = self.tickets.get_mut(&id) else {
+            return;
+        };
+        ticket.matched |= matched;
+        ticket.outstanding -= 1;
+        if ticket.outstanding > 0 {
+            return;
+        }
+        let Some(ticket) = self.tickets.remove(&id) else {
+            return;
+        };
+        if let Some((session, owner)) = ticket.relay
+            && let Some(slot) = self.sessions.get_mut(session)
+        {
+            slot.relays.retain_mut(|(shard, count)| {
+                if *shard == owner {
+                    *count -= 1;
+                }
+                *count > 0
+            });
+        }
+        if let Some((connection, bytes)) = ticket.credit {
+            self.return_credit(connection, bytes as usize, now);
+        }
+        self.answer(ticket.answer, ticket.matched, ticket.gate, now);
+    }
+
+    /// Tells whoever waits for it that a message is where it belongs.
+    fn answer(&mut self, answer: Answer, matched: bool, gate: Option<CommitId>, now: Now) {
+        match answer {
+            Answer::Nobody => {}
+            Answer::Acknowledge(connection, token) => {
+                let reason = if matched {
+                    ReasonCode::Success
+                } else {
+                    ReasonCode::NoMatchingSubscribers
+                };
+                self.acknowledge(connection, token, reason, gate, now);
+            }
+            Answer::Relayed(to, ticket) => {
+                let value = Value::Relayed { ticket, matched };
+                match gate.filter(|gate| *gate > self.committed) {
+                    Some(gate) => self.gated_answers.push_back((gate, to, value)),
+                    None => self.send(to, Lane::Confirmations, value),
+                }
+            }
+        }
+    }
+
+    /// Gives a message its name in the store, if it needs one.
+    pub(crate) fn published(
+        &mut self,
+        message: impl Into<Arc<Message>>,
+        publisher: Option<Arc<crate::SessionKey>>,
+    ) -> Published {
+        let message = message.into();
+        let named =
+            self.config.durability == Durability::Stored && message.qos() != QoS::AtMostOnce;
+        let id = named.then(|| {
+            self.next_message += 1;
+            MessageId(self.next_message)
+        });
+        Published {
+            message,
+            publisher,
+            id,
+            stored: false,
+        }
+    }
+
+    /// Records a message before anything refers to it; true if it was not yet recorded.
+    pub(crate) fn store_message(&mut self, published: &mut Published) -> bool {
+        let Some(id) = published.id else {
+            return false;
+        };
+        if mem::replace(&mut published.stored, true) {
+            return false;
+        }
+        let message = Arc::clone(&published.message);
+        self.record(Record::MessageStored { id, message });
+        true
+    }
+
+    /// Counts a message that goes nowhere.
+    pub(crate) fn count_dropped(&mut self, reason: DropReason) {
+        self.counters.count_dropped(reason, 1);
+    }
+}

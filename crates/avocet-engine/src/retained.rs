@@ -1,0 +1,277 @@
+//! Retained messages: each lives in the shard that owns its topic, and is asked for in pages.
+
+use alloc::collections::BTreeSet;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use avocet_codec::{QoS, SubscriptionId};
+use avocet_session::{Expiry, Message, Now, Outgoing, UnixTime};
+use avocet_topic::{Cursor, Next, TopicFilterBuf, TopicNameBuf, TopicTree};
+
+use crate::counters::DropReason;
+use crate::record::Record;
+use crate::session_table::{SessionHandle, SessionKey};
+use crate::shard::{Lane, Published, QueryId, RetainedQuery, ShardId, Value};
+use crate::{Durability, Engine};
+
+struct Retained {
+    message: Arc<Message>,
+    /// For No Local; none for the server's own.
+    publisher: Option<Arc<SessionKey>>,
+}
+
+#[derive(Default)]
+pub(crate) struct RetainedMessages {
+    tree: TopicTree<Retained>,
+    /// Those with a Message Expiry Interval, by its end.
+    expiries: BTreeSet<(UnixTime, TopicNameBuf)>,
+}
+
+impl RetainedMessages {
+    pub(crate) fn next_expiry(&self) -> Option<UnixTime> {
+        self.expiries.first().map(|(at, _)| *at)
+    }
+}
+
+/// The way of a new subscription through the retained messages of all owners, page by page.
+#[derive(Debug)]
+pub(crate) struct RetainedCursor {
+    /// Tells the cursors of a session apart.
+    pub(crate) number: u64,
+    pub(crate) filter: TopicFilterBuf,
+    pub(crate) maximum_qos: QoS,
+    pub(crate) subscription_id: Option<SubscriptionId>,
+    pub(crate) no_local: bool,
+    /// The owner to ask, and the last one.
+    owner: ShardId,
+    last_owner: ShardId,
+    cursor: Cursor,
+    /// Whether the answer is on its way.
+    asked: bool,
+}
+
+impl Engine {
+    /// Keeps or clears the retained message of a topic that this shard owns [MQTT5-3.3.1-5]
+    /// [MQTT5-3.3.1-6] [MQTT5-3.3.1-7] [MQTT311-3.3.1-5] [MQTT311-3.3.1-10]. True if the change
+    /// must survive.
+    pub(crate) fn retain_message(&mut self, published: &Published, now: Now) -> bool {
+        let message = &published.message;
+        let topic_name = message.topic_name();
+        let own = published.publisher.is_none();
+        let stored = self.config.durability == Durability::Stored && !own;
+        if message.payload().is_empty() {
+            let existed = self.remove_retained(&topic_name.to_buf());
+            if existed && stored {
+                let topic_name = topic_name.to_buf();
+                self.record(Record::RetainedDeleted { topic_name });
+            }
+            return existed && stored;
+        }
+        let limits = &self.config.limits;
+        let old = self.retained.tree.get(topic_name);
+        let old_len = old.map_or(0, |old| old.message.len()) as u64;
+        let bytes = self.counters.retained_bytes - old_len + message.len() as u64;
+        if (old.is_none() && self.retained.tree.len() >= limits.retained_messages_max)
+            || bytes > limits.retained_bytes_max as u64
+        {
+            self.count_dropped(DropReason::RetainedFull);
+            // What was retained before is not the topic's last message any more.
+            let existed = self.remove_retained(&topic_name.to_buf());
+            if existed && stored {
+                let topic_name = topic_name.to_buf();
+                self.record(Record::RetainedDeleted { topic_name });
+            }
+            return existed && stored;
+        }
+        if let Expiry::Expired = message.remaining_expiry(now.unix) {
+            return false;
+        }
+        self.remove_retained(&topic_name.to_buf());
+        if let Some(at) = message.expires_at() {
+            self.retained.expiries.insert((at, topic_name.to_buf()));
+        }
+        let retained = Retained {
+            message: Arc::clone(message),
+            publisher: published.publisher.clone(),
+        };
+        self.retained.tree.insert(topic_name, retained);
+        self.counters.retained_messages += 1;
+        self.counters.retained_bytes += message.len() as u64;
+        if stored {
+            self.record(Record::RetainedPut {
+                message: Arc::clone(message),
+                publisher: published.publisher.clone(),
+            });
+        }
+        stored
+    }
+
+    fn remove_retained(&mut self, topic_name: &TopicNameBuf) -> bool {
+        let Some(old) = self.retained.tree.remove(topic_name.as_name()) else {
+            return false;
+        };
+        if let Some(at) = old.message.expires_at() {
+            self.retained.expiries.remove(&(at, topic_name.clone()));
+        }
+        self.counters.retained_messages -= 1;
+        self.counters.retained_bytes -= old.message.len() as u64;
+        true
+    }
+
+    /// Forgets the retained messages whose time has passed [MQTT5-3.3.2-5].
+    pub(crate) fn expire_retained(&mut self, now: Now) {
+        while let Some((at, _)) = self.retained.expiries.first()
+            && *at <= now.unix
+            && let Some((_, topic_name)) = self.retained.expiries.pop_first()
+        {
+            if self.remove_retained(&topic_name) {
+                self.count_dropped(DropReason::Expired);
+                if self.config.durability == Durability::Stored {
+                    self.record(Record::RetainedDeleted { topic_name });
+                }
+            }
+        }
+    }
+
+    /// A cursor for a new subscription; asked for by [`ask_retained`](Self::ask_retained).
+    pub(crate) fn retained_cursor(
+        &mut self,
+        filter: TopicFilterBuf,
+        maximum_qos: QoS,
+        subscription_id: Option<SubscriptionId>,
+        no_local: bool,
+    ) -> RetainedCursor {
+        self.next_cursor += 1;
+        // Without a wildcard one shard owns all that the filter can match.
+        let (owner, last_owner) = match avocet_topic::TopicName::new(filter.as_str()) {
+            Ok(topic_name) => {
+                let owner = self.owner_of_topic(topic_name);
+                (owner, owner)
+            }
+            Err(_wildcard) => (ShardId::new(0), ShardId::new(self.shards - 1)),
+        };
+        RetainedCursor {
+            number: self.next_cursor,
+            filter,
+            maximum_qos,
+            subscription_id,
+            no_local,
+            owner,
+            last_owner,
+            cursor: Cursor::default(),
+            asked: false,
+        }
+    }
+
+    /// Asks for the next page of a session's first cursor, if its queue has room: retained
+    /// messages come as fast as the client takes them.
+    pub(crate) fn ask_retained(&mut self, handle: SessionHandle) {
+        let page = self.config.limits.retained_page_messages;
+        let queue = self.config.connection.limits.queued_messages_max;
+        let Some(slot) = self.sessions.get_mut(handle) else {
+            return;
+        };
+        // A page must not push other messages out of the queue.
+        let messages_max = page.min(queue.saturating_sub(slot.counted.0));
+        if slot.counted.0 >= page || messages_max == 0 || slot.connection.is_none() {
+            return;
+        }
+        let Some(cursor) = slot.cursors.front_mut().filter(|cursor| !cursor.asked) else {
+            return;
+        };
+        cursor.asked = true;
+        let query = RetainedQuery {
+            query: QueryId {
+                session: handle,
+                cursor: cursor.number,
+            },
+            filter: cursor.filter.clone(),
+            cursor: cursor.cursor.clone(),
+            messages_max,
+            no_local: cursor.no_local.then(|| Arc::clone(&slot.key)),
+        };
+        let owner = cursor.owner;
+        self.send(owner, Lane::Owners, Value::RetainedQuery(query.into()));
+    }
+
+    pub(crate) fn on_retained_query(&mut self, from: ShardId, query: RetainedQuery, now: Now) {
+        let limits = &self.config.limits;
+        let mut cursor = query.cursor;
+        let mut messages: Vec<Arc<Message>> = Vec::new();
+        let mut bytes = 0;
+        let mut steps = limits.retained_page_messages.saturating_mul(4).max(1);
+        let ended = loop {
+            if messages.len() >= query.messages_max || bytes >= limits.retained_page_bytes {
+                break false;
+            }
+            let filter = query.filter.as_filter();
+            match self
+                .retained
+                .tree
+                .next_match(filter, &mut cursor, &mut steps)
+            {
+                Next::Match(_, retained) => {
+                    let own = retained.publisher.is_some() && retained.publisher == query.no_local;
+                    let expired = retained.message.remaining_expiry(now.unix) == Expiry::Expired;
+                    if !own && !expired {
+                        bytes += retained.message.len();
+                        messages.push(Arc::clone(&retained.message));
+                    }
+                }
+                Next::OutOfSteps => break false,
+                Next::End => break true,
+            }
+        };
+        let page = Value::RetainedPage {
+            query: query.query,
+            messages,
+            next: (!ended).then_some(cursor),
+        };
+        self.send(from, Lane::Subscribers, page);
+    }
+
+    pub(crate) fn on_retained_page(
+        &mut self,
+        query: QueryId,
+        messages: Vec<Arc<Message>>,
+        next: Option<Cursor>,
+        now: Now,
+    ) {
+        let Some(slot) = self.sessions.get_mut(query.session) else {
+            return;
+        };
+        let Some(cursor) = slot
+            .cursors
+            .front_mut()
+            .filter(|cursor| cursor.number == query.cursor)
+        else {
+            return;
+        };
+        let (maximum_qos, subscription_id) = (cursor.maximum_qos, cursor.subscription_id);
+        cursor.asked = false;
+        match next {
+            Some(next) => cursor.cursor = next,
+            None if cursor.owner < cursor.last_owner => {
+                cursor.owner = ShardId::new(cursor.owner.get() + 1);
+                cursor.cursor = Cursor::default();
+            }
+            None => {
+                slot.cursors.pop_front();
+            }
+        }
+        for message in messages {
+            // [MQTT5-3.3.1-8] [MQTT311-3.3.1-8]
+            let outgoing = Outgoing {
+                qos: message.qos().min(maximum_qos),
+                retain: true,
+                subscription_ids: subscription_id.into_iter().collect(),
+                tag: 0,
+                gate: None,
+                message: Arc::clone(&message),
+            };
+            let mut published = self.published(message, None);
+            self.deliver(query.session, outgoing, &mut published, None, now);
+        }
+        self.ask_retained(query.session);
+    }
+}

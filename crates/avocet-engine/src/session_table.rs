@@ -1,0 +1,194 @@
+//! The sessions of a shard, with and without a connection.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+
+use avocet_session::{Session, UnixTime};
+use avocet_topic::TopicFilterBuf;
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use crate::ConnectionId;
+use crate::member::Marks;
+use crate::retained::RetainedCursor;
+use crate::shard::{MembershipId, ShardId, StableHash};
+use crate::will::Will;
+
+/// Names a session everywhere and forever: a Client Identifier, and whose it is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionKey {
+    tenant: Box<str>,
+    client_id: Box<str>,
+}
+
+impl SessionKey {
+    /// The session of a Client Identifier within a tenant, which is empty by default.
+    #[must_use]
+    pub fn new(tenant: &str, client_id: &str) -> Self {
+        Self {
+            tenant: tenant.into(),
+            client_id: client_id.into(),
+        }
+    }
+
+    /// Whose Client Identifier it is.
+    #[must_use]
+    pub fn tenant(&self) -> &str {
+        &self.tenant
+    }
+
+    /// The Client Identifier.
+    #[must_use]
+    pub fn client_id(&self) -> &str {
+        &self.client_id
+    }
+
+    pub(crate) fn stable_hash(&self) -> StableHash {
+        StableHash::new().text(&self.tenant).text(&self.client_id)
+    }
+}
+
+impl fmt::Display for SessionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.tenant.is_empty() {
+            write!(f, "{}/", self.tenant)?;
+        }
+        f.write_str(&self.client_id)
+    }
+}
+
+/// Where a session is in the table of its shard; never the place of another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct SessionHandle {
+    index: u32,
+    generation: u32,
+}
+
+/// One subscription of a session.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Subscription {
+    /// Set for a shared subscription.
+    pub(crate) membership: Option<MembershipId>,
+}
+
+/// What the shard knows of a session beside its Session State.
+pub(crate) struct Slot {
+    pub(crate) key: Arc<SessionKey>,
+    /// Its connection, which then holds the Session State.
+    pub(crate) connection: Option<ConnectionId>,
+    /// The Session State, while there is no connection.
+    pub(crate) session: Option<Session>,
+    /// Seconds, as it stood when the connection was accepted or ended.
+    pub(crate) expiry_interval: u32,
+    /// When it ends, while there is no connection.
+    pub(crate) expires_at: Option<UnixTime>,
+    pub(crate) subscriptions: BTreeMap<TopicFilterBuf, Subscription>,
+    pub(crate) will: Option<Box<Will>>,
+    /// Retained messages yet to be asked for; the first one is at work.
+    pub(crate) cursors: VecDeque<RetainedCursor>,
+    /// PUBLISHes on their way to owners of topics.
+    pub(crate) relays: Vec<(ShardId, u32)>,
+    /// What its messages are beyond themselves, by tag.
+    pub(crate) marks: Marks,
+    /// The last message matched to this session, and where its delivery is gathered.
+    pub(crate) mark: (u64, usize),
+    /// Messages and bytes that the shard's totals count for this session.
+    pub(crate) counted: (usize, u64),
+}
+
+impl Slot {
+    pub(crate) fn new(key: Arc<SessionKey>) -> Self {
+        Self {
+            key,
+            connection: None,
+            session: None,
+            expiry_interval: 0,
+            expires_at: None,
+            subscriptions: BTreeMap::new(),
+            will: None,
+            cursors: VecDeque::new(),
+            relays: Vec::new(),
+            marks: Marks::default(),
+            mark: (0, 0),
+            counted: (0, 0),
+        }
+    }
+
+    /// Whether the session survives the process.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.expiry_interval > 0
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct SessionTable {
+    entries: Vec<Entry>,
+    free: Vec<u32>,
+    by_key: HashMap<Arc<SessionKey>, SessionHandle, FixedState>,
+}
+
+struct Entry {
+    generation: u32,
+    slot: Option<Box<Slot>>,
+}
+
+impl SessionTable {
+    pub(crate) fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    pub(crate) fn find(&self, key: &SessionKey) -> Option<SessionHandle> {
+        self.by_key.get(key).copied()
+    }
+
+    pub(crate) fn get(&self, handle: SessionHandle) -> Option<&Slot> {
+        let entry = self.entries.get(handle.index as usize)?;
+        entry
+            .slot
+            .as_deref()
+            .filter(|_| entry.generation == handle.generation)
+    }
+
+    pub(crate) fn get_mut(&mut self, handle: SessionHandle) -> Option<&mut Slot> {
+        let entry = self.entries.get_mut(handle.index as usize)?;
+        entry
+            .slot
+            .as_deref_mut()
+            .filter(|_| entry.generation == handle.generation)
+    }
+
+    /// Adds a session; none with this key may be there.
+    pub(crate) fn insert(&mut self, slot: Slot) -> SessionHandle {
+        let key = Arc::clone(&slot.key);
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.entries.push(Entry {
+                generation: 0,
+                slot: None,
+            });
+            u32::try_from(self.entries.len() - 1).unwrap_or(u32::MAX)
+        });
+        let mut generation = 0;
+        if let Some(entry) = self.entries.get_mut(index as usize) {
+            entry.slot = Some(Box::new(slot));
+            generation = entry.generation;
+        }
+        let handle = SessionHandle { index, generation };
+        self.by_key.insert(key, handle);
+        handle
+    }
+
+    pub(crate) fn remove(&mut self, handle: SessionHandle) -> Option<Box<Slot>> {
+        let entry = self.entries.get_mut(handle.index as usize)?;
+        if entry.generation != handle.generation {
+            return None;
+        }
+        let slot = entry.slot.take()?;
+        entry.generation = entry.generation.wrapping_add(1);
+        self.free.push(handle.index);
+        self.by_key.remove(&slot.key);
+        Some(slot)
+    }
+}

@@ -1,0 +1,254 @@
+//! Shards: their names, who owns what, and the values that travel between them.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+
+use avocet_codec::QoS;
+use avocet_session::{CommitId, Message};
+use avocet_topic::{Cursor, TopicFilterBuf};
+
+use crate::counters::Counters;
+use crate::record::MessageId;
+use crate::session_table::{SessionHandle, SessionKey};
+
+/// The number of a shard, below the number of shards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ShardId(u16);
+
+impl ShardId {
+    /// The shard with this number.
+    #[must_use]
+    pub const fn new(index: u16) -> Self {
+        Self(index)
+    }
+
+    /// The number, to index the driver's tables with.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> u16 {
+        self.0
+    }
+}
+
+impl fmt::Display for ShardId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// 64-bit FNV-1a, finished so that its low bits depend on all of its input.
+///
+/// Ownership must be the same in every shard and every run, so it is neither seeded nor taken from
+/// a crate that may change it.
+#[derive(Clone, Copy)]
+pub(crate) struct StableHash(u64);
+
+impl StableHash {
+    pub(crate) const fn new() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+
+    pub(crate) fn text(mut self, text: &str) -> Self {
+        // 0xff is no byte of UTF-8, so it separates.
+        for byte in text.bytes().chain([0xff]) {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+        self
+    }
+
+    pub(crate) const fn finish(self) -> u64 {
+        let mut hash = self.0;
+        hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+        hash ^ (hash >> 33)
+    }
+
+    /// One of `shards`, evenly.
+    pub(crate) fn shard(self, shards: u16) -> ShardId {
+        let index = self.finish() % u64::from(shards.max(1));
+        ShardId(u16::try_from(index).unwrap_or_default())
+    }
+}
+
+/// A value on its way from one shard to another. The driver puts it into the inbox of the other
+/// shard and looks at nothing in it.
+#[derive(Debug)]
+pub struct ShardMessage(pub(crate) Value);
+
+/// Which of a shard's outboxes a value leaves by. They are emptied in this order, so that what was
+/// caused never overtakes its cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Lane {
+    /// Messages on their way to subscribers, and what must keep its place among them.
+    Subscribers,
+    /// Requests to the owner of a topic, a group or a filter.
+    Owners,
+    /// Answers.
+    Confirmations,
+}
+
+/// An application message and who published it.
+#[derive(Clone, Debug)]
+pub(crate) struct Published {
+    pub(crate) message: Arc<Message>,
+    /// None for the server's own.
+    pub(crate) publisher: Option<Arc<SessionKey>>,
+    /// Set if what must survive may refer to it.
+    pub(crate) id: Option<MessageId>,
+    /// Whether a record says what it is.
+    pub(crate) stored: bool,
+}
+
+/// A PUBLISH that waits for other shards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct TicketId(pub(crate) u64);
+
+/// A change of interest that waits for confirmations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct InterestToken(pub(crate) u64);
+
+/// A session's membership in a shared subscription, known by this number in the member's shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct MembershipId(pub(crate) u64);
+
+/// A member as its group sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct MemberId {
+    pub(crate) shard: ShardId,
+    pub(crate) membership: MembershipId,
+}
+
+/// Whose retained messages a page is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct QueryId {
+    pub(crate) session: SessionHandle,
+    pub(crate) cursor: u64,
+}
+
+/// A message that a group gave to a member and may get back.
+#[derive(Clone, Debug)]
+pub(crate) struct GroupMessage {
+    /// The place of the message in the order of its group.
+    pub(crate) sequence: u64,
+    pub(crate) published: Published,
+}
+
+#[derive(Debug)]
+pub(crate) enum Value {
+    /// To a shard with interest. Counted by both ends, so that one `Accepted` answers many.
+    Forward(Published),
+    /// The first `through` forwards of the addressee are where they belong; `unmatched` of those
+    /// not accepted before met no subscription.
+    Accepted { through: u64, unmatched: Vec<u64> },
+    /// To the owner of the topic: a PUBLISH with RETAIN 1, or one that follows such a PUBLISH.
+    Relay {
+        ticket: TicketId,
+        published: Published,
+    },
+    /// The answer to a relay.
+    Relayed { ticket: TicketId, matched: bool },
+    /// A filter began to matter to the sender.
+    Interest {
+        token: InterestToken,
+        filter: TopicFilterBuf,
+    },
+    /// A filter ceased to matter to the sender.
+    Disinterest { filter: TopicFilterBuf },
+    /// The answer to an interest; false when there is no room for it.
+    InterestConfirmed { token: InterestToken, granted: bool },
+    /// Asks an owner of topics for a page of retained messages.
+    RetainedQuery(Box<RetainedQuery>),
+    /// The page; in the subscribers' lane, so that no newer message overtakes it.
+    RetainedPage {
+        query: QueryId,
+        messages: Vec<Arc<Message>>,
+        /// Where the next page begins, none after the last.
+        next: Option<Cursor>,
+    },
+    /// To the owner of a group.
+    Group {
+        group: TopicFilterBuf,
+        membership: MembershipId,
+        change: GroupChange,
+    },
+    /// The answer to `GroupChange::Join`; false when there is no room for the filter.
+    Joined {
+        membership: MembershipId,
+        granted: bool,
+    },
+    /// A message for a member.
+    SharedDeliver {
+        group: TopicFilterBuf,
+        membership: MembershipId,
+        qos: QoS,
+        message: GroupMessage,
+    },
+    /// To the shard that sums.
+    Stats(Box<Counters>),
+}
+
+#[derive(Debug)]
+pub(crate) struct RetainedQuery {
+    pub(crate) query: QueryId,
+    pub(crate) filter: TopicFilterBuf,
+    pub(crate) cursor: Cursor,
+    pub(crate) messages_max: usize,
+    /// The session that must not get its own messages back.
+    pub(crate) no_local: Option<Arc<SessionKey>>,
+}
+
+/// What a member's shard tells the owner of its group.
+#[derive(Debug)]
+pub(crate) enum GroupChange {
+    /// A new member, or new options of a member.
+    Join {
+        maximum_qos: QoS,
+        online: bool,
+        durable: bool,
+    },
+    /// The subscription is gone, and what the member still had with it.
+    Leave,
+    /// The member's client is connected.
+    Online,
+    /// The member's client is not connected; these messages go to others.
+    Offline { returned: Vec<GroupMessage> },
+    /// Messages the member's session refused for the moment.
+    Return { returned: Vec<GroupMessage> },
+    /// The member is done with a message.
+    Finished { sequence: u64 },
+}
+
+/// Forwards of one shard to another that were not accepted.
+#[derive(Default)]
+pub(crate) struct Unaccepted {
+    /// The number of the first entry.
+    pub(crate) first: u64,
+    pub(crate) forwards: VecDeque<UnacceptedForward>,
+}
+
+pub(crate) struct UnacceptedForward {
+    pub(crate) ticket: Option<TicketId>,
+    pub(crate) credit: Option<(crate::ConnectionId, u32)>,
+}
+
+/// Forwards that came from one shard.
+#[derive(Default)]
+pub(crate) struct Received {
+    /// How many.
+    pub(crate) count: u64,
+    pub(crate) unmatched: Vec<u64>,
+    /// Whether there are some that no `Accepted` speaks of.
+    pub(crate) unanswered: bool,
+    /// Whether one of those changed state that must survive.
+    pub(crate) durable: bool,
+    /// Answers that wait for a commit, oldest first.
+    pub(crate) gated: VecDeque<(CommitId, u64, Vec<u64>)>,
+}

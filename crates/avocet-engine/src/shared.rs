@@ -1,0 +1,434 @@
+//! Shared subscriptions, as the shard that owns a group sees them [MQTT5-4.8.2].
+//!
+//! ```text
+//!   match ──> queue of the group ──choose──> member's shard ──> its session ──> acknowledged
+//!                   ^                                               │
+//!                   └── connection lost: unsent, and QoS 1 ─────────┘   (QoS 2 once sent: stays)
+//! ```
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+
+use avocet_codec::QoS;
+use avocet_session::{Expiry, Now, Overflow};
+use avocet_topic::TopicFilterBuf;
+
+use crate::Engine;
+use crate::config::SharedStrategy;
+use crate::counters::DropReason;
+use crate::record::Record;
+use crate::routes::{Subscriber, Waiter};
+use crate::shard::{
+    GroupChange, GroupMessage, Lane, MemberId, MembershipId, Published, ShardId, StableHash, Value,
+};
+
+/// Where a group is in the table of its owner; never the place of another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct GroupHandle(u64);
+
+/// A new member that waits until its group's filter is known everywhere.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct JoinWaiter {
+    group: GroupHandle,
+    member: MemberId,
+}
+
+struct Member {
+    id: MemberId,
+    maximum_qos: QoS,
+    online: bool,
+    /// Whether its session survives the process.
+    durable: bool,
+    /// QoS 1 and 2 messages it has not acknowledged.
+    in_flight: usize,
+}
+
+struct Group {
+    /// With `$share/` and Share Name.
+    name: TopicFilterBuf,
+    /// What is matched.
+    filter: TopicFilterBuf,
+    /// In the order they joined.
+    members: Vec<Member>,
+    /// Ascending sequences.
+    queue: VecDeque<GroupMessage>,
+    next_sequence: u64,
+    /// The member whose turn it is.
+    turn: usize,
+    /// QoS 1 and 2 messages given to members.
+    given: BTreeMap<u64, Given>,
+}
+
+struct Given {
+    member: MemberId,
+    id: Option<crate::MessageId>,
+}
+
+#[derive(Default)]
+pub(crate) struct Groups {
+    by_name: BTreeMap<TopicFilterBuf, GroupHandle>,
+    groups: BTreeMap<GroupHandle, Group>,
+    next: u64,
+}
+
+impl Group {
+    fn is_durable(&self) -> bool {
+        self.members.iter().any(|member| member.durable)
+    }
+
+    /// The member that gets a message, none if no connected one has room for it.
+    fn choose(
+        &mut self,
+        message: &GroupMessage,
+        strategy: SharedStrategy,
+        window: usize,
+    ) -> Option<&mut Member> {
+        let takes = |member: &Member| member.online && member.in_flight < window;
+        let at = match strategy {
+            SharedStrategy::RoundRobin => self.by_turn().find(|&at| self.is(at, takes))?,
+            SharedStrategy::LeastInFlight => self
+                .by_turn()
+                .filter(|&at| self.is(at, takes))
+                .min_by_key(|&at| self.members.get(at).map_or(0, |member| member.in_flight))?,
+            // These keep an order, so that a full member is waited for.
+            SharedStrategy::Sticky => {
+                let at = self.by_turn().find(|&at| self.is(at, |m| m.online))?;
+                self.is(at, takes).then_some(at)?
+            }
+            SharedStrategy::ByPublisher | SharedStrategy::ByTopic => {
+                let hash = match (&message.published.publisher, strategy) {
+                    (Some(publisher), SharedStrategy::ByPublisher) => publisher.stable_hash(),
+                    (None, SharedStrategy::ByPublisher) => StableHash::new(),
+                    _ => StableHash::new().text(message.published.message.topic_name().as_str()),
+                };
+                let online: Vec<usize> = (0..self.members.len())
+                    .filter(|&at| self.is(at, |member| member.online))
+                    .collect();
+                let index = hash.finish().checked_rem(online.len() as u64)?;
+                let at = usize::try_from(index)
+                    .ok()
+                    .and_then(|index| online.get(index))?;
+                self.is(*at, takes).then_some(*at)?
+            }
+        };
+        let stays = strategy == SharedStrategy::Sticky;
+        self.turn = if stays { at } else { at + 1 };
+        self.members.get_mut(at)
+    }
+
+    /// All members, beginning with the one whose turn it is.
+    fn by_turn(&self) -> impl Iterator<Item = usize> + use<> {
+        let members = self.members.len();
+        let turn = self.turn.checked_rem(members).unwrap_or_default();
+        (turn..members).chain(0..turn)
+    }
+
+    fn is(&self, at: usize, test: impl Fn(&Member) -> bool) -> bool {
+        self.members.get(at).is_some_and(test)
+    }
+
+    fn member(&mut self, id: MemberId) -> Option<&mut Member> {
+        self.members.iter_mut().find(|member| member.id == id)
+    }
+
+    /// The member does not have the message any more; what the message is in the store, unless
+    /// the member did not have it.
+    fn take_back(&mut self, member: MemberId, sequence: u64) -> Option<Given> {
+        if self.given.get(&sequence)?.member != member {
+            return None;
+        }
+        if let Some(member) = self.member(member) {
+            member.in_flight = member.in_flight.saturating_sub(1);
+        }
+        self.given.remove(&sequence)
+    }
+
+    /// Puts a message where it was before it was given to a member.
+    fn put_back(&mut self, message: GroupMessage) {
+        let at = self
+            .queue
+            .partition_point(|queued| queued.sequence <= message.sequence);
+        self.queue.insert(at, message);
+    }
+}
+
+impl Engine {
+    /// Puts a message into a group's queue, and gives members what they can take. True if the
+    /// group must survive.
+    pub(crate) fn offer_to_group(
+        &mut self,
+        handle: GroupHandle,
+        published: &mut Published,
+        now: Now,
+    ) -> bool {
+        let queue_qos0 = self.config.connection.limits.queue_qos0;
+        let Some(group) = self.groups.groups.get_mut(&handle) else {
+            return false;
+        };
+        let qos0 = published.message.qos() == QoS::AtMostOnce;
+        if qos0 && !queue_qos0 && !group.members.iter().any(|member| member.online) {
+            self.count_dropped(DropReason::OfflineQoS0);
+            return false;
+        }
+        let durable = !qos0 && group.is_durable() && published.id.is_some();
+        let sequence = group.next_sequence;
+        group.next_sequence += 1;
+        let name = group.name.clone();
+        if durable {
+            self.store_message(published);
+            if let Some(id) = published.id {
+                self.record(Record::GroupEnqueued { group: name, id });
+            }
+        }
+        if let Some(group) = self.groups.groups.get_mut(&handle) {
+            group.queue.push_back(GroupMessage {
+                sequence,
+                published: published.clone(),
+            });
+        }
+        self.serve_group(handle, now);
+        durable
+    }
+
+    /// Gives members the messages that wait, in order, as far as members can take them.
+    fn serve_group(&mut self, handle: GroupHandle, now: Now) {
+        let strategy = self.config.shared_strategy;
+        let window = self.config.limits.group_window.max(1);
+        while let Some(group) = self.groups.groups.get_mut(&handle)
+            && let Some(message) = group.queue.pop_front()
+        {
+            let expired = message.published.message.remaining_expiry(now.unix) == Expiry::Expired;
+            if expired {
+                self.forget_message(handle, &message, DropReason::Expired);
+                continue;
+            }
+            let name = group.name.clone();
+            let Some(member) = group.choose(&message, strategy, window) else {
+                group.queue.push_front(message);
+                break;
+            };
+            let member_id = member.id;
+            let qos = message.published.message.qos().min(member.maximum_qos);
+            let id = message.published.id;
+            if qos == QoS::AtMostOnce {
+                self.finish_message(handle, id);
+            } else {
+                member.in_flight += 1;
+                let given = Given {
+                    member: member_id,
+                    id,
+                };
+                group.given.insert(message.sequence, given);
+            }
+            let deliver = Value::SharedDeliver {
+                group: name,
+                membership: member_id.membership,
+                qos,
+                message,
+            };
+            self.send(member_id.shard, Lane::Subscribers, deliver);
+        }
+        self.bound_group(handle);
+    }
+
+    /// Drops what a group's queue has no room for.
+    fn bound_group(&mut self, handle: GroupHandle) {
+        let messages_max = self.config.limits.group_messages_max;
+        let overflow = self.config.connection.limits.overflow;
+        while let Some(group) = self.groups.groups.get_mut(&handle)
+            && group.queue.len() > messages_max
+        {
+            let message = match overflow {
+                Overflow::DropOldest => group.queue.pop_front(),
+                Overflow::DropNewest => group.queue.pop_back(),
+            };
+            let Some(message) = message else {
+                return;
+            };
+            self.forget_message(handle, &message, DropReason::GroupFull);
+        }
+    }
+
+    fn forget_message(&mut self, handle: GroupHandle, message: &GroupMessage, reason: DropReason) {
+        self.count_dropped(reason);
+        self.finish_message(handle, message.published.id);
+    }
+
+    /// Records that a group is done with a message, if its name was recorded.
+    fn finish_message(&mut self, handle: GroupHandle, id: Option<crate::MessageId>) {
+        let group = self.groups.groups.get(&handle);
+        if let (Some(id), Some(group)) = (id, group.filter(|group| group.is_durable())) {
+            let group = group.name.clone();
+            self.record(Record::GroupFinished { group, id });
+        }
+    }
+
+    pub(crate) fn on_group_change(
+        &mut self,
+        from: ShardId,
+        name: TopicFilterBuf,
+        membership: MembershipId,
+        change: GroupChange,
+        now: Now,
+    ) {
+        let member_id = MemberId {
+            shard: from,
+            membership,
+        };
+        if let GroupChange::Join {
+            maximum_qos,
+            online,
+            durable,
+        } = change
+        {
+            let member = Member {
+                id: member_id,
+                maximum_qos,
+                online,
+                durable,
+                in_flight: 0,
+            };
+            self.join_group(name, member, now);
+            return;
+        }
+        let Some(&handle) = self.groups.by_name.get(&name) else {
+            if let GroupChange::Offline { returned } | GroupChange::Return { returned } = change {
+                let dropped = returned.len() as u64;
+                self.counters.count_dropped(DropReason::GroupFull, dropped);
+            }
+            return;
+        };
+        let Some(group) = self.groups.groups.get_mut(&handle) else {
+            return;
+        };
+        match change {
+            GroupChange::Join { .. } => {}
+            GroupChange::Leave => {
+                self.leave_group(handle, member_id);
+            }
+            GroupChange::Online => {
+                if let Some(member) = group.member(member_id) {
+                    member.online = true;
+                }
+            }
+            GroupChange::Offline { returned } => {
+                if let Some(member) = group.member(member_id) {
+                    member.online = false;
+                }
+                self.return_to_group(handle, member_id, returned);
+            }
+            GroupChange::Return { returned } => {
+                self.return_to_group(handle, member_id, returned);
+            }
+            GroupChange::Finished { sequence } => {
+                if let Some(given) = group.take_back(member_id, sequence) {
+                    self.finish_message(handle, given.id);
+                }
+            }
+        }
+        self.serve_group(handle, now);
+    }
+
+    fn return_to_group(
+        &mut self,
+        handle: GroupHandle,
+        member: MemberId,
+        returned: Vec<GroupMessage>,
+    ) {
+        let Some(group) = self.groups.groups.get_mut(&handle) else {
+            return;
+        };
+        for message in returned {
+            group.take_back(member, message.sequence);
+            group.put_back(message);
+        }
+    }
+
+    fn join_group(&mut self, name: TopicFilterBuf, member: Member, now: Now) {
+        let member_id = member.id;
+        let share = name.as_filter().share().ok().flatten();
+        let Some(filter) = share.map(|share| share.topic_filter.to_buf()) else {
+            return;
+        };
+        let handle = match self.groups.by_name.get(&name) {
+            Some(&handle) => handle,
+            None => {
+                self.groups.next += 1;
+                let handle = GroupHandle(self.groups.next);
+                self.groups.by_name.insert(name.clone(), handle);
+                let group = Group {
+                    name,
+                    filter: filter.clone(),
+                    members: Vec::new(),
+                    queue: VecDeque::new(),
+                    next_sequence: 1,
+                    turn: 0,
+                    given: BTreeMap::new(),
+                };
+                self.groups.groups.insert(handle, group);
+                handle
+            }
+        };
+        if let Some(group) = self.groups.groups.get_mut(&handle) {
+            match group.member(member_id) {
+                Some(known) => {
+                    known.maximum_qos = member.maximum_qos;
+                    known.online = member.online;
+                    known.durable = member.durable;
+                }
+                None => group.members.push(member),
+            }
+        }
+        let waiter = JoinWaiter {
+            group: handle,
+            member: member_id,
+        };
+        let subscriber = Subscriber::Group(handle);
+        match self.add_subscriber(&filter, subscriber, Waiter::Join(waiter)) {
+            Ok(true) => {}
+            Ok(false) => self.on_group_known(waiter, true, now),
+            Err(_full) => self.on_group_known(waiter, false, now),
+        }
+    }
+
+    /// All shards know of a group's filter, or one of them has no room for it.
+    pub(crate) fn on_group_known(&mut self, waiter: JoinWaiter, granted: bool, now: Now) {
+        if !granted {
+            self.leave_group(waiter.group, waiter.member);
+        }
+        let joined = Value::Joined {
+            membership: waiter.member.membership,
+            granted,
+        };
+        self.send(waiter.member.shard, Lane::Confirmations, joined);
+        self.serve_group(waiter.group, now);
+    }
+
+    fn leave_group(&mut self, handle: GroupHandle, member: MemberId) {
+        let Some(group) = self.groups.groups.get_mut(&handle) else {
+            return;
+        };
+        let mut done = Vec::new();
+        group.given.retain(|_, given| {
+            if given.member == member {
+                done.push(given.id);
+            }
+            given.member != member
+        });
+        group.members.retain(|other| other.id != member);
+        let empty = group.members.is_empty();
+        for id in done {
+            self.finish_message(handle, id);
+        }
+        if !empty {
+            return;
+        }
+        let Some(group) = self.groups.groups.remove(&handle) else {
+            return;
+        };
+        self.groups.by_name.remove(&group.name);
+        let dropped = group.queue.len() as u64;
+        self.counters.count_dropped(DropReason::GroupFull, dropped);
+        self.remove_subscriber(&group.filter, Subscriber::Group(handle));
+    }
+}

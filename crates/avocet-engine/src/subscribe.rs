@@ -1,0 +1,390 @@
+//! SUBSCRIBE and UNSUBSCRIBE; a SUBACK leaves once all shards know of the subscription.
+
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use avocet_codec::{
+    PacketId, QoS, ReasonCode, RetainHandling, Subscribe, SubscriptionId, SubscriptionOptions,
+    Unsubscribe,
+};
+use avocet_session::{CommitId, Now};
+use avocet_topic::TopicFilterBuf;
+
+use crate::member::Membership;
+use crate::record::Record;
+use crate::retained::RetainedCursor;
+use crate::routes::{SessionSubscriber, Subscriber, Waiter};
+use crate::session_table::{SessionHandle, Subscription};
+use crate::shard::GroupChange;
+use crate::{ConnectionId, Durability, Engine};
+
+/// A SUBSCRIBE that outlives its packet.
+#[derive(Debug)]
+pub(crate) struct SubscribeRequest {
+    pub(crate) packet_id: PacketId,
+    pub(crate) subscription_id: Option<SubscriptionId>,
+    pub(crate) filters: Vec<(TopicFilterBuf, SubscriptionOptions)>,
+}
+
+impl SubscribeRequest {
+    pub(crate) fn new(subscribe: &Subscribe<'_>) -> Self {
+        Self {
+            packet_id: subscribe.packet_id,
+            subscription_id: subscribe.subscription_id,
+            filters: subscribe
+                .filters
+                .iter()
+                .map(|filter| (filter.topic_filter.to_buf(), filter.options))
+                .collect(),
+        }
+    }
+}
+
+/// A subscription that waits until other shards know of it.
+#[derive(Clone, Debug)]
+pub(crate) struct SubackWaiter {
+    session: SessionHandle,
+    filter: TopicFilterBuf,
+    connection: ConnectionId,
+    /// Which SUBACK of the connection, and which of its Reason Codes.
+    number: u64,
+    index: usize,
+}
+
+/// A SUBACK in the making.
+#[derive(Debug)]
+struct PendingSuback {
+    number: u64,
+    packet_id: PacketId,
+    reason_codes: Vec<ReasonCode>,
+    /// Filters that other shards do not know of.
+    outstanding: usize,
+    /// Retained messages asked for behind the SUBACK, with the index of their filter.
+    cursors: Vec<(usize, RetainedCursor)>,
+    gate: Option<CommitId>,
+}
+
+/// The SUBACKs of a connection, in the order of their SUBSCRIBEs.
+#[derive(Debug, Default)]
+pub(crate) struct PendingSubacks {
+    queue: VecDeque<PendingSuback>,
+    next: u64,
+}
+
+impl PendingSubacks {
+    fn get_mut(&mut self, number: u64) -> Option<&mut PendingSuback> {
+        self.queue.iter_mut().find(|suback| suback.number == number)
+    }
+}
+
+/// What became of one filter of a SUBSCRIBE.
+struct Granted {
+    /// Whether other shards have yet to hear of it.
+    waits: bool,
+    cursor: Option<RetainedCursor>,
+}
+
+impl Engine {
+    /// Subscribes to each filter that `permissions` allow, or to all without them.
+    pub(crate) fn subscribe(
+        &mut self,
+        connection: ConnectionId,
+        request: &SubscribeRequest,
+        permissions: Option<&[Result<QoS, ReasonCode>]>,
+        now: Now,
+    ) {
+        let Some(entry) = self.connections.get_mut(&connection) else {
+            return;
+        };
+        let Some(session) = entry.session else {
+            return;
+        };
+        let number = entry.subacks.next;
+        entry.subacks.next += 1;
+        let mut suback = PendingSuback {
+            number,
+            packet_id: request.packet_id,
+            reason_codes: Vec::with_capacity(request.filters.len()),
+            outstanding: 0,
+            cursors: Vec::new(),
+            gate: None,
+        };
+        for (index, (filter, options)) in request.filters.iter().enumerate() {
+            let permission = permissions.map_or(Ok(QoS::ExactlyOnce), |permissions| {
+                let missing = Err(ReasonCode::NotAuthorized);
+                permissions.get(index).copied().unwrap_or(missing)
+            });
+            let granted = permission.and_then(|maximum| {
+                let maximum_qos = options
+                    .maximum_qos
+                    .min(maximum)
+                    .min(self.config.connection.maximum_qos);
+                let waiter = SubackWaiter {
+                    session,
+                    filter: filter.clone(),
+                    connection,
+                    number,
+                    index,
+                };
+                let options = SubscriptionOptions {
+                    maximum_qos,
+                    ..*options
+                };
+                let granted = self.subscribe_one(waiter, options, request.subscription_id)?;
+                Ok((maximum_qos, granted))
+            });
+            let reason_code = match granted {
+                Ok((maximum_qos, granted)) => {
+                    suback.outstanding += usize::from(granted.waits);
+                    suback
+                        .cursors
+                        .extend(granted.cursor.map(|cursor| (index, cursor)));
+                    granted_qos(maximum_qos)
+                }
+                Err(reason_code) => reason_code,
+            };
+            suback.reason_codes.push(reason_code);
+        }
+        suback.gate = self.gate_if(self.has_records());
+        if let Some(entry) = self.connections.get_mut(&connection) {
+            entry.subacks.queue.push_back(suback);
+        }
+        self.send_subacks(connection, now);
+    }
+
+    fn subscribe_one(
+        &mut self,
+        waiter: SubackWaiter,
+        mut options: SubscriptionOptions,
+        subscription_id: Option<SubscriptionId>,
+    ) -> Result<Granted, ReasonCode> {
+        let filter = waiter.filter.clone();
+        let session = waiter.session;
+        let config = &self.config.connection;
+        let share = filter.as_filter().share();
+        let share = share.map_err(|_| ReasonCode::TopicFilterInvalid)?;
+        let matched = share.map_or(filter.as_filter(), |share| share.topic_filter);
+        let limits = &self.config.limits;
+        let checked = limits.topics.check_filter(matched);
+        checked.map_err(|_| ReasonCode::TopicFilterInvalid)?;
+        if share.is_some() && !config.shared_subscription_available {
+            return Err(ReasonCode::SharedSubscriptionsNotSupported);
+        }
+        if matched.has_wildcard() && !config.wildcard_subscription_available {
+            return Err(ReasonCode::WildcardSubscriptionsNotSupported);
+        }
+        let bridge = self
+            .connections
+            .get(&waiter.connection)
+            .is_some_and(|entry| entry.bridge);
+        let slot = self.sessions.get_mut(session);
+        let slot = slot.ok_or(ReasonCode::UnspecifiedError)?;
+        let known = slot.subscriptions.get(&filter);
+        if known.is_none() && slot.subscriptions.len() >= limits.subscriptions_per_session_max {
+            return Err(ReasonCode::QuotaExceeded);
+        }
+        if bridge {
+            // A bridge gets nothing back that it brought, and passes RETAIN on.
+            options.no_local |= share.is_none();
+            options.retain_as_published = true;
+        }
+        let new = known.is_none();
+        let membership = known.and_then(|known| known.membership);
+        let durable = slot.is_durable();
+        let key = Arc::clone(&slot.key);
+
+        let mut granted = Granted {
+            waits: true,
+            cursor: None,
+        };
+        let mut subscription = Subscription { membership: None };
+        if share.is_some() {
+            let membership = membership.unwrap_or_else(|| self.new_membership());
+            subscription.membership = Some(membership);
+            let member = Membership {
+                session,
+                group: filter.clone(),
+                subscription_id,
+                retain_as_published: options.retain_as_published,
+            };
+            let change = GroupChange::Join {
+                maximum_qos: options.maximum_qos,
+                online: true,
+                durable,
+            };
+            self.join(membership, member, waiter, change);
+        } else {
+            let subscriber = Subscriber::Session(SessionSubscriber {
+                session,
+                maximum_qos: options.maximum_qos,
+                no_local: options.no_local,
+                retain_as_published: options.retain_as_published,
+                subscription_id,
+            });
+            granted.waits = self
+                .add_subscriber(&filter, subscriber, Waiter::Suback(waiter))
+                .map_err(|_full| ReasonCode::QuotaExceeded)?;
+            // [MQTT5-3.3.1-9] [MQTT5-3.3.1-10] [MQTT5-3.3.1-11]
+            let wanted = match options.retain_handling {
+                RetainHandling::SendAtSubscribe => true,
+                RetainHandling::SendIfNew => new,
+                RetainHandling::DoNotSend => false,
+            };
+            if wanted {
+                granted.cursor = Some(self.retained_cursor(
+                    filter.clone(),
+                    options.maximum_qos,
+                    subscription_id,
+                    options.no_local,
+                ));
+            }
+        }
+        if new {
+            self.counters.subscriptions += 1;
+            self.counters.shared_subscriptions += u64::from(share.is_some());
+        }
+        if let Some(slot) = self.sessions.get_mut(session) {
+            slot.subscriptions.insert(filter.clone(), subscription);
+        }
+        if durable && self.config.durability == Durability::Stored {
+            self.record(Record::SubscriptionPut {
+                session: key,
+                filter,
+                options,
+                subscription_id,
+            });
+        }
+        Ok(granted)
+    }
+
+    /// All shards know of a subscription, or one of them has no room for it.
+    pub(crate) fn on_subscribed(&mut self, waiter: SubackWaiter, granted: bool, now: Now) {
+        if !granted {
+            self.remove_subscription(waiter.session, &waiter.filter);
+        }
+        let Some(entry) = self.connections.get_mut(&waiter.connection) else {
+            return;
+        };
+        let Some(suback) = entry.subacks.get_mut(waiter.number) else {
+            return;
+        };
+        suback.outstanding = suback.outstanding.saturating_sub(1);
+        if !granted {
+            suback.cursors.retain(|(index, _)| *index != waiter.index);
+            if let Some(reason_code) = suback.reason_codes.get_mut(waiter.index) {
+                *reason_code = ReasonCode::QuotaExceeded;
+            }
+        }
+        self.send_subacks(waiter.connection, now);
+    }
+
+    /// Sends the SUBACKs that wait for nothing, in order, and asks for retained messages behind.
+    fn send_subacks(&mut self, connection: ConnectionId, now: Now) {
+        while let Some(entry) = self.connections.get_mut(&connection)
+            && let Some(suback) = entry
+                .subacks
+                .queue
+                .pop_front_if(|suback| suback.outstanding == 0)
+        {
+            let PendingSuback {
+                packet_id,
+                reason_codes,
+                gate,
+                ..
+            } = &suback;
+            // A connection that is being closed takes no answers.
+            let _closing = entry.server.suback(*packet_id, reason_codes, *gate, now);
+            let (session, gate) = (entry.session, *gate);
+            self.wait_for_commit(connection, gate);
+            self.need_flush(connection);
+            let Some(session) = session else {
+                continue;
+            };
+            if let Some(slot) = self.sessions.get_mut(session) {
+                for (_, cursor) in suback.cursors {
+                    slot.cursors.retain(|other| other.filter != cursor.filter);
+                    slot.cursors.push_back(cursor);
+                }
+            }
+            self.ask_retained(session);
+        }
+    }
+
+    /// [MQTT5-3.10.4-1] [MQTT5-3.10.4-4] [MQTT5-3.10.4-6] [MQTT311-3.10.4-1]
+    pub(crate) fn unsubscribe(
+        &mut self,
+        connection: ConnectionId,
+        unsubscribe: &Unsubscribe<'_>,
+        now: Now,
+    ) {
+        let session = self.connections.get(&connection);
+        let Some(session) = session.and_then(|entry| entry.session) else {
+            return;
+        };
+        let mut reason_codes = Vec::new();
+        for filter in unsubscribe.filters.iter() {
+            reason_codes.push(if self.remove_subscription(session, &filter.to_buf()) {
+                ReasonCode::Success
+            } else {
+                ReasonCode::NoSubscriptionExisted
+            });
+        }
+        let gate = self.gate_if(self.has_records());
+        if let Some(entry) = self.connections.get_mut(&connection) {
+            let packet_id = unsubscribe.packet_id;
+            let _closing = entry.server.unsuback(packet_id, &reason_codes, gate, now);
+        }
+        self.wait_for_commit(connection, gate);
+        self.need_flush(connection);
+    }
+
+    /// Ends one subscription; false if there was none.
+    pub(crate) fn remove_subscription(
+        &mut self,
+        session: SessionHandle,
+        filter: &TopicFilterBuf,
+    ) -> bool {
+        let Some(slot) = self.sessions.get_mut(session) else {
+            return false;
+        };
+        let Some(subscription) = slot.subscriptions.remove(filter) else {
+            return false;
+        };
+        slot.cursors.retain(|cursor| cursor.filter != *filter);
+        let durable = slot.is_durable() && self.config.durability == Durability::Stored;
+        let key = Arc::clone(&slot.key);
+        self.counters.subscriptions -= 1;
+        match subscription.membership {
+            Some(membership) => {
+                self.counters.shared_subscriptions -= 1;
+                self.leave(membership);
+            }
+            None => {
+                let subscriber = Subscriber::Session(SessionSubscriber {
+                    session,
+                    maximum_qos: QoS::AtMostOnce,
+                    no_local: false,
+                    retain_as_published: false,
+                    subscription_id: None,
+                });
+                self.remove_subscriber(filter, subscriber);
+            }
+        }
+        if durable {
+            self.record(Record::SubscriptionDeleted {
+                session: key,
+                filter: filter.clone(),
+            });
+        }
+        true
+    }
+}
+
+const fn granted_qos(qos: QoS) -> ReasonCode {
+    match qos {
+        QoS::AtMostOnce => ReasonCode::GRANTED_QOS_0,
+        QoS::AtLeastOnce => ReasonCode::GrantedQoS1,
+        QoS::ExactlyOnce => ReasonCode::GrantedQoS2,
+    }
+}
