@@ -71,8 +71,8 @@ impl FilterTreeLimits {
 /// collisions ([`with_seed`](Self::with_seed)). Filters beyond the limits are refused with
 /// [`TreeFull`]; filters of shapes in use are not.
 ///
-/// Adding filters costs constant time on average; now and then a table grows or the texts are
-/// compacted, which takes time linear in the number of filters.
+/// Adding and removing a filter takes constant time on average; now and then a table grows or
+/// shrinks, or the texts are compacted, which takes time linear in the number of filters.
 #[derive(Clone)]
 pub struct FilterTree<V> {
     limits: FilterTreeLimits,

@@ -111,9 +111,10 @@ impl<V> TopicTree<V> {
 
     /// The next name that a filter matches, the `$` rule included.
     ///
-    /// Each name looked at takes one of `steps`, whether it matches or not; a step takes time in
-    /// the logarithm of the number of names. Of a Shared Subscription pass nothing: it gets no
-    /// retained messages (section 4.8.2).
+    /// Each name looked at takes one of `steps`, whether it matches or not. A step takes time in
+    /// the logarithm of the number of names, and in the bytes of the filter and the name. No search
+    /// takes more steps than there are names, and one. Shared Subscriptions get no retained
+    /// messages (section 4.8.2).
     pub fn next_match<'s>(
         &'s self,
         filter: TopicFilter<'_>,
