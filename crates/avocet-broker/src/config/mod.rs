@@ -7,13 +7,18 @@ mod sources;
 mod value;
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use avocet_engine::EngineConfig;
 
 pub use error::{ConfigError, Origin};
 pub use reference::reference;
 pub use sources::ConfigBuilder;
+
+const MAXIMUM_PACKET_SIZE: NonZeroU32 = const { NonZeroU32::new(4 << 20).unwrap() };
 
 /// Everything that can be set. `docs/configuration.md` describes each setting.
 #[derive(Clone, Debug)]
@@ -31,6 +36,8 @@ pub struct Config {
     pub access: Access,
     /// What is logged, by the binary.
     pub log: Log,
+    /// How the protocol is served, and the limits.
+    pub engine: EngineConfig,
 }
 
 /// Who may connect.
@@ -73,8 +80,17 @@ impl Default for Config {
                 filter: "info".to_owned(),
                 format: LogFormat::Text,
             },
+            engine: engine_defaults(),
         }
     }
+}
+
+/// The engine's own defaults, but for packets that may hold a few megabytes: devices send images.
+fn engine_defaults() -> EngineConfig {
+    let mut engine = EngineConfig::default();
+    let connection = Arc::make_mut(&mut engine.connection);
+    connection.maximum_packet_size = MAXIMUM_PACKET_SIZE;
+    engine
 }
 
 impl Config {

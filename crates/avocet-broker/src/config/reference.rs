@@ -8,7 +8,7 @@ use super::settings::SETTINGS;
 /// One entry per setting: key, default, what is allowed, environment variable and meaning.
 /// `docs/configuration.md` holds this text.
 pub fn reference() -> String {
-    let defaults = Config::default();
+    let mut defaults = Config::default();
     let mut text = String::new();
     let mut section = "";
     for setting in SETTINGS {
@@ -17,7 +17,7 @@ pub fn reference() -> String {
             section = table;
             let _ = write!(text, "### `[{table}]`\n\n");
         }
-        let default = (setting.get)(&defaults);
+        let default = (setting.get)(&mut defaults);
         let variable = setting.variable();
         let _ = write!(text, "**`{key} = {default}`**");
         let _ = write!(

@@ -1,8 +1,13 @@
 //! The one table of all settings: keys, what they allow, what they mean, where they go.
 
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use avocet_codec::QoS;
+use avocet_engine::SharedStrategy;
+use avocet_session::{Limits, Overflow, ServerConfig};
 
 use super::value::{Kind, Value};
 use super::{Config, LogFormat};
@@ -16,8 +21,8 @@ pub(crate) struct Setting {
     pub(crate) kind: Kind,
     /// What it does, for the reference.
     pub(crate) about: &'static str,
-    /// What a configuration holds; `None` when nothing is set and nothing is the default.
-    pub(crate) get: fn(&Config) -> Value,
+    /// What a configuration holds; an empty text when nothing is set. It does not change it.
+    pub(crate) get: fn(&mut Config) -> Value,
     /// Stores a value that `kind` allows.
     pub(crate) set: fn(&mut Config, Value),
 }
@@ -31,6 +36,237 @@ impl Setting {
         }
     }
 }
+
+/// An integer as a setting's value: the bounds of the setting keep it within the type.
+trait Number {
+    fn to_u64(&self) -> u64;
+    fn set(&mut self, integer: u64);
+}
+
+macro_rules! impl_number {
+    ($($type:ty),*) => {$(
+        impl Number for $type {
+            fn to_u64(&self) -> u64 {
+                u64::try_from(*self).unwrap_or(u64::MAX)
+            }
+
+            fn set(&mut self, integer: u64) {
+                *self = Self::try_from(integer).unwrap_or(Self::MAX);
+            }
+        }
+    )*};
+}
+
+impl_number!(u8, u16, u32, u64, usize);
+
+macro_rules! impl_non_zero_number {
+    ($($type:ty),*) => {$(
+        impl Number for $type {
+            fn to_u64(&self) -> u64 {
+                u64::from(self.get())
+            }
+
+            fn set(&mut self, integer: u64) {
+                *self = integer.try_into().ok().and_then(Self::new).unwrap_or(Self::MIN);
+            }
+        }
+
+        /// 0 stands for none.
+        impl Number for Option<$type> {
+            fn to_u64(&self) -> u64 {
+                self.map_or(0, |number| u64::from(number.get()))
+            }
+
+            fn set(&mut self, integer: u64) {
+                *self = integer.try_into().ok().and_then(<$type>::new);
+            }
+        }
+    )*};
+}
+
+impl_non_zero_number!(NonZeroU16, NonZeroU32);
+
+impl Number for QoS {
+    fn to_u64(&self) -> u64 {
+        u64::from(*self as u8)
+    }
+
+    fn set(&mut self, integer: u64) {
+        *self = u8::try_from(integer)
+            .ok()
+            .and_then(Self::from_u8)
+            .unwrap_or(Self::ExactlyOnce);
+    }
+}
+
+macro_rules! flag {
+    ($key:literal, $place:expr, $about:literal) => {
+        Setting {
+            key: $key,
+            kind: Kind::Flag,
+            about: $about,
+            get: |config| {
+                let place: fn(&mut Config) -> &mut bool = $place;
+                Value::Flag(*place(config))
+            },
+            set: |config, value| {
+                let place: fn(&mut Config) -> &mut bool = $place;
+                *place(config) = value.flag();
+            },
+        }
+    };
+}
+
+macro_rules! number {
+    ($key:literal, $kind:ident, $variant:ident, $min:expr, $max:expr, $place:expr, $about:literal) => {
+        Setting {
+            key: $key,
+            kind: Kind::$kind {
+                min: $min,
+                max: $max,
+            },
+            about: $about,
+            get: |config| {
+                let place: fn(&mut Config) -> &mut _ = $place;
+                Value::$variant(place(config).to_u64())
+            },
+            set: |config, value| {
+                let place: fn(&mut Config) -> &mut _ = $place;
+                place(config).set(value.integer());
+            },
+        }
+    };
+}
+
+macro_rules! integer {
+    ($key:literal, $min:literal..=$max:expr, $place:expr, $about:literal) => {
+        number!($key, Integer, Integer, $min, $max, $place, $about)
+    };
+}
+
+macro_rules! bytes {
+    ($key:literal, $min:literal..=$max:expr, $place:expr, $about:literal) => {
+        number!($key, Bytes, Bytes, $min, $max, $place, $about)
+    };
+}
+
+macro_rules! duration {
+    ($key:literal, $max:literal s, $place:expr, $about:literal) => {
+        Setting {
+            key: $key,
+            kind: Kind::Duration {
+                min: Duration::ZERO,
+                max: Duration::from_secs($max),
+            },
+            about: $about,
+            get: |config| {
+                let place: fn(&mut Config) -> &mut Duration = $place;
+                Value::Duration(*place(config))
+            },
+            set: |config, value| {
+                let place: fn(&mut Config) -> &mut Duration = $place;
+                *place(config) = value.duration();
+            },
+        }
+    };
+}
+
+macro_rules! choice {
+    ($key:literal, $names:expr, $place:expr, $about:literal) => {
+        Setting {
+            key: $key,
+            kind: Kind::Choice(&names($names)),
+            about: $about,
+            get: |config| {
+                let place: fn(&mut Config) -> &mut _ = $place;
+                let value = *place(config);
+                let name = $names
+                    .iter()
+                    .find(|(_, named)| *named == value)
+                    .map(|(name, _)| *name);
+                Value::Text(name.unwrap_or_default().to_owned())
+            },
+            set: |config, value| {
+                let place: fn(&mut Config) -> &mut _ = $place;
+                let text = value.text();
+                if let Some((_, named)) = $names.iter().find(|(name, _)| *name == text) {
+                    *place(config) = *named;
+                }
+            },
+        }
+    };
+}
+
+macro_rules! text {
+    ($key:literal, $allowed:literal, $place:expr, $about:literal) => {
+        Setting {
+            key: $key,
+            kind: Kind::Text {
+                allowed: $allowed,
+                is_allowed: is_mqtt_string,
+            },
+            about: $about,
+            get: |config| {
+                let place: fn(&mut Config) -> &mut Option<Box<str>> = $place;
+                Value::Text(place(config).as_deref().unwrap_or_default().to_owned())
+            },
+            set: |config, value| {
+                let place: fn(&mut Config) -> &mut Option<Box<str>> = $place;
+                *place(config) =
+                    Some(value.text().into()).filter(|text: &Box<str>| !text.is_empty());
+            },
+        }
+    };
+}
+
+const LOG_FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+
+const SHARED_STRATEGIES: [(&str, SharedStrategy); 5] = [
+    ("round robin", SharedStrategy::RoundRobin),
+    ("least in flight", SharedStrategy::LeastInFlight),
+    ("sticky", SharedStrategy::Sticky),
+    ("by publisher", SharedStrategy::ByPublisher),
+    ("by topic", SharedStrategy::ByTopic),
+];
+
+const OVERFLOWS: [(&str, Overflow); 2] = [
+    ("drop oldest", Overflow::DropOldest),
+    ("drop newest", Overflow::DropNewest),
+];
+
+const fn names<T: Copy, const N: usize>(named: [(&'static str, T); N]) -> [&'static str; N] {
+    let mut names = [""; N];
+    let mut index = 0;
+    while index < N {
+        #[expect(
+            clippy::indexing_slicing,
+            reason = "below N; a const fn has no iterators"
+        )]
+        {
+            names[index] = named[index].0;
+        }
+        index += 1;
+    }
+    names
+}
+
+fn is_mqtt_string(text: &str) -> bool {
+    text.len() <= usize::from(u16::MAX) && !text.contains('\0')
+}
+
+fn connection(config: &mut Config) -> &mut ServerConfig {
+    Arc::make_mut(&mut config.engine.connection)
+}
+
+fn session(config: &mut Config) -> &mut Limits {
+    &mut connection(config).limits
+}
+
+const U16: u64 = u16::MAX as u64;
+const U32: u64 = u32::MAX as u64;
+/// As many as anybody asks for.
+const MANY: u64 = 1_000_000_000_000;
+const TIB: u64 = 1 << 40;
 
 /// All settings, in the order of the reference.
 pub(crate) static SETTINGS: &[Setting] = &[
@@ -62,36 +298,24 @@ pub(crate) static SETTINGS: &[Setting] = &[
             config.data_dir = (!path.is_empty()).then(|| PathBuf::from(path));
         },
     },
-    Setting {
-        key: "shards",
-        kind: Kind::Integer { min: 0, max: 256 },
-        about: "How many threads share the clients. 0: one per core.",
-        get: |config| Value::Integer(config.shards.map_or(0, |shards| shards.get().into())),
-        set: |config, value| {
-            config.shards = u16::try_from(value.integer())
-                .ok()
-                .and_then(NonZeroU16::new);
-        },
-    },
-    Setting {
-        key: "stop_timeout",
-        kind: Kind::Duration {
-            min: Duration::ZERO,
-            max: Duration::from_secs(3_600),
-        },
-        about: "How long clients may take, when the broker stops, to read what they were still to \
-                get.",
-        get: |config| Value::Duration(config.stop_timeout),
-        set: |config, value| config.stop_timeout = value.duration(),
-    },
-    Setting {
-        key: "access.anonymous",
-        kind: Kind::Flag,
-        about: "Whether anyone who reaches a listener may connect. Must be true for a listener \
-                that other machines can reach.",
-        get: |config| Value::Flag(config.access.anonymous),
-        set: |config, value| config.access.anonymous = value.flag(),
-    },
+    integer!(
+        "shards",
+        0..=256,
+        |config| &mut config.shards,
+        "How many threads share the clients. 0: one per core."
+    ),
+    duration!(
+        "stop_timeout",
+        3_600 s,
+        |config| &mut config.stop_timeout,
+        "How long clients may take, when the broker stops, to read what they were still to get."
+    ),
+    flag!(
+        "access.anonymous",
+        |config| &mut config.access.anonymous,
+        "Whether anyone who reaches a listener may connect. Must be true for a listener that other \
+         machines can reach."
+    ),
     Setting {
         key: "log.filter",
         kind: Kind::Text {
@@ -99,28 +323,336 @@ pub(crate) static SETTINGS: &[Setting] = &[
                       \"info,avocet_broker=debug\"",
             is_allowed: |text| text.parse::<tracing_subscriber::EnvFilter>().is_ok(),
         },
-        about: "What is logged to standard error: a level (`error`, `warn`, `info`, `debug`, \
-                `trace`) or directives such as `info,avocet_broker=debug`.",
+        about: "What is logged to standard error.",
         get: |config| Value::Text(config.log.filter.clone()),
         set: |config, value| config.log.filter = value.text(),
     },
+    choice!(
+        "log.format",
+        LOG_FORMATS,
+        |config| &mut config.log.format,
+        "How log lines look: `text` for people, `json` for programs (one object per line)."
+    ),
+    // What every connection is offered and held to.
+    integer!(
+        "mqtt.maximum_qos",
+        0..=2,
+        |config| &mut connection(config).maximum_qos,
+        "The greatest QoS of messages clients publish. Beyond: 5.0 clients are disconnected with \
+         0x9B (QoS not supported), 3.x clients without a code."
+    ),
+    bytes!(
+        "mqtt.maximum_packet_size",
+        1024..=268_435_460,
+        |config| &mut connection(config).maximum_packet_size,
+        "The largest packet a client may send, with its header. Beyond: 5.0 clients are \
+         disconnected with 0x95 (packet too large), 3.x clients without a code."
+    ),
+    integer!(
+        "mqtt.receive_maximum",
+        1..=U16,
+        |config| &mut connection(config).receive_maximum,
+        "QoS 1 and 2 messages a client may send before the first one is acknowledged. Beyond: 5.0 \
+         clients are disconnected with 0x93 (receive maximum exceeded); 3.x clients are not read \
+         until acknowledgements have left."
+    ),
+    integer!(
+        "mqtt.topic_alias_maximum",
+        0..=U16,
+        |config| &mut connection(config).topic_alias_maximum,
+        "Topic Aliases a 5.0 client may set."
+    ),
+    integer!(
+        "mqtt.topic_aliases",
+        0..=U16,
+        |config| &mut session(config).topic_aliases,
+        "Topic Aliases used towards a 5.0 client that allows them."
+    ),
+    integer!(
+        "mqtt.keep_alive_max",
+        0..=U16,
+        |config| &mut connection(config).keep_alive_max,
+        "The longest Keep Alive in seconds. 5.0 clients that ask for more, or for none, are told \
+         this one. 0: as the client asks."
+    ),
+    integer!(
+        "mqtt.session_expiry_interval_max",
+        0..=U32,
+        |config| &mut config.engine.limits.session_expiry_interval_max,
+        "How many seconds a session lives on without a connection. 5.0 clients that ask for more \
+         are told this one. 4294967295: without end."
+    ),
+    flag!(
+        "mqtt.retain_available",
+        |config| &mut connection(config).retain_available,
+        "Whether messages may be retained. If not, 5.0 clients that try are disconnected with 0x9A \
+         (retain not supported)."
+    ),
+    flag!(
+        "mqtt.wildcard_subscription_available",
+        |config| &mut connection(config).wildcard_subscription_available,
+        "Whether Topic Filters may hold wildcards. If not, the SUBACK says 0xA2."
+    ),
+    flag!(
+        "mqtt.subscription_ids_available",
+        |config| &mut connection(config).subscription_ids_available,
+        "Whether SUBSCRIBE may hold a Subscription Identifier. If not, clients that use one are \
+         disconnected with 0xA1."
+    ),
+    flag!(
+        "mqtt.shared_subscription_available",
+        |config| &mut connection(config).shared_subscription_available,
+        "Whether `$share/NAME/FILTER` may be subscribed to. If not, the SUBACK says 0x9E."
+    ),
+    choice!(
+        "mqtt.shared_strategy",
+        SHARED_STRATEGIES,
+        |config| &mut config.engine.shared_strategy,
+        "How a shared subscription chooses the connected member that gets a message. `by topic` \
+         keeps the messages of a topic in order, `by publisher` those of a client."
+    ),
+    flag!(
+        "mqtt.check_payload_format",
+        |config| &mut config.engine.check_payload_format,
+        "Whether a payload that is declared to be UTF-8 is checked; 0x99 (payload format invalid) \
+         if it is not."
+    ),
+    flag!(
+        "mqtt.long_client_ids",
+        |config| &mut connection(config).long_client_ids,
+        "Whether clients of 3.1 may have a Client Identifier of more than 23 characters."
+    ),
+    text!(
+        "mqtt.response_information",
+        "a text of at most 65535 bytes",
+        |config| &mut config.engine.response_information,
+        "Response Information for 5.0 clients that ask for it. `%c` stands for the Client \
+         Identifier."
+    ),
+    text!(
+        "mqtt.server_reference",
+        "a text of at most 65535 bytes",
+        |config| &mut config.engine.server_reference,
+        "The Server Reference that 5.0 clients are given when the broker stops: where to go."
+    ),
     Setting {
-        key: "log.format",
-        kind: Kind::Choice(&["text", "json"]),
-        about: "How log lines look: `text` for people, `json` for programs (one object per line).",
-        get: |config| {
-            let name = match config.log.format {
-                LogFormat::Text => "text",
-                LogFormat::Json => "json",
-            };
-            Value::Text(name.to_owned())
+        key: "mqtt.sys_interval",
+        kind: Kind::Duration {
+            min: Duration::ZERO,
+            max: Duration::from_secs(86_400),
         },
+        about: "How often the topics below `$SYS/` are brought up to date. `\"0s\"`: there are none.",
+        get: |config| Value::Duration(config.engine.sys_interval.unwrap_or_default()),
         set: |config, value| {
-            config.log.format = if value.text() == "json" {
-                LogFormat::Json
-            } else {
-                LogFormat::Text
-            };
+            config.engine.sys_interval = Some(value.duration()).filter(|every| !every.is_zero());
         },
     },
+    duration!(
+        "mqtt.connect_timeout",
+        3_600 s,
+        |config| &mut connection(config).connect_timeout,
+        "How long a client may take from opening a connection until it is accepted. Then it is \
+         closed."
+    ),
+    duration!(
+        "mqtt.drain_timeout",
+        3_600 s,
+        |config| &mut connection(config).drain_timeout,
+        "How long the last packet for a client may take to leave. Then the connection is closed."
+    ),
+    // What a session may hold.
+    integer!(
+        "queue.inflight",
+        1..=U16,
+        |config| &mut session(config).inflight,
+        "QoS 1 and 2 messages sent to a 3.x client before the first one is acknowledged. 5.0 \
+         clients say this themselves (Receive Maximum)."
+    ),
+    integer!(
+        "queue.messages_max",
+        0..=MANY,
+        |config| &mut session(config).queued_messages_max,
+        "Messages that wait for one client. Beyond, `queue.overflow` says which one is dropped."
+    ),
+    bytes!(
+        "queue.bytes_max",
+        0..=TIB,
+        |config| &mut session(config).queued_bytes_max,
+        "Bytes of the messages that wait for one client: topics, properties and payloads."
+    ),
+    choice!(
+        "queue.overflow",
+        OVERFLOWS,
+        |config| &mut session(config).overflow,
+        "Which message is dropped when a queue is full."
+    ),
+    flag!(
+        "queue.qos0",
+        |config| &mut session(config).queue_qos0,
+        "Whether QoS 0 messages wait for clients that are not connected."
+    ),
+    // What a shard may hold.
+    integer!(
+        "limits.connections_max",
+        1..=MANY,
+        |config| &mut config.engine.limits.connections_max,
+        "Connections of each shard. Beyond, CONNECT gets 0x97 (quota exceeded)."
+    ),
+    integer!(
+        "limits.sessions_max",
+        1..=MANY,
+        |config| &mut config.engine.limits.sessions_max,
+        "Sessions of each shard, with and without a connection. Beyond, CONNECT gets 0x97."
+    ),
+    integer!(
+        "limits.subscriptions_per_session_max",
+        1..=MANY,
+        |config| &mut config.engine.limits.subscriptions_per_session_max,
+        "Subscriptions of one client. Beyond, the SUBACK says 0x97."
+    ),
+    integer!(
+        "limits.topic_levels_max",
+        1..=U16,
+        |config| &mut config.engine.limits.topics.levels_max,
+        "Levels of a topic. Beyond: 0x90 (topic name invalid) or 0x8F (topic filter invalid)."
+    ),
+    integer!(
+        "limits.topic_bytes_max",
+        1..=U16,
+        |config| &mut config.engine.limits.topics.bytes_max,
+        "Bytes of a topic; the outcome is the same."
+    ),
+    integer!(
+        "limits.plus_levels_max",
+        0..=255,
+        |config| &mut config.engine.limits.topics.plus_levels_max,
+        "`+` levels of one Topic Filter; the outcome is the same."
+    ),
+    integer!(
+        "limits.filter_shapes_max",
+        1..=U16,
+        |config| &mut config.engine.limits.filters.shapes_max,
+        "Different places for wildcards among all Topic Filters: each one costs every message a \
+         little time."
+    ),
+    integer!(
+        "limits.filter_overflow_max",
+        0..=U16,
+        |config| &mut config.engine.limits.filters.overflow_max,
+        "Topic Filters with wildcards in yet other places. Beyond, the SUBACK says 0x97."
+    ),
+    integer!(
+        "limits.retained_messages_max",
+        0..=MANY,
+        |config| &mut config.engine.limits.retained_messages_max,
+        "Retained messages of each shard. Beyond, a message is delivered and not retained."
+    ),
+    bytes!(
+        "limits.retained_bytes_max",
+        0..=TIB,
+        |config| &mut config.engine.limits.retained_bytes_max,
+        "Bytes of the retained messages of each shard; the outcome is the same."
+    ),
+    integer!(
+        "limits.queued_messages_max",
+        0..=MANY,
+        |config| &mut config.engine.limits.queued_messages_max,
+        "Messages that wait for all clients of a shard. Beyond, a message is dropped."
+    ),
+    bytes!(
+        "limits.queued_bytes_max",
+        0..=TIB,
+        |config| &mut config.engine.limits.queued_bytes_max,
+        "Bytes of these; a message that waits for several clients counts for each."
+    ),
+    integer!(
+        "limits.group_messages_max",
+        0..=MANY,
+        |config| &mut config.engine.limits.group_messages_max,
+        "Messages that wait for a shared subscription none of whose members can take them. \
+         Beyond, `queue.overflow` says which one is dropped."
+    ),
+    integer!(
+        "limits.group_window",
+        1..=MANY,
+        |config| &mut config.engine.limits.group_window,
+        "Unacknowledged messages that a shared subscription gives to one member."
+    ),
+    integer!(
+        "limits.forwards_max",
+        1..=MANY,
+        |config| &mut config.engine.limits.forwards_max,
+        "Messages of one client on their way to other shards. Beyond, it is not read."
+    ),
+    bytes!(
+        "limits.forwards_bytes_max",
+        1..=TIB,
+        |config| &mut config.engine.limits.forwards_bytes_max,
+        "Bytes of these; the outcome is the same."
+    ),
+    integer!(
+        "limits.slice_packets",
+        1..=MANY,
+        |config| &mut config.engine.limits.slice_packets,
+        "Packets read from one client before others have their turn."
+    ),
+    bytes!(
+        "limits.slice_bytes",
+        1..=TIB,
+        |config| &mut config.engine.limits.slice_bytes,
+        "Bytes read from one client before others have their turn."
+    ),
+    integer!(
+        "limits.retained_page_messages",
+        1..=MANY,
+        |config| &mut config.engine.limits.retained_page_messages,
+        "Retained messages that a shard asks another one for at once."
+    ),
+    bytes!(
+        "limits.retained_page_bytes",
+        1..=TIB,
+        |config| &mut config.engine.limits.retained_page_bytes,
+        "Bytes of these."
+    ),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::super::value::Raw;
+    use super::*;
+
+    #[test]
+    fn every_setting_holds_what_it_is_set_to() {
+        for setting in SETTINGS {
+            let values: Vec<Value> = match setting.kind {
+                Kind::Flag => vec![Value::Flag(true), Value::Flag(false)],
+                Kind::Integer { min, max } => vec![Value::Integer(min), Value::Integer(max)],
+                Kind::Bytes { min, max } => vec![Value::Bytes(min), Value::Bytes(max)],
+                Kind::Choice(names) => names
+                    .iter()
+                    .map(|name| Value::Text((*name).to_owned()))
+                    .collect(),
+                Kind::Duration { min, max } => vec![Value::Duration(min), Value::Duration(max)],
+                Kind::Text { .. } => vec![Value::Text("debug".to_owned())],
+                Kind::Addresses => {
+                    vec![setting.kind.read(&Raw::Text("[::1]:7".to_owned())).unwrap()]
+                }
+            };
+            let mut config = Config::default();
+            for value in values {
+                (setting.set)(&mut config, value.clone());
+                assert_eq!((setting.get)(&mut config), value, "{}", setting.key);
+            }
+        }
+    }
+
+    #[test]
+    fn keys_and_variables_are_unique() {
+        for (index, setting) in SETTINGS.iter().enumerate() {
+            for other in &SETTINGS[..index] {
+                assert_ne!(setting.key, other.key);
+                assert_ne!(setting.variable(), other.variable());
+            }
+        }
+    }
+}

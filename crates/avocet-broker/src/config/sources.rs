@@ -222,7 +222,7 @@ fn distance(a: &str, b: &str) -> usize {
 pub(crate) fn shown(config: &Config, key: &str) -> String {
     let setting = SETTINGS.iter().find(|setting| setting.key == key);
     setting
-        .map(|setting| (setting.get)(config))
+        .map(|setting| (setting.get)(&mut config.clone()))
         .as_ref()
         .map(Value::to_string)
         .unwrap_or_default()

@@ -180,11 +180,12 @@ const DURATION_UNITS: [(&str, u64); 5] = [
     ("d", 86_400_000),
 ];
 
-const BYTE_UNITS: [(&str, u64); 4] = [
+const BYTE_UNITS: [(&str, u64); 5] = [
     ("B", 1),
     ("KiB", 1 << 10),
     ("MiB", 1 << 20),
     ("GiB", 1 << 30),
+    ("TiB", 1 << 40),
 ];
 
 fn parse_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
@@ -287,7 +288,7 @@ impl fmt::Display for Kind {
             ),
             Self::Bytes { min, max } => write!(
                 f,
-                "a number of bytes, or a text with a unit (KiB, MiB, GiB), from {:?} to {:?}",
+                "a number of bytes, or a text with a unit (KiB, MiB, GiB, TiB), from {:?} to {:?}",
                 show_bytes(*min),
                 show_bytes(*max)
             ),
