@@ -1,5 +1,17 @@
-//! An MQTT broker: a library to embed.
+#![doc = include_str!("../README.md")]
 
+mod acceptor;
+mod broker;
+mod clock;
 mod config;
+mod connection;
+mod connections;
+mod events;
+mod inbox;
+mod shard;
+mod stream;
 
+pub use avocet_engine::EngineConfig;
+pub use broker::{Broker, ShardFailed, StartError, Stopper};
 pub use config::{Access, Config, ConfigBuilder, ConfigError, Log, LogFormat, Origin, reference};
+pub use stream::InProcessStream;

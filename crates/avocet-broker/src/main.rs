@@ -1,2 +1,231 @@
-//! Placeholder.
-fn main() {}
+//! The broker's binary.
+
+use std::io::IsTerminal;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::thread;
+
+use avocet_broker::{Broker, Config, ConfigBuilder, ConfigError, LogFormat, reference};
+use clap::{Args, Parser, Subcommand};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+#[cfg(unix)]
+use tracing::warn;
+use tracing::{error, info};
+use tracing_subscriber::EnvFilter;
+
+/// Exit code for what the user asked for wrongly: flags, configuration.
+const USAGE: u8 = 2;
+
+/// An MQTT broker for versions 3.1, 3.1.1 and 5.0.
+///
+/// Without a configuration it listens on 127.0.0.1:1883. Exit codes: 0 after SIGTERM or SIGINT, 1 when it could not
+/// start or failed, 2 for wrong flags or a wrong configuration.
+#[derive(Parser)]
+#[command(version, args_conflicts_with_subcommands = false)]
+struct Arguments {
+    #[command(flatten)]
+    settings: Settings,
+    #[command(subcommand)]
+    command: Option<Action>,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Check the configuration and exit: 0 when it is fine
+    Check,
+    /// Print all settings with their defaults, as Markdown
+    Settings,
+}
+
+#[derive(Args)]
+struct Settings {
+    /// Read settings from a TOML file
+    #[arg(long, short, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// Listen here (may be repeated); port 0 is any free one
+    #[arg(long, value_name = "HOST:PORT", global = true)]
+    listen: Vec<String>,
+    /// Share the clients among N threads; 0 is one per core
+    #[arg(long, value_name = "N", global = true)]
+    shards: Option<String>,
+    /// Let anyone connect, also from other machines
+    #[arg(long, global = true)]
+    anonymous: bool,
+    /// Log this: error, warn, info, debug, trace, or directives
+    #[arg(long, value_name = "FILTER", global = true)]
+    log: Option<String>,
+    /// Log as text or json
+    #[arg(long, value_name = "FORMAT", global = true)]
+    log_format: Option<String>,
+    /// Set any setting (may be repeated)
+    #[arg(long, value_name = "KEY=VALUE", global = true)]
+    set: Vec<String>,
+}
+
+impl Settings {
+    fn load(&self) -> Result<Config, ConfigError> {
+        let mut builder = ConfigBuilder::new();
+        if let Some(path) = &self.config {
+            builder = builder.file(path)?;
+        }
+        // A variable that is not Unicode cannot be a setting's value.
+        let variables = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
+        builder = builder.environment(variables)?;
+        for assignment in &self.set {
+            let (key, value) = assignment.split_once('=').unwrap_or((assignment, ""));
+            builder = builder.flag("--set", key.trim(), value.trim())?;
+        }
+        if !self.listen.is_empty() {
+            builder = builder.flag("--listen", "listen", &self.listen.join(","))?;
+        }
+        if self.anonymous {
+            builder = builder.flag("--anonymous", "access.anonymous", "true")?;
+        }
+        let flags = [
+            ("--shards", "shards", &self.shards),
+            ("--log", "log.filter", &self.log),
+            ("--log-format", "log.format", &self.log_format),
+        ];
+        for (name, key, value) in flags {
+            if let Some(value) = value {
+                builder = builder.flag(name, key, value)?;
+            }
+        }
+        builder.build()
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if matches!(arguments.command, Some(Action::Settings)) {
+        print!("{}", reference());
+        return ExitCode::SUCCESS;
+    }
+    let config = match arguments.settings.load() {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("avocet-broker: {error}");
+            return ExitCode::from(USAGE);
+        }
+    };
+    if matches!(arguments.command, Some(Action::Check)) {
+        println!("the configuration is fine");
+        return ExitCode::SUCCESS;
+    }
+    start_log(&config);
+    raise_open_files();
+    match serve(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(config: Config) -> anyhow::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let broker = Broker::start(config.clone())?;
+    describe(&config, &broker);
+    let stopper = broker.stopper();
+    thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            let mut asked = false;
+            for signal in signals.forever() {
+                if asked {
+                    error!("stopped by a second signal, without waiting for clients");
+                    std::process::exit(1);
+                }
+                asked = true;
+                info!(
+                    "stopping: {}",
+                    signal_hook::low_level::signal_name(signal).unwrap_or("signal")
+                );
+                stopper.stop();
+            }
+        })?;
+    broker.wait()?;
+    info!("stopped");
+    Ok(())
+}
+
+/// Tells what runs and how to go on.
+fn describe(config: &Config, broker: &Broker) {
+    let connection = &config.engine.connection;
+    let features = [
+        ("retained messages", connection.retain_available),
+        (
+            "shared subscriptions",
+            connection.shared_subscription_available,
+        ),
+        ("$SYS topics", config.engine.sys_interval.is_some()),
+        (
+            "anonymous access from other machines",
+            config.access.anonymous,
+        ),
+        ("durable storage", false),
+    ];
+    let those = |wanted: bool| {
+        let names = features
+            .iter()
+            .filter(|(_, on)| *on == wanted)
+            .map(|(name, _)| *name);
+        names.collect::<Vec<_>>().join(", ")
+    };
+    info!(
+        "avocet-broker {}: MQTT 3.1, 3.1.1 and 5.0 over TCP",
+        env!("CARGO_PKG_VERSION")
+    );
+    info!("on: {}", those(true));
+    info!(
+        "off: {} (all state is in memory and ends with this process)",
+        those(false)
+    );
+    info!("not supported yet: TLS, WebSocket, authentication");
+    if let Some(address) = broker.local_addrs().first() {
+        let host = match address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => ip,
+        };
+        let port = address.port();
+        info!("try: avocet sub -h {host} -p {port} -t 'demo/#'");
+        info!("and: avocet pub -h {host} -p {port} -t demo/hello -m 'hello'");
+    }
+}
+
+/// Allows as many connections as the system lets this process have: the lower limit that processes
+/// start with is there for programs that use `select`.
+fn raise_open_files() {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let limit = getrlimit(Resource::Nofile);
+        let raised = Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        };
+        if limit.current != limit.maximum
+            && let Err(error) = setrlimit(Resource::Nofile, raised)
+        {
+            warn!("cannot raise the limit on open files: {error}");
+        }
+    }
+}
+
+fn start_log(config: &Config) {
+    let filter = EnvFilter::try_new(&config.log.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    match config.log.format {
+        LogFormat::Text => log.with_target(false).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+}

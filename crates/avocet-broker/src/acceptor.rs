@@ -1,0 +1,133 @@
+//! Accepting connections.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use avocet_session::{Instant, Now};
+use mio::net::{TcpListener, TcpStream};
+use tracing::{info, warn};
+
+/// Connections taken from one listener before the ones that are there have their turn.
+const PER_TURN: usize = 64;
+
+/// How long to wait when the system has no descriptor or no memory for another connection.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+/// The listeners of a broker.
+#[derive(Default)]
+pub(crate) struct Acceptor {
+    listeners: Vec<Listener>,
+    /// The system was out of resources: no accepting before this.
+    paused_until: Option<Instant>,
+    /// The operator was told, and there was no success since.
+    warned: bool,
+}
+
+struct Listener {
+    socket: TcpListener,
+    ready: bool,
+}
+
+/// What came of one attempt.
+enum Attempt {
+    Accepted(TcpStream, SocketAddr),
+    /// The connection was gone before it was accepted, or a signal came.
+    Retry,
+    Nobody,
+    Exhausted(io::Error),
+}
+
+impl Acceptor {
+    pub(crate) fn new(sockets: Vec<TcpListener>) -> Self {
+        let listeners = sockets.into_iter().map(|socket| Listener {
+            socket,
+            ready: true,
+        });
+        Self {
+            listeners: listeners.collect(),
+            paused_until: None,
+            warned: false,
+        }
+    }
+
+    /// Notes that connections wait at a listener.
+    pub(crate) fn set_ready(&mut self, index: usize) {
+        if let Some(listener) = self.listeners.get_mut(index) {
+            listener.ready = true;
+        }
+    }
+
+    /// Whether there may be connections to accept at once.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.paused_until.is_none() && self.listeners.iter().any(|listener| listener.ready)
+    }
+
+    /// When to try again after the system was out of resources.
+    pub(crate) fn timeout(&self) -> Option<Instant> {
+        self.paused_until
+    }
+
+    /// Closes all listeners.
+    pub(crate) fn close(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Takes waiting connections, each with its peer's address and the index of its listener.
+    pub(crate) fn accept(&mut self, now: Now, mut take: impl FnMut(TcpStream, SocketAddr, u16)) {
+        if self.paused_until.is_some_and(|until| now.instant < until) {
+            return;
+        }
+        self.paused_until = None;
+        for (index, listener) in (0..).zip(&mut self.listeners) {
+            for _ in 0..PER_TURN {
+                if !listener.ready {
+                    break;
+                }
+                match attempt(&listener.socket) {
+                    Attempt::Accepted(stream, peer) => {
+                        if self.warned {
+                            info!("accepting connections again");
+                            self.warned = false;
+                        }
+                        take(stream, peer, index);
+                    }
+                    Attempt::Retry => {}
+                    Attempt::Nobody => listener.ready = false,
+                    Attempt::Exhausted(error) => {
+                        if !self.warned {
+                            warn!("cannot accept connections: {error}; retrying");
+                            self.warned = true;
+                        }
+                        self.paused_until = Some(now.instant + EXHAUSTED_PAUSE);
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn attempt(listener: &TcpListener) -> Attempt {
+    let error = match avocet_transport::accept(listener) {
+        Ok((stream, peer)) => return Attempt::Accepted(stream, peer),
+        Err(error) => error,
+    };
+    if error.kind() == io::ErrorKind::WouldBlock {
+        return Attempt::Nobody;
+    }
+    let gone = [
+        io::ErrorKind::ConnectionAborted,
+        io::ErrorKind::ConnectionReset,
+        io::ErrorKind::Interrupted,
+        io::ErrorKind::NetworkDown,
+        io::ErrorKind::NetworkUnreachable,
+        io::ErrorKind::HostUnreachable,
+        io::ErrorKind::TimedOut,
+    ];
+    if gone.contains(&error.kind()) {
+        Attempt::Retry
+    } else {
+        Attempt::Exhausted(error)
+    }
+}

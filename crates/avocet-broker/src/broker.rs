@@ -1,0 +1,276 @@
+//! A running broker.
+
+use std::collections::hash_map::RandomState;
+use std::future::Future;
+use std::hash::{BuildHasher, Hasher};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll as TaskPoll;
+use std::thread::{self, JoinHandle};
+
+use avocet_engine::ShardId;
+use avocet_transport::ListenError;
+use mio::{Interest, Poll, Waker};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tracing::info;
+
+use crate::acceptor::Acceptor;
+use crate::clock::Clock;
+use crate::config::{Config, ConfigError};
+use crate::inbox::{Inbox, Mail};
+use crate::shard::{self, Parts, Shard};
+use crate::stream::{InProcessStream, Stream, pipe};
+
+/// Why a broker could not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The configuration is refused.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A listener could not be opened.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The system gave no thread, or no way to wait for events.
+    #[error("cannot start a shard: {0}")]
+    System(#[from] io::Error),
+}
+
+/// A shard ended by a panic: a bug of the broker. The other shards were stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("shard {0} failed; the broker has stopped")]
+pub struct ShardFailed(pub u16);
+
+/// A broker that serves clients on threads of its own.
+///
+/// Dropping it asks it to stop and does not wait until it has; [`Broker::stop`] does.
+#[derive(Debug)]
+pub struct Broker {
+    stopper: Stopper,
+    threads: Vec<JoinHandle<()>>,
+    local_addrs: Vec<SocketAddr>,
+    next_shard: AtomicUsize,
+}
+
+/// Asks a broker to stop, from any thread.
+#[derive(Clone)]
+pub struct Stopper {
+    inboxes: Arc<[Arc<Inbox>]>,
+}
+
+impl std::fmt::Debug for Stopper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stopper").finish_non_exhaustive()
+    }
+}
+
+impl Stopper {
+    /// Asks the broker to stop gracefully, as [`Broker::stop`] does, and does not wait for it.
+    pub fn stop(&self) {
+        for inbox in &*self.inboxes {
+            inbox.send(Mail::Stop);
+        }
+    }
+}
+
+impl Broker {
+    /// Opens the listeners and starts one thread per shard. Clients are served when it returns.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        config.check()?;
+        let cores = || thread::available_parallelism().map_or(1, |cores| cores.get());
+        let shards = config
+            .shards
+            .map_or_else(cores, |shards| shards.get().into());
+        let shards = u16::try_from(shards).unwrap_or(256).min(256);
+
+        let mut polls = Vec::new();
+        let mut inboxes = Vec::new();
+        for _ in 0..shards {
+            let poll = Poll::new()?;
+            inboxes.push(Arc::new(Inbox::new(Waker::new(
+                poll.registry(),
+                shard::WAKER,
+            )?)));
+            polls.push(poll);
+        }
+        let inboxes: Arc<[_]> = inboxes.into();
+
+        let mut sockets = Vec::new();
+        let mut local_addrs = Vec::new();
+        for (index, address) in config.listen.iter().enumerate() {
+            let mut socket = avocet_transport::listen(*address)?;
+            local_addrs.push(socket.local_addr()?);
+            if let Some(poll) = polls.first() {
+                let token = shard::listener_token(index);
+                poll.registry()
+                    .register(&mut socket, token, Interest::READABLE)?;
+            }
+            sockets.push(socket);
+        }
+        let listeners = sockets.len();
+        let mut acceptor = Acceptor::new(sockets);
+
+        let mut broker = Self {
+            stopper: Stopper {
+                inboxes: Arc::clone(&inboxes),
+            },
+            threads: Vec::new(),
+            local_addrs,
+            next_shard: AtomicUsize::new(0),
+        };
+        let engine = Arc::new(config.engine);
+        let clock = Clock::start();
+        for (index, poll) in (0..).zip(polls) {
+            let parts = Parts {
+                id: ShardId::new(index),
+                engine: Arc::clone(&engine),
+                seed: seed(),
+                clock,
+                poll,
+                inboxes: Arc::clone(&inboxes),
+                acceptor: std::mem::take(&mut acceptor),
+                listeners,
+                stop_timeout: config.stop_timeout,
+            };
+            // Should starting a later thread fail, dropping the broker stops these.
+            broker.threads.push(spawn(parts, broker.stopper.clone())?);
+        }
+        for address in &broker.local_addrs {
+            info!("listening on {address}");
+        }
+        Ok(broker)
+    }
+
+    /// The addresses listened on, in the order of the configuration, with the ports the system
+    /// chose.
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.local_addrs
+    }
+
+    /// A handle that asks this broker to stop.
+    pub fn stopper(&self) -> Stopper {
+        self.stopper.clone()
+    }
+
+    /// Stops gracefully and waits until all is done: listeners close, clients are told (5.0: DISCONNECT
+    /// with 0x8B, server shutting down) and get what they were still to get, at most for
+    /// [`Config::stop_timeout`]. Blocks the thread: not for async code.
+    pub fn stop(self) -> Result<(), ShardFailed> {
+        self.stopper.stop();
+        self.wait()
+    }
+
+    /// Waits until the broker was stopped through a [`Stopper`], or has failed. Blocks the thread.
+    pub fn wait(mut self) -> Result<(), ShardFailed> {
+        let mut result = Ok(());
+        for (index, thread) in (0..).zip(self.threads.drain(..)) {
+            if thread.join().is_err() {
+                result = Err(ShardFailed(index));
+            }
+        }
+        result
+    }
+
+    /// A connection to this broker within the process. It carries the same bytes as a socket.
+    ///
+    /// Once the broker has stopped, the connection is closed from the start.
+    pub fn connect_in_process(&self) -> InProcessStream {
+        let (stream, end) = pipe();
+        let shard = self.next_shard.fetch_add(1, Ordering::Relaxed);
+        let inboxes = &self.stopper.inboxes;
+        if let Some(inbox) = inboxes.get(shard % inboxes.len().max(1)) {
+            let peer = "in-process".to_owned();
+            let listener = u16::MAX;
+            inbox.send(Mail::Accepted {
+                stream: Stream::Pipe(end),
+                peer,
+                listener,
+            });
+        }
+        stream
+    }
+
+    /// Serves a client over any byte stream, until either side closes. The future does the work:
+    /// await or spawn it.
+    ///
+    /// Fails when reading or writing the stream does.
+    pub fn serve<S>(&self, stream: S) -> impl Future<Output = io::Result<()>> + Send + use<S>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let broker = self.connect_in_process();
+        async move {
+            let (mut from_client, mut to_client) = tokio::io::split(stream);
+            let (mut from_broker, mut to_broker) = tokio::io::split(broker);
+            let mut inwards = pin!(async {
+                let copied = tokio::io::copy(&mut from_client, &mut to_broker).await;
+                to_broker.shutdown().await?;
+                // A broker that has closed takes no more bytes, which is no failure of the stream.
+                match copied {
+                    Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+                    _ => Ok(()),
+                }
+            });
+            let mut outwards = pin!(async {
+                tokio::io::copy(&mut from_broker, &mut to_client).await?;
+                to_client.shutdown().await
+            });
+            // The broker closes when its client does, so the end of this direction is the end.
+            let mut reading = true;
+            std::future::poll_fn(|context| {
+                if reading && let TaskPoll::Ready(result) = inwards.as_mut().poll(context) {
+                    reading = false;
+                    if result.is_err() {
+                        return TaskPoll::Ready(result);
+                    }
+                }
+                outwards.as_mut().poll(context)
+            })
+            .await
+        }
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.stopper.stop();
+    }
+}
+
+fn spawn(parts: Parts, stopper: Stopper) -> io::Result<JoinHandle<()>> {
+    let name = format!("shard-{}", parts.id);
+    let end = EndOfShard {
+        index: parts.id.index(),
+        stopper,
+    };
+    thread::Builder::new().name(name).spawn(move || {
+        let _end = end;
+        if let Some(shard) = Shard::new(parts) {
+            shard.run();
+        }
+    })
+}
+
+/// What happens when the thread of a shard ends, also by a panic.
+struct EndOfShard {
+    index: usize,
+    stopper: Stopper,
+}
+
+impl Drop for EndOfShard {
+    fn drop(&mut self) {
+        if let Some(inbox) = self.stopper.inboxes.get(self.index) {
+            inbox.close();
+        }
+        // A broker that has lost a shard has lost a part of its clients' state: it stops whole.
+        self.stopper.stop();
+    }
+}
+
+/// Entropy of the system, by way of the keys the standard library draws for its hash maps.
+fn seed() -> u64 {
+    RandomState::new().build_hasher().finish()
+}

@@ -1,0 +1,97 @@
+//! What arrives at a shard from other threads.
+
+use std::mem;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use avocet_engine::{ConnectionId, Moved, ShardId, ShardMessage};
+use mio::Waker;
+
+use crate::connection::Connection;
+use crate::stream::Stream;
+
+/// One thing for a shard to do.
+pub(crate) enum Mail {
+    /// A connection that was accepted for this shard.
+    Accepted {
+        stream: Stream,
+        peer: String,
+        listener: u16,
+    },
+    /// A connection another shard was the first to read from.
+    Moved {
+        connection: Box<Connection>,
+        moved: Box<Moved>,
+    },
+    /// A value of another shard's engine.
+    FromShard(ShardId, ShardMessage),
+    /// The in-process stream of a connection can be read or written again.
+    Ready(ConnectionId),
+    /// The broker stops.
+    Stop,
+}
+
+/// One queue for all senders, first in first out: what was caused arrives after its cause.
+///
+/// It has no bound of its own. What engines send each other is bounded by their credits, accepted
+/// connections by the system's limit on open files, and a stream is announced at most once until
+/// it was looked at.
+pub(crate) struct Inbox {
+    /// None once the shard has ended.
+    mail: Mutex<Option<Vec<Mail>>>,
+    waker: Waker,
+}
+
+impl Inbox {
+    pub(crate) fn new(waker: Waker) -> Self {
+        Self {
+            mail: Mutex::new(Some(Vec::new())),
+            waker,
+        }
+    }
+
+    /// Adds mail; true when the inbox was empty, so that its shard must be woken. Mail for a shard
+    /// that has ended is dropped.
+    #[must_use]
+    pub(crate) fn push(&self, mail: Mail) -> bool {
+        let mut all = self.lock();
+        if let Some(all) = &mut *all {
+            all.push(mail);
+            return all.len() == 1;
+        }
+        // Dropping a stream takes its lock, which comes before this one.
+        drop(all);
+        drop(mail);
+        false
+    }
+
+    /// Adds mail and wakes the shard.
+    pub(crate) fn send(&self, mail: Mail) {
+        if self.push(mail) {
+            self.wake();
+        }
+    }
+
+    pub(crate) fn wake(&self) {
+        // Fails only when the shard's poll is gone, and the shard with it.
+        let _ = self.waker.wake();
+    }
+
+    /// Takes all mail, leaving `empty` (which must be that) in its place.
+    pub(crate) fn take(&self, empty: &mut Vec<Mail>) {
+        debug_assert!(empty.is_empty(), "mail would be lost");
+        if let Some(all) = &mut *self.lock() {
+            mem::swap(all, empty);
+        }
+    }
+
+    /// Takes no more mail, and drops what is there.
+    pub(crate) fn close(&self) {
+        let rest = self.lock().take();
+        drop(rest);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Vec<Mail>>> {
+        // Nothing that holds the lock leaves the queue half changed.
+        self.mail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,664 @@
+//! One shard: an engine, and the loop that drives it.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::mem;
+use std::sync::Arc;
+use std::time::Duration;
+
+use avocet_engine::{Command, ConnectionId, Engine, EngineConfig, Moved, Opened, ShardId};
+use avocet_session::{Demand, Instant, Now, TransmitBuf};
+use mio::{Events, Interest, Poll, Token};
+use tracing::{debug, error};
+
+use crate::acceptor::Acceptor;
+use crate::clock::Clock;
+use crate::connection::{Closing, Connection, Reading};
+use crate::connections::{Connections, Key};
+use crate::events;
+use crate::inbox::{Inbox, Mail};
+use crate::stream::Stream;
+
+/// Bytes read from one connection at once, into the one buffer of the shard.
+const READ_BYTES: usize = 64 << 10;
+
+/// A connection with more unread bytes than this keeps them in a buffer of its own, in which the
+/// rest of its large packet gathers.
+const UNREAD_IN_PLACE: usize = READ_BYTES / 4;
+
+/// Bytes taken from the engine for one connection at once.
+const TRANSMIT_BYTES: usize = 64 << 10;
+
+/// Slices given to one system call. Systems allow more (Linux 1,024); what is beyond goes with the
+/// next call.
+const SLICES: usize = 64;
+
+const EVENTS: usize = 1_024;
+
+/// How long a connection that the broker closes may take to read what was sent.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the peer may then take to close too.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The token of the waker; those of the listeners count down from it.
+pub(crate) const WAKER: Token = Token(usize::MAX);
+
+/// The token of a listener.
+pub(crate) fn listener_token(index: usize) -> Token {
+    Token(usize::MAX - 1 - index)
+}
+
+/// What a shard is made of.
+pub(crate) struct Parts {
+    pub(crate) id: ShardId,
+    pub(crate) engine: Arc<EngineConfig>,
+    pub(crate) seed: u64,
+    pub(crate) clock: Clock,
+    pub(crate) poll: Poll,
+    /// The inboxes of all shards, this one's at its index.
+    pub(crate) inboxes: Arc<[Arc<Inbox>]>,
+    /// In one shard: the listeners of the broker.
+    pub(crate) acceptor: Acceptor,
+    pub(crate) listeners: usize,
+    pub(crate) stop_timeout: Duration,
+}
+
+pub(crate) struct Shard {
+    id: ShardId,
+    engine: Engine,
+    clock: Clock,
+    poll: Poll,
+    inboxes: Arc<[Arc<Inbox>]>,
+    inbox: Arc<Inbox>,
+    acceptor: Acceptor,
+    listeners: usize,
+    stop_timeout: Duration,
+    connections: Connections,
+    /// Connections to read, each for one slice per turn.
+    ready: VecDeque<Key>,
+    /// Connections that have something to write.
+    dirty: Vec<Key>,
+    /// Shards that have new mail and were not woken.
+    to_wake: Vec<usize>,
+    /// Connections that are being closed, with the time when they are dropped.
+    draining: VecDeque<(Instant, ConnectionId)>,
+    lingering: VecDeque<(Instant, ConnectionId)>,
+    /// Connections accepted here or for this shard so far.
+    count: u64,
+    /// The shard that gets the next accepted connection.
+    next_shard: usize,
+    /// When the last connections are dropped, once the broker stops.
+    stop_at: Option<Instant>,
+    buffer: Box<[u8]>,
+    transmit: TransmitBuf,
+    mail: Vec<Mail>,
+}
+
+impl Shard {
+    /// None when there is no inbox for the shard's index.
+    pub(crate) fn new(parts: Parts) -> Option<Self> {
+        let shards = u16::try_from(parts.inboxes.len()).ok()?;
+        let now = parts.clock.now();
+        Some(Self {
+            id: parts.id,
+            engine: Engine::new(parts.engine, parts.id, shards, parts.seed, now),
+            clock: parts.clock,
+            poll: parts.poll,
+            inbox: Arc::clone(parts.inboxes.get(parts.id.index())?),
+            inboxes: parts.inboxes,
+            acceptor: parts.acceptor,
+            listeners: parts.listeners,
+            stop_timeout: parts.stop_timeout,
+            connections: Connections::default(),
+            ready: VecDeque::new(),
+            dirty: Vec::new(),
+            to_wake: Vec::new(),
+            draining: VecDeque::new(),
+            lingering: VecDeque::new(),
+            count: 0,
+            next_shard: 0,
+            stop_at: None,
+            buffer: vec![0; READ_BYTES].into_boxed_slice(),
+            transmit: TransmitBuf::new(TRANSMIT_BYTES),
+            mail: Vec::new(),
+        })
+    }
+
+    /// Serves until the broker stops.
+    pub(crate) fn run(mut self) {
+        let mut events = Events::with_capacity(EVENTS);
+        while !self.is_finished() {
+            let timeout = self.timeout();
+            if let Err(error) = self.poll.poll(&mut events, timeout)
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                error!("shard {}: waiting for events failed: {error}", self.id);
+                return;
+            }
+            let now = self.clock.now();
+            for event in &events {
+                self.note(event);
+            }
+            self.handle_mail(now);
+            self.accept(now);
+            self.read_ready(now);
+            if self
+                .engine
+                .poll_timeout()
+                .is_some_and(|at| at <= now.instant)
+            {
+                self.engine.handle_timeout(now);
+            }
+            self.carry_out(now);
+            self.drop_overdue(now);
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        let Some(stop_at) = self.stop_at else {
+            return false;
+        };
+        self.connections.len() == 0 || stop_at <= self.clock.now().instant
+    }
+
+    /// How long the poll may wait.
+    fn timeout(&self) -> Option<Duration> {
+        if !self.ready.is_empty() || !self.dirty.is_empty() || self.acceptor.is_ready() {
+            return Some(Duration::ZERO);
+        }
+        let overdue = [&self.draining, &self.lingering].map(|queue| Some(queue.front()?.0));
+        let others = [
+            self.engine.poll_timeout(),
+            self.acceptor.timeout(),
+            self.stop_at,
+        ];
+        let first = overdue.into_iter().chain(others).flatten().min()?;
+        Some(first.duration_since(self.clock.now().instant))
+    }
+
+    fn note(&mut self, event: &mio::event::Event) {
+        if event.token() == WAKER {
+            return;
+        }
+        let below_waker = usize::MAX - 1 - event.token().0;
+        if below_waker < self.listeners {
+            self.acceptor.set_ready(below_waker);
+            return;
+        }
+        let key = event.token().0;
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        if event.is_readable() || event.is_error() {
+            connection.readable = true;
+            connection.read_closed |= event.is_read_closed() || event.is_error();
+            self.set_ready(key);
+        }
+        if event.is_writable() {
+            self.retry_write(key);
+        }
+    }
+
+    /// Puts a connection into the queue of those to read, if it may be read.
+    fn set_ready(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        let useful = match connection.reading {
+            Reading::Stream => connection.readable,
+            Reading::Unread => true,
+            Reading::Paused => false,
+        };
+        if useful && !connection.in_ready {
+            connection.in_ready = true;
+            self.ready.push_back(key);
+        }
+    }
+
+    fn set_dirty(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        if !connection.in_dirty {
+            connection.in_dirty = true;
+            self.dirty.push(key);
+        }
+    }
+
+    /// Puts a connection whose output was stuck into the list of those to write.
+    fn retry_write(&mut self, key: Key) {
+        if self
+            .connections
+            .get_mut(key)
+            .is_some_and(|connection| connection.unsent.is_some())
+        {
+            self.set_dirty(key);
+        }
+    }
+
+    fn handle_mail(&mut self, now: Now) {
+        let mut mail = mem::take(&mut self.mail);
+        self.inbox.take(&mut mail);
+        for item in mail.drain(..) {
+            match item {
+                Mail::Accepted {
+                    stream,
+                    peer,
+                    listener,
+                } => self.open(stream, peer, listener, now),
+                Mail::Moved { connection, moved } => self.take_over(*connection, moved, now),
+                Mail::FromShard(from, value) => self.engine.handle_from_shard(from, value, now),
+                Mail::Ready(id) => {
+                    let Some(key) = self.connections.key(id) else {
+                        continue;
+                    };
+                    if let Some(connection) = self.connections.get_mut(key) {
+                        connection.readable = true;
+                    }
+                    self.set_ready(key);
+                    self.retry_write(key);
+                }
+                Mail::Stop => self.stop(now),
+            }
+        }
+        // Keep the memory for the next time, unless it was an unusual lot.
+        if mail.capacity() <= EVENTS {
+            self.mail = mail;
+        }
+    }
+
+    fn stop(&mut self, now: Now) {
+        if self.stop_at.is_none() {
+            self.acceptor.close();
+            self.engine.handle_shutdown(now);
+            self.stop_at = Some(now.instant + self.stop_timeout);
+        }
+    }
+
+    fn accept(&mut self, now: Now) {
+        let mut acceptor = mem::take(&mut self.acceptor);
+        acceptor.accept(now, |socket, peer, listener| {
+            let to = self.next_shard;
+            self.next_shard = (to + 1) % self.inboxes.len();
+            let (stream, peer) = (Stream::Tcp(socket), peer.to_string());
+            if to == self.id.index() {
+                self.open(stream, peer, listener, now);
+            } else {
+                self.push(
+                    to,
+                    Mail::Accepted {
+                        stream,
+                        peer,
+                        listener,
+                    },
+                );
+            }
+        });
+        self.acceptor = acceptor;
+    }
+
+    fn open(&mut self, stream: Stream, peer: String, listener: u16, now: Now) {
+        if self.stop_at.is_some() {
+            return;
+        }
+        let id = ConnectionId::new(self.id, self.count);
+        self.count += 1;
+        if self.insert(Connection::new(id, stream)).is_some() {
+            self.engine
+                .handle_opened(id, Opened::new(peer, listener), now);
+        }
+    }
+
+    fn take_over(&mut self, mut connection: Connection, moved: Box<Moved>, now: Now) {
+        let id = connection.id;
+        connection.reading = Reading::Unread;
+        connection.readable = true;
+        if self.insert(connection).is_some() {
+            self.engine.handle_moved(id, moved, now);
+        } else {
+            debug!("connection {id} was lost on its way to shard {}", self.id);
+        }
+    }
+
+    /// None, and the connection is closed, when the system cannot watch it.
+    fn insert(&mut self, mut connection: Connection) -> Option<Key> {
+        let key = self.connections.next_key();
+        match &mut connection.stream {
+            Stream::Tcp(socket) => {
+                let interest = Interest::READABLE | Interest::WRITABLE;
+                if let Err(error) = self.poll.registry().register(socket, Token(key), interest) {
+                    error!("cannot watch connection {}: {error}", connection.id);
+                    return None;
+                }
+            }
+            Stream::Pipe(end) => end.attach(Arc::clone(&self.inbox), connection.id),
+        }
+        let key = self.connections.insert(connection);
+        self.set_ready(key);
+        Some(key)
+    }
+
+    /// Reads each connection that is ready once.
+    fn read_ready(&mut self, now: Now) {
+        for _ in 0..self.ready.len() {
+            let Some(key) = self.ready.pop_front() else {
+                return;
+            };
+            let Some(connection) = self.connections.get_mut(key) else {
+                continue;
+            };
+            connection.in_ready = false;
+            let gone = match (connection.closing, connection.reading) {
+                (_, Reading::Paused) => false,
+                (Closing::Open, Reading::Unread) => {
+                    feed_unread(&mut self.engine, connection, now);
+                    false
+                }
+                (Closing::Open, Reading::Stream) => {
+                    read(&mut self.engine, connection, &mut self.buffer, now).is_err()
+                }
+                (Closing::Draining | Closing::Lingering, _) => {
+                    let gone = receive(connection, &mut self.buffer).is_err();
+                    gone && (connection.closing == Closing::Lingering
+                        || connection.unsent.is_none())
+                }
+            };
+            if gone {
+                self.lose(key, now);
+            } else {
+                self.set_ready(key);
+            }
+        }
+    }
+
+    /// The peer closed a connection, or it broke.
+    fn lose(&mut self, key: Key, now: Now) {
+        let Some(connection) = self.connections.remove(key) else {
+            return;
+        };
+        if connection.closing == Closing::Open {
+            self.engine.handle_closed(connection.id, now);
+        }
+    }
+
+    /// Carries out what the engine wants, and writes each connection that has output once.
+    fn carry_out(&mut self, now: Now) {
+        self.handle_commands(now);
+        let mut dirty = mem::take(&mut self.dirty);
+        for key in dirty.drain(..) {
+            self.write(key, now);
+        }
+        if self.dirty.is_empty() {
+            self.dirty = dirty;
+        }
+        // Output that writing gave rise to goes out in the next turn.
+        self.handle_commands(now);
+    }
+
+    fn handle_commands(&mut self, now: Now) {
+        while let Some(command) = self.engine.poll_command() {
+            self.command(command, now);
+        }
+        for shard in self.to_wake.drain(..) {
+            if let Some(inbox) = self.inboxes.get(shard) {
+                inbox.wake();
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command, now: Now) {
+        match command {
+            // All state is in memory, where it is as soon as it is said.
+            Command::Commit { id, .. } => self.engine.handle_committed(id, now),
+            Command::ToShard { to, value } => {
+                self.push(to.index(), Mail::FromShard(self.id, value));
+            }
+            Command::Move { id, to, moved } => self.hand_over(id, to, moved),
+            Command::Resume(id) => {
+                let Some(key) = self.connections.key(id) else {
+                    return;
+                };
+                if let Some(connection) = self.connections.get_mut(key) {
+                    connection.reading = Reading::Unread;
+                }
+                self.set_ready(key);
+            }
+            Command::Flush(id) => {
+                if let Some(key) = self.connections.key(id) {
+                    self.set_dirty(key);
+                }
+            }
+            Command::Close(id) => self.close(id, now),
+            Command::Log(event) => events::log(&event),
+            // What is not configured, the engine does not ask for.
+            Command::Fetch { .. }
+            | Command::Authenticate { .. }
+            | Command::Authorize { .. }
+            | _ => {
+                debug_assert!(false, "the engine asked for what is not configured");
+                error!("shard {}: unexpected command of the engine", self.id);
+            }
+        }
+    }
+
+    fn hand_over(&mut self, id: ConnectionId, to: ShardId, moved: Box<Moved>) {
+        let removed = self
+            .connections
+            .key(id)
+            .and_then(|key| self.connections.remove(key));
+        let Some(mut connection) = removed else {
+            return;
+        };
+        if let Stream::Tcp(socket) = &mut connection.stream
+            && let Err(error) = self.poll.registry().deregister(socket)
+        {
+            error!("cannot hand over connection {id}: {error}");
+            return;
+        }
+        connection.in_ready = false;
+        connection.in_dirty = false;
+        self.push(
+            to.index(),
+            Mail::Moved {
+                connection: Box::new(connection),
+                moved,
+            },
+        );
+    }
+
+    fn push(&mut self, to: usize, mail: Mail) {
+        let Some(inbox) = self.inboxes.get(to) else {
+            return;
+        };
+        if inbox.push(mail) && !self.to_wake.contains(&to) {
+            self.to_wake.push(to);
+        }
+    }
+
+    /// The engine is done with a connection.
+    fn close(&mut self, id: ConnectionId, now: Now) {
+        let Some(key) = self.connections.key(id) else {
+            return;
+        };
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        connection.closing = Closing::Draining;
+        connection.reading = Reading::Stream;
+        connection.unread.set(&[]);
+        self.draining.push_back((now.instant + DRAIN_TIMEOUT, id));
+        self.finish_closing(key, now);
+    }
+
+    /// Takes a connection that is being closed a step further, if all is sent.
+    ///
+    /// A socket that is dropped with unread input resets the connection, and the peer may lose what
+    /// was sent last. So when that matters, the input is read until the peer closes too.
+    fn finish_closing(&mut self, key: Key, now: Now) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        if connection.closing != Closing::Draining || connection.unsent.is_some() {
+            return;
+        }
+        if connection.spoke_last && !connection.read_closed && connection.stream.may_reset() {
+            connection.closing = Closing::Lingering;
+            connection.stream.shutdown_write();
+            self.lingering
+                .push_back((now.instant + LINGER_TIMEOUT, connection.id));
+            self.set_ready(key);
+        } else {
+            self.connections.remove(key);
+        }
+    }
+
+    fn drop_overdue(&mut self, now: Now) {
+        for queue in [&mut self.draining, &mut self.lingering] {
+            while let Some((at, id)) = queue.front().copied() {
+                let key = self.connections.key(id);
+                if key.is_some() && now.instant < at {
+                    break;
+                }
+                queue.pop_front();
+                if let Some(key) = key {
+                    self.connections.remove(key);
+                }
+            }
+        }
+    }
+
+    /// Writes what is unsent, then what the engine has. What is more than a connection may take at
+    /// once waits for the next turn.
+    fn write(&mut self, key: Key, now: Now) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        connection.in_dirty = false;
+        if let Some(unsent) = &mut connection.unsent {
+            match send(&mut connection.stream, unsent) {
+                Ok(true) => connection.unsent = None,
+                Ok(false) => return,
+                Err(_) => return self.lose(key, now),
+            }
+        }
+        if connection.closing != Closing::Open {
+            return self.finish_closing(key, now);
+        }
+        let more = self
+            .engine
+            .poll_transmit(connection.id, now, &mut self.transmit);
+        if self.transmit.is_empty() {
+            return;
+        }
+        connection.spoke_last = true;
+        match send(&mut connection.stream, &mut self.transmit) {
+            Ok(true) if more => {
+                connection.in_dirty = true;
+                self.dirty.push(key);
+            }
+            Ok(true) => {}
+            Ok(false) => connection.unsent = Some(Box::new(self.transmit.take_rest())),
+            Err(_) => {
+                self.transmit.clear();
+                self.lose(key, now);
+            }
+        }
+    }
+}
+
+/// Reads once, and feeds the engine. An error means that the connection is gone.
+fn read(
+    engine: &mut Engine,
+    connection: &mut Connection,
+    buffer: &mut [u8],
+    now: Now,
+) -> io::Result<()> {
+    let unread = connection.unread.len();
+    if unread > UNREAD_IN_PLACE {
+        let n = receive(connection, buffer)?;
+        connection.unread.push(buffer.get(..n).unwrap_or_default());
+        if n > 0 {
+            feed_unread(engine, connection, now);
+        }
+        return Ok(());
+    }
+    // The unread bytes are put in front of those that follow them.
+    let Some((front, room)) = buffer.split_at_mut_checked(unread) else {
+        return Ok(());
+    };
+    front.copy_from_slice(connection.unread.bytes());
+    let n = receive(connection, room)?;
+    if n == 0 {
+        return Ok(());
+    }
+    let input = buffer.get(..unread + n).unwrap_or_default();
+    let (consumed, demand) = engine.handle_input(connection.id, input, now);
+    connection
+        .unread
+        .set(input.get(consumed..).unwrap_or_default());
+    connection.obey(demand);
+    Ok(())
+}
+
+fn feed_unread(engine: &mut Engine, connection: &mut Connection, now: Now) {
+    let (consumed, demand) = engine.handle_input(connection.id, connection.unread.bytes(), now);
+    connection.unread.consume(consumed);
+    connection.obey(demand);
+}
+
+impl Connection {
+    fn obey(&mut self, demand: Demand) {
+        self.reading = match demand {
+            Demand::More => Reading::Stream,
+            Demand::Again => Reading::Unread,
+            Demand::Paused => Reading::Paused,
+        };
+    }
+}
+
+/// Reads what is there, 0 bytes when there is nothing yet. The end of the stream is an error.
+fn receive(connection: &mut Connection, room: &mut [u8]) -> io::Result<usize> {
+    match connection.stream.read(room) {
+        Ok(0) => {
+            connection.readable = false;
+            Err(io::ErrorKind::UnexpectedEof.into())
+        }
+        Ok(n) => {
+            connection.spoke_last = false;
+            // A short read has emptied the stream, but the end of it would not be announced again.
+            // Windows announces nothing until a read has found nothing.
+            connection.readable = n == room.len() || connection.read_closed || cfg!(windows);
+            Ok(n)
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            connection.readable = false;
+            Ok(0)
+        }
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+        Err(error) => {
+            connection.readable = false;
+            Err(error)
+        }
+    }
+}
+
+/// Writes until all is written (true) or the stream takes no more.
+fn send(stream: &mut Stream, output: &mut TransmitBuf) -> io::Result<bool> {
+    while !output.is_empty() {
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let mut used = 0;
+        for (slice, bytes) in slices.iter_mut().zip(output.slices()) {
+            *slice = IoSlice::new(bytes);
+            used += 1;
+        }
+        match stream.write_vectored(slices.get(..used).unwrap_or_default()) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => output.advance(n),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(true)
+}

@@ -1,0 +1,204 @@
+//! The broker's binary as a child process, and a client that speaks packets over a plain socket.
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "test helpers, not all of which every test uses"
+)]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::Duration;
+
+use avocet_codec::{
+    Connect, Delivery, Frame, Packet, PacketId, Publish, QoS, ReasonCode, Subscribe,
+    SubscribeFilter, TopicFilter, TopicName, Version, frame_len,
+};
+use bytes::Bytes;
+
+/// Longer than anything takes on a busy machine.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A command that runs the binary, free of settings in the environment of the tests.
+pub(crate) fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_avocet-broker"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("AVOCET_") {
+            command.env_remove(name);
+        }
+    }
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// A running broker. It is killed when the test ends.
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    log: Receiver<String>,
+}
+
+impl Server {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        let mut command = command();
+        command.args(["--listen", "127.0.0.1:0"]).args(arguments);
+        Self::spawn(command)
+    }
+
+    pub(crate) fn spawn(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (lines, log) = channel();
+        thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                if lines.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let mut server = Self {
+            child,
+            address: "127.0.0.1:0".parse().unwrap(),
+            log,
+        };
+        let line = server.wait_for_log("listening on ");
+        let address = line.split_once("listening on ").unwrap().1;
+        let end = address.find(['"', '\u{1b}', ' ']).unwrap_or(address.len());
+        server.address = address[..end].parse().unwrap();
+        server
+    }
+
+    /// The next line of the log that holds `text`.
+    pub(crate) fn wait_for_log(&mut self, text: &str) -> String {
+        let mut seen = String::new();
+        loop {
+            let Ok(line) = self.log.recv_timeout(DEADLINE) else {
+                panic!("no line with {text:?} in the log:\n{seen}");
+            };
+            if line.contains(text) {
+                return line;
+            }
+            seen += &line;
+            seen.push('\n');
+        }
+    }
+
+    /// Sends SIGTERM.
+    pub(crate) fn terminate(&self) {
+        let kill = Command::new("kill")
+            .arg(self.child.id().to_string())
+            .status()
+            .unwrap();
+        assert!(kill.success());
+    }
+
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+
+    pub(crate) fn connect(&self, version: Version, client_id: &str) -> Client {
+        Client::connect(self.address, &Connect::new(version, client_id))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A client that does nothing by itself.
+pub(crate) struct Client {
+    pub(crate) socket: TcpStream,
+    version: Version,
+    input: Vec<u8>,
+}
+
+impl Client {
+    /// Connects and expects to be accepted.
+    pub(crate) fn connect(address: SocketAddr, connect: &Connect<'_>) -> Self {
+        let mut client = Self::open(address, connect.version);
+        client.send(&Packet::Connect(*connect));
+        let frame = client.receive();
+        let Packet::Connack(connack) = frame.packet() else {
+            panic!("no CONNACK: {frame:?}")
+        };
+        assert_eq!(connack.reason_code, ReasonCode::Success);
+        client
+    }
+
+    /// Opens a socket only.
+    pub(crate) fn open(address: SocketAddr, version: Version) -> Self {
+        let socket = TcpStream::connect(address).unwrap();
+        socket.set_nodelay(true).unwrap();
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        socket.set_write_timeout(Some(DEADLINE)).unwrap();
+        Self {
+            socket,
+            version,
+            input: Vec::new(),
+        }
+    }
+
+    pub(crate) fn send(&mut self, packet: &Packet<'_>) {
+        let frame = Frame::encode(packet, self.version).unwrap();
+        self.socket.write_all(frame.bytes()).unwrap();
+    }
+
+    /// The next packet; None when the broker has closed the connection.
+    pub(crate) fn try_receive(&mut self) -> Option<Frame> {
+        loop {
+            if let Some(len) = frame_len(&self.input, u32::MAX).unwrap()
+                && self.input.len() >= len
+            {
+                let bytes: Bytes = self.input.drain(..len).collect::<Vec<u8>>().into();
+                return Some(Frame::new(bytes, self.version).unwrap());
+            }
+            let mut buffer = [0; 16 << 10];
+            match self.socket.read(&mut buffer).unwrap() {
+                0 => return None,
+                n => self.input.extend_from_slice(&buffer[..n]),
+            }
+        }
+    }
+
+    pub(crate) fn receive(&mut self) -> Frame {
+        self.try_receive()
+            .expect("the broker closed the connection")
+    }
+
+    pub(crate) fn subscribe(&mut self, filter: &str, qos: QoS) {
+        let filters = [SubscribeFilter::new(TopicFilter::new(filter).unwrap(), qos)];
+        self.send(&Packet::Subscribe(Subscribe::new(id(1), &filters)));
+        let frame = self.receive();
+        let Packet::Suback(suback) = frame.packet() else {
+            panic!("no SUBACK: {frame:?}")
+        };
+        assert!(suback.reason_codes.iter().all(|code| !code.is_error()));
+    }
+
+    pub(crate) fn publish(&mut self, name: &str, delivery: Delivery, payload: &[u8]) {
+        let publish = Publish::new(TopicName::new(name).unwrap(), delivery, payload);
+        self.send(&Packet::Publish(publish));
+    }
+
+    /// The payload of the next packet, which must be a PUBLISH, and how it is delivered.
+    pub(crate) fn receive_publish(&mut self) -> (Vec<u8>, Delivery) {
+        let frame = self.receive();
+        let Packet::Publish(publish) = frame.packet() else {
+            panic!("no PUBLISH: {frame:?}")
+        };
+        (publish.payload.to_vec(), publish.delivery)
+    }
+}
+
+pub(crate) fn id(id: u16) -> PacketId {
+    PacketId::new(id).unwrap()
+}
