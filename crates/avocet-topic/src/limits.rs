@@ -24,7 +24,7 @@ pub enum TopicLimitError {
 pub struct TopicLimits {
     /// Topic levels, wildcards included. 128 by default, the most for which wildcard filters are
     /// matched by hash; deeper ones share the short overflow list of a
-    /// filter tree.
+    /// [`FilterTree`](crate::FilterTree).
     pub levels_max: u16,
     /// Bytes of UTF-8. 65,535 by default, the standard's own limit.
     pub bytes_max: u16,
