@@ -69,6 +69,8 @@ pub(crate) struct Peer {
 #[derive(Debug)]
 pub(crate) struct Exchange {
     pub(crate) session: Session,
+    /// Whether the Session was moved out; an empty one stands in its place.
+    pub(crate) taken: bool,
     version: Version,
     own: Own,
     maximum_packet_size: u32,
@@ -83,6 +85,7 @@ impl Exchange {
         session.receiver.attach();
         Self {
             session,
+            taken: false,
             version,
             own,
             maximum_packet_size: peer.maximum_packet_size,

@@ -276,21 +276,37 @@ impl ServerConnection {
     /// The Session State given to `accept`.
     #[must_use]
     pub fn session(&self) -> Option<&Session> {
-        self.exchange.as_ref().map(|exchange| &exchange.session)
+        let exchange = self.exchange.as_ref().filter(|exchange| !exchange.taken)?;
+        Some(&exchange.session)
     }
 
     /// The Session State given to `accept`, to queue messages and answer events.
     pub fn session_mut(&mut self) -> Option<&mut Session> {
-        self.exchange.as_mut().map(|exchange| &mut exchange.session)
+        let exchange = self.exchange.as_mut().filter(|exchange| !exchange.taken)?;
+        Some(&mut exchange.session)
     }
 
     /// Takes the Session State out, whatever the state of the connection: takeover is a move.
     /// Events not yet polled are gone with the connection.
     #[must_use]
     pub fn into_session(self) -> Option<Session> {
-        let mut session = self.exchange?.session;
-        session.detach();
-        Some(session)
+        let mut exchange = self.exchange.filter(|exchange| !exchange.taken)?;
+        exchange.session.detach();
+        Some(exchange.session)
+    }
+
+    /// Takes the Session State out of a connection that ends or has ended, so that its last packet
+    /// can leave while another connection has the Session; `None` before that.
+    pub fn take_session(&mut self) -> Option<Session> {
+        match self.state {
+            State::Draining { .. } | State::Closed { .. } => {}
+            State::Opened { .. } | State::Connecting { .. } | State::Connected { .. } => {
+                return None;
+            }
+        }
+        let exchange = self.exchange.as_mut().filter(|exchange| !exchange.taken)?;
+        exchange.taken = true;
+        Some(core::mem::take(&mut exchange.session))
     }
 
     /// Takes the Session State out of a connection that has begun to end, which takeover needs
