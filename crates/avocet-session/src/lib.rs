@@ -4,6 +4,7 @@
 extern crate alloc;
 
 mod aliases;
+pub mod client;
 mod demand;
 mod error;
 mod event;

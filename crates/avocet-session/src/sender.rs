@@ -651,7 +651,6 @@ impl Sender {
         give_back(&mut self.inflight);
     }
 
-    #[expect(dead_code, reason = "the client role is what subscribes")]
     /// A Packet Identifier for SUBSCRIBE or UNSUBSCRIBE, from the same space: the one whose turn
     /// for a message is farthest off. `None` when all are in use.
     pub(crate) fn take_request_id(&mut self) -> Option<PacketId> {
@@ -670,7 +669,6 @@ impl Sender {
         Some(id)
     }
 
-    #[expect(dead_code, reason = "the client role is what subscribes")]
     /// SUBACK or UNSUBACK came; whether one was due under this Packet Identifier.
     pub(crate) fn return_request_id(&mut self, packet_id: PacketId) -> bool {
         let position = self.requests.iter().position(|id| *id == packet_id);
@@ -732,6 +730,17 @@ impl Sender {
         let queued = self.queued.front().and_then(|next| next.outgoing.gate);
         let gates = [resend, pubrel, queued].into_iter().flatten();
         gates.filter(|gate| *gate > committed).min()
+    }
+
+    /// Forgets what is in flight, because the peer has: their sequences, in order.
+    pub(crate) fn take_in_flight(&mut self) -> Vec<u64> {
+        self.live = 0;
+        self.resend = 0;
+        let entries = core::mem::take(&mut self.inflight).into_iter();
+        entries
+            .filter(|entry| !matches!(entry.state, State::Finished))
+            .map(|entry| entry.sequence)
+            .collect()
     }
 
     /// Takes messages away that another Session is to deliver: those not yet sent, and QoS 1

@@ -309,16 +309,6 @@ impl ServerConnection {
         Some(core::mem::take(&mut exchange.session))
     }
 
-    /// Takes the Session State out of a connection that has begun to end, which takeover needs
-    /// while DISCONNECT is on its way; none before that, and none a second time.
-    #[must_use]
-    pub fn take_session(&mut self) -> Option<Session> {
-        match self.state {
-            State::Draining { .. } | State::Closed { .. } => Some(self.exchange.take()?.session),
-            State::Opened { .. } | State::Connecting { .. } | State::Connected { .. } => None,
-        }
-    }
-
     /// The version of CONNECT; 5.0 before it came.
     #[must_use]
     pub const fn version(&self) -> Version {

@@ -1,0 +1,11 @@
+//! The client role: against the real server role, and against packets made by hand.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "what fails here is to fail the test"
+)]
+
+mod cuts;
+mod pair;
+mod script;
+mod stories;
