@@ -1,8 +1,8 @@
 //! What the operator reads: one line per connect and one per disconnect.
 
-use avocet_engine::{Event, SessionKey};
+use avocet_engine::Event;
 use avocet_session::CloseReason;
-use tracing::{info, warn};
+use tracing::info;
 
 pub(crate) fn log(event: &Event) {
     match event {
@@ -27,26 +27,38 @@ pub(crate) fn log(event: &Event) {
             peer,
             client_id,
             reason,
-        } => warn!(
+        } => info!(
             client_id,
             address = peer,
             connection = %id,
+            closed_by = "broker",
             reason = %reason,
-            "connection refused"
+            "refused"
         ),
         Event::Disconnected {
             id,
             peer,
             session,
+            version,
             reason,
-        } => info!(
-            client_id = session.as_deref().map_or("", SessionKey::client_id),
-            address = peer,
-            connection = %id,
-            closed_by = closed_by(*reason),
-            reason = %reason,
-            "disconnected"
-        ),
+        } => match session {
+            Some(session) => info!(
+                client_id = session.client_id(),
+                version = %version,
+                address = peer,
+                connection = %id,
+                closed_by = closed_by(*reason),
+                reason = %reason,
+                "disconnected"
+            ),
+            None => info!(
+                address = peer,
+                connection = %id,
+                closed_by = closed_by(*reason),
+                reason = %reason,
+                "closed before it was connected"
+            ),
+        },
         _ => info!("{event:?}"),
     }
 }

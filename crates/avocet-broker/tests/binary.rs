@@ -152,6 +152,7 @@ fn connects_and_disconnects_are_logged_with_who_closed() {
     let line = server.wait_for_log("\"disconnected\"");
     for part in [
         "\"client_id\":\"porch\"",
+        "\"version\":\"5.0\"",
         "\"closed_by\":\"client\"",
         "\"address\":\"127.0.0.1:",
     ] {

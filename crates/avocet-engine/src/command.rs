@@ -185,6 +185,8 @@ pub enum Event {
         peer: String,
         /// The session, none if it had no successful CONNECT.
         session: Option<Arc<SessionKey>>,
+        /// The version it spoke, which is known once it has a session.
+        version: Version,
         /// Who closed it, and why.
         reason: CloseReason,
     },

@@ -255,6 +255,7 @@ impl Engine {
                 id,
                 peer: entry.opened.peer,
                 session: entry.key,
+                version: entry.server.version(),
                 reason,
             }));
         }
