@@ -1,4 +1,6 @@
-//! How reading stops and goes on.
+//! How reading stops and goes on, and what waits for a store.
+
+use core::num::NonZeroU64;
 
 /// What a connection wants of its driver after `handle_input`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -13,23 +15,30 @@ pub enum Demand {
 
 /// A position in the order in which a store commits; what waits for one leaves once the committed
 /// position is not smaller.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CommitId(u64);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CommitId(NonZeroU64);
 
 impl CommitId {
     /// The position before the first commit, which every store has reached: what was stored
     /// before the program began waits for this one.
-    pub const ZERO: Self = Self(0);
+    pub const ZERO: Self = Self(NonZeroU64::MIN);
 
-    /// The position with this number.
+    /// The position with this number, which is less than `u64::MAX`.
     #[must_use]
     pub const fn new(position: u64) -> Self {
-        Self(position)
+        // One more than the number, so that an optional position takes no more room.
+        Self(NonZeroU64::MIN.saturating_add(position))
     }
 
     /// The number.
     #[must_use]
     pub const fn get(self) -> u64 {
-        self.0
+        self.0.get() - 1
+    }
+}
+
+impl Default for CommitId {
+    fn default() -> Self {
+        Self::ZERO
     }
 }

@@ -53,7 +53,8 @@ enum Ids {
     #[default]
     None,
     One(SubscriptionId),
-    Many(Box<[SubscriptionId]>),
+    /// Boxed twice, because deliveries are many and this is rare.
+    Many(Box<Box<[SubscriptionId]>>),
 }
 
 impl SubscriptionIds {
@@ -78,7 +79,7 @@ impl FromIterator<SubscriptionId> for SubscriptionIds {
             return Self(Ids::One(first));
         };
         let all: Vec<_> = [first, second].into_iter().chain(ids).collect();
-        Self(Ids::Many(all.into_boxed_slice()))
+        Self(Ids::Many(Box::new(all.into_boxed_slice())))
     }
 }
 

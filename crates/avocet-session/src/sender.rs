@@ -728,7 +728,8 @@ impl Sender {
             Some(Pubrel::Unknown(_)) | None => None,
         };
         let queued = self.queued.front().and_then(|next| next.outgoing.gate);
-        let gates = [resend, pubrel, queued].into_iter().flatten();
+        let qos0 = self.qos0.front().and_then(|next| next.outgoing.gate);
+        let gates = [resend, pubrel, queued, qos0].into_iter().flatten();
         gates.filter(|gate| *gate > committed).min()
     }
 
@@ -817,3 +818,6 @@ fn give_back<T>(queue: &mut VecDeque<T>) {
         *queue = VecDeque::new();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,10 +28,7 @@ impl ServerConnection {
             };
         }
         if self.is_paused() {
-            self.held |= self
-                .exchange
-                .as_ref()
-                .is_some_and(|exchange| exchange.waits());
+            self.held |= self.waits_on_this_side();
             return ServerInput {
                 consumed: 0,
                 demand: Demand::Paused,

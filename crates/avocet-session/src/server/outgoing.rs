@@ -145,6 +145,31 @@ impl ServerConnection {
         Ok(())
     }
 
+    /// The earliest commit that holds something back that could leave otherwise: CONNACK, SUBACK
+    /// and UNSUBACK, and what [`Session::waits_for`](crate::Session::waits_for) says.
+    #[must_use]
+    pub fn waits_for(&self) -> Option<CommitId> {
+        let session = self.session()?;
+        let reply = self.replies.front().filter(|reply| reply.bytes.is_some());
+        let gate = reply
+            .map(|reply| reply.gate)
+            .filter(|gate| *gate > session.committed());
+        [gate, session.waits_for()].into_iter().flatten().min()
+    }
+
+    /// Whether something waits for this side rather than for the client to read.
+    pub(super) fn waits_on_this_side(&self) -> bool {
+        let Some(exchange) = &self.exchange else {
+            return false;
+        };
+        let committed = exchange.session.committed();
+        exchange.waits()
+            || self
+                .replies
+                .front()
+                .is_some_and(|reply| !reply.is_ready(committed))
+    }
+
     /// Whether more answers wait than a client may cause without reading them.
     pub(super) fn is_backlogged(&self) -> bool {
         let receive_maximum = usize::from(self.config.receive_maximum.get());
@@ -172,12 +197,7 @@ impl ServerConnection {
                 break false;
             }
         };
-        if self.held
-            && !self
-                .exchange
-                .as_ref()
-                .is_some_and(|exchange| exchange.waits())
-        {
+        if self.held && !self.waits_on_this_side() {
             self.held = false;
             self.last_received = now.instant;
         }

@@ -260,7 +260,11 @@ impl Peer {
         self.topics.push(name);
         let payload = String::from_utf8_lossy(publish.payload).into_owned();
         if let Some(id) = publish.packet_id() {
-            self.outstanding.insert(id.get());
+            // The server sends a message once on a connection.
+            assert!(
+                self.outstanding.insert(id.get()),
+                "[MQTT5-2.2.1-4]: {id} in use twice"
+            );
             self.outstanding_max = self.outstanding_max.max(self.outstanding.len());
             if let Some(maximum) = self.receive_maximum.filter(|_| self.version == Version::V5) {
                 let maximum = usize::from(maximum.get());

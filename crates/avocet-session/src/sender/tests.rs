@@ -1,0 +1,281 @@
+use alloc::sync::Arc;
+use alloc::vec;
+use avocet_topic::TopicName;
+use proptest::prelude::*;
+
+use super::*;
+use crate::Message;
+
+const ROOM: NonZeroU16 = NonZeroU16::MAX;
+
+fn outgoing(qos: QoS) -> Outgoing {
+    let message = Message::new(TopicName::new("a/b").unwrap(), b"x").with_qos(qos);
+    Outgoing::new(Arc::new(message))
+}
+
+struct World {
+    sender: Sender,
+    limits: Limits,
+    events: VecDeque<ConnectionEvent>,
+}
+
+impl World {
+    fn new(window: NonZeroU16) -> Self {
+        let limits = Limits {
+            queued_messages_max: 10,
+            overflow: Overflow::DropOldest,
+            ..Limits::default()
+        };
+        let mut sender = Sender::default();
+        sender.attach(window);
+        Self {
+            sender,
+            limits,
+            events: VecDeque::new(),
+        }
+    }
+
+    fn enqueue(&mut self, qos: QoS) {
+        let _ = self
+            .sender
+            .enqueue(outgoing(qos), &self.limits, Now::default());
+    }
+
+    /// The Packet Identifiers of everything that may leave.
+    fn sent(&mut self) -> Vec<u16> {
+        let mut sent = Vec::new();
+        let now = Now::default();
+        while self
+            .sender
+            .poll(now, CommitId::ZERO, &mut self.events, |next| {
+                sent.push(match next {
+                    Next::Publish { packet_id, .. } => packet_id.map_or(0, PacketId::get),
+                    Next::Pubrel { packet_id, .. } => packet_id.get(),
+                });
+                true
+            })
+        {}
+        sent
+    }
+
+    fn puback(&mut self, id: u16) {
+        let id = PacketId::new(id).unwrap();
+        self.sender
+            .puback(id, ReasonCode::Success, &mut self.events)
+            .unwrap();
+    }
+}
+
+/// [MQTT5-2.2.1-4]
+#[test]
+fn identifiers_are_found_across_the_gaps_that_drops_leave() {
+    let mut world = World::new(NonZeroU16::new(3).unwrap());
+    for _ in 0..3 {
+        world.enqueue(QoS::AtLeastOnce);
+    }
+    assert_eq!(world.sent(), [1, 2, 3]);
+    // Of 30 that come while the window is full, 20 go.
+    for _ in 0..30 {
+        world.enqueue(QoS::AtLeastOnce);
+    }
+    assert_eq!(world.sent(), []);
+    for id in [2, 1] {
+        world.puback(id);
+    }
+    assert_eq!(world.sent(), [24, 25]);
+    for id in [25, 24, 3, 24] {
+        world.puback(id);
+    }
+    assert_eq!(world.sender.in_flight(), 0);
+    assert_eq!(world.sent(), [26, 27, 28]);
+}
+
+/// A gap as wide as all identifiers holds messages back until the one before it is acknowledged.
+#[test]
+fn no_identifier_is_in_use_twice_however_many_messages_were_dropped() {
+    let mut world = World::new(NonZeroU16::new(2).unwrap());
+    world.enqueue(QoS::AtLeastOnce);
+    assert_eq!(world.sent(), [1]);
+    for _ in 0..65_534 {
+        world.enqueue(QoS::AtLeastOnce);
+        world.sender.pop_queued();
+    }
+    world.enqueue(QoS::AtLeastOnce);
+    assert_eq!(world.sent(), []);
+    world.puback(1);
+    assert_eq!(world.sent(), [1]);
+}
+
+/// [MQTT5-2.2.1-3] [MQTT311-2.3.1-2]
+#[test]
+fn requests_and_messages_share_the_identifiers() {
+    let mut world = World::new(ROOM);
+    let first = world.sender.take_request_id().unwrap();
+    assert_eq!(first.get(), 65_535);
+    world.enqueue(QoS::AtLeastOnce);
+    assert_eq!(world.sent(), [1]);
+    assert_eq!(
+        world.sender.take_request_id().map(PacketId::get),
+        Some(65_534)
+    );
+    // Messages as far as the identifiers in use by requests.
+    let mut last = 1;
+    for _ in 0..65_534 {
+        world.enqueue(QoS::AtLeastOnce);
+        for id in world.sent() {
+            world.puback(id);
+            last = id;
+        }
+    }
+    assert_eq!(last, 65_533);
+    assert!(
+        world
+            .sender
+            .return_request_id(PacketId::new(65_534).unwrap())
+    );
+    assert!(
+        !world
+            .sender
+            .return_request_id(PacketId::new(65_534).unwrap())
+    );
+    assert!(world.sent().contains(&65_534));
+    assert!(world.sender.return_request_id(first));
+    assert!(world.sent().contains(&65_535));
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Enqueue(QoS),
+    Send,
+    /// The acknowledgement that the n-th of those in use waits for.
+    Acknowledge(usize),
+    Request,
+    Answer(usize),
+    Reconnect(u16),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        6 => (0..3u8).prop_map(|qos| Op::Enqueue(QoS::from_u8(qos).unwrap())),
+        3 => Just(Op::Send),
+        6 => any::<usize>().prop_map(Op::Acknowledge),
+        1 => Just(Op::Request),
+        1 => any::<usize>().prop_map(Op::Answer),
+        1 => (1..6u16).prop_map(Op::Reconnect),
+    ]
+}
+
+/// What the peer is owed for an identifier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    Puback,
+    Pubrec,
+    Pubcomp,
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// [MQTT5-2.2.1-4] [MQTT5-4.9.0-1] [MQTT5-4.9.0-2]
+    #[test]
+    fn identifiers_are_unique_and_the_window_is_kept(
+        window in 1..6u16,
+        ops in prop::collection::vec(op(), 1..200),
+    ) {
+        let mut window = window;
+        let mut world = World::new(NonZeroU16::new(window).unwrap());
+        let mut in_use: Vec<(u16, Due)> = vec![];
+        let mut requests: Vec<PacketId> = vec![];
+        let mut counted = 0;
+        for op in ops {
+            match op {
+                Op::Enqueue(qos) => world.enqueue(qos),
+                Op::Send => {}
+                Op::Acknowledge(n) if !in_use.is_empty() => {
+                    let n = n % in_use.len();
+                    let (id, due) = in_use[n];
+                    let packet_id = PacketId::new(id).unwrap();
+                    let success = ReasonCode::Success;
+                    let World { sender, events, .. } = &mut world;
+                    match due {
+                        Due::Puback => sender.puback(packet_id, success, events).unwrap(),
+                        Due::Pubrec => sender.pubrec(packet_id, success, events).unwrap(),
+                        Due::Pubcomp => sender.pubcomp(packet_id, success, events).unwrap(),
+                    }
+                    if due == Due::Pubrec {
+                        in_use[n].1 = Due::Pubcomp;
+                    } else {
+                        in_use.remove(n);
+                        counted -= 1;
+                    }
+                }
+                Op::Request => requests.extend(world.sender.take_request_id()),
+                Op::Answer(n) if !requests.is_empty() => {
+                    let id = requests.swap_remove(n % requests.len());
+                    prop_assert!(world.sender.return_request_id(id));
+                }
+                Op::Reconnect(new) => {
+                    window = new;
+                    world.sender.detach();
+                    world.sender.attach(NonZeroU16::new(new).unwrap());
+                    requests.clear();
+                    // Everything is acknowledged as it is sent again.
+                    let mut resent = vec![];
+                    while !in_use.is_empty() {
+                        let sent = world.sent();
+                        prop_assert!(!sent.is_empty());
+                        for id in sent.into_iter().filter(|id| *id != 0) {
+                            let Some(n) = in_use.iter().position(|it| it.0 == id) else {
+                                // Sent for the first time behind all others.
+                                resent.push(id);
+                                continue;
+                            };
+                            let (_, due) = in_use[n];
+                            let packet_id = PacketId::new(id).unwrap();
+                            let success = ReasonCode::Success;
+                            let World { sender, events, .. } = &mut world;
+                            match due {
+                                Due::Puback => sender.puback(packet_id, success, events).unwrap(),
+                                Due::Pubrec => sender.pubrec(packet_id, success, events).unwrap(),
+                                Due::Pubcomp => {
+                                    sender.pubcomp(packet_id, success, events).unwrap();
+                                }
+                            }
+                            if due == Due::Pubrec {
+                                in_use[n].1 = Due::Pubcomp;
+                            } else {
+                                in_use.remove(n);
+                            }
+                        }
+                    }
+                    counted = 0;
+                    for id in resent {
+                        counted += 1;
+                        in_use.push((id, due_of(&world.sender, id)));
+                    }
+                }
+                Op::Acknowledge(_) | Op::Answer(_) => {}
+            }
+            for id in world.sent().into_iter().filter(|id| *id != 0) {
+                if let Some((_, due)) = in_use.iter().find(|it| it.0 == id) {
+                    prop_assert_eq!(*due, Due::Pubcomp, "{} is in use", id);
+                } else {
+                    prop_assert!(requests.iter().all(|it| it.get() != id));
+                    counted += 1;
+                    in_use.push((id, due_of(&world.sender, id)));
+                }
+            }
+            prop_assert!(counted <= window, "{} of {}", counted, window);
+            prop_assert_eq!(world.sender.in_flight(), in_use.len());
+        }
+    }
+}
+
+fn due_of(sender: &Sender, id: u16) -> Due {
+    let index = sender.find(PacketId::new(id).unwrap()).unwrap();
+    match &sender.inflight[index].state {
+        State::Publish(outgoing) if outgoing.qos == QoS::AtLeastOnce => Due::Puback,
+        State::Publish(_) => Due::Pubrec,
+        State::Pubrel { .. } | State::Finished => Due::Pubcomp,
+    }
+}
