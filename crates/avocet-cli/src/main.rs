@@ -1,10 +1,87 @@
 //! `avocet`: publish, subscribe, request and decode MQTT from the command line.
 
 mod args;
+mod clock;
+mod connect;
 mod date;
 mod exit;
 mod format;
+mod output;
 mod property;
+mod publish;
+mod signal;
+mod subscribe;
 mod url;
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Cli, Command, ConnectionArgs};
+use crate::exit::Failure;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are asked for, and end well; nobody is left to tell otherwise.
+            let _ = error.print();
+            return if error.use_stderr() {
+                ExitCode::FAILURE
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    let quiet = cli
+        .command
+        .connection()
+        .is_some_and(|connection| connection.quiet);
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if let Some(message) = failure.message().filter(|_| !quiet) {
+                eprintln!("avocet: {message}");
+            }
+            failure.exit_code()
+        }
+    }
+}
+
+impl Command {
+    fn connection(&self) -> Option<&ConnectionArgs> {
+        match self {
+            Self::Pub(args) => Some(&args.connection),
+            Self::Sub(args) => Some(&args.connection),
+            Self::Request(args) => Some(&args.connection),
+            Self::Decode(_) => None,
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    if command
+        .connection()
+        .is_some_and(|connection| connection.debug)
+    {
+        let filter = tracing_subscriber::EnvFilter::new("avocet=debug,avocet_client=trace");
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .init();
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(format!("cannot start: {error}")))?;
+    let outcome = runtime.block_on(async {
+        match command {
+            Command::Pub(args) => publish::run(*args).await,
+            Command::Sub(args) => subscribe::run(*args).await,
+            Command::Request(_) | Command::Decode(_) => Err(Failure::new("x")),
+        }
+    });
+    // A blocking read of standard input may never end, and nothing waits for it.
+    runtime.shutdown_background();
+    outcome
+}
