@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, bail};
 
 use crate::tools::{self, DENY, NEXTEST};
-use crate::workspace::{Workspace, output, run};
+use crate::workspace::{Workspace, output, run, run_all};
 use crate::{fuzz, layers, tidy};
 
 pub(crate) struct Step {
@@ -39,10 +39,12 @@ pub(crate) const STEPS: &[Step] = &[
 const NO_STD: &str = "tests/no_std/Cargo.toml";
 
 fn fmt(workspace: &Workspace) -> Result<()> {
-    for manifest in ["Cargo.toml", "fuzz/Cargo.toml", NO_STD] {
-        run(&mut workspace.cargo(&format!("fmt --all --check --manifest-path {manifest}")))?;
-    }
-    Ok(())
+    let fmt = |manifest| workspace.cargo(&format!("fmt --check --manifest-path {manifest}"));
+    run_all([
+        workspace.cargo("fmt --all --check"),
+        fmt("fuzz/Cargo.toml"),
+        fmt(NO_STD),
+    ])
 }
 
 fn msrv(workspace: &Workspace) -> Result<()> {
@@ -68,35 +70,42 @@ fn minor_version(rustc: &str) -> Option<(u64, u64)> {
 }
 
 fn clippy(workspace: &Workspace) -> Result<()> {
-    let clippy = |what: &str| {
-        run(&mut workspace.cargo(&format!("clippy {what} --all-targets -- -D warnings")))
-    };
-    clippy("--workspace")?;
+    let clippy = |what: &str| workspace.cargo(&format!("clippy {what} -- -D warnings"));
+    let mut commands = vec![clippy("--workspace --all-targets --keep-going")];
     // In the workspace as a whole, one crate's choice of features hides what another lacks.
     for (package, features) in workspace.with_features() {
-        clippy(&format!("-p {} --no-default-features", package.name))?;
+        let package = &package.name;
+        commands.push(clippy(&format!(
+            "-p {package} --all-targets --no-default-features"
+        )));
         for feature in features {
-            clippy(&format!("-p {} --features {feature}", package.name))?;
+            commands.push(clippy(&format!(
+                "-p {package} --all-targets --features {feature}"
+            )));
         }
     }
-    Ok(())
+    run_all(commands)
 }
 
 fn tests(workspace: &Workspace) -> Result<()> {
     tools::install(workspace, &NEXTEST)?;
-    run(&mut workspace.cargo("nextest run --workspace --exclude avocet-tests"))?;
+    let mut commands =
+        vec![workspace.cargo("nextest run --no-fail-fast --workspace --exclude avocet-tests")];
     for (package, _) in workspace.with_features() {
-        run(&mut workspace.cargo(&format!("nextest run -p {} --all-features", package.name)))?;
+        let package = &package.name;
+        commands.push(workspace.cargo(&format!(
+            "nextest run --no-fail-fast -p {package} --all-features"
+        )));
     }
-    Ok(())
+    run_all(commands)
 }
 
 fn doctests(workspace: &Workspace) -> Result<()> {
-    run(&mut workspace.cargo("test --doc --workspace"))?;
+    let mut commands = vec![workspace.cargo("test --doc --workspace")];
     for (package, _) in workspace.with_features() {
-        run(&mut workspace.cargo(&format!("test --doc -p {} --all-features", package.name)))?;
+        commands.push(workspace.cargo(&format!("test --doc -p {} --all-features", package.name)));
     }
-    Ok(())
+    run_all(commands)
 }
 
 fn docs(workspace: &Workspace) -> Result<()> {
@@ -137,7 +146,7 @@ fn benches(workspace: &Workspace) -> Result<()> {
 fn interop(workspace: &Workspace) -> Result<()> {
     tools::install(workspace, &NEXTEST)?;
     run(&mut workspace.cargo("run --package avocet-tests"))?;
-    run(&mut workspace.cargo("nextest run --package avocet-tests"))
+    run(&mut workspace.cargo("nextest run --no-fail-fast --package avocet-tests"))
 }
 
 #[cfg(test)]

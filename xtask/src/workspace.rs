@@ -100,6 +100,16 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// Runs all commands, and fails with the first failure: one run tells of every problem.
+pub(crate) fn run_all(commands: impl IntoIterator<Item = Command>) -> Result<()> {
+    let mut outcome = Ok(());
+    for mut command in commands {
+        let result = run(&mut command);
+        outcome = outcome.and(result);
+    }
+    outcome
+}
+
 /// Runs a command quietly and returns what it printed.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let line = command_line(command);

@@ -35,6 +35,8 @@ pub fn frame_len(input: &[u8], limit: u32) -> Result<Option<usize>, DecodeError>
 
 /// A packet in its owned form: its bytes and their version, checked once.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(try_from = "SerializedFrame"))]
 pub struct Frame {
     bytes: Bytes,
     version: Version,
@@ -86,5 +88,32 @@ const fn version_of(packet: &Packet<'_>, version: Version) -> Version {
         connect.version
     } else {
         version
+    }
+}
+
+#[cfg(feature = "serde")]
+impl serde::Serialize for Frame {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct;
+        let mut frame = serializer.serialize_struct("Frame", 2)?;
+        frame.serialize_field("version", &self.version)?;
+        frame.serialize_field("bytes", self.bytes.as_ref())?;
+        frame.end()
+    }
+}
+
+#[cfg(feature = "serde")]
+#[derive(serde::Deserialize)]
+struct SerializedFrame {
+    version: Version,
+    bytes: Vec<u8>,
+}
+
+#[cfg(feature = "serde")]
+impl TryFrom<SerializedFrame> for Frame {
+    type Error = DecodeError;
+
+    fn try_from(frame: SerializedFrame) -> Result<Self, DecodeError> {
+        Self::new(frame.bytes.into(), frame.version)
     }
 }

@@ -10,6 +10,8 @@ mod connect;
 mod disconnect;
 mod error;
 mod frame;
+#[cfg(feature = "tokio-util")]
+mod frame_codec;
 mod list;
 mod message_properties;
 mod packet;
@@ -36,6 +38,8 @@ pub use connect::{Connect, ConnectProperties};
 pub use disconnect::Disconnect;
 pub use error::{DecodeError, EncodeError, Field};
 pub use frame::{Frame, frame_len};
+#[cfg(feature = "tokio-util")]
+pub use frame_codec::{FrameCodec, FrameCodecError};
 pub use list::{Iter, List, ListItem};
 pub use message_properties::{MessageProperties, MessagePropertiesParts, PayloadFormat};
 pub use packet::{Packet, PacketType};

@@ -15,8 +15,9 @@
 use std::collections::HashSet;
 use std::env;
 use std::hint::black_box;
+use std::ops::ControlFlow;
 
-use avocet_topic::{Cursor, FilterTree, Next, TopicFilter, TopicName, TopicTree};
+use avocet_topic::{Cursor, FilterTree, TopicFilter, TopicName, TopicTree};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 /// Names drawn before the measurement and asked in turn.
@@ -242,9 +243,11 @@ fn retained(c: &mut Criterion) {
             let filter = TopicFilter::new(&text).unwrap();
             let run = || {
                 let (mut cursor, mut steps, mut found) = (Cursor::new(), 1_000, 0_u64);
-                while let Next::Match(..) = tree.next_match(filter, &mut cursor, &mut steps) {
+                tree.for_each_match(filter, &mut cursor, &mut steps, |_, &value| {
+                    black_box(value);
                     found += 1;
-                }
+                    ControlFlow::Continue(())
+                });
                 found
             };
             group.throughput(Throughput::Elements(run().max(1)));

@@ -6,6 +6,7 @@
 
 mod arena;
 mod hashing;
+mod levels;
 mod tables;
 
 use alloc::vec::Vec;
@@ -17,6 +18,7 @@ use hashbrown::hash_table::Entry;
 
 use self::arena::Arena;
 use self::hashing::{Hashes, finish, widen};
+use self::levels::{Levels, covers};
 use self::tables::{Item, ShapeTable, Tables, remove_from};
 use crate::shape::{SHAPE_LEVELS_MAX, Shape, shape};
 use crate::{TopicFilter, TopicName};
@@ -391,24 +393,8 @@ impl<V> FilterTree<V> {
         if single_level.is_empty() && multi_level.is_empty() {
             return 0;
         }
-        let text = name.as_str();
+        let levels = Levels::<LEVELS>::new(&self.hashes, name.as_str());
         let hidden = name.starts_with_dollar();
-        let mut hashes = [0_u64; LEVELS];
-        // `sums[i]` is the sum over the levels up to and including `i`.
-        let mut sums = [0_u64; LEVELS];
-        let mut sum = 0_u64;
-        let slots = hashes.iter_mut().zip(&mut sums);
-        for ((index, level), (hash_slot, sum_slot)) in text
-            .as_bytes()
-            .split(|&byte| byte == b'/')
-            .enumerate()
-            .zip(slots)
-        {
-            let hash = self.hashes.level(index, level);
-            sum = sum.wrapping_add(hash);
-            *hash_slot = hash;
-            *sum_slot = sum;
-        }
         let mut probes = 0;
         for ShapeTable { shape, table } in single_level.iter().chain(multi_level) {
             // [MQTT5-4.7.2-1] [MQTT311-4.7.2-1]
@@ -416,23 +402,9 @@ impl<V> FilterTree<V> {
                 continue;
             }
             probes += 1;
-            let all = shape
-                .levels()
-                .checked_sub(1)
-                .and_then(|last| sums.get(last));
-            let mut sum = all.copied().unwrap_or_default();
-            let mut plus = shape.plus();
-            while plus != 0 {
-                let wild = hashes
-                    .get(plus.trailing_zeros() as usize)
-                    .copied()
-                    .unwrap_or_default();
-                sum = sum.wrapping_sub(wild);
-                plus &= plus - 1;
-            }
-            let hash = finish(sum);
+            let hash = levels.hash(*shape);
             let found = table.find(widen(hash), |item| {
-                item.hash == hash && covers(self.texts.from(item.text), text)
+                item.hash == hash && levels.are_matched_by(self.texts.from(item.text), *shape)
             });
             if let Some(item) = found {
                 f(&item.value);
@@ -478,35 +450,6 @@ impl<V> FilterTree<V> {
 impl<V: fmt::Debug> fmt::Debug for FilterTree<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.iter()).finish()
-    }
-}
-
-/// Whether the filter that ends at the first zero byte matches a name, the `$` rule aside.
-fn covers(filter: &[u8], name: &str) -> bool {
-    let mut filter = filter.iter();
-    let mut name = name.bytes();
-    loop {
-        match filter.next() {
-            Some(b'+') => match name.find(|&byte| byte == b'/') {
-                // Both levels are over: the filter goes on with a separator, as the name did.
-                Some(_) => match filter.next() {
-                    Some(b'/') => {
-                        if filter.as_slice().starts_with(b"#\0") {
-                            return true;
-                        }
-                    }
-                    _ => return false,
-                },
-                None => return matches!(filter.as_slice(), [0, ..] | [b'/', b'#', ..]),
-            },
-            Some(b'#') => return true,
-            Some(0) | None => return name.next().is_none(),
-            Some(&byte) => match name.next() {
-                Some(same) if same == byte => {}
-                Some(_) => return false,
-                None => return byte == b'/' && filter.as_slice().starts_with(b"#"),
-            },
-        }
     }
 }
 

@@ -10,7 +10,7 @@ use alloc::string::String;
 use core::borrow::Borrow;
 use core::cmp::Ordering;
 use core::fmt;
-use core::ops::Bound;
+use core::ops::{Bound, ControlFlow};
 
 use crate::{TopicFilter, TopicName};
 
@@ -121,36 +121,78 @@ impl<V> TopicTree<V> {
         cursor: &mut Cursor,
         steps: &mut usize,
     ) -> Next<'s, V> {
+        let mut found = None;
+        self.for_each_match(filter, cursor, steps, |name, value| {
+            found = Some((name, value));
+            ControlFlow::Break(())
+        });
+        match found {
+            Some((name, value)) => Next::Match(name, value),
+            None if cursor.ended => Next::End,
+            None => Next::OutOfSteps,
+        }
+    }
+
+    /// Calls `f` with the names that a filter matches and their values, as
+    /// [`next_match`](Self::next_match) finds them, until `f` breaks, the steps are used up, or
+    /// there are no more ([`Cursor::is_ended`]); cheaper than one call for each.
+    pub fn for_each_match<'s>(
+        &'s self,
+        filter: TopicFilter<'_>,
+        cursor: &mut Cursor,
+        steps: &mut usize,
+        mut f: impl FnMut(TopicName<'s>, &'s V) -> ControlFlow<()>,
+    ) {
+        if *cursor == Cursor::new() {
+            cursor.push_least(filter.as_str());
+        }
+        let only_one = !filter.has_wildcard();
+        // Each round reads names one after the other until it pays to seek.
         while !cursor.ended {
-            if *steps == 0 {
-                return Next::OutOfSteps;
-            }
-            *steps -= 1;
             let from = &cursor.from.as_str() as &dyn Text;
             let from = if cursor.after {
                 Bound::Excluded(from)
             } else {
                 Bound::Included(from)
             };
-            let Some((name, value)) = self
-                .names
-                .range::<dyn Text, _>((from, Bound::Unbounded))
-                .next()
-            else {
-                cursor.ended = true;
-                break;
-            };
-            let name = name.as_name();
-            match verdict(filter, name) {
-                Verdict::Match => {
-                    cursor.go_after(name.as_str());
-                    return Next::Match(name, value);
+            let mut names = self.names.range::<dyn Text, _>((from, Bound::Unbounded));
+            let mut last_match = None;
+            loop {
+                if *steps == 0 {
+                    last_match
+                        .into_iter()
+                        .for_each(|name| cursor.go_after(name));
+                    return;
                 }
-                Verdict::Seek(seek) => cursor.go_to(name, seek),
-                Verdict::End => cursor.ended = true,
+                *steps -= 1;
+                let Some((name, value)) = names.next() else {
+                    cursor.ended = true;
+                    break;
+                };
+                let name = name.as_name();
+                match verdict(filter, name) {
+                    Verdict::Match => {
+                        cursor.ended = only_one;
+                        if f(name, value).is_break() {
+                            cursor.go_after(name);
+                            return;
+                        }
+                        if only_one {
+                            break;
+                        }
+                        last_match = Some(name);
+                    }
+                    Verdict::Seek(seek) => {
+                        cursor.go_to(name, seek);
+                        break;
+                    }
+                    Verdict::End => {
+                        cursor.ended = true;
+                        break;
+                    }
+                }
             }
         }
-        Next::End
     }
 }
 
@@ -171,9 +213,15 @@ impl Cursor {
         }
     }
 
-    fn go_after(&mut self, name: &str) {
+    /// Whether the search has found everything.
+    #[must_use]
+    pub const fn is_ended(&self) -> bool {
+        self.ended
+    }
+
+    fn go_after(&mut self, name: TopicName<'_>) {
         self.from.clear();
-        self.from.push_str(name);
+        self.from.push_str(name.as_str());
         self.after = true;
     }
 

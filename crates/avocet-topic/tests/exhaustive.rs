@@ -57,6 +57,31 @@ fn matches_in<V: Copy>(tree: &FilterTree<V>, text: &str) -> Vec<V> {
     found
 }
 
+/// [MQTT5-4.7.0-1] [MQTT5-4.7.1-1] [MQTT5-4.7.1-2] [MQTT5-4.7.3-1] [MQTT5-4.7.3-2]
+/// [MQTT311-4.7.1-1] [MQTT311-4.7.1-2] [MQTT311-4.7.1-3] [MQTT311-4.7.3-1] [MQTT311-4.7.3-2]
+#[test]
+fn small_strings_are_names_and_filters_exactly_if_their_levels_say_so() {
+    let mut strings = vec![String::new()];
+    for start in 0.. {
+        let Some(head) = strings.get(start).filter(|head| head.len() < 6).cloned() else {
+            break;
+        };
+        strings.extend(['a', '/', '+', '#', '\0'].map(|character| format!("{head}{character}")));
+    }
+    for text in &strings {
+        let plain = |level: &str| !level.contains(['+', '#', '\0']);
+        let (head, last) = text
+            .rsplit_once('/')
+            .map_or((None, text.as_str()), |(head, last)| (Some(head), last));
+        let name = !text.is_empty() && text.split('/').all(plain);
+        let filter = !text.is_empty()
+            && (plain(last) || last == "+" || last == "#")
+            && head.is_none_or(|head| head.split('/').all(|level| plain(level) || level == "+"));
+        assert_eq!(TopicName::new(text).is_ok(), name, "{text:?}");
+        assert_eq!(TopicFilter::new(text).is_ok(), filter, "{text:?}");
+    }
+}
+
 #[test]
 fn filter_tree_with_all_small_filters_agrees_with_the_oracle() {
     let filters = filters();

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use avocet_topic::{
     Cursor, FilterTree, FilterTreeLimits, Next, TopicFilter, TopicName, TopicTree, matches, shape,
@@ -178,6 +179,8 @@ proptest! {
     fn topic_tree_agrees_with_the_oracle(
         names in vec(name_text(), 0..80),
         filters in vec(filter_text(), 1..20),
+        slice_steps in 1..9_usize,
+        slice_matches in 1..9_usize,
     ) {
         let mut tree = TopicTree::new();
         for text in &names {
@@ -196,7 +199,24 @@ proptest! {
             }
             let mut expected = ordered.clone();
             expected.retain(|candidate| matches(filter(text), name(candidate)));
-            prop_assert_eq!(found, expected);
+            prop_assert_eq!(&found, &expected);
+
+            // The same in slices, whatever ends them.
+            let mut found = Vec::new();
+            let mut cursor = Cursor::new();
+            let mut calls = 0;
+            while !cursor.is_ended() {
+                let mut in_this_call = 0;
+                let mut steps = slice_steps;
+                tree.for_each_match(filter(text), &mut cursor, &mut steps, |name, ()| {
+                    found.push(name.as_str());
+                    in_this_call += 1;
+                    if in_this_call == slice_matches { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                });
+                calls += 1;
+                prop_assert!(calls <= names.len() + 1);
+            }
+            prop_assert_eq!(&found, &expected);
         }
     }
 

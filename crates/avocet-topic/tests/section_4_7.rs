@@ -79,7 +79,7 @@ fn multi_level_wildcard_stands_alone_and_last() {
         ("#/", TopicFilterError::MultiLevelWildcardNotLast),
         ("#/#", TopicFilterError::MultiLevelWildcardNotLast),
         ("##", TopicFilterError::MultiLevelWildcard),
-        ("+#", TopicFilterError::MultiLevelWildcard),
+        ("+#", TopicFilterError::SingleLevelWildcard),
         ("#+", TopicFilterError::MultiLevelWildcard),
     ] {
         assert_eq!(TopicFilter::new(invalid), Err(error), "{invalid}");

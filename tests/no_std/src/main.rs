@@ -31,7 +31,7 @@ extern "C" fn rust_eh_personality() {}
 /// 0 when every crate did what it should, or else the number of the first that did not.
 #[unsafe(no_mangle)]
 extern "C" fn main() -> c_int {
-    let crates = [topic as fn() -> Option<()>];
+    let crates: [fn() -> Option<()>; _] = [topic, codec, session];
     for (number, check) in (1..).zip(crates) {
         if check().is_none() {
             return number;
@@ -45,4 +45,32 @@ fn topic() -> Option<()> {
     let filter = TopicFilterBuf::new("sensor/+/temperature").ok()?;
     let name = TopicName::new("sensor/7/temperature").ok()?;
     matches(filter.as_filter(), name).then_some(())
+}
+
+/// CONNECT of 3.1.1 with Clean Session and the Client Identifier "c".
+const CONNECT: &[u8] = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01c";
+
+fn codec() -> Option<()> {
+    use avocet_codec::{Frame, Packet, Version};
+    let packet = Packet::decode(CONNECT, Version::V5).ok()?;
+    let frame = Frame::encode(&packet, Version::V5).ok()?;
+    (frame.bytes() == CONNECT).then_some(())
+}
+
+fn session() -> Option<()> {
+    use alloc::sync::Arc;
+    use avocet_session::{
+        Accept, Instant, Now, ServerConfig, ServerConnection, ServerEvent, Session, TransmitBuf,
+        UnixTime,
+    };
+    let now = Now::new(Instant::ORIGIN, UnixTime::from_millis(0));
+    let mut connection = ServerConnection::new(Arc::new(ServerConfig::default()), now);
+    let input = connection.handle_input(CONNECT, now);
+    let Some(ServerEvent::Connect(_)) = input.event else {
+        return None;
+    };
+    connection.accept(Session::new(), Accept::default(), now);
+    let mut out = TransmitBuf::new(1024);
+    connection.poll_transmit(now, &mut out);
+    (out.slices().next()? == b"\x20\x02\x00\x00").then_some(())
 }
