@@ -569,11 +569,17 @@ impl Engine {
         }
     }
 
-    /// A connection has output that waits for a commit.
+    /// A connection has output that waits for a commit, unless that is done.
     pub(crate) fn wait_for_commit(&mut self, id: ConnectionId, gate: Option<CommitId>) {
-        let Some(gate) = gate.filter(|gate| *gate > self.committed) else {
+        let Some(gate) = gate else {
             return;
         };
+        if gate <= self.committed {
+            if let Some(entry) = self.connections.get_mut(&id) {
+                entry.server.handle_committed(self.committed);
+            }
+            return;
+        }
         let waiting = self.gated_connections.entry(gate).or_default();
         if waiting.last() != Some(&id) {
             waiting.push(id);

@@ -133,7 +133,11 @@ impl Engine {
             }
             Value::Relay { ticket, published } => self.on_relay(from, ticket, published, now),
             Value::Relayed { ticket, matched } => self.on_relayed(ticket, matched, now),
-            Value::Interest { token, filter } => self.on_interest(from, token, filter.as_filter()),
+            Value::Interest {
+                token,
+                filter,
+                durable,
+            } => self.on_interest(from, token, filter.as_filter(), durable),
             Value::Disinterest { filter } => self.on_disinterest(from, filter.as_filter()),
             Value::InterestConfirmed { token, granted } => {
                 self.on_interest_confirmed(token, granted, now);

@@ -9,7 +9,7 @@ use avocet_session::{AckToken, CommitId, Message, Now, Outgoing, SubscriptionIds
 
 use crate::counters::DropReason;
 use crate::record::{MessageId, Record};
-use crate::routes::{SessionSubscriber, Subscriber};
+use crate::routes::{Interested, SessionSubscriber, Subscriber};
 use crate::session_table::{SessionHandle, SessionTable};
 use crate::shard::{Lane, Published, ShardId, TicketId, UnacceptedForward, Value};
 use crate::shared::GroupHandle;
@@ -77,7 +77,7 @@ pub(crate) struct Matches {
     count: u64,
     deliveries: Vec<Delivery>,
     groups: Vec<GroupHandle>,
-    shards: Vec<ShardId>,
+    shards: Vec<Interested>,
 }
 
 impl Matches {
@@ -133,7 +133,7 @@ impl Engine {
         let retain = published.message.retain();
         let owner = self.owner_of_topic(published.message.topic_name());
         if owner != self.shard && (retain || self.has_relay(origin.session, owner)) {
-            let stored = self.store_message(&mut published);
+            let stored = self.is_wanted_durably(&published) && self.store_message(&mut published);
             let gate = self.gate_if(stored || origin.recorded);
             self.relay(origin, owner, published, gate);
             return;
@@ -151,7 +151,7 @@ impl Engine {
             reach.durable |= self.retain_message(&published, now);
         }
         let shards = self.distribute(&mut published, &mut reach, now);
-        if !shards.is_empty() {
+        if shards.iter().any(|interested| interested.durable) {
             reach.durable |= self.store_message(&mut published);
         }
         let gate = self.gate_if(reach.durable);
@@ -168,8 +168,13 @@ impl Engine {
             }
             Answer::Acknowledge(..) | Answer::Relayed(..) | Answer::Nobody => None,
         };
-        for &shard in &shards {
-            self.forward(shard, origin.connection, ticket, published.clone());
+        for interested in &shards {
+            self.forward(
+                interested.shard,
+                origin.connection,
+                ticket,
+                published.clone(),
+            );
         }
         if ticket.is_none() {
             self.answer(
@@ -189,7 +194,7 @@ impl Engine {
         published: &mut Published,
         reach: &mut Reach,
         now: Now,
-    ) -> Vec<ShardId> {
+    ) -> Vec<Interested> {
         let mut matches = mem::take(&mut self.matches);
         matches.count += 1;
         matches.shards.clear();
@@ -208,7 +213,10 @@ impl Engine {
                 matches.shards.extend_from_slice(&route.shards);
             });
         matches.shards.sort_unstable();
-        matches.shards.dedup();
+        matches.shards.dedup_by(|later, kept| {
+            kept.durable |= later.durable && later.shard == kept.shard;
+            later.shard == kept.shard
+        });
         reach.matched |= !matches.deliveries.is_empty() || !matches.groups.is_empty();
         for delivery in matches.deliveries.drain(..) {
             let outgoing = Outgoing {
@@ -231,6 +239,18 @@ impl Engine {
         let shards = mem::take(&mut matches.shards);
         self.matches = matches;
         shards
+    }
+
+    /// Whether what must survive will refer to a message, in this shard or another.
+    fn is_wanted_durably(&self, published: &Published) -> bool {
+        let mut wanted = false;
+        if published.id.is_some() {
+            let topic_name = published.message.topic_name();
+            self.routes.tree.for_each_match(topic_name, |route| {
+                wanted |= route.durable || route.shards.iter().any(|shard| shard.durable);
+            });
+        }
+        wanted
     }
 
     fn relay(

@@ -17,8 +17,10 @@ use crate::subscribe::SubackWaiter;
 #[derive(Default)]
 pub(crate) struct Route {
     pub(crate) subscribers: Vec<Subscriber>,
-    /// The other shards with interest, ascending.
-    pub(crate) shards: Vec<ShardId>,
+    /// The other shards with interest.
+    pub(crate) shards: Vec<Interested>,
+    /// Whether a taker in this shard survives the process, or did.
+    pub(crate) durable: bool,
     /// Set until all other shards know that this one has interest.
     pending: Option<InterestToken>,
 }
@@ -27,6 +29,14 @@ impl Route {
     fn is_empty(&self) -> bool {
         self.subscribers.is_empty() && self.shards.is_empty()
     }
+}
+
+/// Another shard that wants the messages of a filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Interested {
+    pub(crate) shard: ShardId,
+    /// Whether what it does with them must survive, so that they are stored before they leave.
+    pub(crate) durable: bool,
 }
 
 /// A taker of messages in this shard.
@@ -93,13 +103,16 @@ impl Engine {
         &mut self,
         filter: &TopicFilterBuf,
         subscriber: Subscriber,
+        durable: bool,
         waiter: Waiter,
     ) -> Result<bool, TreeFull> {
         let route = self
             .routes
             .tree
             .get_or_insert_with(filter.as_filter(), Route::default)?;
-        let first = route.subscribers.is_empty();
+        let news = route.subscribers.is_empty() || (durable && !route.durable);
+        route.durable |= durable;
+        let durable = route.durable;
         match route
             .subscribers
             .iter_mut()
@@ -108,7 +121,7 @@ impl Engine {
             Some(other) => *other = subscriber,
             None => route.subscribers.push(subscriber),
         }
-        if first && self.shards > 1 {
+        if news && self.shards > 1 {
             let token = InterestToken(self.routes.next_token);
             self.routes.next_token += 1;
             route.pending = Some(token);
@@ -122,7 +135,12 @@ impl Engine {
             );
             for shard in self.other_shards() {
                 let filter = filter.clone();
-                self.send(shard, Lane::Owners, Value::Interest { token, filter });
+                let interest = Value::Interest {
+                    token,
+                    filter,
+                    durable,
+                };
+                self.send(shard, Lane::Owners, interest);
             }
         }
         let token = self
@@ -150,6 +168,7 @@ impl Engine {
             return;
         }
         route.pending = None;
+        route.durable = false;
         if route.is_empty() {
             self.routes.tree.remove(filter.as_filter());
         }
@@ -164,11 +183,17 @@ impl Engine {
         from: ShardId,
         token: InterestToken,
         filter: TopicFilter<'_>,
+        durable: bool,
     ) {
+        let interested = Interested {
+            shard: from,
+            durable,
+        };
         let granted = match self.routes.tree.get_or_insert_with(filter, Route::default) {
             Ok(route) => {
-                if let Err(at) = route.shards.binary_search(&from) {
-                    route.shards.insert(at, from);
+                match route.shards.iter_mut().find(|known| known.shard == from) {
+                    Some(known) => *known = interested,
+                    None => route.shards.push(interested),
                 }
                 true
             }
@@ -182,7 +207,7 @@ impl Engine {
         let Some(route) = self.routes.tree.get_mut(filter) else {
             return;
         };
-        route.shards.retain(|&shard| shard != from);
+        route.shards.retain(|known| known.shard != from);
         if route.is_empty() {
             self.routes.tree.remove(filter);
         }

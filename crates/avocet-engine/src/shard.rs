@@ -159,6 +159,8 @@ pub(crate) enum Value {
     Interest {
         token: InterestToken,
         filter: TopicFilterBuf,
+        /// Whether it is a session's or a group's that survives the process.
+        durable: bool,
     },
     /// A filter ceased to matter to the sender.
     Disinterest { filter: TopicFilterBuf },

@@ -345,7 +345,7 @@ impl Engine {
     }
 
     fn join_group(&mut self, name: TopicFilterBuf, member: Member, now: Now) {
-        let member_id = member.id;
+        let (member_id, durable) = (member.id, member.durable);
         let share = name.as_filter().share().ok().flatten();
         let Some(filter) = share.map(|share| share.topic_filter.to_buf()) else {
             return;
@@ -384,7 +384,7 @@ impl Engine {
             member: member_id,
         };
         let subscriber = Subscriber::Group(handle);
-        match self.add_subscriber(&filter, subscriber, Waiter::Join(waiter)) {
+        match self.add_subscriber(&filter, subscriber, durable, Waiter::Join(waiter)) {
             Ok(true) => {}
             Ok(false) => self.on_group_known(waiter, true, now),
             Err(_full) => self.on_group_known(waiter, false, now),

@@ -223,7 +223,7 @@ impl Engine {
                 subscription_id,
             });
             granted.waits = self
-                .add_subscriber(&filter, subscriber, Waiter::Suback(waiter))
+                .add_subscriber(&filter, subscriber, durable, Waiter::Suback(waiter))
                 .map_err(|_full| ReasonCode::QuotaExceeded)?;
             // [MQTT5-3.3.1-9] [MQTT5-3.3.1-10] [MQTT5-3.3.1-11]
             let wanted = match options.retain_handling {

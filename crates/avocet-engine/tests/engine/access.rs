@@ -1,0 +1,219 @@
+use avocet_codec::{Auth, Connect, Packet, QoS, ReasonCode, Version};
+use avocet_engine::{
+    Accepted, Authentication, AuthenticationRequest, Authorization, AuthorizationRequest,
+    EngineConfig, Permission, Verdict,
+};
+
+use crate::cluster::{each, each_with};
+
+fn asked(config: &mut EngineConfig) {
+    config.authentication = Authentication::Asked;
+}
+
+#[test]
+fn a_connect_waits_for_its_verdict() {
+    each_with(asked, |mut cluster| {
+        let mut connect = Connect::new(Version::V5, "client");
+        connect.user_name = Some("user");
+        connect.password = Some(b"secret");
+        let client = cluster.connect(&connect);
+        assert_eq!(cluster.packet(client), "nothing");
+        // What comes behind CONNECT waits, and goes with the connection.
+        cluster.publish(client, "t", "x", 1);
+        cluster.run();
+        let (id, request) = cluster.authenticate.pop().unwrap();
+        let AuthenticationRequest::Connect { connect, opened } = request else {
+            panic!("{request:?}");
+        };
+        assert!(opened.peer.starts_with("peer"));
+        let Packet::Connect(connect) = connect.packet() else {
+            panic!("{connect:?}");
+        };
+        assert_eq!(connect.password, Some(&b"secret"[..]));
+        cluster.verdict(id, Verdict::Accept(Accepted::default()));
+        assert_eq!(cluster.packets(client), ["connack 0x00", "puback 1 0x10"]);
+    });
+}
+
+#[test]
+fn a_verdict_may_refuse() {
+    each_with(asked, |mut cluster| {
+        let refuse = || Verdict::Refuse {
+            reason: ReasonCode::BadUserNameOrPassword,
+            reason_string: Some("wrong".into()),
+            server_reference: None,
+        };
+        for (version, expected) in [
+            (Version::V5, "connack 0x86"),
+            (Version::V3_1_1, "connack 0x86"),
+        ] {
+            let client = cluster.connect(&Connect::new(version, "client"));
+            cluster.verdict(client, refuse());
+            assert_eq!(cluster.packets(client), [expected]);
+            assert!(cluster.is_closed(client));
+        }
+        assert_eq!(cluster.counters().connects_refused, 2);
+    });
+}
+
+/// A takeover needs a verdict first, so that nobody is pushed out by a stranger.
+#[test]
+fn takeover_comes_after_authentication() {
+    each_with(asked, |mut cluster| {
+        let owner = cluster.connect(&Connect::new(Version::V5, "name"));
+        cluster.let_in();
+        assert_eq!(cluster.packets(owner), ["connack 0x00"]);
+        let thief = cluster.connect(&Connect::new(Version::V5, "name"));
+        assert!(cluster.packets(owner).is_empty());
+        cluster.verdict(
+            thief,
+            Verdict::Refuse {
+                reason: ReasonCode::NotAuthorized,
+                reason_string: None,
+                server_reference: None,
+            },
+        );
+        assert_eq!(cluster.packets(thief), ["connack 0x87"]);
+        assert!(!cluster.is_closed(owner));
+    });
+}
+
+#[test]
+fn tenants_have_client_identifiers_of_their_own() {
+    each_with(asked, |mut cluster| {
+        let mut clients = Vec::new();
+        for tenant in ["one", "two"] {
+            let client = cluster.connect(&Connect::new(Version::V5, "same"));
+            cluster.verdict(client, Verdict::Accept(Accepted::new(tenant, None)));
+            assert_eq!(cluster.packets(client), ["connack 0x00"]);
+            clients.push(client);
+        }
+        assert!(!cluster.is_closed(clients[0]));
+        assert_eq!(cluster.counters().takeovers, 0);
+    });
+}
+
+/// [MQTT5-4.12.0-1] [MQTT5-4.12.0-2] [MQTT5-4.12.0-3] [MQTT5-4.12.1-1]
+#[test]
+fn enhanced_authentication_takes_as_many_steps_as_it_needs() {
+    each_with(asked, |mut cluster| {
+        let mut connect = Connect::new(Version::V5, "client");
+        connect.properties.authentication_method = Some("TEST");
+        connect.properties.authentication_data = Some(b"hello");
+        let client = cluster.connect(&connect);
+        cluster.authenticate.clear();
+        cluster.verdict(
+            client,
+            Verdict::Continue {
+                data: Some(b"who?".into()),
+            },
+        );
+        assert_eq!(cluster.packets(client), ["auth 0x18 who?"]);
+        let mut auth = Auth::new(ReasonCode::ContinueAuthentication, "TEST");
+        auth.authentication_data = Some(b"me");
+        cluster.send(client, &Packet::Auth(auth));
+        cluster.run();
+        let (_, request) = cluster.authenticate.pop().unwrap();
+        assert!(matches!(request, AuthenticationRequest::Continue { .. }));
+        let accepted = Accepted::new("", Some(b"welcome".into()));
+        cluster.verdict(client, Verdict::Accept(accepted));
+        assert_eq!(cluster.packets(client), ["connack 0x00"]);
+        // And again, while it is connected.
+        auth.reason_code = ReasonCode::ReAuthenticate;
+        cluster.send(client, &Packet::Auth(auth));
+        cluster.run();
+        let (_, request) = cluster.authenticate.pop().unwrap();
+        assert!(matches!(
+            request,
+            AuthenticationRequest::ReAuthenticate { .. }
+        ));
+        cluster.verdict(
+            client,
+            Verdict::Accept(Accepted::new("", Some(b"still".into()))),
+        );
+        assert_eq!(cluster.packets(client), ["auth 0x00 still"]);
+    });
+}
+
+/// [MQTT5-4.12.0-1]
+#[test]
+fn enhanced_authentication_without_an_authority_is_refused() {
+    each(|mut cluster| {
+        let mut connect = Connect::new(Version::V5, "client");
+        connect.properties.authentication_method = Some("TEST");
+        let client = cluster.connect(&connect);
+        assert_eq!(cluster.packets(client), ["connack 0x8c"]);
+    });
+}
+
+#[test]
+fn publish_and_subscribe_wait_for_permission_in_order() {
+    let configure = |config: &mut EngineConfig| config.authorization = Authorization::Asked;
+    each_with(configure, |mut cluster| {
+        let client = cluster.client("client");
+        cluster.send_subscribe(client, "t/#", 2, None, |_| {});
+        cluster.publish(client, "t/1", "allowed", 1);
+        cluster.publish(client, "t/2", "denied", 1);
+        cluster.publish(client, "t/3", "denied", 2);
+        cluster.publish(client, "t/4", "allowed", 2);
+        cluster.run();
+        assert!(cluster.is_paused(client));
+        let (_, request) = cluster.authorize.pop().unwrap();
+        assert!(matches!(request, AuthorizationRequest::Subscribe { .. }));
+        cluster.permit(client, Permission::Subscribe(vec![Ok(QoS::AtLeastOnce)]));
+        while let Some((id, request)) = cluster.authorize.pop() {
+            let AuthorizationRequest::Publish { topic_name, .. } = request else {
+                panic!("{request:?}");
+            };
+            let allowed = ["t/1", "t/4"].contains(&topic_name.as_str());
+            let code = if allowed {
+                ReasonCode::Success
+            } else {
+                ReasonCode::NotAuthorized
+            };
+            cluster.permit(id, Permission::Publish(code));
+        }
+        let mut packets = cluster.packets(client);
+        assert_eq!(packets.remove(0), "suback 0x01");
+        packets.sort();
+        assert_eq!(
+            packets,
+            [
+                "puback 2 0x00",
+                "puback 3 0x87",
+                "pubcomp 5 0x00",
+                "pubrec 4 0x87",
+                "pubrec 5 0x00",
+                "t/1=allowed q1",
+                "t/4=allowed q1",
+            ]
+        );
+        cluster.send_subscribe(client, "secret", 2, None, |_| {});
+        cluster.run();
+        cluster.permit(
+            client,
+            Permission::Subscribe(vec![Err(ReasonCode::NotAuthorized)]),
+        );
+        assert_eq!(cluster.packets(client), ["suback 0x87"]);
+    });
+}
+
+#[test]
+fn response_information_is_given_to_those_who_ask() {
+    let configure = |config: &mut EngineConfig| {
+        config.response_information = Some("answers/%c".into());
+    };
+    each_with(configure, |mut cluster| {
+        for asks in [false, true] {
+            let mut connect = Connect::new(Version::V5, "asker");
+            connect.properties.request_response_information = asks;
+            let client = cluster.connect(&connect);
+            let frames = cluster.frames(client);
+            let Packet::Connack(connack) = frames[0].packet() else {
+                panic!("{frames:?}");
+            };
+            let expected = asks.then_some("answers/asker");
+            assert_eq!(connack.properties.response_information, expected);
+        }
+    });
+}

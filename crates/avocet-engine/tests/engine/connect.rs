@@ -1,0 +1,105 @@
+use avocet_codec::{Connect, Packet, ReasonCode, Version};
+
+use crate::cluster::{each, persistent};
+
+/// [MQTT5-3.1.4-5] [MQTT311-3.2.0-1]
+#[test]
+fn accepts_clients_of_every_version() {
+    each(|mut cluster| {
+        for version in [Version::V3_1, Version::V3_1_1, Version::V5] {
+            let client = cluster.connect(&Connect::new(version, "client"));
+            assert_eq!(cluster.packets(client), ["connack 0x00"], "{version}");
+        }
+    });
+}
+
+/// [MQTT5-3.1.3-6] [MQTT5-3.1.3-7] [MQTT5-3.2.2-16]
+#[test]
+fn assigns_client_identifiers_that_differ() {
+    each(|mut cluster| {
+        let mut assigned = Vec::new();
+        for _ in 0..10 {
+            let client = cluster.connect(&Connect::new(Version::V5, ""));
+            let frames = cluster.frames(client);
+            let Packet::Connack(connack) = frames[0].packet() else {
+                panic!("{frames:?}");
+            };
+            let id = connack.properties.assigned_client_id.unwrap().to_owned();
+            assert!(!assigned.contains(&id));
+            assigned.push(id);
+        }
+    });
+}
+
+/// [MQTT5-3.1.4-3] [MQTT311-3.1.4-2]
+#[test]
+fn takes_over_the_connection_of_the_same_client() {
+    each(|mut cluster| {
+        let old = cluster.client("twin");
+        let new = cluster.client("twin");
+        assert_eq!(cluster.packets(old), ["disconnect 0x8e"]);
+        assert!(cluster.is_closed(old));
+        assert!(!cluster.is_closed(new));
+        assert_eq!(cluster.counters().takeovers, 1);
+
+        let old = cluster.client_with(&Connect::new(Version::V3_1_1, "third"));
+        let _new = cluster.client_with(&Connect::new(Version::V3_1_1, "third"));
+        assert!(cluster.packets(old).is_empty());
+        assert!(cluster.is_closed(old));
+    });
+}
+
+/// [MQTT5-3.2.2-2] [MQTT5-3.2.2-3] [MQTT5-3.1.2-4] [MQTT311-3.2.2-2]
+#[test]
+fn session_present_says_whether_state_was_kept() {
+    each(|mut cluster| {
+        let (client, present) = cluster.persistent("keeper");
+        assert!(!present);
+        cluster.cut(client);
+        let (client, present) = cluster.persistent("keeper");
+        assert!(present);
+        cluster.disconnect(client);
+        let client = cluster.connect(&Connect::new(Version::V5, "keeper"));
+        assert_eq!(cluster.packets(client), ["connack 0x00"]);
+        cluster.disconnect(client);
+        let (_, present) = cluster.persistent("keeper");
+        assert!(!present, "the last one had no expiry interval");
+    });
+}
+
+#[test]
+fn subscriptions_and_messages_survive_takeover() {
+    each(|mut cluster| {
+        let (old, _) = cluster.persistent("roamer");
+        cluster.subscribe(old, "news/#", 1);
+        let (new, present) = cluster.persistent("roamer");
+        assert!(present);
+        let publisher = cluster.client("publisher");
+        cluster.publish(publisher, "news/today", "hello", 1);
+        assert_eq!(cluster.messages(new), ["news/today=hello q1"]);
+        assert_eq!(cluster.packets(publisher), ["puback 1 0x00"]);
+    });
+}
+
+/// [MQTT5-4.13.2-1]
+#[test]
+fn shutdown_tells_clients_and_keeps_wills() {
+    each(|mut cluster| {
+        let watcher = cluster.client("watcher");
+        cluster.subscribe(watcher, "wills", 0);
+        let mut connect = persistent("mortal");
+        connect.will = Some(crate::publish::will("wills", "gone"));
+        let client = cluster.client_with(&connect);
+        for shard in 0..cluster.shards() {
+            let now = cluster.now;
+            cluster.engines[shard].handle_shutdown(now);
+        }
+        assert_eq!(cluster.packets(client), ["disconnect 0x8b"]);
+        assert_eq!(cluster.packets(watcher), ["disconnect 0x8b"]);
+        assert!(cluster.is_closed(client));
+        assert_eq!(cluster.counters().wills_published, 0);
+        let late = cluster.connect(&Connect::new(Version::V5, "late"));
+        let refused = ReasonCode::ServerUnavailable as u8;
+        assert_eq!(cluster.packet(late), format!("connack {refused:#04x}"));
+    });
+}

@@ -1,0 +1,298 @@
+use avocet_engine::{Durability, EngineConfig, Record};
+
+use crate::cluster::{Cluster, each, each_with};
+
+fn stored(config: &mut EngineConfig) {
+    config.durability = Durability::Stored;
+}
+
+/// A durable session with a subscription, and a publisher without one; nothing is committed by
+/// itself from here on.
+fn prepared(cluster: &mut Cluster) -> (crate::cluster::Client, crate::cluster::Client) {
+    let (subscriber, _) = cluster.persistent("durable");
+    cluster.subscribe(subscriber, "t/#", 2);
+    let publisher = cluster.client("publisher");
+    cluster.auto_commit = false;
+    cluster.records.clear();
+    (subscriber, publisher)
+}
+
+#[test]
+fn in_memory_nothing_is_recorded_and_nothing_waits() {
+    each(|mut cluster| {
+        let (_, publisher) = prepared(&mut cluster);
+        cluster.publish_retained(publisher, "t/x", "x", 1);
+        assert_eq!(cluster.packets(publisher), ["puback 1 0x00"]);
+        assert!(cluster.records.is_empty());
+    });
+}
+
+#[test]
+fn puback_and_pubrec_wait_for_the_commit() {
+    each_with(stored, |mut cluster| {
+        let (subscriber, publisher) = prepared(&mut cluster);
+        cluster.publish(publisher, "t/x", "one", 1);
+        cluster.publish(publisher, "t/x", "two", 2);
+        assert!(cluster.packets(publisher).is_empty());
+        // QoS 1 goes out at once; a Packet Identifier of QoS 2 is stored before it is seen.
+        assert_eq!(cluster.messages(subscriber), ["t/x=one q1"]);
+        cluster.commit();
+        assert_eq!(cluster.messages(subscriber), ["t/x=two q2"]);
+        assert_eq!(
+            cluster.packets(publisher),
+            ["puback 1 0x00", "pubrec 2 0x00", "pubcomp 2 0x00"]
+        );
+        let stored = cluster
+            .records
+            .iter()
+            .filter(|record| matches!(record, Record::MessageStored { .. }));
+        assert_eq!(stored.count(), 2);
+        let finished = cluster
+            .records
+            .iter()
+            .filter(|record| matches!(record, Record::Finished { .. }));
+        assert_eq!(finished.count(), 2);
+    });
+}
+
+#[test]
+fn only_what_must_survive_waits() {
+    each_with(stored, |mut cluster| {
+        let (_, publisher) = prepared(&mut cluster);
+        let guest = cluster.client("guest");
+        cluster.subscribe(guest, "u", 2);
+        cluster.publish(publisher, "u", "x", 1);
+        assert_eq!(
+            cluster.packets(publisher),
+            ["puback 1 0x00"],
+            "no durable session wants it"
+        );
+        cluster.publish(publisher, "t/x", "x", 0);
+        assert!(
+            !cluster
+                .records
+                .iter()
+                .any(|record| matches!(record, Record::Enqueued { .. }))
+        );
+    });
+}
+
+/// A message wanted by a durable session of another shard is written by the publisher's shard
+/// first.
+#[test]
+fn a_message_is_stored_before_it_is_referred_to() {
+    each_with(stored, |mut cluster| {
+        let subscribers = ["a", "b", "c", "d", "e"].map(|id| {
+            let (client, _) = cluster.persistent(id);
+            cluster.subscribe(client, "t/#", 1);
+            client
+        });
+        let publishers = ["p", "q", "r"].map(|id| cluster.client(id));
+        for publisher in publishers {
+            for n in 0..5 {
+                cluster.publish_retained(publisher, "t/x", &n.to_string(), 1);
+                cluster.publish(publisher, "t/x", &n.to_string(), 1);
+            }
+        }
+        cluster.run();
+        let mut known = Vec::new();
+        let mut enqueued = 0;
+        for record in &cluster.records {
+            match record {
+                Record::MessageStored { id, .. } => {
+                    assert!(!known.contains(id), "stored once");
+                    known.push(*id);
+                }
+                Record::Enqueued { id, .. } => {
+                    assert!(known.contains(id));
+                    enqueued += 1;
+                }
+                _ => {}
+            }
+        }
+        assert_eq!(known.len(), 30);
+        assert_eq!(enqueued, 30 * subscribers.len());
+    });
+}
+
+#[test]
+fn retained_state_is_committed_before_the_acknowledgement() {
+    each_with(stored, |mut cluster| {
+        let publisher = cluster.client("publisher");
+        cluster.auto_commit = false;
+        cluster.publish_retained(publisher, "kept", "x", 1);
+        assert!(cluster.packets(publisher).is_empty());
+        cluster.commit();
+        assert_eq!(cluster.packets(publisher), ["puback 1 0x10"]);
+        cluster.publish_retained(publisher, "kept", "", 1);
+        assert!(cluster.packets(publisher).is_empty());
+        cluster.commit();
+        assert_eq!(cluster.packets(publisher), ["puback 2 0x10"]);
+        let retained: Vec<_> = cluster
+            .records
+            .iter()
+            .filter_map(|record| match record {
+                Record::RetainedPut { message, .. } => Some(message.topic_name().as_str().into()),
+                Record::RetainedDeleted { topic_name } => Some(format!("-{}", topic_name.as_str())),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(retained, ["kept", "-kept"]);
+    });
+}
+
+#[test]
+fn suback_unsuback_and_connack_wait_for_the_commit() {
+    each_with(stored, |mut cluster| {
+        let (client, _) = cluster.persistent("durable");
+        cluster.auto_commit = false;
+        cluster.send_subscribe(client, "t", 1, None, |_| {});
+        assert!(cluster.packets(client).is_empty());
+        cluster.commit();
+        assert_eq!(cluster.packets(client), ["suback 0x01"]);
+        assert_eq!(cluster.unsubscribe(client, "t"), "no unsuback");
+        cluster.commit();
+        assert_eq!(cluster.packets(client), ["unsuback 0x00"]);
+        cluster.disconnect(client);
+        let client = cluster.connect(&avocet_codec::Connect::new(
+            avocet_codec::Version::V5,
+            "durable",
+        ));
+        assert_eq!(
+            cluster.packet(client),
+            "nothing",
+            "the discarded session is still stored"
+        );
+        cluster.commit();
+        assert_eq!(cluster.packets(client), ["connack 0x00"]);
+        let deleted = |record: &Record| matches!(record, Record::SessionDeleted { .. });
+        assert!(cluster.records.iter().any(deleted));
+    });
+}
+
+/// [MQTT5-4.3.3-8] PUBREL waits for the commit of PUBREC, PUBCOMP for that of PUBREL.
+#[test]
+fn both_halves_of_qos_2_wait() {
+    each_with(stored, |mut cluster| {
+        let (subscriber, _) = cluster.persistent("subscriber");
+        cluster.subscribe(subscriber, "t", 2);
+        let (publisher, _) = cluster.persistent("publisher");
+        cluster.set_acks(publisher, false);
+        cluster.set_acks(subscriber, false);
+        cluster.auto_commit = false;
+        cluster.publish(publisher, "t", "x", 2);
+        assert!(cluster.packets(publisher).is_empty());
+        assert!(cluster.packets(subscriber).is_empty());
+        cluster.commit();
+        assert_eq!(cluster.packets(publisher), ["pubrec 1 0x00"]);
+        assert_eq!(cluster.packets(subscriber), ["t=x q2"]);
+        let id = avocet_codec::PacketId::new(1).unwrap();
+        let ack = crate::cluster::ack;
+        cluster.send(publisher, &ack(avocet_codec::AckType::Pubrel, id));
+        cluster.send(subscriber, &ack(avocet_codec::AckType::Pubrec, id));
+        assert!(cluster.packets(publisher).is_empty());
+        assert!(cluster.packets(subscriber).is_empty());
+        cluster.commit();
+        assert_eq!(cluster.packets(publisher), ["pubcomp 1 0x00"]);
+        assert_eq!(cluster.packets(subscriber), ["pubrel 1 0x00"]);
+        let received = |record: &&Record| {
+            matches!(
+                record,
+                Record::PublishReceived { .. }
+                    | Record::PublishReleased { .. }
+                    | Record::PubrecReceived { .. }
+            )
+        };
+        assert_eq!(cluster.records.iter().filter(received).count(), 3);
+    });
+}
+
+/// Acknowledgements that wait for a commit die with their connection.
+#[test]
+fn a_lost_connection_takes_its_waiting_acknowledgements_along() {
+    each_with(stored, |mut cluster| {
+        let (_, publisher) = prepared(&mut cluster);
+        cluster.publish(publisher, "t/x", "x", 1);
+        cluster.run();
+        cluster.cut(publisher);
+        let publisher = cluster.client("publisher");
+        cluster.commit();
+        assert!(cluster.packets(publisher).is_empty());
+    });
+}
+
+#[test]
+fn wills_are_recorded_and_removed_in_one_batch() {
+    each_with(stored, |mut cluster| {
+        let mut connect = crate::cluster::persistent("mortal");
+        connect.will = Some(crate::publish::will("wills", "gone"));
+        let client = cluster.client_with(&connect);
+        let put = |record: &Record| matches!(record, Record::WillPut { .. });
+        assert!(cluster.records.iter().any(put));
+        cluster.records.clear();
+        cluster.cut(client);
+        let deleted = |record: &Record| matches!(record, Record::WillDeleted { .. });
+        assert!(cluster.records.iter().any(deleted));
+    });
+}
+
+/// Of a long queue only the head is in memory; the rest is fetched when its turn comes.
+#[test]
+fn long_queues_come_back_from_the_store() {
+    let configure = |config: &mut EngineConfig| {
+        stored(config);
+        std::sync::Arc::make_mut(&mut config.connection)
+            .limits
+            .resident_messages = 4;
+    };
+    each_with(configure, |mut cluster| {
+        let (client, _) = cluster.persistent("sleeper");
+        cluster.subscribe(client, "t", 1);
+        cluster.disconnect(client);
+        let publisher = cluster.client("publisher");
+        for n in 0..50 {
+            cluster.publish(publisher, "t", &n.to_string(), 1);
+        }
+        cluster.run();
+        let (client, _) = cluster.persistent("sleeper");
+        cluster.serve_fetches();
+        let expected: Vec<_> = (0..50).map(|n| format!("t={n} q1")).collect();
+        assert_eq!(cluster.messages(client), expected);
+        let finished = |record: &&Record| matches!(record, Record::Finished { .. });
+        assert_eq!(cluster.records.iter().filter(finished).count(), 50);
+    });
+}
+
+/// Messages of a shared subscription are the group's until a member has acknowledged them.
+#[test]
+fn groups_record_what_they_hold() {
+    each_with(stored, |mut cluster| {
+        let (member, _) = cluster.persistent("member");
+        cluster.subscribe(member, "$share/s/t", 1);
+        cluster.disconnect(member);
+        let publisher = cluster.client("publisher");
+        cluster.auto_commit = false;
+        cluster.publish(publisher, "t", "x", 1);
+        assert!(cluster.packets(publisher).is_empty());
+        cluster.commit();
+        assert_eq!(cluster.packets(publisher), ["puback 1 0x00"]);
+        cluster.auto_commit = true;
+        let (member, _) = cluster.persistent("member");
+        assert_eq!(cluster.messages(member), ["t=x q1"]);
+        let kinds: Vec<_> = cluster
+            .records
+            .iter()
+            .filter_map(|record| match record {
+                Record::GroupEnqueued { .. } => Some("group enqueued"),
+                Record::Enqueued { .. } => Some("enqueued"),
+                Record::Finished { .. } => Some("finished"),
+                Record::GroupFinished { .. } => Some("group finished"),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(
+            kinds,
+            ["group enqueued", "enqueued", "finished", "group finished"]
+        );
+    });
+}

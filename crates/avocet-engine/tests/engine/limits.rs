@@ -1,0 +1,215 @@
+use avocet_codec::{Connect, PayloadFormat, Version};
+use avocet_engine::{DropReason, EngineConfig};
+use avocet_topic::{FilterTreeLimits, TopicLimits};
+
+use crate::cluster::{Cluster, each_with};
+
+#[test]
+fn connections_beyond_the_limit_are_refused() {
+    let configure = |config: &mut EngineConfig| config.limits.connections_max = 2;
+    // The limit is one of each shard.
+    let mut cluster = Cluster::new(1, None, configure);
+    let first = cluster.client("first");
+    let _second = cluster.client("second");
+    let third = cluster.connect(&Connect::new(Version::V5, "third"));
+    assert_eq!(cluster.packets(third), ["connack 0x97"]);
+    let fourth = cluster.connect(&Connect::new(Version::V3_1_1, "fourth"));
+    assert!(cluster.is_closed(fourth));
+    cluster.disconnect(first);
+    cluster.client("fifth");
+    assert_eq!(cluster.counters().connects_refused, 2);
+}
+
+#[test]
+fn sessions_beyond_the_limit_are_refused() {
+    let mut cluster = Cluster::new(1, None, |config| config.limits.sessions_max = 1);
+    let (client, _) = cluster.persistent("first");
+    cluster.disconnect(client);
+    let second = cluster.connect(&Connect::new(Version::V5, "second"));
+    assert_eq!(cluster.packets(second), ["connack 0x97"]);
+    let (_, present) = cluster.persistent("first");
+    assert!(present);
+}
+
+#[test]
+fn subscriptions_beyond_the_limits_are_refused() {
+    let configure = |config: &mut EngineConfig| {
+        config.limits.subscriptions_per_session_max = 2;
+        config.limits.topics = TopicLimits {
+            levels_max: 3,
+            ..TopicLimits::default()
+        };
+    };
+    each_with(configure, |mut cluster| {
+        let client = cluster.client("client");
+        assert_eq!(cluster.subscribe(client, "a/b/c/d", 0), "suback 0x8f");
+        assert_eq!(cluster.subscribe(client, "a", 0), "suback 0x00");
+        assert_eq!(cluster.subscribe(client, "b", 0), "suback 0x00");
+        assert_eq!(cluster.subscribe(client, "c", 0), "suback 0x97");
+        assert_eq!(cluster.subscribe(client, "b", 1), "suback 0x01");
+        cluster.publish(client, "a/b/c/d", "x", 1);
+        assert_eq!(cluster.packets(client), ["puback 6 0x90"]);
+        cluster.publish(client, "a/b/c/d", "x", 2);
+        assert_eq!(cluster.packets(client), ["pubrec 7 0x90"]);
+        assert_eq!(cluster.dropped(DropReason::NotAuthorized), 2);
+    });
+}
+
+/// A filter that another shard has no room for is refused, and leaves nothing behind.
+#[test]
+fn filters_beyond_the_limit_are_refused() {
+    let configure = |config: &mut EngineConfig| {
+        config.limits.filters = FilterTreeLimits {
+            shapes_max: 2,
+            overflow_max: 0,
+        };
+    };
+    each_with(configure, |mut cluster| {
+        let clients = ["one", "two", "three", "four"].map(|id| cluster.client(id));
+        assert_eq!(cluster.subscribe(clients[0], "+/a", 0), "suback 0x00");
+        assert_eq!(cluster.subscribe(clients[1], "a/+", 0), "suback 0x00");
+        assert_eq!(cluster.subscribe(clients[2], "#", 0), "suback 0x97");
+        assert_eq!(
+            cluster.subscribe(clients[3], "$share/s/#", 0),
+            "suback 0x97"
+        );
+        assert_eq!(cluster.counters().subscriptions, 2);
+        cluster.publish(clients[0], "b", "x", 1);
+        assert_eq!(cluster.packets(clients[0]), ["puback 2 0x10"]);
+        assert_eq!(cluster.unsubscribe(clients[1], "a/+"), "unsuback 0x00");
+        assert_eq!(cluster.subscribe(clients[2], "#", 0), "suback 0x00");
+    });
+}
+
+#[test]
+fn retained_messages_beyond_the_limit_are_only_delivered() {
+    let mut cluster = Cluster::new(1, None, |config| config.limits.retained_messages_max = 2);
+    let client = cluster.client("client");
+    cluster.subscribe(client, "#", 0);
+    for topic in ["a", "b", "c"] {
+        cluster.publish_retained(client, topic, "x", 0);
+    }
+    cluster.publish_retained(client, "a", "y", 0);
+    assert_eq!(
+        cluster.messages(client),
+        ["a=x q0", "b=x q0", "c=x q0", "a=y q0"]
+    );
+    assert_eq!(cluster.dropped(DropReason::RetainedFull), 1);
+    cluster.subscribe(client, "#", 0);
+    assert_eq!(cluster.messages(client), ["a=y q0 retain", "b=x q0 retain"]);
+}
+
+/// [MQTT5-3.3.2-4]
+#[test]
+fn payloads_are_checked_by_setting() {
+    let configure = |config: &mut EngineConfig| config.check_payload_format = true;
+    each_with(configure, |mut cluster| {
+        let client = cluster.client("client");
+        cluster.subscribe(client, "t", 0);
+        for (payload, qos) in [(&b"\xff"[..], 0), (b"\xff", 1), (b"\xff", 2), (b"fine", 1)] {
+            cluster.publish_with(client, "t", "", qos, |publish| {
+                publish.payload = payload;
+                publish.properties = avocet_codec::MessagePropertiesParts {
+                    payload_format: Some(PayloadFormat::Utf8),
+                    ..Default::default()
+                }
+                .into();
+            });
+        }
+        let mut packets = cluster.packets(client);
+        packets.sort();
+        assert_eq!(
+            packets,
+            [
+                "puback 2 0x99",
+                "puback 4 0x00",
+                "pubrec 3 0x99",
+                "t=fine q0"
+            ]
+        );
+        assert_eq!(cluster.dropped(DropReason::PayloadFormat), 3);
+    });
+}
+
+#[test]
+fn clients_may_not_publish_what_is_the_servers() {
+    each_with(
+        |_| {},
+        |mut cluster| {
+            let client = cluster.client("client");
+            let old = cluster.client_with(&Connect::new(Version::V3_1_1, "old"));
+            cluster.subscribe(client, "$SYS/#", 0);
+            cluster.publish(client, "$SYS/broker/version", "mine", 1);
+            cluster.publish(client, "$share/x/y", "x", 1);
+            assert_eq!(cluster.packets(client), ["puback 2 0x87", "puback 3 0x90"]);
+            cluster.publish(old, "$SYS/broker/version", "mine", 1);
+            assert_eq!(
+                cluster.packets(old),
+                ["puback 1 0x00"],
+                "3.1.1 has no code for it"
+            );
+            let mut connect = Connect::new(Version::V5, "third");
+            connect.will = Some(crate::publish::will("$SYS/broker/version", "mine"));
+            let third = cluster.connect(&connect);
+            assert_eq!(cluster.packets(third), ["connack 0x87"]);
+        },
+    );
+}
+
+/// Too much on its way to other shards stops the reading from a connection, and nothing is lost.
+#[test]
+fn forwards_are_paced() {
+    let configure = |config: &mut EngineConfig| config.limits.forwards_max = 4;
+    each_with(configure, |mut cluster| {
+        let subscribers = ["one", "two", "three", "four"].map(|id| {
+            let client = cluster.client(id);
+            cluster.subscribe(client, "t", 0);
+            client
+        });
+        let publisher = cluster.client("publisher");
+        for n in 0..300_u16 {
+            let retain = n % 7 == 0;
+            cluster.publish_with(publisher, "t", &n.to_string(), (n % 3) as u8, |publish| {
+                publish.retain = retain;
+            });
+        }
+        let expected: Vec<_> = (0..300).map(|n| format!("t={n} q0")).collect();
+        for subscriber in subscribers {
+            assert_eq!(cluster.messages(subscriber), expected);
+        }
+        assert!(!cluster.is_paused(publisher));
+    });
+}
+
+/// [MQTT5-3.1.2-24] [MQTT5-3.1.2-25]
+#[test]
+fn messages_too_large_for_a_client_are_dropped_and_counted() {
+    each_with(
+        |_| {},
+        |mut cluster| {
+            let mut connect = Connect::new(Version::V5, "small");
+            connect.properties.maximum_packet_size = std::num::NonZeroU32::new(50);
+            let small = cluster.client_with(&connect);
+            cluster.subscribe(small, "t", 1);
+            let publisher = cluster.client("publisher");
+            cluster.publish(publisher, "t", &"x".repeat(100), 1);
+            cluster.publish(publisher, "t", "fits", 1);
+            assert_eq!(cluster.messages(small), ["t=fits q1"]);
+            assert_eq!(cluster.dropped(DropReason::TooLargeForClient), 1);
+        },
+    );
+}
+
+/// A connection that floods does not hold a shard longer than its slice.
+#[test]
+fn input_is_read_in_slices() {
+    let mut cluster = Cluster::new(1, None, |config| config.limits.slice_packets = 10);
+    let client = cluster.client("client");
+    let mut flood = Vec::new();
+    for _ in 0..100 {
+        flood.extend_from_slice(&[0xc0, 0]);
+    }
+    let now = cluster.now;
+    let (consumed, demand) = cluster.engines[0].handle_input(client, &flood, now);
+    assert_eq!((consumed, demand), (20, avocet_session::Demand::Again));
+}

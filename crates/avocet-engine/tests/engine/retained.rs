@@ -1,0 +1,179 @@
+use std::time::Duration;
+
+use avocet_codec::RetainHandling;
+use avocet_engine::DropReason;
+
+use crate::cluster::{Cluster, each, each_with};
+
+/// [MQTT5-3.3.1-5] [MQTT5-3.3.1-8] [MQTT5-3.3.1-9] [MQTT311-3.3.1-5] [MQTT311-3.3.1-6]
+#[test]
+fn new_subscribers_get_the_last_retained_message() {
+    each(|mut cluster| {
+        let publisher = cluster.client("publisher");
+        for topic in ["home/kitchen", "home/hall", "home/hall/lamp", "garden"] {
+            cluster.publish_retained(publisher, topic, "old", 1);
+            cluster.publish_retained(publisher, topic, "new", 1);
+        }
+        cluster.run();
+        let client = cluster.client("client");
+        cluster.subscribe(client, "garden", 2);
+        assert_eq!(cluster.messages(client), ["garden=new q1 retain"]);
+        cluster.subscribe(client, "home/+", 0);
+        let mut messages = cluster.messages(client);
+        messages.sort();
+        assert_eq!(
+            messages,
+            ["home/hall=new q0 retain", "home/kitchen=new q0 retain"]
+        );
+        cluster.subscribe_with(client, "#", 2, Some(5), |_| {});
+        let mut messages = cluster.messages(client);
+        messages.sort();
+        assert_eq!(
+            messages,
+            [
+                "garden=new q1 retain ids [5]",
+                "home/hall/lamp=new q1 retain ids [5]",
+                "home/hall=new q1 retain ids [5]",
+                "home/kitchen=new q1 retain ids [5]",
+            ]
+        );
+        assert_eq!(cluster.counters().retained_messages, 4);
+    });
+}
+
+/// [MQTT5-3.3.1-6] [MQTT5-3.3.1-7] [MQTT311-3.3.1-10] [MQTT311-3.3.1-11]
+#[test]
+fn an_empty_payload_clears() {
+    each(|mut cluster| {
+        let client = cluster.client("client");
+        cluster.publish_retained(client, "a", "x", 1);
+        cluster.subscribe(client, "a", 1);
+        assert_eq!(cluster.messages(client), ["a=x q1 retain"]);
+        cluster.publish_retained(client, "a", "", 1);
+        assert_eq!(cluster.messages(client), ["a= q1"]);
+        cluster.subscribe(client, "a", 1);
+        assert!(cluster.messages(client).is_empty());
+        assert_eq!(cluster.counters().retained_messages, 0);
+        assert_eq!(cluster.counters().retained_bytes, 0);
+    });
+}
+
+/// [MQTT5-3.3.1-9] [MQTT5-3.3.1-10] [MQTT5-3.3.1-11]
+#[test]
+fn retain_handling_decides_who_gets_them() {
+    each(|mut cluster| {
+        let client = cluster.client("client");
+        cluster.publish_retained(client, "a", "x", 0);
+        for (handling, first, again) in [
+            (RetainHandling::SendAtSubscribe, 1, 1),
+            (RetainHandling::SendIfNew, 1, 0),
+            (RetainHandling::DoNotSend, 0, 0),
+        ] {
+            for expected in [first, again] {
+                cluster.subscribe_with(client, "a", 0, None, |options| {
+                    options.retain_handling = handling;
+                });
+                assert_eq!(cluster.messages(client).len(), expected, "{handling:?}");
+            }
+            cluster.unsubscribe(client, "a");
+        }
+    });
+}
+
+#[test]
+fn shared_subscriptions_get_none() {
+    each(|mut cluster| {
+        let client = cluster.client("client");
+        cluster.publish_retained(client, "a", "x", 0);
+        cluster.subscribe(client, "$share/s/a", 0);
+        assert!(cluster.messages(client).is_empty());
+    });
+}
+
+#[test]
+fn many_come_as_fast_as_the_client_takes_them() {
+    let small = |config: &mut avocet_engine::EngineConfig| {
+        let connection = std::sync::Arc::make_mut(&mut config.connection);
+        connection.limits.queued_messages_max = 20;
+        config.limits.retained_page_messages = 7;
+    };
+    each_with(small, |mut cluster| {
+        let publisher = cluster.client("publisher");
+        for n in 0..200 {
+            cluster.publish_retained(publisher, &format!("many/{n}"), "x", 1);
+        }
+        cluster.run();
+        let client = cluster.client("client");
+        cluster.set_acks(client, false);
+        cluster.subscribe(client, "many/#", 0);
+        assert_eq!(cluster.messages(client).len(), 200);
+        cluster.set_acks(client, true);
+        cluster.set_reads(client, false);
+        cluster.send_subscribe(client, "many/+", 1, None, |_| {});
+        cluster.run();
+        assert!(cluster.counters().queued_messages <= 20);
+        cluster.set_reads(client, true);
+        assert_eq!(cluster.messages(client).len(), 200);
+        assert_eq!(cluster.dropped(DropReason::QueueFull), 0);
+    });
+}
+
+/// [MQTT5-3.3.2-5] [MQTT5-3.3.2-6]
+#[test]
+fn retained_messages_expire() {
+    each(|mut cluster| {
+        let client = cluster.client("client");
+        cluster.publish_with(client, "a", "x", 0, |publish| {
+            publish.retain = true;
+            publish.message_expiry_interval = Some(60);
+        });
+        cluster.advance(Duration::from_secs(20));
+        cluster.subscribe(client, "a", 0);
+        assert_eq!(cluster.messages(client), ["a=x q0 retain expires in 40"]);
+        cluster.advance(Duration::from_secs(41));
+        assert_eq!(cluster.counters().retained_messages, 0);
+        cluster.subscribe(client, "a", 0);
+        assert!(cluster.messages(client).is_empty());
+    });
+}
+
+/// For each topic the values that a subscriber sees never go back, and the last one is the one
+/// retained, with several publishers and RETAIN on some messages only.
+#[test]
+fn last_delivered_is_the_one_retained() {
+    for seed in 0..150 {
+        let mut cluster = Cluster::new(3, Some(seed), |_| {});
+        let mut rng = crate::cluster::Rng::new(seed + 1);
+        let subscribers = ["one", "two", "three"].map(|id| {
+            let client = cluster.client(id);
+            cluster.subscribe(client, "t/#", 1);
+            client
+        });
+        let publishers = ["p", "q", "r"].map(|id| cluster.client(id));
+        for n in 0..20 {
+            let publisher = publishers[rng.below(3)];
+            let topic = format!("t/{}", rng.below(2));
+            cluster.publish_retained(publisher, &topic, &n.to_string(), 1);
+            for _ in 0..rng.below(6) {
+                cluster.step();
+            }
+        }
+        cluster.run();
+        let late = cluster.client("late");
+        cluster.subscribe(late, "t/#", 1);
+        for retained in cluster.messages(late) {
+            let retained = retained.replace(" retain", "");
+            let topic = retained.split('=').next().unwrap().to_owned();
+            for subscriber in subscribers {
+                let mut seen = cluster.packets(subscriber);
+                seen.retain(|packet| packet.starts_with(&topic));
+                let last = seen.last().cloned();
+                // Reading takes packets away; what matters is the last of each topic.
+                if let Some(last) = last {
+                    assert_eq!(last, retained, "seed {seed}");
+                }
+            }
+            break;
+        }
+    }
+}
