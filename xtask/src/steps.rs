@@ -139,8 +139,8 @@ fn package(workspace: &Workspace) -> Result<()> {
 }
 
 fn benches(workspace: &Workspace) -> Result<()> {
-    // Without `cargo bench`, criterion runs each bench once, and the build is that of the tests.
-    run(&mut workspace.cargo("test --workspace --bench *"))
+    // With `--test`, criterion runs each bench once; `cargo test` builds them as it does the tests.
+    run(&mut workspace.cargo("test --workspace --bench * -- --test"))
 }
 
 fn interop(workspace: &Workspace) -> Result<()> {
