@@ -3,6 +3,7 @@
 mod ci;
 mod fuzz;
 mod layers;
+mod package;
 mod steps;
 mod tidy;
 mod tools;

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::tools::{self, DENY, NEXTEST};
 use crate::workspace::{Workspace, output, run, run_all};
-use crate::{fuzz, layers, tidy};
+use crate::{fuzz, layers, package, tidy};
 
 pub(crate) struct Step {
     pub(crate) name: &'static str,
@@ -29,7 +29,7 @@ pub(crate) const STEPS: &[Step] = &[
     step("docs",     "the documentation builds without warnings", docs),
     step("deny",     "dependencies have allowed licenses, sources and users", deny),
     step("no-std",   "the pure crates link and run without the standard library", no_std),
-    step("package",  "every published crate can be packaged, and builds from its package", package),
+    step("package",  "every published crate can be packaged, and builds from its package", package::check),
     step("benches",  "every bench runs once, as a test", benches),
     step("fuzz",     "every fuzz target runs for ten seconds over its committed inputs", fuzz::check),
     step("interop",  "other people's clients and brokers understand the built programs", interop),
@@ -124,18 +124,6 @@ fn no_std(workspace: &Workspace) -> Result<()> {
         .arg(NO_STD)
         .arg("--target-dir")
         .arg(workspace.target().join("no-std")))
-}
-
-fn package(workspace: &Workspace) -> Result<()> {
-    // Uncommitted changes are packaged too: this is about the files, not about the commit.
-    let mut package = workspace.cargo("package --allow-dirty");
-    for member in workspace.metadata.workspace_packages() {
-        // An empty list of registries means `publish = false`.
-        if member.publish.is_none() {
-            package.args(["--package", &member.name]);
-        }
-    }
-    run(&mut package)
 }
 
 fn benches(workspace: &Workspace) -> Result<()> {
