@@ -25,9 +25,9 @@ impl Broker {
     /// Starts the broker and waits until it listens.
     pub async fn start() -> Self {
         match std::env::var(BROKER_VARIABLE).as_deref() {
-            Ok("avocet") => Self::start_avocet().await,
-            Ok("mosquitto") | Err(_) => Mosquitto::start("").await.into_broker(),
-            Ok(other) => panic!("{BROKER_VARIABLE} is {other:?}; not \"avocet\" or \"mosquitto\""),
+            Ok("mosquitto") => Mosquitto::start("").await.into_broker(),
+            Err(std::env::VarError::NotPresent) => Self::start_avocet().await,
+            other => panic!("{BROKER_VARIABLE} is {other:?}; only \"mosquitto\" is known"),
         }
     }
 

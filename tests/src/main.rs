@@ -1,6 +1,10 @@
-//! Installs what the interop tests need and says what it installed.
+//! Installs what the interop tests need, says what it installs, and builds the binaries under test.
+
+use avocet_tests::provision;
 
 fn main() -> anyhow::Result<()> {
-    avocet_tests::provision::provision()?;
+    provision::provision()?;
+    provision::avocet_broker()?;
+    provision::avocet()?;
     Ok(())
 }

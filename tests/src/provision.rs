@@ -330,12 +330,13 @@ fn binary(cell: &OnceLock<PathBuf>, variable: &str, package: &str, name: &str) -
 
 /// Builds a binary of this workspace in the profile these tests were built in.
 fn build(package: &str, name: &str) -> Result<PathBuf> {
-    let test = env::current_exe().context("where is this test?")?;
-    let folder = test
-        .ancestors()
-        .find(|path| path.file_name().is_some_and(|name| name == "deps"))
-        .and_then(Path::parent)
-        .context("this test is not where cargo puts tests")?;
+    let program = env::current_exe().context("where is this program?")?;
+    let folder = program.parent().context("this program is in no folder")?;
+    // Tests are one folder deeper than programs.
+    let folder = match folder.parent() {
+        Some(parent) if folder.ends_with("deps") => parent,
+        _ => folder,
+    };
     let profile = match folder.file_name().and_then(|name| name.to_str()) {
         Some("debug") => "dev",
         Some(profile) => profile,

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use avocet_tests::broker::Broker;
 use avocet_tests::mosquitto::Subscriber;
-use avocet_tests::process::Process;
+use avocet_tests::process::{Process, output};
 use avocet_tests::provision;
 use avocet_tests::scratch::Scratch;
 use tokio::process::Command;
@@ -106,4 +106,33 @@ async fn measurements_of_this_machine_arrive_in_mosquitto_sub() {
         "of 1, 5 and 15 minutes"
     );
     assert!(topics["collectd/machine/uptime/uptime"][0] > 0.0);
+}
+
+#[tokio::test]
+async fn measurements_of_this_machine_arrive_in_avocet_sub() {
+    let broker = Broker::start().await;
+    let _collectd = collectd(broker.address(), 0);
+    let avocet = provision::avocet().unwrap_or_else(|error| panic!("{error:#}"));
+    let mut command = Command::new(avocet);
+    command.arg("sub").args(broker.arguments());
+    command.args(["-t", "collectd/+/load/#", "-t", "collectd/+/memory/+"]);
+    command.args(["-C", "20", "-W", "15", "-v"]);
+    let text = String::from_utf8(output(command).await).expect("it prints text");
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 20, "{text}");
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.starts_with("collectd/machine/load/load ")),
+        "{text}"
+    );
+    for line in lines {
+        let (topic, payload) = line.split_once(' ').expect("a topic and a payload");
+        let (_, values) = values(payload);
+        assert_eq!(
+            values.len(),
+            if topic.ends_with("/load") { 3 } else { 1 },
+            "{line}"
+        );
+    }
 }

@@ -41,6 +41,8 @@ scenarios! { paho:
         payload_of_one_mebibyte_arrives_whole,
         unsubscribe_ends_the_delivery,
         wildcard_does_not_match_dollar_topics,
+        second_connection_takes_the_session_over,
+        stopped_broker_says_good_bye,
         properties_pass_unchanged,
         request_is_answered_on_the_response_topic,
         subscription_identifiers_say_what_matched,
