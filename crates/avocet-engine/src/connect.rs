@@ -8,6 +8,7 @@ use alloc::sync::Arc;
 
 use avocet_codec::{Auth, Connect, Frame, Packet, ReasonCode, Version};
 use avocet_session::{Accept, Details, Message, Now, Session};
+use avocet_topic::TopicName;
 
 use crate::connection::{Connection, Question};
 use crate::session_table::{SessionHandle, SessionKey};
@@ -28,6 +29,7 @@ impl Engine {
             return;
         }
         if let Some(will) = &connect.will
+            && !is_bridge_state(will.topic_name)
             && let Err(reason_code) = self.check_topic_name(will.topic_name)
         {
             self.refuse(id, reason_code, Details::default(), now);
@@ -367,7 +369,8 @@ impl Engine {
     }
 
     fn set_connect_will(&mut self, handle: SessionHandle, connect: &Connect<'_>, now: Now) {
-        let Some(will) = &connect.will else {
+        let will = connect.will.as_ref();
+        let Some(will) = will.filter(|will| !is_bridge_state(will.topic_name)) else {
             return;
         };
         // Its Message Expiry Interval runs from the publication.
@@ -403,4 +406,10 @@ const fn step(data: Option<&[u8]>) -> avocet_session::Authentication<'_> {
         data,
         reason_string: None,
     }
+}
+
+/// Whether a will is what mosquitto's bridges leave to say that they are gone. Clients may not
+/// publish there, and a bridge whose CONNECT is refused for it never comes up: it has no will.
+fn is_bridge_state(topic_name: TopicName<'_>) -> bool {
+    topic_name.as_str().starts_with("$SYS/broker/connection/")
 }
