@@ -355,10 +355,13 @@ impl Engine {
         let Some(entry) = self.connections.get_mut(&id) else {
             return;
         };
-        let details = Details::default();
-        entry
-            .server
-            .disconnect(ReasonCode::SessionTakenOver, details, now);
+        let reason_code = ReasonCode::SessionTakenOver;
+        // paho-mqtt (Python) and rumqttc see the Reason Code only with properties behind it.
+        let details = Details {
+            reason_string: Some(reason_code.name()),
+            server_reference: None,
+        };
+        entry.server.disconnect(reason_code, details, now);
         let session: Option<Session> = entry.server.take_session();
         entry.session = None;
         self.counters.takeovers += 1;

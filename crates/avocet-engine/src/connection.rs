@@ -556,13 +556,12 @@ impl Engine {
             let Some(entry) = self.connections.get_mut(&id) else {
                 continue;
             };
+            let reason_code = ReasonCode::ServerShuttingDown;
             let details = Details {
-                reason_string: None,
+                reason_string: Some(reason_code.name()),
                 server_reference: config.server_reference.as_deref(),
             };
-            entry
-                .server
-                .disconnect(ReasonCode::ServerShuttingDown, details, now);
+            entry.server.disconnect(reason_code, details, now);
             self.poll_connection_events(id, now);
             self.need_flush(id);
             self.update_timer(id);
