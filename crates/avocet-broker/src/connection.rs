@@ -16,7 +16,7 @@ pub(crate) struct Connection {
     pub(crate) unsent: Option<Box<TransmitBuf>>,
     pub(crate) reading: Reading,
     pub(crate) closing: Closing,
-    /// The stream may hold bytes that were not read.
+    /// The stream may hold bytes that were not read. A socket says so once it is watched.
     pub(crate) readable: bool,
     /// The peer closed: the end of the stream must be read even after a short read.
     pub(crate) read_closed: bool,
@@ -58,7 +58,7 @@ impl Connection {
             unsent: None,
             reading: Reading::Stream,
             closing: Closing::Open,
-            readable: true,
+            readable: false,
             read_closed: false,
             in_ready: false,
             in_dirty: false,

@@ -313,7 +313,6 @@ impl Shard {
     fn take_over(&mut self, mut connection: Connection, moved: Box<Moved>, now: Now) {
         let id = connection.id;
         connection.reading = Reading::Unread;
-        connection.readable = true;
         if self.insert(connection).is_some() {
             self.engine.handle_moved(id, moved, now);
         } else {
@@ -332,7 +331,10 @@ impl Shard {
                     return None;
                 }
             }
-            Stream::Pipe(end) => end.attach(Arc::clone(&self.inbox), connection.id),
+            Stream::Pipe(end) => {
+                end.attach(Arc::clone(&self.inbox), connection.id);
+                connection.readable = true;
+            }
         }
         let key = self.connections.insert(connection);
         self.set_ready(key);

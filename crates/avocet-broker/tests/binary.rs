@@ -7,8 +7,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
-use avocet_codec::{Packet, ReasonCode, Version};
-use common::{Server, command};
+use avocet_codec::{Delivery, Packet, QoS, ReasonCode, Version};
+use common::{Server, command, id};
 
 fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String, String) {
     let mut command = command();
@@ -133,6 +133,21 @@ fn sigterm_disconnects_clients_and_ends_with_success() {
         drop((v3, v5));
         assert_eq!(server.wait().code(), Some(0));
     }
+}
+
+#[test]
+fn a_client_that_does_not_read_cannot_hold_up_the_stop() {
+    let mut server = Server::start(&["--set", "stop_timeout=100ms"]);
+    let mut lazy = server.connect(Version::V3_1_1, "lazy");
+    lazy.subscribe("flood", QoS::AtMostOnce);
+    let mut publisher = server.connect(Version::V5, "pub");
+    let payload = vec![0; 1_000_000];
+    for number in 1..=20 {
+        publisher.publish("flood", Delivery::AtLeastOnce(id(number)), &payload);
+        assert!(matches!(publisher.receive().packet(), Packet::Puback(_)));
+    }
+    server.terminate();
+    assert_eq!(server.wait().code(), Some(0));
 }
 
 #[test]
