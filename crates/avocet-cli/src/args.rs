@@ -339,7 +339,7 @@ pub(crate) struct DecodeArgs {
     #[arg(value_name = "FILE", conflicts_with = "hex")]
     pub(crate) file: Option<PathBuf>,
     /// The bytes, in hexadecimal; blanks and colons between them are ignored
-    #[arg(short = 'x', long, value_name = "HEX", num_args = 1.., value_delimiter = ' ')]
+    #[arg(short = 'x', long, value_name = "HEX", num_args = 1..)]
     pub(crate) hex: Vec<String>,
     /// The input is binary, even if it looks like hexadecimal text
     #[arg(short, long, conflicts_with = "hex")]

@@ -4,11 +4,13 @@ mod args;
 mod clock;
 mod connect;
 mod date;
+mod decode;
 mod exit;
 mod format;
 mod output;
 mod property;
 mod publish;
+mod request;
 mod signal;
 mod subscribe;
 mod url;
@@ -78,7 +80,8 @@ fn run(command: Command) -> Result<(), Failure> {
         match command {
             Command::Pub(args) => publish::run(*args).await,
             Command::Sub(args) => subscribe::run(*args).await,
-            Command::Request(_) | Command::Decode(_) => Err(Failure::new("x")),
+            Command::Request(args) => request::run(*args).await,
+            Command::Decode(args) => decode::run(&args),
         }
     });
     // A blocking read of standard input may never end, and nothing waits for it.
