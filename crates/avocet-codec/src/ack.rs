@@ -7,7 +7,7 @@ use crate::packet_id::PacketId;
 use crate::property::{ReasonProperties, UserProperty};
 use crate::reader::Reader;
 use crate::reason_code::ReasonCode;
-use crate::sink::{Encode, Sink};
+use crate::sink::{Encode, Sink, write_packet};
 use crate::version::Version;
 
 /// What PUBACK, PUBREC, PUBREL and PUBCOMP carry [MQTT5-3.4] [MQTT5-3.5] [MQTT5-3.6] [MQTT5-3.7].
@@ -86,33 +86,39 @@ impl<'a> Ack<'a> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn decode_body(
         ack_type: AckType,
         mut body: Reader<'a>,
         version: Version,
     ) -> Result<Self, DecodeError> {
-        let mut ack = Self::new(body.packet_id()?);
+        let packet_id = body.packet_id()?;
+        // Both the Reason Code and the Property Length may be left out.
         if version.has_properties() && !body.is_empty() {
-            ack.decode_reason(ack_type, &mut body)?;
+            return Self::decode_reason(ack_type, packet_id, body);
         }
         body.finish()?;
-        Ok(ack)
+        Ok(Self::new(packet_id))
     }
 
-    /// Both the Reason Code and the Property Length may be left out.
+    #[inline(never)]
     fn decode_reason(
-        &mut self,
         ack_type: AckType,
-        body: &mut Reader<'a>,
-    ) -> Result<(), DecodeError> {
-        self.reason_code = body.reason_code(ack_type.packet_type())?;
-        if !body.is_empty() {
-            let properties = ReasonProperties::decode(body.properties()?)?;
-            self.reason_string = properties.reason_string;
-            self.user_properties = properties.user_properties;
+        packet_id: PacketId,
+        mut body: Reader<'a>,
+    ) -> Result<Self, DecodeError> {
+        let reason_code = body.reason_code(ack_type.packet_type())?;
+        if body.is_empty() {
+            return Ok(Self::with_reason(packet_id, reason_code));
         }
-        Ok(())
+        let properties = ReasonProperties::decode(body.properties()?)?;
+        body.finish()?;
+        Ok(Self {
+            packet_id,
+            reason_code,
+            reason_string: properties.reason_string,
+            user_properties: properties.user_properties,
+        })
     }
 
     /// How many bytes [`encode`](Self::encode) writes, fixed header included.
@@ -129,7 +135,16 @@ impl<'a> Ack<'a> {
         version: Version,
         out: &mut impl BufMut,
     ) -> Result<(), EncodeError> {
+        if version < Version::V5 || self.is_bare_success() {
+            let packet = ack_type.success(self.packet_id);
+            return write_packet(&packet, out);
+        }
         TypedAck(ack_type, self).write(version, out)
+    }
+
+    #[inline]
+    fn is_bare_success(&self) -> bool {
+        self.reason_code == ReasonCode::Success && !self.has_properties()
     }
 
     #[inline]

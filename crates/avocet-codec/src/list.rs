@@ -115,6 +115,7 @@ impl<T> Clone for Iter<'_, T> {
 }
 
 impl<T> Default for List<'_, T> {
+    #[inline]
     fn default() -> Self {
         Self::EMPTY
     }

@@ -217,7 +217,7 @@ impl<'a> MessageProperties<'a> {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn write(&self, sink: &mut impl Sink) {
         match self.source {
             Source::Wire { len: 0, .. } => {}
@@ -234,6 +234,7 @@ fn measure(parts: &MessagePropertiesParts<'_>) -> Measure {
     measure
 }
 
+#[inline(always)]
 fn write_parts(parts: &MessagePropertiesParts<'_>, sink: &mut impl Sink) {
     if let Some(value) = parts.payload_format {
         sink.property(Property::PayloadFormatIndicator(value));
@@ -250,6 +251,7 @@ fn write_parts(parts: &MessagePropertiesParts<'_>, sink: &mut impl Sink) {
     write_user_properties(List::from_slice(parts.user_properties), sink);
 }
 
+#[inline(never)]
 fn write_forwardable(section: &[u8], sink: &mut impl Sink) {
     let mut properties = Properties::of_publish(section);
     let mut rest = section;
@@ -290,6 +292,7 @@ impl Forwardable {
 }
 
 impl Default for MessageProperties<'_> {
+    #[inline]
     fn default() -> Self {
         Self::EMPTY
     }

@@ -10,6 +10,7 @@ use crate::disconnect::Disconnect;
 use crate::error::{DecodeError, EncodeError, Field};
 use crate::publish::Publish;
 use crate::reader::{Reader, TooLong, VariableByteInteger};
+use crate::sink::write_packet;
 use crate::suback::Suback;
 use crate::subscribe::Subscribe;
 use crate::unsuback::Unsuback;
@@ -160,33 +161,36 @@ impl<'a> Packet<'a> {
     pub fn decode(frame: &'a [u8], version: Version) -> Result<Self, DecodeError> {
         let (header, body) = FixedHeader::read(frame, version)?;
         let flags = header.flags;
-        Ok(match header.packet_type {
-            PacketType::Publish => Self::Publish(Publish::decode_body(flags, body, version)?),
-            PacketType::Puback => Self::Puback(Ack::decode_body(AckType::Puback, body, version)?),
-            PacketType::Pubrec => Self::Pubrec(Ack::decode_body(AckType::Pubrec, body, version)?),
-            PacketType::Pubrel => Self::Pubrel(Ack::decode_body(AckType::Pubrel, body, version)?),
+        // Each arm makes the whole result, so that it is built where it is returned.
+        match header.packet_type {
+            PacketType::Publish => Publish::decode_body(flags, body, version).map(Self::Publish),
+            PacketType::Puback => {
+                Ack::decode_body(AckType::Puback, body, version).map(Self::Puback)
+            }
+            PacketType::Pubrec => {
+                Ack::decode_body(AckType::Pubrec, body, version).map(Self::Pubrec)
+            }
+            PacketType::Pubrel => {
+                Ack::decode_body(AckType::Pubrel, body, version).map(Self::Pubrel)
+            }
             PacketType::Pubcomp => {
-                Self::Pubcomp(Ack::decode_body(AckType::Pubcomp, body, version)?)
+                Ack::decode_body(AckType::Pubcomp, body, version).map(Self::Pubcomp)
             }
-            PacketType::Connect => Self::Connect(Connect::decode_body(header, body)?),
-            PacketType::Connack => Self::Connack(Connack::decode_body(body, version)?),
-            PacketType::Subscribe => Self::Subscribe(Subscribe::decode_body(flags, body, version)?),
-            PacketType::Suback => Self::Suback(Suback::decode_body(body, version)?),
+            PacketType::Connect => Connect::decode_body(header, body).map(Self::Connect),
+            PacketType::Connack => Connack::decode_body(body, version).map(Self::Connack),
+            PacketType::Subscribe => {
+                Subscribe::decode_body(flags, body, version).map(Self::Subscribe)
+            }
+            PacketType::Suback => Suback::decode_body(body, version).map(Self::Suback),
             PacketType::Unsubscribe => {
-                Self::Unsubscribe(Unsubscribe::decode_body(flags, body, version)?)
+                Unsubscribe::decode_body(flags, body, version).map(Self::Unsubscribe)
             }
-            PacketType::Unsuback => Self::Unsuback(Unsuback::decode_body(body, version)?),
-            PacketType::Pingreq => {
-                body.finish()?;
-                Self::Pingreq
-            }
-            PacketType::Pingresp => {
-                body.finish()?;
-                Self::Pingresp
-            }
-            PacketType::Disconnect => Self::Disconnect(Disconnect::decode_body(body, version)?),
-            PacketType::Auth => Self::Auth(Auth::decode_body(body)?),
-        })
+            PacketType::Unsuback => Unsuback::decode_body(body, version).map(Self::Unsuback),
+            PacketType::Pingreq => body.finish().map(|()| Self::Pingreq),
+            PacketType::Pingresp => body.finish().map(|()| Self::Pingresp),
+            PacketType::Disconnect => Disconnect::decode_body(body, version).map(Self::Disconnect),
+            PacketType::Auth => Auth::decode_body(body).map(Self::Auth),
+        }
     }
 
     /// Which packet it is.
@@ -246,20 +250,12 @@ impl<'a> Packet<'a> {
             Self::Suback(packet) => packet.encode(version, out),
             Self::Unsubscribe(packet) => packet.encode(version, out),
             Self::Unsuback(packet) => packet.encode(version, out),
-            Self::Pingreq => put(&[0xc0, 0], out),
-            Self::Pingresp => put(&[0xd0, 0], out),
+            Self::Pingreq => write_packet(&[0xc0, 0], out),
+            Self::Pingresp => write_packet(&[0xd0, 0], out),
             Self::Disconnect(packet) => packet.encode(version, out),
             Self::Auth(packet) => packet.encode(version, out),
         }
     }
-}
-
-fn put(bytes: &[u8], out: &mut impl BufMut) -> Result<(), EncodeError> {
-    if out.remaining_mut() < bytes.len() {
-        return Err(EncodeError::OutputFull);
-    }
-    out.put_slice(bytes);
-    Ok(())
 }
 
 /// Packet type and flags of a packet whose length has been checked.

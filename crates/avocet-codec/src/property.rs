@@ -90,7 +90,8 @@ impl<'a> Property<'a> {
     }
 
     /// Takes one property off the front.
-    #[inline]
+    // Always inlined, so that no property is built that the caller takes apart again.
+    #[inline(always)]
     pub(crate) fn read(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         use PropertyId as Id;
         // Every identifier is a Variable Byte Integer of one byte.
@@ -152,7 +153,8 @@ impl<'a> Property<'a> {
         })
     }
 
-    #[inline]
+    // Always inlined, so that only one arm is left where the property is known.
+    #[inline(always)]
     pub(crate) fn write(self, sink: &mut impl Sink) {
         let id = self.id();
         let field = Field::Property(id);
@@ -234,8 +236,15 @@ impl<'a> Properties<'a> {
         self.last_len
     }
 
-    #[inline]
+    /// The next property, for packets that are rare.
+    #[inline(never)]
     pub(crate) fn next(&mut self) -> Result<Option<Property<'a>>, DecodeError> {
+        self.next_inlined()
+    }
+
+    /// The next property, for packets that are many.
+    #[inline(always)]
+    pub(crate) fn next_inlined(&mut self) -> Result<Option<Property<'a>>, DecodeError> {
         if self.reader.is_empty() {
             return Ok(None);
         }
@@ -289,7 +298,7 @@ pub(crate) const fn user_properties(section: &[u8]) -> List<'_, UserProperty<'_>
     List::from_wire(section, Version::V5)
 }
 
-#[inline]
+#[inline(always)]
 pub(crate) fn write_user_properties(
     user_properties: List<'_, UserProperty<'_>>,
     sink: &mut impl Sink,

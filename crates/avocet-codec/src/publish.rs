@@ -111,7 +111,7 @@ impl<'a> Publish<'a> {
         Self::decode_body(header.flags, body, version)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn decode_body(
         flags: u8,
         body: Reader<'a>,
@@ -138,47 +138,24 @@ impl<'a> Publish<'a> {
             QoS::AtLeastOnce => Delivery::AtLeastOnce(body.packet_id()?),
             QoS::ExactlyOnce => Delivery::ExactlyOnce(body.packet_id()?),
         };
-        let mut publish = Self {
+        let mut properties = PublishProperties::default();
+        if version == Version::V5 {
+            properties = PublishProperties::decode(body.properties()?)?;
+            if topic_name.is_none() && properties.topic_alias.is_none() {
+                return Err(DecodeError::MissingTopicName);
+            }
+        }
+        Ok(Self {
             dup,
             delivery,
             retain: flags & 0b0001 != 0,
             topic_name,
-            topic_alias: None,
-            message_expiry_interval: None,
-            subscription_ids: List::EMPTY,
-            properties: MessageProperties::EMPTY,
-            payload: &[],
-        };
-        if version == Version::V5 {
-            publish.decode_properties(body.properties()?)?;
-            if topic_name.is_none() && publish.topic_alias.is_none() {
-                return Err(DecodeError::MissingTopicName);
-            }
-        }
-        publish.payload = body.take_rest();
-        Ok(publish)
-    }
-
-    #[inline]
-    fn decode_properties(&mut self, section: &'a [u8]) -> Result<(), DecodeError> {
-        let mut forwardable = Forwardable::default();
-        let mut properties = Properties::of_publish(section);
-        while let Some(property) = properties.next()? {
-            if forwardable.count(&property, properties.last_len()) {
-                continue;
-            }
-            if let Property::TopicAlias(value) = property {
-                self.topic_alias = Some(value);
-            } else if let Property::MessageExpiryInterval(value) = property {
-                self.message_expiry_interval = Some(value);
-            } else if let Property::SubscriptionIdentifier(_) = property {
-                self.subscription_ids = List::from_wire(section, Version::V5);
-            } else {
-                return Err(DecodeError::MisplacedProperty(property.id()));
-            }
-        }
-        self.properties = MessageProperties::from_section(section, forwardable);
-        Ok(())
+            topic_alias: properties.topic_alias,
+            message_expiry_interval: properties.message_expiry_interval,
+            subscription_ids: properties.subscription_ids,
+            properties: properties.of_message,
+            payload: body.take_rest(),
+        })
     }
 
     /// How many bytes [`encode_header`](Self::encode_header) writes.
@@ -228,6 +205,46 @@ impl<'a> Publish<'a> {
     }
 }
 
+/// What the properties of a PUBLISH say.
+#[derive(Default)]
+struct PublishProperties<'a> {
+    topic_alias: Option<NonZeroU16>,
+    message_expiry_interval: Option<u32>,
+    subscription_ids: List<'a, SubscriptionId>,
+    of_message: MessageProperties<'a>,
+}
+
+impl<'a> PublishProperties<'a> {
+    #[inline(always)]
+    fn decode(section: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut topic_alias = None;
+        let mut message_expiry_interval = None;
+        let mut subscription_ids = List::EMPTY;
+        let mut forwardable = Forwardable::default();
+        let mut properties = Properties::of_publish(section);
+        while let Some(property) = properties.next_inlined()? {
+            if forwardable.count(&property, properties.last_len()) {
+                continue;
+            }
+            if let Property::TopicAlias(value) = property {
+                topic_alias = Some(value);
+            } else if let Property::MessageExpiryInterval(value) = property {
+                message_expiry_interval = Some(value);
+            } else if let Property::SubscriptionIdentifier(_) = property {
+                subscription_ids = List::from_wire(section, Version::V5);
+            } else {
+                return Err(DecodeError::MisplacedProperty(property.id()));
+            }
+        }
+        Ok(Self {
+            topic_alias,
+            message_expiry_interval,
+            subscription_ids,
+            of_message: MessageProperties::from_section(section, forwardable),
+        })
+    }
+}
+
 impl Encode for Publish<'_> {
     #[inline]
     fn first_byte(&self, _version: Version) -> u8 {
@@ -252,7 +269,7 @@ impl Encode for Publish<'_> {
 }
 
 impl Section for Publish<'_> {
-    #[inline]
+    #[inline(always)]
     fn write_properties(&self, sink: &mut impl Sink) {
         if let Some(value) = self.topic_alias {
             sink.property(Property::TopicAlias(value));

@@ -62,8 +62,13 @@ pub(crate) trait Sink: Sized {
 
     #[inline]
     fn variable_byte_integer(&mut self, value: u32) {
-        let (bytes, len) = variable_byte_integer(value);
-        self.put(bytes.get(..len).unwrap_or_default());
+        let [a, b, c, d] = variable_byte_integer(value);
+        match variable_byte_integer_len(value) {
+            1 => self.put(&[a]),
+            2 => self.put(&[a, b]),
+            3 => self.put(&[a, b, c]),
+            _ => self.put(&[a, b, c, d]),
+        }
     }
 
     #[inline]
@@ -75,7 +80,7 @@ pub(crate) trait Sink: Sized {
         self.u8(code as u8);
     }
 
-    #[inline]
+    #[inline(always)]
     fn property(&mut self, property: Property<'_>) {
         property.write(self);
     }
@@ -114,6 +119,16 @@ pub(crate) trait Encode {
     }
 }
 
+/// Writes a packet that needs no measuring.
+#[inline]
+pub(crate) fn write_packet(bytes: &[u8], out: &mut impl BufMut) -> Result<(), EncodeError> {
+    if out.remaining_mut() < bytes.len() {
+        return Err(EncodeError::OutputFull);
+    }
+    out.put_slice(bytes);
+    Ok(())
+}
+
 /// Writes the first two to five bytes, once everything is known to be well.
 #[inline]
 pub(crate) fn write_fixed_header(
@@ -126,9 +141,14 @@ pub(crate) fn write_fixed_header(
     if out.remaining_mut() < room {
         return Err(EncodeError::OutputFull);
     }
-    let ([a, b, c, d], len) = variable_byte_integer(remaining_len);
-    let header = [first_byte, a, b, c, d];
-    out.put_slice(header.get(..=len).unwrap_or_default());
+    let [a, b, c, d] = variable_byte_integer(remaining_len);
+    // Slices of a known length, which are written without a call.
+    match variable_byte_integer_len(remaining_len) {
+        1 => out.put_slice(&[first_byte, a]),
+        2 => out.put_slice(&[first_byte, a, b]),
+        3 => out.put_slice(&[first_byte, a, b, c]),
+        _ => out.put_slice(&[first_byte, a, b, c, d]),
+    }
     Ok(())
 }
 
@@ -234,18 +254,19 @@ impl<B: BufMut> Sink for Writer<'_, B> {
     fn check_binary(&mut self, _field: Field, _binary: &[u8]) {}
 }
 
-/// The bytes of the shortest form, and how many of them there are.
+/// The bytes of the shortest form, and zeros behind them.
 #[inline]
-fn variable_byte_integer(value: u32) -> ([u8; 4], usize) {
-    let len = variable_byte_integer_len(value);
-    let mut bytes = [0; 4];
-    let mut rest = value;
-    for (index, byte) in bytes.iter_mut().enumerate().take(len) {
-        let more = if index + 1 < len { 0x80 } else { 0 };
-        *byte = (rest & 0x7f) as u8 | more;
-        rest >>= 7;
+const fn variable_byte_integer(value: u32) -> [u8; 4] {
+    const fn group(rest: u32) -> u8 {
+        let more = if rest >= 0x80 { 0x80 } else { 0 };
+        (rest & 0x7f) as u8 | more
     }
-    (bytes, len)
+    [
+        group(value),
+        group(value >> 7),
+        group(value >> 14),
+        group(value >> 21),
+    ]
 }
 
 /// The public face of [`Encode`].
