@@ -427,7 +427,15 @@ impl Shard {
                 self.set_ready(key);
             }
             Command::Flush(id) => {
-                if let Some(key) = self.connections.key(id) {
+                let Some(key) = self.connections.key(id) else {
+                    return;
+                };
+                // While its stream takes nothing, the poll tells when to go on.
+                if self
+                    .connections
+                    .get_mut(key)
+                    .is_some_and(|found| found.unsent.is_none())
+                {
                     self.set_dirty(key);
                 }
             }
