@@ -77,6 +77,8 @@ pub(crate) struct Exchange {
     incoming_aliases: IncomingAliases,
     outgoing_aliases: OutgoingAliases,
     pub(crate) events: VecDeque<ConnectionEvent>,
+    /// PUBLISH packets written on this connection.
+    pub(crate) publishes_sent: u64,
 }
 
 impl Exchange {
@@ -92,6 +94,7 @@ impl Exchange {
             incoming_aliases: IncomingAliases::default(),
             outgoing_aliases: OutgoingAliases::new(peer.topic_alias_maximum),
             events: VecDeque::new(),
+            publishes_sent: 0,
         }
     }
 
@@ -173,6 +176,7 @@ impl Exchange {
             return true;
         }
         let aliases = &mut self.outgoing_aliases;
+        let publishes_sent = &mut self.publishes_sent;
         let maximum = self.maximum_packet_size;
         self.session
             .sender
@@ -184,14 +188,16 @@ impl Exchange {
                 } => {
                     let packet_id = packet_id.map(|id| id.get());
                     let flags = flags(outgoing, dup);
-                    PublishWriter {
+                    let written = PublishWriter {
                         version,
                         outgoing,
                         packet_id,
                         flags,
                         now,
                     }
-                    .write(maximum, aliases, out)
+                    .write(maximum, aliases, out);
+                    *publishes_sent += u64::from(written);
+                    written
                 }
                 Next::Pubrel {
                     packet_id,

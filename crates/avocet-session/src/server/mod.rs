@@ -51,6 +51,8 @@ pub struct ServerConnection {
     held: bool,
     /// When the last packet came.
     last_received: Instant,
+    /// Packets written.
+    packets_sent: u64,
 }
 
 #[derive(Debug)]
@@ -139,6 +141,7 @@ impl ServerConnection {
             paused: false,
             held: false,
             last_received: now.instant,
+            packets_sent: 0,
         }
     }
 
@@ -307,6 +310,20 @@ impl ServerConnection {
         let exchange = self.exchange.as_mut().filter(|exchange| !exchange.taken)?;
         exchange.taken = true;
         Some(core::mem::take(&mut exchange.session))
+    }
+
+    /// Packets that [`ServerConnection::poll_transmit`] has written, of all kinds.
+    #[must_use]
+    pub const fn packets_sent(&self) -> u64 {
+        self.packets_sent
+    }
+
+    /// The PUBLISH packets among them; none without a Session.
+    #[must_use]
+    pub fn publishes_sent(&self) -> u64 {
+        self.exchange
+            .as_ref()
+            .map_or(0, |exchange| exchange.publishes_sent)
     }
 
     /// The version of CONNECT; 5.0 before it came.

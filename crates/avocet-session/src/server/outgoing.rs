@@ -196,6 +196,7 @@ impl ServerConnection {
             if !self.transmit(now, out) {
                 break false;
             }
+            self.packets_sent += 1;
         };
         if self.held && !self.waits_on_this_side() {
             self.held = false;
@@ -210,6 +211,7 @@ impl ServerConnection {
             State::Opened { .. } | State::Closed { .. } => return false,
             State::Draining { last, .. } => {
                 out.put_slice(last);
+                self.packets_sent += 1;
                 self.close_drained();
                 return false;
             }
