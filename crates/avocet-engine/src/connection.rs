@@ -154,9 +154,13 @@ impl Engine {
         let Some(entry) = self.connections.get_mut(&id) else {
             return false;
         };
-        let before = out.len();
-        let more = entry.server.poll_transmit(now, out);
-        self.counters.bytes_sent += (out.len() - before) as u64;
+        let server = &mut entry.server;
+        let before = (out.len(), server.packets_sent(), server.publishes_sent());
+        let more = server.poll_transmit(now, out);
+        let counters = &mut self.counters;
+        counters.bytes_sent += (out.len() - before.0) as u64;
+        counters.packets_sent += server.packets_sent() - before.1;
+        counters.publishes_sent += server.publishes_sent() - before.2;
         if let (Some(handle), Some(session)) = (entry.session, entry.server.session()) {
             let counted = (session.queued(), session.queued_bytes());
             self.count_queue(handle, counted);

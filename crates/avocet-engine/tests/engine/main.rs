@@ -1,11 +1,20 @@
 //! The engine from outside: scripted clients speak bytes to one shard and to three, by the same
 //! code.
 
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test that fails may panic"
+)]
+
 mod access;
 mod cluster;
 mod connect;
 mod durability;
 mod limits;
+mod model;
+mod order;
 mod publish;
 mod retained;
 mod sessions;
