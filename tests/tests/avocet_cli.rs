@@ -260,3 +260,53 @@ async fn persistent_session_of_avocet_sub_is_resumed() {
         assert_eq!(String::from_utf8_lossy(&printed), "one\ntwo\n", "{version}");
     }
 }
+
+#[tokio::test]
+async fn avocet_request_prints_the_response_of_mosquitto_pub() {
+    let mosquitto = Mosquitto::start("").await;
+    let address = mosquitto.address();
+    let mut command = avocet_tests::mosquitto::mosquitto_sub(address);
+    command.args(["-V", "mqttv5", "-d", "-t", "ask", "-F", "request %R|%D|%p"]);
+    let mut responder = Process::spawn("responder", command);
+    responder.line_with("received SUBACK").await;
+
+    let arguments = [
+        "-t",
+        "ask",
+        "-e",
+        "answer/me",
+        "-m",
+        "how warm?",
+        "-q",
+        "1",
+        "-W",
+        "15",
+    ];
+    let mut requester = Process::spawn("avocet request", avocet("request", address, &arguments));
+    let request = responder
+        .line("a request", |line| {
+            line.strip_prefix("request ").map(str::to_owned)
+        })
+        .await;
+    let parts: Vec<&str> = request.split('|').collect();
+    let [response_topic, correlation_data, payload] = parts[..] else {
+        panic!("three parts: {request:?}");
+    };
+    assert_eq!((response_topic, payload), ("answer/me", "how warm?"));
+    let mut command = mosquitto_pub(address);
+    command.args([
+        "-V",
+        "mqttv5",
+        "-t",
+        response_topic,
+        "-m",
+        "23 °C",
+        "-q",
+        "1",
+    ]);
+    if !correlation_data.is_empty() {
+        command.args(["-D", "publish", "correlation-data", correlation_data]);
+    }
+    output(command).await;
+    expect_lines(&mut requester, &["23 °C"]).await;
+}
