@@ -282,31 +282,21 @@ async fn avocet_request_prints_the_response_of_mosquitto_pub() {
         "-W",
         "15",
     ];
+    let arguments = [
+        &arguments[..],
+        &["-D", "publish", "correlation-data", "4711"],
+    ]
+    .concat();
     let mut requester = Process::spawn("avocet request", avocet("request", address, &arguments));
     let request = responder
         .line("a request", |line| {
             line.strip_prefix("request ").map(str::to_owned)
         })
         .await;
-    let parts: Vec<&str> = request.split('|').collect();
-    let [response_topic, correlation_data, payload] = parts[..] else {
-        panic!("three parts: {request:?}");
-    };
-    assert_eq!((response_topic, payload), ("answer/me", "how warm?"));
+    assert_eq!(request, "answer/me|4711|how warm?");
     let mut command = mosquitto_pub(address);
-    command.args([
-        "-V",
-        "mqttv5",
-        "-t",
-        response_topic,
-        "-m",
-        "23 °C",
-        "-q",
-        "1",
-    ]);
-    if !correlation_data.is_empty() {
-        command.args(["-D", "publish", "correlation-data", correlation_data]);
-    }
+    command.args(["-V", "mqttv5", "-t", "answer/me", "-m", "23 °C", "-q", "1"]);
+    command.args(["-D", "publish", "correlation-data", "4711"]);
     output(command).await;
     expect_lines(&mut requester, &["23 °C"]).await;
 }
