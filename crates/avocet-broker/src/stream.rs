@@ -35,7 +35,11 @@ impl Stream {
 
     pub(crate) fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
-            Self::Tcp(socket) => socket.write_vectored(slices),
+            Self::Tcp(socket) => match slices {
+                // The plain call is cheaper, and one slice is what there mostly is.
+                [slice] => socket.write(slice),
+                slices => socket.write_vectored(slices),
+            },
             Self::Pipe(end) => end.0.write_vectored(slices),
         }
     }
