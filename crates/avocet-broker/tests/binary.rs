@@ -115,7 +115,7 @@ fn the_start_tells_where_and_what() {
     server.wait_for_log("avocet sub");
 }
 
-/// [MQTT5-4.13.1-1]
+/// [MQTT5-4.13.2-1]
 #[test]
 fn sigterm_disconnects_clients_and_ends_with_success() {
     for shards in ["1", "3"] {

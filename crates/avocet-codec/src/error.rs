@@ -137,7 +137,7 @@ pub enum DecodeError {
     #[error("password without a user name [MQTT311-3.1.2-22]")]
     PasswordWithoutUserName,
     /// The reserved Connect Acknowledge Flags.
-    #[error("reserved connect acknowledge flags [MQTT5-3.2.2-1] [MQTT311-3.2.2-1]")]
+    #[error("reserved connect acknowledge flags [MQTT5-3.2.2-1] [MQTT311-3.2.2.1]")]
     ConnectAcknowledgeFlags,
     /// Session Present in a CONNACK that refuses.
     #[error("session present with an error code [MQTT5-3.2.2-6] [MQTT311-3.2.2-4]")]
@@ -164,7 +164,7 @@ pub enum DecodeError {
     #[error("no topic filter [MQTT5-3.8.3-2] [MQTT5-3.10.3-2] [MQTT311-3.8.3-3]")]
     NoTopicFilters,
     /// A SUBACK or UNSUBACK without a Reason Code.
-    #[error("no reason code [MQTT5-3.9.3-1] [MQTT5-3.11.3-1]")]
+    #[error("no reason code [MQTT5-3.8.4-6] [MQTT5-3.11.3-1]")]
     NoReasonCodes,
     /// A Maximum QoS of 3 in the Subscription Options.
     #[error("maximum QoS 3 [MQTT5-3.8.3.1] [MQTT311-3.8.3-4]")]
@@ -270,7 +270,7 @@ pub enum EncodeError {
     #[error("no topic filter [MQTT5-3.8.3-2] [MQTT5-3.10.3-2] [MQTT311-3.8.3-3]")]
     NoTopicFilters,
     /// A SUBACK or UNSUBACK without a Reason Code.
-    #[error("no reason code [MQTT5-3.9.3-1] [MQTT5-3.11.3-1]")]
+    #[error("no reason code [MQTT5-3.8.4-6] [MQTT5-3.11.3-1]")]
     NoReasonCodes,
     /// No Local on a Shared Subscription.
     #[error("no local on a shared subscription [MQTT5-3.8.3-4]")]

@@ -59,7 +59,7 @@ impl Engine {
     }
 
     /// A step of enhanced authentication; the connection has checked that it is in turn
-    /// [MQTT5-4.12.0-1].
+    /// [MQTT5-4.12].
     pub(crate) fn on_auth(&mut self, id: ConnectionId, auth: &Auth<'_>) {
         let Ok(auth) = Frame::encode(&Packet::Auth(*auth), Version::V5) else {
             return;

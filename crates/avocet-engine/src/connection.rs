@@ -326,7 +326,7 @@ impl Engine {
         };
         self.check_topic_name(topic_name)
             .map_err(|reason_code| (reason_code, DropReason::NotAuthorized))?;
-        // [MQTT5-3.3.2-4]
+        // [MQTT5-3.3.2.3.2]
         let is_text =
             publish.properties.payload_format() == Some(avocet_codec::PayloadFormat::Utf8);
         if self.config.check_payload_format

@@ -25,7 +25,7 @@ pub enum DropReason {
     RetainedFull,
     /// Refused by a verdict, a topic that clients may not publish to, or a broken limit on topics.
     NotAuthorized,
-    /// The payload is not UTF-8 as its Payload Format Indicator says [MQTT5-3.3.2-4].
+    /// The payload is not UTF-8 as its Payload Format Indicator says [MQTT5-3.3.2.3.2].
     PayloadFormat,
 }
 

@@ -236,7 +236,7 @@ impl Engine {
     }
 
     /// The connection of a session ended: what its groups gave it and others can deliver goes
-    /// back, in order [MQTT5-4.8.2-5].
+    /// back, in order [MQTT5-4.8.2].
     pub(crate) fn members_offline(&mut self, handle: SessionHandle, session: &mut Session) {
         let Some(slot) = self.sessions.get_mut(handle) else {
             return;

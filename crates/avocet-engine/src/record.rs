@@ -96,7 +96,7 @@ pub enum Record {
         id: MessageId,
     },
     /// PUBREC came for a QoS 2 message of a session: it is not sent again, PUBREL is
-    /// [MQTT5-4.3.3-8].
+    /// [MQTT5-4.3.3-6].
     PubrecReceived {
         /// The session.
         session: Arc<SessionKey>,

@@ -260,7 +260,7 @@ impl Engine {
             }
         }
         for message in messages {
-            // [MQTT5-3.3.1-8] [MQTT311-3.3.1-8]
+            // [MQTT5-3.3.1.3] [MQTT311-3.3.1-8]
             let outgoing = Outgoing {
                 qos: message.qos().min(maximum_qos),
                 retain: true,

@@ -322,7 +322,7 @@ impl Engine {
     }
 
     /// Ends a session without a connection, and everything it held [MQTT5-3.1.2-4]
-    /// [MQTT311-3.1.2-6]. Its will is published early [MQTT5-3.1.3-9].
+    /// [MQTT311-3.1.2-6]. Its will is published early [MQTT5-3.1.2-8].
     pub(crate) fn end_session(&mut self, handle: SessionHandle, now: Now) {
         self.publish_will(handle, now);
         self.keep_session(handle);

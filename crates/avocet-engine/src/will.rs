@@ -61,7 +61,7 @@ impl Engine {
     }
 
     /// The connection ended in a way that publishes the will: at once, or after the Will Delay
-    /// Interval unless the session ends first [MQTT5-3.1.3-9].
+    /// Interval unless the session ends first [MQTT5-3.1.2-8].
     pub(crate) fn begin_will(&mut self, handle: SessionHandle, now: Now) {
         let Some(slot) = self.sessions.get_mut(handle) else {
             return;

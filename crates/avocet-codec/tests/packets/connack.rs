@@ -23,7 +23,7 @@ fn session_present_since_3_1_1() {
     decodes(V3_1, "20 02 ff 00", accepted(false));
 }
 
-/// [MQTT5-3.2.2-1] [MQTT311-3.2.2-1]
+/// [MQTT5-3.2.2-1] [MQTT311-3.2.2.1]
 #[test]
 fn reserved_acknowledge_flags_are_refused() {
     refuses(V3_1_1, "20 02 02 00", DecodeError::ConnectAcknowledgeFlags);

@@ -315,7 +315,7 @@ fn every_truncation_names_its_field() {
     }
 }
 
-/// [MQTT5-3.1.2-24] [MQTT5-3.1.2.11]
+/// [MQTT5-3.1.2.11]
 #[test]
 fn property_values_out_of_range_are_refused() {
     for (property, id) in [

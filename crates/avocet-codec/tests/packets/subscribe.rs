@@ -251,7 +251,7 @@ fn suback_errors_of_5_0_are_0x80_in_3_x() {
     assert_eq!(out, bytes("90 04 00 01 80 80"));
 }
 
-/// [MQTT5-3.9.3-1] [MQTT5-3.9.3-2] [MQTT311-3.9.3-2]
+/// [MQTT5-3.8.4-6] [MQTT5-3.9.3-2] [MQTT311-3.9.3-2]
 #[test]
 fn malformed_subacks_are_refused() {
     refuses(V3_1_1, "90 03 00 01 03", DecodeError::ReasonCode(3));

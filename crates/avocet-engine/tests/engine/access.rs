@@ -93,7 +93,7 @@ fn tenants_have_client_identifiers_of_their_own() {
     });
 }
 
-/// [MQTT5-4.12.0-1] [MQTT5-4.12.0-2] [MQTT5-4.12.0-3] [MQTT5-4.12.1-1]
+/// [MQTT5-4.12.0-2] [MQTT5-4.12.1]
 #[test]
 fn enhanced_authentication_takes_as_many_steps_as_it_needs() {
     each_with(asked, |mut cluster| {

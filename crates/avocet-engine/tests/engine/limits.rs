@@ -99,7 +99,7 @@ fn retained_messages_beyond_the_limit_are_only_delivered() {
     assert_eq!(cluster.messages(client), ["a=y q0 retain", "b=x q0 retain"]);
 }
 
-/// [MQTT5-3.3.2-4]
+/// [MQTT5-3.3.2.3.2]
 #[test]
 fn payloads_are_checked_by_setting() {
     let configure = |config: &mut EngineConfig| config.check_payload_format = true;

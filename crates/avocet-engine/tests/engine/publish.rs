@@ -6,7 +6,7 @@ pub(crate) fn will<'a>(topic: &'a str, payload: &'a str) -> Will<'a> {
     Will::new(TopicName::new(topic).unwrap(), payload.as_bytes())
 }
 
-/// [MQTT5-4.3.1-1] [MQTT5-4.3.2-2] [MQTT5-4.3.3-2]
+/// [MQTT5-3.8.4-8] [MQTT5-4.3.1-1] [MQTT5-4.3.2-2] [MQTT5-4.3.3-2] [MQTT311-3.8.4-6]
 #[test]
 fn delivers_with_the_lower_qos_of_publish_and_subscription() {
     each(|mut cluster| {

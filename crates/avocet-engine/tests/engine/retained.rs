@@ -5,7 +5,7 @@ use avocet_engine::DropReason;
 
 use crate::cluster::{Cluster, each, each_with};
 
-/// [MQTT5-3.3.1-5] [MQTT5-3.3.1-8] [MQTT5-3.3.1-9] [MQTT311-3.3.1-5] [MQTT311-3.3.1-6]
+/// [MQTT5-3.3.1-5] [MQTT5-3.3.1-9] [MQTT311-3.3.1-5] [MQTT311-3.3.1-6] [MQTT311-3.3.1-8]
 #[test]
 fn new_subscribers_get_the_last_retained_message() {
     each(|mut cluster| {

@@ -203,7 +203,7 @@ fn sessions_end_when_their_time_has_passed() {
     });
 }
 
-/// [MQTT5-3.14.2-2] [MQTT5-3.14.4-2]
+/// [MQTT5-3.14.2.2.2]
 #[test]
 fn disconnect_may_change_the_expiry() {
     each(|mut cluster| {

@@ -33,7 +33,7 @@ fn payloads(cluster: &mut Cluster, client: Client) -> Vec<u32> {
         .collect()
 }
 
-/// [MQTT5-4.8.2-3]
+/// [MQTT5-4.8.2]
 #[test]
 fn one_member_gets_each_message_in_turn() {
     each(|mut cluster| {
@@ -70,7 +70,7 @@ fn old_clients_share_too_and_beside_their_own() {
     });
 }
 
-/// [MQTT5-4.8.2-4] The QoS granted to the member that gets the message counts.
+/// [MQTT5-4.8.2-3] The QoS granted to the member that gets the message counts.
 #[test]
 fn each_member_has_its_own_options() {
     each(|mut cluster| {
@@ -156,7 +156,7 @@ fn by_topic_and_by_publisher_keep_an_order() {
     }
 }
 
-/// [MQTT5-4.8.2-5] [MQTT5-4.8.2-6] What a lost member had not acknowledged goes to others; a QoS
+/// [MQTT5-4.8.2-4] [MQTT5-4.8.2-5] What a lost member had not acknowledged goes to others; a QoS
 /// 2 message that was sent stays with its session.
 #[test]
 fn messages_of_a_lost_member_go_to_others() {

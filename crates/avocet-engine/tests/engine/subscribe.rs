@@ -200,7 +200,7 @@ fn grants_no_more_than_the_maximum_qos() {
     });
 }
 
-/// [MQTT5-3.2.2-14] [MQTT5-3.2.2-17]
+/// [MQTT5-3.2.2.3]
 #[test]
 fn refuses_what_is_not_available() {
     let configure = |config: &mut avocet_engine::EngineConfig| {

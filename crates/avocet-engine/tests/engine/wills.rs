@@ -99,7 +99,7 @@ fn delayed_and_cancelled_by_return() {
     });
 }
 
-/// [MQTT5-3.1.3-9] The end of the session comes first.
+/// [MQTT5-3.1.2-8] The end of the session comes first.
 #[test]
 fn published_early_by_the_end_of_the_session() {
     each(|mut cluster| {

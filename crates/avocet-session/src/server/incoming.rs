@@ -236,7 +236,7 @@ impl ServerConnection {
     }
 
     /// DISCONNECT may change the Session Expiry Interval, but not from 0
-    /// [MQTT5-3.1.2-23] [MQTT5-3.14.4-2].
+    /// [MQTT5-3.14.2.2.2].
     fn on_disconnect(&mut self, disconnect: &Disconnect<'_>) -> Result<(), Violation> {
         if let Some(seconds) = disconnect.session_expiry_interval {
             if self.client.session_expiry_interval == 0 && seconds != 0 {

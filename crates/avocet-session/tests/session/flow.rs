@@ -10,7 +10,7 @@ use std::num::NonZeroU16;
 
 use crate::support::{Pair, message, outgoing, qos0, qos1, qos2, topic};
 
-/// [MQTT5-3.3.4-7] [MQTT5-4.9.0-1] [MQTT5-4.9.0-2]
+/// [MQTT5-3.3.4-9] [MQTT5-4.9.0-1] [MQTT5-4.9.0-2]
 #[test]
 fn sends_no_more_than_the_receive_maximum() {
     let mut pair = Pair::connected_with(Version::V5, ServerConfig::default(), |client| {
@@ -106,7 +106,7 @@ fn small_receive_maximum() -> ServerConfig {
     }
 }
 
-/// [MQTT5-3.3.4-9]
+/// [MQTT5-3.3.4-7]
 #[test]
 fn a_client_that_exceeds_the_receive_maximum_is_disconnected() {
     for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {

@@ -431,7 +431,7 @@ fn only_auth_and_disconnect_come_before_connack() {
     );
 }
 
-/// [MQTT5-3.14.0-1]
+/// [MQTT5-3.2.0-1] [MQTT5-3.14.0-1]
 #[test]
 fn nothing_but_connack_leaves_before_the_client_is_accepted() {
     let mut pair = opened(Version::V5, ServerConfig::default());

@@ -132,7 +132,7 @@ fn a_topic_alias_beyond_the_maximum_is_refused() {
     }
 }
 
-/// [MQTT5-3.2.2-17]
+/// [MQTT5-3.2.2.3.12]
 #[test]
 fn a_subscription_identifier_is_refused_where_they_are_not_available() {
     let config = ServerConfig {
@@ -217,7 +217,7 @@ fn every_end_but_a_normal_disconnect_publishes_the_will() {
     assert!(pair.closed().unwrap().publishes_will());
 }
 
-/// [MQTT5-3.1.2-23] [MQTT5-3.14.2-1]
+/// [MQTT5-3.14.2.2.2]
 #[test]
 fn disconnect_may_change_the_session_expiry_interval_but_not_from_zero() {
     let disconnect = |pair: &mut Pair, seconds| {

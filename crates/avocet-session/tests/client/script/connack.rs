@@ -139,7 +139,7 @@ fn leaves_a_server_that_has_a_session_the_client_does_not_know() {
     );
 }
 
-/// [MQTT5-3.1.4-6] [MQTT311-3.1.4-4]
+/// [MQTT5-3.2.0-1] [MQTT311-3.2.0-1]
 #[test]
 fn other_packets_before_connack_are_violations() {
     for version in BOTH {

@@ -25,7 +25,7 @@ fn the_end_of_a_message_is_told_with_its_packet() {
     }
 }
 
-/// [MQTT5-4.3.3-3]
+/// [MQTT5-4.4.0-2]
 #[test]
 fn a_refused_message_is_told_with_the_reason() {
     let mut script = Script::connected(Version::V5);
@@ -124,7 +124,7 @@ fn a_token_is_bound_to_its_connection() {
     assert_eq!(script.sent(), [""; 0]);
 }
 
-/// [MQTT5-3.3.2-7] [MQTT5-3.3.2-9] [MQTT5-3.3.2-10] [MQTT5-3.3.2-12]
+/// [MQTT5-3.2.2-17] [MQTT5-3.3.2-9] [MQTT5-3.3.2-10] [MQTT5-3.3.2-11]
 #[test]
 fn topic_aliases_stand_for_names_both_ways() {
     let config = ClientConfig {
@@ -207,7 +207,7 @@ fn reading_stops_while_too_many_acknowledgements_wait() {
     assert_eq!(script.give_bytes(&bytes).as_deref(), Some("t=m"));
 }
 
-/// [MQTT5-3.8.4-2] [MQTT5-3.10.4-4] [MQTT311-3.8.4-2] [MQTT311-3.10.4-4]
+/// [MQTT5-2.2.1-3] [MQTT5-2.2.1-6] [MQTT311-2.3.1-2] [MQTT311-2.3.1-7]
 #[test]
 fn requests_are_told_from_one_another_by_their_ids() {
     for version in VERSIONS {
