@@ -29,7 +29,7 @@ struct Outcome {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if args.list {
         for step in STEPS {
-            println!("{:<10} {}", step.name, step.about);
+            println!("{:<11} {}", step.name, step.about);
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -80,12 +80,12 @@ fn summary(outcomes: &[Outcome]) -> String {
     let mut text = String::new();
     for Outcome { name, passed, took } in outcomes {
         let verdict = if *passed { "passed" } else { "FAILED" };
-        let _ = writeln!(text, "{name:<10} {verdict}  {:>8}", minutes(*took));
+        let _ = writeln!(text, "{name:<11} {verdict}  {:>8}", minutes(*took));
     }
     let total = outcomes.iter().map(|outcome| outcome.took).sum();
     let passed = outcomes.iter().filter(|outcome| outcome.passed).count();
     let failed = outcomes.len() - passed;
-    let _ = writeln!(text, "{:<10} {:>16}", "total", minutes(total));
+    let _ = writeln!(text, "{:<11} {:>16}", "total", minutes(total));
     let _ = writeln!(text, "ci: {passed} passed, {failed} failed");
     text
 }
@@ -138,8 +138,8 @@ mod tests {
         };
         let text = summary(&[outcome("fmt", true), outcome("docs", false)]);
         let lines: Vec<_> = text.lines().collect();
-        assert_eq!(lines[0], "fmt        passed   1.5 min");
-        assert_eq!(lines[2], "total               3.0 min");
+        assert_eq!(lines[0], "fmt         passed   1.5 min");
+        assert_eq!(lines[2], "total                3.0 min");
         assert_eq!(lines[3], "ci: 1 passed, 1 failed");
     }
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask ci` runs every check of this repository; CI runs the same command.
 
 mod ci;
+mod conformance;
 mod fuzz;
 mod layers;
 mod package;
@@ -27,6 +28,8 @@ struct Args {
 enum Task {
     /// Run every check, or some of them, and count what passed.
     Ci(ci::Args),
+    /// Write docs/conformance.md: the statements of the standards and the tests that check them.
+    Conformance(conformance::Args),
     /// Run fuzz targets; what they find is left in the folder for build output.
     Fuzz(fuzz::Args),
 }
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
     let Args { task } = Args::parse();
     let outcome = match task {
         Task::Ci(args) => ci::run(&args),
+        Task::Conformance(args) => conformance::run(&args),
         Task::Fuzz(args) => fuzz::run_with(&args).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::tools::{self, DENY, NEXTEST};
 use crate::workspace::{Workspace, output, run, run_all};
-use crate::{fuzz, layers, package, tidy};
+use crate::{conformance, fuzz, layers, package, tidy};
 
 pub(crate) struct Step {
     pub(crate) name: &'static str,
@@ -22,6 +22,7 @@ pub(crate) const STEPS: &[Step] = &[
     step("fmt",      "the code is formatted", fmt),
     step("layers",   "crates depend on what the table of layers allows", layers::check),
     step("tidy",     "no leftovers, no oversized files, known statement tags", tidy::check),
+    step("conformance", "tags name statements, and docs/conformance.md lists their tests", conformance::check),
     step("msrv",     "the installed compiler is as new as `rust-version` asks", msrv),
     step("clippy",   "no warnings, in any target, with and without each feature", clippy),
     step("tests",    "unit and integration tests, with and without features", tests),
