@@ -60,6 +60,31 @@ pub enum ShareError {
     TopicFilterMissing,
 }
 
+/// Whether every wildcard is a whole level, and `#` the last: one pass over the bytes without an
+/// early exit, which does not say what is wrong.
+#[inline]
+fn all_whole_levels(bytes: &[u8]) -> bool {
+    let neighbours = bytes
+        .iter()
+        .zip(bytes.get(1..).unwrap_or_default())
+        .zip(bytes.get(2..).unwrap_or_default());
+    let mut within = true;
+    for ((&before, &byte), &behind) in neighbours {
+        let whole_level = (before == b'/') & (behind == b'/');
+        within &= (byte != b'#') & ((byte != b'+') | whole_level);
+    }
+    let first = match bytes {
+        [b'+', behind, ..] => *behind == b'/',
+        [b'#', ..] => bytes.len() == 1,
+        _ => true,
+    };
+    let last = match bytes {
+        [.., before, b'+' | b'#'] => *before == b'/',
+        _ => true,
+    };
+    within && first && last
+}
+
 /// A Topic Filter: at least one character, at most 65,535 bytes, no U+0000, wildcards only where
 /// section 4.7.1 allows them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -86,7 +111,7 @@ impl<'a> TopicFilter<'a> {
         if nul {
             return Err(TopicFilterError::Nul);
         }
-        if wildcard {
+        if wildcard && !all_whole_levels(s.as_bytes()) {
             Self::check_wildcards(s)?;
         }
         Ok(Self(s))
