@@ -116,6 +116,7 @@ impl<'a> Connect<'a> {
         Self::decode_body(header, body)
     }
 
+    #[inline(always)]
     pub(crate) fn decode_body(
         header: FixedHeader,
         mut body: Reader<'a>,
@@ -127,29 +128,39 @@ impl<'a> Connect<'a> {
         if version < Version::V5 && flags & (USER_NAME | PASSWORD) == PASSWORD {
             return Err(DecodeError::PasswordWithoutUserName);
         }
-        let mut connect = Self {
-            bridge,
-            clean_start: flags & CLEAN_START != 0,
-            keep_alive: body.u16(Field::KeepAlive)?,
-            ..Self::new(version, "")
+        let keep_alive = body.u16(Field::KeepAlive)?;
+        let properties = if version.has_properties() {
+            ConnectProperties::decode(body.properties()?)?
+        } else {
+            ConnectProperties::DEFAULT
         };
-        if version.has_properties() {
-            connect.properties = ConnectProperties::decode(body.properties()?)?;
-        }
-        connect.client_id = body.string(Field::ClientId)?;
-        if let Some((qos, retain)) = will {
-            connect.will = Some(Will::decode(&mut body, version, qos, retain)?);
-        }
+        let client_id = body.string(Field::ClientId)?;
+        let will = match will {
+            Some((qos, retain)) => Some(Will::decode(&mut body, version, qos, retain)?),
+            None => None,
+        };
         // In 3.1 the end of the packet takes precedence over these two flags.
         let may_be_missing = version == Version::V3_1;
+        let mut user_name = None;
         if flags & USER_NAME != 0 && !(may_be_missing && body.is_empty()) {
-            connect.user_name = Some(body.string(Field::UserName)?);
+            user_name = Some(body.string(Field::UserName)?);
         }
+        let mut password = None;
         if flags & PASSWORD != 0 && !(may_be_missing && body.is_empty()) {
-            connect.password = Some(body.binary(Field::Password)?);
+            password = Some(body.binary(Field::Password)?);
         }
         body.finish()?;
-        Ok(connect)
+        Ok(Self {
+            version,
+            bridge,
+            clean_start: flags & CLEAN_START != 0,
+            keep_alive,
+            client_id,
+            will,
+            user_name,
+            password,
+            properties,
+        })
     }
 
     /// How many bytes [`encode`](Self::encode) writes, fixed header included.

@@ -173,10 +173,11 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Looks at every byte, without an early exit, so that the compiler can use wide registers.
+/// Looks at every byte, without an early exit and in bytes alone, so that the compiler can use wide
+/// registers.
 #[inline]
 pub(crate) fn has_null(string: &str) -> bool {
-    string.bytes().fold(false, |null, byte| null | (byte == 0))
+    string.bytes().fold(u8::MAX, u8::min) == 0
 }
 
 /// A Variable Byte Integer as it stands on the wire [MQTT5-1.5.5].

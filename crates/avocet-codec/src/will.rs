@@ -43,42 +43,27 @@ impl<'a> Will<'a> {
         }
     }
 
+    #[inline(always)]
     pub(crate) fn decode(
         body: &mut Reader<'a>,
         version: Version,
         qos: QoS,
         retain: bool,
     ) -> Result<Self, DecodeError> {
-        let section = if version.has_properties() {
-            body.properties()?
+        let properties = if version.has_properties() {
+            WillProperties::decode(body.properties()?)?
         } else {
-            &[]
+            WillProperties::default()
         };
-        let topic_name = body.topic_name(Field::WillTopic)?;
-        let mut will = Self::new(topic_name, body.binary(Field::WillPayload)?);
-        will.qos = qos;
-        will.retain = retain;
-        will.decode_properties(section)?;
-        Ok(will)
-    }
-
-    fn decode_properties(&mut self, section: &'a [u8]) -> Result<(), DecodeError> {
-        let mut forwardable = Forwardable::default();
-        let mut properties = Properties::new(section);
-        while let Some(property) = properties.next()? {
-            if forwardable.count(&property, properties.last_len()) {
-                continue;
-            }
-            if let Property::WillDelayInterval(value) = property {
-                self.will_delay_interval = value;
-            } else if let Property::MessageExpiryInterval(value) = property {
-                self.message_expiry_interval = Some(value);
-            } else {
-                return Err(DecodeError::MisplacedProperty(property.id()));
-            }
-        }
-        self.properties = MessageProperties::from_section(section, forwardable);
-        Ok(())
+        Ok(Self {
+            topic_name: body.topic_name(Field::WillTopic)?,
+            payload: body.binary(Field::WillPayload)?,
+            qos,
+            retain,
+            will_delay_interval: properties.will_delay_interval,
+            message_expiry_interval: properties.message_expiry_interval,
+            properties: properties.of_message,
+        })
     }
 
     pub(crate) fn write(&self, version: Version, sink: &mut impl Sink) {
@@ -87,6 +72,36 @@ impl<'a> Will<'a> {
         }
         sink.binary(Field::WillTopic, self.topic_name.as_str().as_bytes());
         sink.binary(Field::WillPayload, self.payload);
+    }
+}
+
+/// What the properties of a will say.
+#[derive(Default)]
+struct WillProperties<'a> {
+    will_delay_interval: u32,
+    message_expiry_interval: Option<u32>,
+    of_message: MessageProperties<'a>,
+}
+
+impl<'a> WillProperties<'a> {
+    fn decode(section: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut decoded = Self::default();
+        let mut forwardable = Forwardable::default();
+        let mut properties = Properties::new(section);
+        while let Some(property) = properties.next()? {
+            if forwardable.count(&property, properties.last_len()) {
+                continue;
+            }
+            if let Property::WillDelayInterval(value) = property {
+                decoded.will_delay_interval = value;
+            } else if let Property::MessageExpiryInterval(value) = property {
+                decoded.message_expiry_interval = Some(value);
+            } else {
+                return Err(DecodeError::MisplacedProperty(property.id()));
+            }
+        }
+        decoded.of_message = MessageProperties::from_section(section, forwardable);
+        Ok(decoded)
     }
 }
 

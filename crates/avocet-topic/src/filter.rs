@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 use core::borrow::Borrow;
 use core::fmt;
 
-use crate::name::BYTES_MAX;
+use crate::name::{BYTES_MAX, nul_and_wildcard};
 
 /// What is wrong with a string that was to be a Topic Filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -60,18 +60,18 @@ pub enum ShareError {
     TopicFilterMissing,
 }
 
-/// Whether every wildcard is a whole level, and `#` the last: one pass over the bytes without an
-/// early exit, which does not say what is wrong.
+/// Whether every wildcard is a whole level, and `#` the last: one pass over the bytes as
+/// [`nul_and_wildcard`] makes it, which does not say what is wrong.
 #[inline]
 fn all_whole_levels(bytes: &[u8]) -> bool {
     let neighbours = bytes
         .iter()
         .zip(bytes.get(1..).unwrap_or_default())
         .zip(bytes.get(2..).unwrap_or_default());
-    let mut within = true;
+    let mut wrong = 0;
     for ((&before, &byte), &behind) in neighbours {
-        let whole_level = (before == b'/') & (behind == b'/');
-        within &= (byte != b'#') & ((byte != b'+') | whole_level);
+        let part_of_level = u8::from(before != b'/') | u8::from(behind != b'/');
+        wrong |= u8::from(byte == b'#') | (u8::from(byte == b'+') & part_of_level);
     }
     let first = match bytes {
         [b'+', behind, ..] => *behind == b'/',
@@ -82,7 +82,7 @@ fn all_whole_levels(bytes: &[u8]) -> bool {
         [.., before, b'+' | b'#'] => *before == b'/',
         _ => true,
     };
-    within && first && last
+    wrong == 0 && first && last
 }
 
 /// A Topic Filter: at least one character, at most 65,535 bytes, no U+0000, wildcards only where
@@ -100,14 +100,7 @@ impl<'a> TopicFilter<'a> {
         if s.len() > BYTES_MAX {
             return Err(TopicFilterError::TooLong);
         }
-        // One pass over the bytes without an early exit lets the compiler use wide registers; only
-        // filters with wildcards need a look at each level.
-        let mut nul = false;
-        let mut wildcard = false;
-        for &byte in s.as_bytes() {
-            nul |= byte == 0;
-            wildcard |= byte == b'+' || byte == b'#';
-        }
+        let (nul, wildcard) = nul_and_wildcard(s);
         if nul {
             return Err(TopicFilterError::Nul);
         }

@@ -25,6 +25,21 @@ pub enum TopicNameError {
     Wildcard,
 }
 
+/// Whether U+0000 and whether a wildcard character is among these.
+///
+/// One pass over the bytes, without an early exit and in bytes alone, lets the compiler use wide
+/// registers.
+#[inline]
+pub(crate) fn nul_and_wildcard(s: &str) -> (bool, bool) {
+    let mut least = u8::MAX;
+    let mut wildcard = 0;
+    for &byte in s.as_bytes() {
+        least = least.min(byte);
+        wildcard |= u8::from(byte == b'+') | u8::from(byte == b'#');
+    }
+    (least == 0, wildcard != 0)
+}
+
 /// A Topic Name: at least one character, at most 65,535 bytes, no U+0000 and no wildcard character.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicName<'a>(&'a str);
@@ -32,6 +47,7 @@ pub struct TopicName<'a>(&'a str);
 impl<'a> TopicName<'a> {
     /// Checks a string against the rules for Topic Names
     /// [MQTT5-4.7.0-1] [MQTT5-4.7.3-1] [MQTT5-4.7.3-2] [MQTT5-4.7.3-3].
+    #[inline]
     pub fn new(s: &'a str) -> Result<Self, TopicNameError> {
         if s.is_empty() {
             return Err(TopicNameError::Empty);
@@ -39,13 +55,7 @@ impl<'a> TopicName<'a> {
         if s.len() > BYTES_MAX {
             return Err(TopicNameError::TooLong);
         }
-        // One pass over the bytes without an early exit lets the compiler use wide registers.
-        let mut nul = false;
-        let mut wildcard = false;
-        for &byte in s.as_bytes() {
-            nul |= byte == 0;
-            wildcard |= byte == b'+' || byte == b'#';
-        }
+        let (nul, wildcard) = nul_and_wildcard(s);
         if nul {
             return Err(TopicNameError::Nul);
         }
