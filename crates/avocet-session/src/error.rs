@@ -42,16 +42,16 @@ pub enum Violation {
     #[error("[MQTT5-3.1.2-30] packet other than AUTH or DISCONNECT before CONNACK")]
     BeforeConnack,
     /// AUTH without an Authentication Method in CONNECT, with another one, or out of turn.
-    #[error("[MQTT5-4.12.0-6] AUTH that the exchange does not allow")]
+    #[error("[MQTT5-4.12.0-5] [MQTT5-4.12.0-7] AUTH that the exchange does not allow")]
     UnexpectedAuth,
     /// More QoS 1 and 2 PUBLISH packets than the Receive Maximum.
-    #[error("[MQTT5-4.9.0-2] receive maximum exceeded")]
+    #[error("[MQTT5-3.3.4-7] [MQTT5-3.3.4-9] receive maximum exceeded")]
     ReceiveMaximumExceeded,
     /// A Topic Alias greater than the maximum.
     #[error("[MQTT5-3.3.2-9] topic alias greater than the maximum")]
     TopicAliasInvalid,
     /// A Topic Alias that was not set on this Network Connection.
-    #[error("[MQTT5-3.3.2.3.4] topic alias without a topic name")]
+    #[error("[MQTT5-3.3.2.3.4] topic alias that was not set on this connection")]
     TopicAliasUnknown,
     /// A QoS greater than the Maximum QoS.
     #[error("[MQTT5-3.2.2-11] qos greater than the maximum")]
@@ -69,7 +69,7 @@ pub enum Violation {
     #[error("[MQTT5-4.3.3] acknowledgement of the wrong kind for its packet identifier")]
     WrongAcknowledgement,
     /// A Session Expiry Interval in DISCONNECT that CONNECT had set to 0, or sent by a server.
-    #[error("[MQTT5-3.14.2.2.2] session expiry interval must not be set in this DISCONNECT")]
+    #[error("[MQTT5-3.14.2-2] session expiry interval must not be set in this DISCONNECT")]
     SessionExpiryInterval,
     /// An empty Client Identifier without Clean Session, or one that 3.1 does not allow.
     #[error("[MQTT311-3.1.3-8] client identifier not valid")]

@@ -450,7 +450,7 @@ impl Sender {
     }
 
     /// Whether the first message of QoS 1 or 2 may leave
-    /// [MQTT5-3.3.4-7] [MQTT5-4.9.0-2].
+    /// [MQTT5-3.3.4-7] [MQTT5-3.3.4-9] [MQTT5-4.9.0-2].
     fn may_send(&self, next: &Queued, committed: CommitId) -> bool {
         let first = self
             .inflight

@@ -182,7 +182,7 @@ impl ServerConnection {
     }
 
     /// Ends the connection from this side: in 5.0 with DISCONNECT, in 3.x by closing
-    /// [MQTT5-3.14.4-1]. Before CONNACK has left it only closes [MQTT5-3.14.0-1].
+    /// [MQTT5-3.14.4-1] [MQTT5-3.14.4-2]. Before CONNACK has left it only closes [MQTT5-3.14.0-1].
     pub fn disconnect(&mut self, reason_code: ReasonCode, details: Details<'_>, now: Now) {
         self.end(
             CloseReason::Disconnected(reason_code),

@@ -10,7 +10,7 @@ use std::num::NonZeroU16;
 
 use crate::support::{Pair, message, outgoing, qos0, qos1, qos2, topic};
 
-/// [MQTT5-3.3.4-9] [MQTT5-4.9.0-1] [MQTT5-4.9.0-2]
+/// [MQTT5-3.3.4-9] [MQTT5-3.3.4-10] [MQTT5-4.9.0-1] [MQTT5-4.9.0-2] [MQTT5-4.9.0-3]
 #[test]
 fn sends_no_more_than_the_receive_maximum() {
     let mut pair = Pair::connected_with(Version::V5, ServerConfig::default(), |client| {
@@ -26,7 +26,7 @@ fn sends_no_more_than_the_receive_maximum() {
         pair.client.take_seen(),
         [(Publish, 1), (Publish, 2), (Publish, 0)]
     );
-    // PUBREC alone frees no place [MQTT5-4.9.0-3].
+    // PUBREC alone frees no place.
     pair.client.ack(AckType::Pubrec, 1, ReasonCode::Success);
     pair.run();
     pair.client.take_seen();
@@ -264,7 +264,7 @@ fn a_full_queue_counts_bytes() {
     assert_eq!((session.queued(), session.queued_bytes()), (1, bytes + 1));
 }
 
-/// [MQTT5-3.1.2-26] [MQTT5-3.1.2-27]
+/// [MQTT5-3.1.2-26] [MQTT5-3.1.2-27] [MQTT5-3.3.2-11]
 #[test]
 fn outgoing_aliases_stand_for_topics_that_repeat() {
     let publish = |pair: &mut Pair, name: &str| {
@@ -304,7 +304,7 @@ fn outgoing_aliases_stand_for_topics_that_repeat() {
     assert!((0..4).all(|_| publish(&mut pair, name) == plain));
 }
 
-/// [MQTT5-3.3.2-7] [MQTT5-3.3.2-8] [MQTT5-3.3.2-12]
+/// [MQTT5-3.3.2-7] [MQTT5-3.3.2-12]
 #[test]
 fn incoming_aliases_are_set_anew_and_end_with_the_connection() {
     let mut pair = Pair::connected(Version::V5);

@@ -152,6 +152,7 @@ fn a_release_survives_the_connection() {
     assert_eq!(pair.client.take_seen(), [(Pubrel, 1), (Publish, 2)]);
 }
 
+/// [MQTT5-3.2.0-1] [MQTT311-3.2.0-1]
 #[test]
 fn nothing_passes_a_connack_that_waits() {
     let mut pair = Pair::new(Version::V5, ServerConfig::default());

@@ -380,7 +380,7 @@ fn authenticates_in_steps_and_again() {
     assert!(pair.server.is_connected());
 }
 
-/// [MQTT5-4.12.0-6] [MQTT5-4.12.0-7]
+/// [MQTT5-4.12.0-5] [MQTT5-4.12.0-7]
 #[test]
 fn an_auth_out_of_turn_is_a_protocol_error() {
     let unexpected = ConnectionError::Violation(Violation::UnexpectedAuth);

@@ -53,7 +53,7 @@ fn resends_in_order_with_dup_and_the_same_packet_ids() {
     }
 }
 
-/// [MQTT5-4.3.3-6] [MQTT5-4.4.0-1] [MQTT311-4.3.3-1] [MQTT311-4.4.0-1]
+/// [MQTT5-4.3.3-5] [MQTT5-4.3.3-6] [MQTT5-4.4.0-1] [MQTT311-4.3.3-1] [MQTT311-4.4.0-1]
 #[test]
 fn resends_pubrel_and_not_publish_once_pubrec_came() {
     for version in BOTH {
@@ -76,7 +76,7 @@ fn resends_pubrel_and_not_publish_once_pubrec_came() {
     }
 }
 
-/// [MQTT5-4.3.3-8] [MQTT311-4.3.3-2]
+/// [MQTT5-4.3.3-8] [MQTT5-4.3.3-11] [MQTT311-4.3.3-2]
 #[test]
 fn resumes_when_cut_between_pubrec_and_pubrel() {
     for version in BOTH {
@@ -130,7 +130,7 @@ fn a_duplicate_waits_for_the_answer_to_the_first() {
     assert_eq!(pair.client.take_seen(), [(Pubrec, 1)]);
 }
 
-/// [MQTT5-4.3.3-9] [MQTT5-4.4.0-2]
+/// [MQTT5-4.3.3-4] [MQTT5-4.3.3-9] [MQTT5-4.4.0-2]
 #[test]
 fn pubrec_with_an_error_ends_the_delivery_and_frees_the_id() {
     let mut pair = silent(Version::V5);
@@ -206,7 +206,7 @@ fn answers_unknown_pubrel_and_pubrec() {
     }
 }
 
-/// [MQTT5-4.3.2] [MQTT5-4.3.3]
+/// [MQTT5-4.3.2] [MQTT5-4.3.3] [MQTT5-4.13.1-1]
 #[test]
 fn an_acknowledgement_of_the_wrong_kind_is_a_protocol_error() {
     let wrong = [
@@ -337,7 +337,7 @@ fn packet_ids_go_round_and_skip_those_in_use() {
     assert!(pair.session().is_empty());
 }
 
-/// [MQTT5-3.3.2-5] [MQTT5-3.3.2-6]
+/// [MQTT5-3.3.2-5] [MQTT5-3.3.2-6] [MQTT5-4.3.3-7]
 #[test]
 fn expiry_is_written_when_sent_and_drops_only_what_was_never_sent() {
     let mut pair = silent(Version::V5);
