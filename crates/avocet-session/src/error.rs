@@ -69,7 +69,7 @@ pub enum Violation {
     #[error("[MQTT5-4.3.3] acknowledgement of the wrong kind for its packet identifier")]
     WrongAcknowledgement,
     /// A Session Expiry Interval in DISCONNECT that CONNECT had set to 0, or sent by a server.
-    #[error("[MQTT5-3.14.2-2] session expiry interval must not be set in this DISCONNECT")]
+    #[error("[MQTT5-3.14.2.2.2] session expiry interval must not be set in this DISCONNECT")]
     SessionExpiryInterval,
     /// An empty Client Identifier without Clean Session, or one that 3.1 does not allow.
     #[error("[MQTT311-3.1.3-8] client identifier not valid")]

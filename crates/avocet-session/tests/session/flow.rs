@@ -126,6 +126,25 @@ fn a_client_that_exceeds_the_receive_maximum_is_disconnected() {
     }
 }
 
+/// [MQTT5-3.3.4-7]: what is sent again takes a place too.
+#[test]
+fn the_receive_maximum_holds_for_what_a_client_sends_again() {
+    let mut pair = Pair::connected_with(Version::V5, small_receive_maximum(), |_| {});
+    for payload in ["1", "2"] {
+        pair.client.publish(QoS::ExactlyOnce, payload);
+    }
+    pair.step_to_server(usize::MAX);
+    pair.cut();
+    pair.client.answers = false;
+    pair.reconnect();
+    pair.run();
+    assert!(pair.server.is_connected());
+    pair.client.publish(QoS::ExactlyOnce, "3");
+    pair.run();
+    let error = ConnectionError::Violation(Violation::ReceiveMaximumExceeded);
+    assert_eq!(pair.closed(), Some(CloseReason::PeerError(error)));
+}
+
 /// A message sent again after a reconnect takes a place once.
 #[test]
 fn a_client_that_keeps_to_the_receive_maximum_is_not_disconnected() {

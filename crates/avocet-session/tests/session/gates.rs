@@ -142,6 +142,8 @@ fn a_release_survives_the_connection() {
     pair.run();
     pair.cut();
     pair.reconnect();
+    // What is sent again keeps its order, and what is new comes behind.
+    let _ = pair.publish(qos1("z"));
     pair.run();
     assert_eq!(pair.client.take_seen(), [(Connack, 0)]);
     pair.session_mut()
@@ -149,7 +151,10 @@ fn a_release_survives_the_connection() {
         .unwrap();
     pair.committed(2);
     pair.run();
-    assert_eq!(pair.client.take_seen(), [(Pubrel, 1), (Publish, 2)]);
+    assert_eq!(
+        pair.client.take_seen(),
+        [(Pubrel, 1), (Publish, 2), (Publish, 3)]
+    );
 }
 
 /// [MQTT5-3.2.0-1] [MQTT311-3.2.0-1]
