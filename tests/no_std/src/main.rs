@@ -31,7 +31,7 @@ extern "C" fn rust_eh_personality() {}
 /// 0 when every crate did what it should, or else the number of the first that did not.
 #[unsafe(no_mangle)]
 extern "C" fn main() -> c_int {
-    let crates: [fn() -> Option<()>; _] = [topic, codec, session];
+    let crates: [fn() -> Option<()>; _] = [topic, codec, session, engine];
     for (number, check) in (1..).zip(crates) {
         if check().is_none() {
             return number;
@@ -49,6 +49,9 @@ fn topic() -> Option<()> {
 
 /// CONNECT of 3.1.1 with Clean Session and the Client Identifier "c".
 const CONNECT: &[u8] = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01c";
+
+/// CONNACK of 3.1.1: accepted, no session present.
+const CONNACK: &[u8] = b"\x20\x02\x00\x00";
 
 fn codec() -> Option<()> {
     use avocet_codec::{Frame, Packet, Version};
@@ -72,5 +75,23 @@ fn session() -> Option<()> {
     connection.accept(Session::new(), Accept::default(), now);
     let mut out = TransmitBuf::new(1024);
     connection.poll_transmit(now, &mut out);
-    (out.slices().next()? == b"\x20\x02\x00\x00").then_some(())
+    (out.slices().next()? == CONNACK).then_some(())
+}
+
+fn engine() -> Option<()> {
+    use alloc::sync::Arc;
+    use avocet_engine::{Command, ConnectionId, Engine, EngineConfig, Opened, ShardId};
+    use avocet_session::{Now, TransmitBuf};
+    let (now, shard) = (Now::default(), ShardId::new(0));
+    let mut engine = Engine::new(Arc::new(EngineConfig::default()), shard, 1, 0, now);
+    let id = ConnectionId::new(shard, 1);
+    engine.handle_opened(id, Opened::new("no network", 0), now);
+    engine.handle_input(id, CONNECT, now);
+    let mut out = TransmitBuf::new(1024);
+    while let Some(command) = engine.poll_command() {
+        if let Command::Flush(id) = command {
+            engine.poll_transmit(id, now, &mut out);
+        }
+    }
+    (out.slices().next()? == CONNACK).then_some(())
 }
