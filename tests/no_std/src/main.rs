@@ -24,9 +24,15 @@ fn panic(_: &PanicInfo<'_>) -> ! {
     abort()
 }
 
-/// The precompiled `core` refers to this symbol, which nothing calls when a panic aborts.
+// The precompiled `core` and `alloc` refer to the next two, which nothing calls when a panic aborts.
+
 #[unsafe(no_mangle)]
 extern "C" fn rust_eh_personality() {}
+
+#[unsafe(no_mangle)]
+extern "C" fn _Unwind_Resume() -> ! {
+    abort()
+}
 
 /// 0 when every crate did what it should, or else the number of the first that did not.
 #[unsafe(no_mangle)]
