@@ -213,7 +213,7 @@ impl<'a> MessageProperties<'a> {
         if out.remaining_mut() < measure.len() {
             return Err(EncodeError::OutputFull);
         }
-        self.write(&mut Writer(out));
+        self.write(&mut Writer::new(measure, out));
         Ok(())
     }
 

@@ -187,7 +187,7 @@ impl<'a> Publish<'a> {
         let measure = self.remaining_len(version);
         let room = measure.frame_len().saturating_sub(self.payload.len());
         write_fixed_header(self.first_byte(version), measure, room, out)?;
-        self.write_variable_header(version, &mut Writer(out));
+        self.write_variable_header(version, &mut Writer::new(measure, out));
         Ok(())
     }
 

@@ -114,7 +114,7 @@ pub(crate) trait Encode {
     fn write(&self, version: Version, out: &mut impl BufMut) -> Result<(), EncodeError> {
         let measure = self.remaining_len(version);
         write_fixed_header(self.first_byte(version), measure, measure.frame_len(), out)?;
-        self.write_body(version, &mut Writer(out));
+        self.write_body(version, &mut Writer::new(measure, out));
         Ok(())
     }
 }
@@ -157,6 +157,9 @@ pub(crate) fn write_fixed_header(
 pub(crate) struct Measure {
     len: usize,
     error: Option<EncodeError>,
+    /// The lengths of the sections in their order; only a CONNECT has two.
+    sections: (u32, u32),
+    has_section: bool,
 }
 
 impl Measure {
@@ -200,6 +203,12 @@ impl Sink for Measure {
             self.fail(error);
         }
         let len = u32::try_from(section.len).unwrap_or(u32::MAX);
+        if self.has_section {
+            self.sections.1 = len;
+        } else {
+            self.sections.0 = len;
+            self.has_section = true;
+        }
         self.add(variable_byte_integer_len(len));
         self.add(section.len);
     }
@@ -226,19 +235,33 @@ impl Sink for Measure {
 }
 
 /// Writes what was measured before.
-pub(crate) struct Writer<'o, B>(pub(crate) &'o mut B);
+pub(crate) struct Writer<'o, B> {
+    out: &'o mut B,
+    /// The lengths of the sections to come.
+    sections: (u32, u32),
+}
+
+impl<'o, B: BufMut> Writer<'o, B> {
+    #[inline]
+    pub(crate) const fn new(measure: Measure, out: &'o mut B) -> Self {
+        Self {
+            out,
+            sections: measure.sections,
+        }
+    }
+}
 
 impl<B: BufMut> Sink for Writer<'_, B> {
     #[inline]
     fn put(&mut self, bytes: &[u8]) {
-        self.0.put_slice(bytes);
+        self.out.put_slice(bytes);
     }
 
     #[inline]
     fn section(&mut self, properties: &impl Section) {
-        let mut section = Measure::default();
-        properties.write_properties(&mut section);
-        self.variable_byte_integer(section.len as u32);
+        let (len, next) = self.sections;
+        self.sections.0 = next;
+        self.variable_byte_integer(len);
         properties.write_properties(self);
     }
 
