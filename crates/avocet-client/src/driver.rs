@@ -241,18 +241,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 state.delivery = None;
                 state.connection.resume(clock.now());
                 if !serves {
+                    state.take_all(publications, clock);
                     state.disconnect_when_done(Disconnection::default(), DROPPED_DEADLINE);
                 }
             }
             Wake::Request(Some(request)) => {
                 if let Request::Disconnect(..) = request {
-                    // What was published before goes first.
-                    publications.close();
-                    while let Ok(publication) = publications.try_recv() {
-                        state.publish(publication, clock);
-                    }
+                    state.take_all(publications, clock);
                 }
-                state.on_request(request, clock);
+                state.on_request(request);
             }
             Wake::Request(None) => requested.close(),
             Wake::Publications(0) => publications.close(),
@@ -465,7 +462,15 @@ impl State {
         }
     }
 
-    fn on_request(&mut self, request: Request, _clock: &Clock) {
+    /// What was published before the end goes first.
+    fn take_all(&mut self, publications: &mut mpsc::Receiver<Publication>, clock: &Clock) {
+        publications.close();
+        while let Ok(publication) = publications.try_recv() {
+            self.publish(publication, clock);
+        }
+    }
+
+    fn on_request(&mut self, request: Request) {
         match request {
             Request::Subscribe(subscription, answer) => {
                 let id = self.subscribe(&subscription);
