@@ -159,6 +159,9 @@ pub enum AckError {
     /// Nothing waits under this Packet Identifier or sequence.
     #[error("nothing waits for this acknowledgement")]
     Unknown,
+    /// The packet that answers cannot carry this Reason Code.
+    #[error("not a reason code of this packet")]
+    ReasonCode,
     /// The connection is not in the state in which this answer is given.
     #[error("not the state for this answer")]
     WrongState,

@@ -1,7 +1,7 @@
 //! The receiving half of QoS 1 and 2: which messages came, and what is answered when.
 
 use alloc::collections::VecDeque;
-use avocet_codec::{AckType, PacketId, QoS, ReasonCode};
+use avocet_codec::{AckType, PacketId, PacketType, QoS, ReasonCode};
 
 use crate::{AckError, CommitId, Violation};
 
@@ -302,7 +302,7 @@ impl Receiver {
         Ok(())
     }
 
-    /// The application's answer to a PUBLISH. A code of 0x80 or greater to a QoS 2 message frees
+    /// The application's answer to a PUBLISH [MQTT5-3.4.2-1] [MQTT5-3.5.2-1]. A code of 0x80 or greater to a QoS 2 message frees
     /// its Packet Identifier [MQTT5-4.3.3-9].
     ///
     /// For a message of an earlier connection nothing leaves, but what the answer says about a
@@ -313,6 +313,14 @@ impl Receiver {
         reason_code: ReasonCode,
         gate: Option<CommitId>,
     ) -> Result<(), AckError> {
+        let answer = if token.exactly_once {
+            PacketType::Pubrec
+        } else {
+            PacketType::Puback
+        };
+        if !reason_code.is_allowed_in(answer) {
+            return Err(AckError::ReasonCode);
+        }
         let outcome = self.answer(token, reason_code, gate);
         if token.exactly_once
             && outcome != Err(AckError::Repeated)

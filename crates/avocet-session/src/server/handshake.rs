@@ -47,6 +47,22 @@ pub struct Details<'a> {
     pub server_reference: Option<&'a str>,
 }
 
+impl Details<'_> {
+    /// These, and what is left of them for clients that take only small packets
+    /// [MQTT5-3.14.2-3].
+    pub(super) fn shorter(self) -> impl Iterator<Item = Self> {
+        [
+            self,
+            Self {
+                reason_string: None,
+                ..self
+            },
+            Self::default(),
+        ]
+        .into_iter()
+    }
+}
+
 /// A step of an authentication exchange from the server.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Authentication<'a> {
@@ -245,7 +261,7 @@ impl ServerConnection {
     }
 
     /// Refuses the client: CONNACK with an error, and the end. In 3.x the Reason Code becomes the
-    /// nearest return code.
+    /// nearest return code. A code that CONNACK cannot carry becomes 0x80.
     pub fn refuse(&mut self, reason_code: ReasonCode, details: Details<'_>, now: Now) {
         if let State::Connecting { .. } = self.state {
             self.end_with_connack(CloseReason::Refused(reason_code), reason_code, details, now);
@@ -299,14 +315,18 @@ impl ServerConnection {
             .authentication_method
             .as_deref()
             .unwrap_or_default();
-        let auth = Auth {
-            authentication_data: authentication.data,
-            reason_string: authentication
-                .reason_string
-                .filter(|_| self.client.request_problem_information),
-            ..Auth::new(reason_code, method)
-        };
-        match self.encode(&Packet::Auth(auth)) {
+        // [MQTT5-3.1.2-29] [MQTT5-3.15.2-2]
+        let verbose = authentication
+            .reason_string
+            .filter(|_| self.client.request_problem_information);
+        let bytes = [verbose, None].into_iter().find_map(|reason_string| {
+            self.encode(&Packet::Auth(Auth {
+                authentication_data: authentication.data,
+                reason_string,
+                ..Auth::new(reason_code, method)
+            }))
+        });
+        match bytes {
             Some(bytes) => self.replies.push_back(Reply::auth(Bytes::from(bytes))),
             None => self.close(CloseReason::Disconnected(ReasonCode::PacketTooLarge)),
         }

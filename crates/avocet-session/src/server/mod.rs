@@ -18,7 +18,8 @@ use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use avocet_codec::{
-    Auth, Connack, Connect, Disconnect, Packet, ReasonCode, Subscribe, Unsubscribe, Version,
+    Auth, Connack, Connect, Disconnect, Packet, PacketType, ReasonCode, Subscribe, Unsubscribe,
+    Version,
 };
 use core::time::Duration;
 
@@ -392,15 +393,15 @@ impl ServerConnection {
             State::Connected { .. }
                 if self.client.version == Version::V5 && !self.connack_pending =>
             {
-                let disconnect = Disconnect {
-                    reason_string: details.reason_string,
-                    server_reference: details.server_reference,
-                    ..Disconnect::new(code)
-                };
-                let plain = Disconnect::new(code);
-                let last = self
-                    .encode(&Packet::Disconnect(disconnect))
-                    .or_else(|| self.encode(&Packet::Disconnect(plain)));
+                let code = told(code, PacketType::Disconnect);
+                let last = details.shorter().find_map(|details| {
+                    let disconnect = Disconnect {
+                        reason_string: details.reason_string,
+                        server_reference: details.server_reference,
+                        ..Disconnect::new(code)
+                    };
+                    self.encode(&Packet::Disconnect(disconnect))
+                });
                 self.drain(reason, last, now);
             }
             State::Opened { .. } | State::Connecting { .. } | State::Connected { .. } => {
@@ -418,13 +419,12 @@ impl ServerConnection {
         details: Details<'_>,
         now: Now,
     ) {
-        let mut connack = Connack::new(code);
-        let plain = connack;
-        connack.properties.reason_string = details.reason_string;
-        connack.properties.server_reference = details.server_reference;
-        let last = self
-            .encode(&Packet::Connack(connack))
-            .or_else(|| self.encode(&Packet::Connack(plain)));
+        let last = details.shorter().find_map(|details| {
+            let mut connack = Connack::new(told(code, PacketType::Connack));
+            connack.properties.reason_string = details.reason_string;
+            connack.properties.server_reference = details.server_reference;
+            self.encode(&Packet::Connack(connack))
+        });
         self.drain(reason, last, now);
     }
 
@@ -480,6 +480,16 @@ impl ServerConnection {
             (State::Connected { .. }, Some(exchange)) => Ok(exchange),
             _ => Err(AckError::WrongState),
         }
+    }
+}
+
+/// What the client is told: this code, if the packet can say it.
+fn told(code: ReasonCode, packet_type: PacketType) -> ReasonCode {
+    let refuses = packet_type == PacketType::Connack;
+    if code.is_allowed_in(packet_type) && (code.is_error() || !refuses) {
+        code
+    } else {
+        ReasonCode::UnspecifiedError
     }
 }
 

@@ -1,7 +1,7 @@
 //! Packets to the client.
 
 use alloc::collections::VecDeque;
-use avocet_codec::{Packet, PacketId, ReasonCode, Suback, Unsuback, Version};
+use avocet_codec::{Packet, PacketId, PacketType, ReasonCode, Suback, Unsuback, Version};
 use bytes::Bytes;
 
 use super::{Details, ServerConnection, State};
@@ -73,6 +73,15 @@ const PINGRESPS_MAX: u16 = 64;
 /// Acknowledgements beyond the Receive Maximum that may wait before reading stops.
 const ACKS_MAX: usize = 64;
 
+fn check_codes(codes: &[ReasonCode], answer: PacketType) -> Result<(), AckError> {
+    let allowed = codes.iter().all(|code| code.is_allowed_in(answer));
+    if allowed {
+        Ok(())
+    } else {
+        Err(AckError::ReasonCode)
+    }
+}
+
 impl ServerConnection {
     /// Acknowledges a PUBLISH: PUBACK or PUBREC leaves once the gate is committed and those before
     /// it have left [MQTT5-4.6.0-2] [MQTT5-4.6.0-3].
@@ -99,6 +108,7 @@ impl ServerConnection {
         gate: Option<CommitId>,
         now: Now,
     ) -> Result<(), AckError> {
+        check_codes(reason_codes, PacketType::Suback)?;
         let packet = Packet::Suback(Suback::new(packet_id, reason_codes));
         self.reply(Request::Subscribe(packet_id), &packet, gate, now)
     }
@@ -117,6 +127,7 @@ impl ServerConnection {
         } else {
             Default::default()
         };
+        check_codes(reason_codes, PacketType::Unsuback)?;
         let packet = Packet::Unsuback(Unsuback::new(packet_id, reason_codes));
         self.reply(Request::Unsubscribe(packet_id), &packet, gate, now)
     }

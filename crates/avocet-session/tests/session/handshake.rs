@@ -244,7 +244,7 @@ fn closes_without_a_word_when_the_first_packet_is_not_connect() {
     }
 }
 
-/// [MQTT5-3.1.2-2] [MQTT5-3.1.4-1] [MQTT311-3.1.2-2] [MQTT311-3.1.4-1]
+/// [MQTT5-3.1.2-2] [MQTT5-3.1.4-1] [MQTT311-3.1.2-2] [MQTT311-3.1.4-1] [MQTT311-3.2.2-6]
 #[test]
 fn answers_a_connect_it_cannot_read_as_its_version_says() {
     let answer = |connect: &[u8]| {
@@ -276,7 +276,7 @@ fn answers_a_connect_it_cannot_read_as_its_version_says() {
     assert!(answer(b"\x00\x04HTTP\x05\x02\x00\x00\x00\x00\x00").is_empty());
 }
 
-/// [MQTT5-3.1.0-2] [MQTT311-3.1.0-2]
+/// [MQTT5-3.1.0-2] [MQTT5-3.2.0-2] [MQTT311-3.1.0-2]
 #[test]
 fn a_second_connect_ends_the_connection() {
     for version in VERSIONS {

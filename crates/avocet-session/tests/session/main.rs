@@ -7,6 +7,7 @@
     reason = "helpers of tests fail loudly"
 )]
 
+mod answers;
 mod exhaustive;
 mod flow;
 mod gates;
