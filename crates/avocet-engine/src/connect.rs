@@ -14,9 +14,20 @@ use crate::connection::{Connection, Question};
 use crate::session_table::{SessionHandle, SessionKey};
 use crate::will::Will;
 use crate::{
-    Accepted, Authentication, AuthenticationRequest, Command, ConnectionId, Durability, Engine,
-    Event, Moved, Verdict,
+    Accepted, Authentication, AuthenticationRequest, Command, ConnectionId, Engine, Event, Moved,
+    Verdict,
 };
+
+/// With which session a connection goes on.
+struct Admission {
+    handle: SessionHandle,
+    session_present: bool,
+    /// Whether a Clean Start discarded a session that the store still has.
+    discarded: bool,
+    /// Whether the server chose the Client Identifier.
+    assigned: bool,
+    bridge: bool,
+}
 
 impl Engine {
     pub(crate) fn on_connect(&mut self, id: ConnectionId, connect: &Connect<'_>, now: Now) {
@@ -30,7 +41,8 @@ impl Engine {
         }
         if let Some(will) = &connect.will
             && !is_bridge_state(will.topic_name)
-            && let Err(reason_code) = self.check_topic_name(will.topic_name)
+            && let Err((reason_code, _)) =
+                self.check_message(will.topic_name, &will.properties, will.payload)
         {
             self.refuse(id, reason_code, Details::default(), now);
             return;
@@ -236,8 +248,11 @@ impl Engine {
         accepted: &Accepted,
         now: Now,
     ) {
+        let limits = &self.config.limits;
         let known = self.sessions.find(&key);
-        if known.is_none() && self.sessions.len() >= self.config.limits.sessions_max {
+        if known.is_none() && self.sessions.len() >= limits.sessions_max
+            || self.counters.connections > limits.connections_max as u64
+        {
             self.refuse(id, ReasonCode::QuotaExceeded, Details::default(), now);
             return;
         }
@@ -252,51 +267,34 @@ impl Engine {
             discarded = self.is_recorded(handle);
             self.end_session(handle, now);
         }
-        let handle = present.unwrap_or_else(|| self.begin_session(Arc::clone(&key)));
+        let handle = present.unwrap_or_else(|| self.begin_session(key));
         // Its client is back before the delay was over [MQTT5-3.1.3-9].
         self.set_will(handle, None);
         self.keep_session(handle);
-        self.accept(
-            id,
-            connect,
+        let admission = Admission {
             handle,
-            present.is_some(),
+            session_present: present.is_some(),
+            discarded,
             assigned,
-            accepted,
-            now,
-        );
+            bridge: connect.bridge,
+        };
+        self.accept(id, &admission, accepted, now);
         self.set_connect_will(handle, connect, now);
-        let discarded = self.gate_if(discarded);
-        self.wait_for_commit(id, discarded);
         self.members_online(handle);
         self.ask_retained(handle);
         self.need_flush(id);
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "each one is a part of the answer"
-    )]
-    fn accept(
-        &mut self,
-        id: ConnectionId,
-        connect: &Connect<'_>,
-        handle: SessionHandle,
-        session_present: bool,
-        assigned: bool,
-        accepted: &Accepted,
-        now: Now,
-    ) {
+    fn accept(&mut self, id: ConnectionId, admission: &Admission, accepted: &Accepted, now: Now) {
+        let handle = admission.handle;
         let expiry_max = self.config.limits.session_expiry_interval_max;
-        let Some(entry) = self.connections.get_mut(&id) else {
+        let Some(entry) = self.connections.get(&id) else {
             return;
         };
         let requested = entry.server.session_expiry_interval();
         let expiry_interval = requested.min(expiry_max);
         self.set_expiry_interval(handle, expiry_interval);
-        // A Clean Start that discards a stored session, and a session that begins, are stored
-        // before the client may rely on them.
-        let gate = self.gate_if(self.config.durability == Durability::Stored);
+        let gate = self.gate_if(admission.discarded || self.is_recorded(handle));
         let (Some(slot), Some(entry)) =
             (self.sessions.get_mut(handle), self.connections.get_mut(&id))
         else {
@@ -311,30 +309,27 @@ impl Engine {
             .response_information
             .as_deref()
             .map(|text| text.replace("%c", key.client_id()));
-        entry.server.accept(
-            session,
-            Accept {
-                session_present,
-                assigned_client_id: assigned.then(|| key.client_id()),
-                session_expiry_interval: (expiry_interval != requested).then_some(expiry_interval),
-                response_information: response_information.as_deref(),
-                authentication_data: accepted.data.as_deref(),
-                gate,
-                ..Accept::default()
-            },
-            now,
-        );
+        let accept = Accept {
+            session_present: admission.session_present,
+            assigned_client_id: admission.assigned.then(|| key.client_id()),
+            session_expiry_interval: (expiry_interval != requested).then_some(expiry_interval),
+            response_information: response_information.as_deref(),
+            authentication_data: accepted.data.as_deref(),
+            gate,
+            ..Accept::default()
+        };
+        entry.server.accept(session, accept, now);
         entry.server.handle_committed(self.committed);
         entry.session = Some(handle);
         entry.key = Some(Arc::clone(&key));
-        entry.bridge = connect.bridge;
+        entry.bridge = admission.bridge;
         let event = Event::Connected {
             id,
             peer: entry.opened.peer.clone(),
             session: key,
-            version: connect.version,
+            version: entry.server.version(),
             keep_alive: entry.server.keep_alive(),
-            session_present,
+            session_present: admission.session_present,
         };
         self.counters.connects_accepted += 1;
         self.counters.sessions_connected += 1;

@@ -4,20 +4,27 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use avocet_codec::{Frame, QoS, ReasonCode};
+use avocet_codec::{Frame, MessageProperties, PayloadFormat, QoS, ReasonCode, TopicName};
 use avocet_session::{
     AckToken, CloseReason, CommitId, ConnectionEvent, Demand, Details, IncomingPublish, Instant,
     Message, Now, ServerConnection, ServerEvent, TransmitBuf,
 };
 
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
 use crate::counters::DropReason;
 use crate::publish::{Answer, Origin};
+use crate::queue::Tag;
 use crate::record::Record;
 use crate::session_table::{SessionHandle, SessionKey};
 use crate::subscribe::{PendingSubacks, SubscribeRequest};
 use crate::{
     Authorization, AuthorizationRequest, Command, ConnectionId, Engine, Event, Opened, Permission,
 };
+
+/// The connections of a shard.
+pub(crate) type Connections = HashMap<ConnectionId, Connection, FixedState>;
 
 /// What the shard knows of a Network Connection beside its protocol state.
 pub(crate) struct Connection {
@@ -196,12 +203,12 @@ impl Engine {
         {
             let session = entry.session;
             match event {
-                ConnectionEvent::Finished { tag, .. } => {
+                ConnectionEvent::Finished { sequence, tag, .. } => {
                     if let Some(session) = session {
-                        self.finish_mark(session, tag);
+                        self.on_finished(session, sequence, Tag::from_u64(tag));
                     }
                 }
-                ConnectionEvent::Pubrec { sequence, tag } => self.on_pubrec(id, sequence, tag),
+                ConnectionEvent::Pubrec { sequence, .. } => self.on_pubrec(id, sequence),
                 ConnectionEvent::Pubrel { packet_id } => {
                     let key = entry.key.clone();
                     let recorded = session.is_some_and(|session| self.is_recorded(session));
@@ -216,7 +223,7 @@ impl Engine {
                     self.wait_for_commit(id, gate);
                 }
                 ConnectionEvent::Dropped(dropped) => match session {
-                    Some(session) => self.on_dropped(session, dropped.tag, dropped.reason),
+                    Some(session) => self.on_dropped(session, dropped),
                     None => self.count_dropped(dropped.reason.into()),
                 },
                 ConnectionEvent::Closed(reason) => self.on_closed(id, reason, now),
@@ -227,16 +234,14 @@ impl Engine {
     }
 
     /// PUBREC came for a stored message: PUBREL follows once that is stored too.
-    fn on_pubrec(&mut self, id: ConnectionId, sequence: u64, tag: u64) {
+    fn on_pubrec(&mut self, id: ConnectionId, sequence: u64) {
         let Some(entry) = self.connections.get(&id) else {
             return;
         };
-        let slot = entry.session.and_then(|session| self.sessions.get(session));
-        let message = slot.and_then(|slot| slot.marks.recorded(tag));
-        if let (Some(id), Some(session)) = (message, entry.key.clone()) {
-            self.record(Record::PubrecReceived { session, id });
+        if let Some(session) = entry.key.clone() {
+            self.record(Record::PubrecReceived { session, sequence });
         }
-        let gate = self.gate_if(message.is_some());
+        let gate = self.gate_if(true);
         if let Some(session) = self.session_of(id) {
             // A connection that has ended takes no answers.
             let _ended = session.release(sequence, gate);
@@ -273,8 +278,11 @@ impl Engine {
             {
                 session.forget(token.packet_id());
             }
-            let publishes_will = reason.publishes_will() && !self.shutdown;
-            self.detach(handle, session, publishes_will, now);
+            if self.shutdown && reason.publishes_will() {
+                self.park(handle, session);
+            } else {
+                self.detach(handle, session, reason.publishes_will(), now);
+            }
         }
     }
 
@@ -288,7 +296,7 @@ impl Engine {
         self.counters.publishes_received += 1;
         let topic_name = publish.topic_name();
         let packet = publish.packet();
-        if let Err(refusal) = self.check_publish(&packet) {
+        if let Err(refusal) = self.check_message(topic_name, &packet.properties, packet.payload) {
             self.refuse_publish(id, token, refusal, now);
             return;
         }
@@ -317,39 +325,27 @@ impl Engine {
         });
     }
 
-    fn check_publish(
+    /// Whether clients may publish a message: not what is the server's, and within the limits.
+    pub(crate) fn check_message(
         &self,
-        publish: &avocet_codec::Publish<'_>,
+        topic_name: TopicName<'_>,
+        properties: &MessageProperties<'_>,
+        payload: &[u8],
     ) -> Result<(), (ReasonCode, DropReason)> {
-        let Some(topic_name) = publish.topic_name else {
-            return Ok(());
-        };
-        self.check_topic_name(topic_name)
-            .map_err(|reason_code| (reason_code, DropReason::NotAuthorized))?;
-        // [MQTT5-3.3.2.3.2]
-        let is_text =
-            publish.properties.payload_format() == Some(avocet_codec::PayloadFormat::Utf8);
-        if self.config.check_payload_format
-            && is_text
-            && core::str::from_utf8(publish.payload).is_err()
-        {
-            return Err((ReasonCode::PayloadFormatInvalid, DropReason::PayloadFormat));
-        }
-        Ok(())
-    }
-
-    /// Whether clients may publish to a topic, and it is within the limits.
-    pub(crate) fn check_topic_name(
-        &self,
-        topic_name: avocet_topic::TopicName<'_>,
-    ) -> Result<(), ReasonCode> {
         let text = topic_name.as_str();
         if text == "$SYS" || text.starts_with("$SYS/") {
-            return Err(ReasonCode::NotAuthorized);
+            return Err((ReasonCode::NotAuthorized, DropReason::NotAuthorized));
         }
         let limits = &self.config.limits.topics;
         if text.starts_with("$share/") || limits.check_name(topic_name).is_err() {
-            return Err(ReasonCode::TopicNameInvalid);
+            return Err((ReasonCode::TopicNameInvalid, DropReason::NotAuthorized));
+        }
+        // [MQTT5-3.3.2.3.2]
+        if self.config.check_payload_format
+            && properties.payload_format() == Some(PayloadFormat::Utf8)
+            && core::str::from_utf8(payload).is_err()
+        {
+            return Err((ReasonCode::PayloadFormatInvalid, DropReason::PayloadFormat));
         }
         Ok(())
     }

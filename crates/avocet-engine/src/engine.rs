@@ -5,12 +5,10 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use avocet_session::{CommitId, Instant, Limits, Now};
-use foldhash::fast::FixedState;
-use hashbrown::HashMap;
 
 use crate::ConnectionId;
 use crate::config::EngineConfig;
-use crate::connection::Connection;
+use crate::connection::Connections;
 use crate::counters::Counters;
 use crate::member::Memberships;
 use crate::outbox::Outbox;
@@ -37,7 +35,7 @@ pub struct Engine {
     pub(crate) clock: Clock,
     pub(crate) timers: Timers,
     pub(crate) counters: Counters,
-    pub(crate) connections: HashMap<ConnectionId, Connection, FixedState>,
+    pub(crate) connections: Connections,
     pub(crate) sessions: SessionTable,
     pub(crate) routes: Routes,
     pub(crate) matches: Matches,
@@ -88,7 +86,7 @@ impl Engine {
             clock: Clock::new(now),
             timers: Timers::default(),
             counters: Counters::default(),
-            connections: HashMap::default(),
+            connections: Connections::default(),
             sessions: SessionTable::default(),
             routes: Routes::new(config.limits.filters, seed),
             matches: Matches::default(),

@@ -12,6 +12,7 @@ mod engine;
 mod member;
 mod outbox;
 mod publish;
+mod queue;
 mod record;
 mod retained;
 mod routes;

@@ -11,7 +11,8 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use crate::Engine;
-use crate::record::MessageId;
+use crate::queue::Tag;
+use crate::record::{MessageId, Record};
 use crate::session_table::{SessionHandle, SessionKey};
 use crate::shard::{GroupChange, GroupMessage, Lane, MembershipId, Published, Value};
 use crate::subscribe::SubackWaiter;
@@ -34,38 +35,29 @@ pub(crate) struct Memberships {
     next: u64,
 }
 
-/// What the engine knows of a message in a session, by the tag of its delivery.
+/// What a message of QoS 1 or 2 in a session is to the group that it came from.
 #[derive(Debug)]
-pub(crate) struct Mark {
-    /// What the message is in the store.
-    pub(crate) id: Option<MessageId>,
-    /// Whether a record says that the session has it.
-    pub(crate) recorded: bool,
-    /// Set if it came from a group: as which member, and as which of the group's messages.
-    pub(crate) shared: Option<(MembershipId, u64)>,
+pub(crate) struct SharedMark {
+    pub(crate) membership: MembershipId,
+    /// Its place in the order of the group.
+    pub(crate) sequence: u64,
     /// For the group, if the message goes back.
     pub(crate) publisher: Option<Arc<SessionKey>>,
+    /// What the message is in the store, and whether it is there.
+    pub(crate) id: Option<MessageId>,
+    pub(crate) stored: bool,
 }
 
-impl Mark {
-    pub(crate) fn recorded_id(&self) -> Option<MessageId> {
-        self.id.filter(|_| self.recorded)
-    }
-}
-
-/// The marks of all deliveries of a session that have one.
+/// The marks of the messages in a session, by number.
 #[derive(Debug, Default)]
-pub(crate) struct Marks {
-    marks: Vec<Option<Mark>>,
+pub(crate) struct SharedMarks {
+    marks: Vec<Option<SharedMark>>,
     free: Vec<usize>,
 }
 
-/// Tags with this bit mark QoS 0 messages of a membership, whose end no session reports.
-const QOS0_OF_MEMBERSHIP: u64 = 1 << 63;
-
-impl Marks {
-    /// The tag of a new mark; never 0.
-    pub(crate) fn insert(&mut self, mark: Mark) -> u64 {
+impl SharedMarks {
+    /// The number of a new mark; never 0.
+    pub(crate) fn insert(&mut self, mark: SharedMark) -> u64 {
         let index = self.free.pop().unwrap_or_else(|| {
             self.marks.push(None);
             self.marks.len() - 1
@@ -76,54 +68,17 @@ impl Marks {
         index as u64 + 1
     }
 
-    /// The group's message that a tag marks.
-    pub(crate) fn shared(&self, tag: u64) -> Option<(MembershipId, u64)> {
-        if let Some(membership) = membership_of(tag) {
-            return Some((membership, 0));
-        }
-        let index = usize::try_from(tag.checked_sub(1)?).ok()?;
-        self.marks.get(index)?.as_ref()?.shared
+    fn get(&self, number: u64) -> Option<&SharedMark> {
+        let index = usize::try_from(number.checked_sub(1)?).ok()?;
+        self.marks.get(index)?.as_ref()
     }
 
-    /// The recorded message that a tag marks.
-    pub(crate) fn recorded(&self, tag: u64) -> Option<MessageId> {
-        let index = usize::try_from(tag.checked_sub(1)?).ok()?;
-        self.marks.get(index)?.as_ref()?.recorded_id()
-    }
-
-    /// The message that a tag marks was not recorded after all.
-    pub(crate) fn forget_record(&mut self, tag: u64) {
-        if membership_of(tag).is_none()
-            && let Some(index) = tag.checked_sub(1)
-            && let Ok(index) = usize::try_from(index)
-            && let Some(Some(mark)) = self.marks.get_mut(index)
-        {
-            mark.recorded = false;
-        }
-    }
-
-    pub(crate) fn remove(&mut self, tag: u64) -> Option<Mark> {
-        if let Some(membership) = membership_of(tag) {
-            return Some(Mark {
-                id: None,
-                recorded: false,
-                shared: Some((membership, 0)),
-                publisher: None,
-            });
-        }
-        let index = usize::try_from(tag.checked_sub(1)?).ok()?;
+    pub(crate) fn remove(&mut self, number: u64) -> Option<SharedMark> {
+        let index = usize::try_from(number.checked_sub(1)?).ok()?;
         let mark = self.marks.get_mut(index)?.take()?;
         self.free.push(index);
         Some(mark)
     }
-}
-
-pub(crate) const fn qos0_tag(membership: MembershipId) -> u64 {
-    QOS0_OF_MEMBERSHIP | membership.0
-}
-
-fn membership_of(tag: u64) -> Option<MembershipId> {
-    (tag & QOS0_OF_MEMBERSHIP != 0).then_some(MembershipId(tag & !QOS0_OF_MEMBERSHIP))
 }
 
 impl Engine {
@@ -214,19 +169,9 @@ impl Engine {
         self.deliver(session, outgoing, &mut published, shared, now);
     }
 
-    /// A session is done with a marked message.
-    pub(crate) fn finish_mark(&mut self, session: SessionHandle, tag: u64) {
-        let slot = self.sessions.get_mut(session);
-        let Some(mark) = slot.and_then(|slot| slot.marks.remove(tag)) else {
-            return;
-        };
-        self.record_finished(session, &mark);
-        self.finish_shared(mark.shared);
-    }
-
     /// Tells a group that the member's session is done with a message.
     pub(crate) fn finish_shared(&mut self, shared: Option<(MembershipId, u64)>) {
-        let Some((id, sequence)) = shared.filter(|(_, sequence)| *sequence > 0) else {
+        let Some((id, sequence)) = shared else {
             return;
         };
         if let Some(membership) = self.memberships.entries.get(&id) {
@@ -251,32 +196,16 @@ impl Engine {
         }
         let marks = &slot.marks;
         let taken = session.take_where(|outgoing| {
-            let shared = marks.shared(outgoing.tag);
-            shared.is_some_and(|(id, _)| memberships.contains(&id))
+            let tag = Tag::from_u64(outgoing.tag);
+            let membership = match tag.mark() {
+                Some(mark) => marks.get(mark).map(|mark| mark.membership),
+                None => tag.qos0_membership(),
+            };
+            membership.is_some_and(|id| memberships.contains(&id))
         });
         let mut returned: Vec<(MembershipId, GroupMessage)> = Vec::new();
-        for (_, outgoing) in taken {
-            let slot = self.sessions.get_mut(handle);
-            let Some(mark) = slot.and_then(|slot| slot.marks.remove(outgoing.tag)) else {
-                continue;
-            };
-            self.record_finished(handle, &mark);
-            let Some((id, sequence)) = mark.shared else {
-                continue;
-            };
-            let published = Published {
-                message: outgoing.message,
-                publisher: mark.publisher,
-                id: mark.id,
-                stored: true,
-            };
-            returned.push((
-                id,
-                GroupMessage {
-                    sequence,
-                    published,
-                },
-            ));
+        for (sequence, outgoing) in taken {
+            returned.extend(self.take_from_member(handle, sequence, outgoing));
         }
         for id in memberships {
             let of_this = |(other, _): &mut (MembershipId, GroupMessage)| *other == id;
@@ -287,6 +216,44 @@ impl Engine {
                 self.tell_group(group, id, GroupChange::Offline { returned });
             }
         }
+    }
+
+    /// What a message that a session did not deliver is to its group.
+    fn take_from_member(
+        &mut self,
+        handle: SessionHandle,
+        sequence: u64,
+        outgoing: Outgoing,
+    ) -> Option<(MembershipId, GroupMessage)> {
+        let slot = self.sessions.get_mut(handle)?;
+        let tag = Tag::from_u64(outgoing.tag);
+        // QoS 0 has no mark, and no place in the group's order: it goes to the front.
+        let mark = match (tag.mark(), tag.qos0_membership()) {
+            (Some(mark), _) => slot.marks.remove(mark)?,
+            (None, membership) => SharedMark {
+                membership: membership?,
+                sequence: 0,
+                publisher: None,
+                id: None,
+                stored: false,
+            },
+        };
+        if tag.is_recorded() {
+            let session = Arc::clone(&slot.key);
+            self.record(Record::Finished { session, sequence });
+        }
+        let published = Published {
+            message: outgoing.message,
+            publisher: mark.publisher,
+            id: mark.id,
+            stored: mark.stored,
+        };
+        let sequence = mark.sequence;
+        let message = GroupMessage {
+            sequence,
+            published,
+        };
+        Some((mark.membership, message))
     }
 
     /// The client of a session is back.

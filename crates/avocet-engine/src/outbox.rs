@@ -25,25 +25,25 @@ pub(crate) struct Outbox {
 impl Engine {
     pub(crate) fn owner_of_topic(&self, topic_name: avocet_topic::TopicName<'_>) -> ShardId {
         // The shard that sums the counters owns the topics that show them.
-        if topic_name.as_str().starts_with("$SYS/") {
+        if self.shards > 1 && topic_name.as_str().starts_with("$SYS/") {
             return ShardId::new(0);
         }
-        self.owner(StableHash::new().text(topic_name.as_str()))
+        self.owner(|| StableHash::new().text(topic_name.as_str()))
     }
 
     pub(crate) fn owner_of_group(&self, group: &avocet_topic::TopicFilterBuf) -> ShardId {
-        self.owner(StableHash::new().text(group.as_str()))
+        self.owner(|| StableHash::new().text(group.as_str()))
     }
 
     pub(crate) fn owner_of_session(&self, key: &crate::SessionKey) -> ShardId {
-        self.owner(key.stable_hash())
+        self.owner(|| key.stable_hash())
     }
 
-    fn owner(&self, hash: StableHash) -> ShardId {
+    fn owner(&self, hash: impl FnOnce() -> StableHash) -> ShardId {
         if self.shards == 1 {
             return self.shard;
         }
-        hash.shard(self.shards)
+        hash().shard(self.shards)
     }
 
     /// The other shards, ascending.

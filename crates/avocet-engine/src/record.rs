@@ -85,8 +85,8 @@ pub enum Record {
     Finished {
         /// The session.
         session: Arc<SessionKey>,
-        /// The message.
-        id: MessageId,
+        /// The place of the message in the queue.
+        sequence: u64,
     },
     /// A message was put behind the others of a shared subscription.
     GroupEnqueued {
@@ -100,8 +100,8 @@ pub enum Record {
     PubrecReceived {
         /// The session.
         session: Arc<SessionKey>,
-        /// The message.
-        id: MessageId,
+        /// The place of the message in the queue.
+        sequence: u64,
     },
     /// A shared subscription is done with a message.
     GroupFinished {

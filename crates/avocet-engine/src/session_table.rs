@@ -12,7 +12,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use crate::ConnectionId;
-use crate::member::Marks;
+use crate::member::SharedMarks;
 use crate::retained::RetainedCursor;
 use crate::shard::{MembershipId, ShardId, StableHash};
 use crate::will::Will;
@@ -91,8 +91,10 @@ pub(crate) struct Slot {
     pub(crate) cursors: VecDeque<RetainedCursor>,
     /// PUBLISHes on their way to owners of topics.
     pub(crate) relays: Vec<(ShardId, u32)>,
-    /// What its messages are beyond themselves, by tag.
-    pub(crate) marks: Marks,
+    /// What messages of shared subscriptions are to their groups.
+    pub(crate) marks: SharedMarks,
+    /// The marks of those that only the store has, by their sequences in the queue.
+    pub(crate) stored_marks: BTreeMap<u64, u64>,
     /// The last message matched to this session, and where its delivery is gathered.
     pub(crate) mark: (u64, usize),
     /// Messages and bytes that the shard's totals count for this session.
@@ -111,7 +113,8 @@ impl Slot {
             will: None,
             cursors: VecDeque::new(),
             relays: Vec::new(),
-            marks: Marks::default(),
+            marks: SharedMarks::default(),
+            stored_marks: BTreeMap::new(),
             mark: (0, 0),
             counted: (0, 0),
         }

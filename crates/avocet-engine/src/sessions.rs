@@ -6,238 +6,15 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use avocet_codec::QoS;
-use avocet_session::{Enqueued, Now, Outgoing, Session};
+use avocet_session::{Now, Session};
 
 use crate::counters::DropReason;
-use crate::member::{Mark, qos0_tag};
-use crate::record::{MessageId, Record};
+use crate::record::Record;
 use crate::session_table::{SessionHandle, SessionKey, Slot};
-use crate::shard::{MembershipId, Published};
 use crate::timer::Deadline;
-use crate::{Command, Durability, Engine, Fetched};
+use crate::{Durability, Engine};
 
 impl Engine {
-    /// Puts a message into a session's queue. True if that must survive.
-    pub(crate) fn deliver(
-        &mut self,
-        handle: SessionHandle,
-        mut outgoing: Outgoing,
-        published: &mut Published,
-        shared: Option<(MembershipId, u64)>,
-        now: Now,
-    ) -> bool {
-        let Some(slot) = self.sessions.get_mut(handle) else {
-            return false;
-        };
-        let limits = &self.config.limits;
-        if self.counters.queued_messages >= limits.queued_messages_max as u64
-            || self.counters.queued_bytes >= limits.queued_bytes_max as u64
-        {
-            self.counters.count_dropped(DropReason::TotalFull, 1);
-            self.finish_shared(shared);
-            return false;
-        }
-        let qos = outgoing.qos;
-        let recorded = slot.is_durable() && published.id.is_some() && qos != QoS::AtMostOnce;
-        outgoing.tag = match shared {
-            None if !recorded => 0,
-            Some((membership, _)) if qos == QoS::AtMostOnce => qos0_tag(membership),
-            _ => slot.marks.insert(Mark {
-                id: published.id,
-                recorded,
-                shared,
-                publisher: shared.and_then(|_| published.publisher.clone()),
-            }),
-        };
-        if recorded {
-            self.store_message(published);
-            // A Packet Identifier of QoS 2 is stored before it is seen.
-            outgoing.gate = (qos == QoS::ExactlyOnce).then(|| self.commit_id());
-        }
-        let id = published.id.filter(|_| recorded);
-        self.enqueue(handle, outgoing, id, now)
-    }
-
-    /// True if a record says so.
-    fn enqueue(
-        &mut self,
-        handle: SessionHandle,
-        outgoing: Outgoing,
-        id: Option<MessageId>,
-        now: Now,
-    ) -> bool {
-        let Some(slot) = self.sessions.get_mut(handle) else {
-            return false;
-        };
-        let key = Arc::clone(&slot.key);
-        let connection = slot.connection;
-        let entry = connection.and_then(|id| self.connections.get_mut(&id));
-        let session = match entry {
-            Some(entry) => entry.server.session_mut(),
-            None => slot.session.as_mut(),
-        };
-        let Some(session) = session else {
-            return false;
-        };
-        let (tag, gate, qos, retain) = (outgoing.tag, outgoing.gate, outgoing.qos, outgoing.retain);
-        let subscription_ids = match id {
-            Some(_) => outgoing.subscription_ids.as_slice().to_vec(),
-            None => Vec::new(),
-        };
-        // Only what is recorded can be fetched back.
-        let limits = match id {
-            Some(_) => &self.config.connection.limits,
-            None => &self.resident_limits,
-        };
-        let enqueued = session.enqueue(outgoing, limits, now);
-        let counted = (session.queued(), session.queued_bytes());
-        self.count_queue(handle, counted);
-        let sequence = match enqueued {
-            Enqueued::Queued { sequence } => sequence,
-            Enqueued::Stored { sequence } => {
-                // It gets another mark when it is fetched.
-                if let Some(slot) = self.sessions.get_mut(handle) {
-                    slot.marks.remove(tag);
-                }
-                sequence
-            }
-            Enqueued::Displaced { sequence, oldest } => {
-                for dropped in oldest {
-                    self.on_dropped(handle, dropped.tag, dropped.reason);
-                }
-                sequence
-            }
-            Enqueued::Refused(reason) => {
-                if let Some(slot) = self.sessions.get_mut(handle) {
-                    slot.marks.forget_record(tag);
-                }
-                self.on_dropped(handle, tag, reason);
-                return false;
-            }
-        };
-        if let Some(id) = id {
-            self.record(Record::Enqueued {
-                session: key,
-                sequence,
-                id,
-                qos,
-                retain,
-                subscription_ids,
-            });
-        }
-        self.poll_fetch(handle);
-        if let Some(connection) = connection {
-            self.wait_for_commit(connection, gate);
-            self.need_flush(connection);
-        }
-        id.is_some()
-    }
-
-    /// Asks for queued messages that only the store has, when a session needs them.
-    pub(crate) fn poll_fetch(&mut self, handle: SessionHandle) {
-        if self.config.durability == Durability::Memory {
-            return;
-        }
-        let Some(slot) = self.sessions.get_mut(handle) else {
-            return;
-        };
-        let entry = slot.connection.and_then(|id| self.connections.get_mut(&id));
-        let session = match entry {
-            Some(entry) => entry.server.session_mut(),
-            None => slot.session.as_mut(),
-        };
-        let limits = &self.config.connection.limits;
-        if let Some(from) = session.and_then(|session| session.poll_fetch(limits)) {
-            let session = Arc::clone(&slot.key);
-            self.command(Command::Fetch { session, from });
-        }
-    }
-
-    /// The answer to [`Command::Fetch`]: messages of a session in the order of their sequences.
-    /// `next` is the first sequence not looked at; those before it that are missing have expired.
-    pub fn handle_fetched(
-        &mut self,
-        session: &SessionKey,
-        next: u64,
-        messages: Vec<Fetched>,
-        now: Now,
-    ) {
-        let now = self.clock.read(now);
-        let Some(handle) = self.sessions.find(session) else {
-            return;
-        };
-        let Some(slot) = self.sessions.get_mut(handle) else {
-            return;
-        };
-        let marks = &mut slot.marks;
-        let messages: Vec<(u64, Outgoing)> = messages
-            .into_iter()
-            .map(|fetched| {
-                let tag = marks.insert(Mark {
-                    id: Some(fetched.id),
-                    recorded: true,
-                    shared: None,
-                    publisher: None,
-                });
-                let outgoing = Outgoing {
-                    message: fetched.message,
-                    qos: fetched.qos,
-                    retain: fetched.retain,
-                    subscription_ids: fetched.subscription_ids.into_iter().collect(),
-                    tag,
-                    gate: None,
-                };
-                (fetched.sequence, outgoing)
-            })
-            .collect();
-        let connection = slot.connection;
-        let entry = connection.and_then(|id| self.connections.get_mut(&id));
-        let state = match entry {
-            Some(entry) => entry.server.session_mut(),
-            None => slot.session.as_mut(),
-        };
-        if let Some(state) = state {
-            state.handle_fetched(next, messages);
-            let counted = (state.queued(), state.queued_bytes());
-            self.count_queue(handle, counted);
-        }
-        if let Some(connection) = connection {
-            self.need_flush(connection);
-        }
-        self.poll_fetch(handle);
-        self.settle(now);
-    }
-
-    /// A session drops a message.
-    pub(crate) fn on_dropped(
-        &mut self,
-        handle: SessionHandle,
-        tag: u64,
-        reason: avocet_session::DropReason,
-    ) {
-        self.count_dropped(reason.into());
-        self.finish_mark(handle, tag);
-    }
-
-    /// Keeps the totals of the shard in step with a session's queue.
-    pub(crate) fn count_queue(&mut self, handle: SessionHandle, counted: (usize, u64)) {
-        let Some(slot) = self.sessions.get_mut(handle) else {
-            return;
-        };
-        let (messages, bytes) = core::mem::replace(&mut slot.counted, counted);
-        let counters = &mut self.counters;
-        counters.queued_messages = counters.queued_messages + counted.0 as u64 - messages as u64;
-        counters.queued_bytes = counters.queued_bytes + counted.1 - bytes;
-    }
-
-    pub(crate) fn record_finished(&mut self, handle: SessionHandle, mark: &Mark) {
-        let slot = self.sessions.get(handle);
-        if let (Some(id), Some(slot)) = (mark.recorded_id(), slot) {
-            let session = Arc::clone(&slot.key);
-            self.record(Record::Finished { session, id });
-        }
-    }
-
     /// Whether a session's changes are recorded.
     pub(crate) fn is_recorded(&self, handle: SessionHandle) -> bool {
         self.config.durability == Durability::Stored
@@ -300,6 +77,12 @@ impl Engine {
         let expiry_max = self.config.limits.session_expiry_interval_max;
         let expiry_interval = session.expiry_interval().min(expiry_max);
         self.members_offline(handle, &mut session);
+        if !self.config.connection.limits.queue_qos0 {
+            let dropped = session.take_where(|outgoing| outgoing.qos == QoS::AtMostOnce);
+            let dropped = dropped.len() as u64;
+            self.counters
+                .count_dropped(DropReason::OfflineQoS0, dropped);
+        }
         let counted = (session.queued(), session.queued_bytes());
         if let Some(slot) = self.sessions.get_mut(handle) {
             slot.session = Some(session);
@@ -318,6 +101,16 @@ impl Engine {
             self.end_session(handle, now);
         } else {
             self.begin_will(handle, now);
+        }
+    }
+
+    /// The broker stops: the session stays as it is, and its will is left to the restart.
+    pub(crate) fn park(&mut self, handle: SessionHandle, session: Option<Session>) {
+        self.counters.sessions_connected -= 1;
+        self.counters.sessions_disconnected += 1;
+        if let Some(slot) = self.sessions.get_mut(handle) {
+            slot.connection = None;
+            slot.session = session;
         }
     }
 
@@ -359,18 +152,6 @@ impl Engine {
                 }
             }
             self.settle(now);
-        }
-    }
-}
-
-impl From<avocet_session::DropReason> for DropReason {
-    fn from(reason: avocet_session::DropReason) -> Self {
-        match reason {
-            avocet_session::DropReason::Offline => Self::OfflineQoS0,
-            avocet_session::DropReason::Expired => Self::Expired,
-            avocet_session::DropReason::TooLarge => Self::TooLargeForClient,
-            // What else a session may lack is room.
-            avocet_session::DropReason::QueueFull | _ => Self::QueueFull,
         }
     }
 }

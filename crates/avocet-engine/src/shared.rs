@@ -101,14 +101,13 @@ impl Group {
                     (None, SharedStrategy::ByPublisher) => StableHash::new(),
                     _ => StableHash::new().text(message.published.message.topic_name().as_str()),
                 };
-                let online: Vec<usize> = (0..self.members.len())
-                    .filter(|&at| self.is(at, |member| member.online))
-                    .collect();
-                let index = hash.finish().checked_rem(online.len() as u64)?;
-                let at = usize::try_from(index)
-                    .ok()
-                    .and_then(|index| online.get(index))?;
-                self.is(*at, takes).then_some(*at)?
+                let online = || {
+                    let members = self.members.iter().enumerate();
+                    members.filter(|(_, member)| member.online)
+                };
+                let index = hash.finish().checked_rem(online().count() as u64)?;
+                let (at, _) = online().nth(usize::try_from(index).ok()?)?;
+                self.is(at, takes).then_some(at)?
             }
         };
         let stays = strategy == SharedStrategy::Sticky;

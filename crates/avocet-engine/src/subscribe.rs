@@ -146,7 +146,7 @@ impl Engine {
             };
             suback.reason_codes.push(reason_code);
         }
-        suback.gate = self.gate_if(self.has_records());
+        suback.gate = self.gate_if(self.is_recorded(session));
         if let Some(entry) = self.connections.get_mut(&connection) {
             entry.subacks.queue.push_back(suback);
         }
@@ -330,7 +330,7 @@ impl Engine {
                 ReasonCode::NoSubscriptionExisted
             });
         }
-        let gate = self.gate_if(self.has_records());
+        let gate = self.gate_if(self.is_recorded(session));
         if let Some(entry) = self.connections.get_mut(&connection) {
             let packet_id = unsubscribe.packet_id;
             let _closing = entry.server.unsuback(packet_id, &reason_codes, gate, now);

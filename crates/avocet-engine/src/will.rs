@@ -31,7 +31,6 @@ impl Engine {
         let Some(slot) = self.sessions.get_mut(handle) else {
             return;
         };
-        let durable = slot.is_durable() && self.config.durability == Durability::Stored;
         let had = slot.will.is_some();
         if let Some(at) = slot.will.as_ref().and_then(|will| will.publish_at) {
             self.timers.clear_session(handle, Deadline::Will, at);
@@ -40,7 +39,8 @@ impl Engine {
         if let Some(at) = slot.will.as_ref().and_then(|will| will.publish_at) {
             self.timers.set_session(handle, Deadline::Will, at);
         }
-        if !durable {
+        // A restart publishes it, even if the session does not survive.
+        if self.config.durability == Durability::Memory {
             return;
         }
         let session = Arc::clone(&slot.key);

@@ -1,0 +1,303 @@
+//! The queue of a session: what is put into it, what it asks back from the store, and what it is
+//! done with.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use avocet_codec::QoS;
+use avocet_session::{Enqueued, Now, Outgoing, Session};
+
+use crate::connection::Connections;
+use crate::counters::DropReason;
+use crate::member::SharedMark;
+use crate::record::{MessageId, Record};
+use crate::session_table::{SessionHandle, SessionKey, Slot};
+use crate::shard::{MembershipId, Published};
+use crate::{Command, Durability, Engine, Fetched};
+
+/// What a delivery is beyond its message: the mark that a session gives back with it. Zero is a
+/// message that nobody asks about again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tag(u64);
+
+impl Tag {
+    /// A QoS 0 message of a membership, whose number fills the other bits.
+    const QOS0_OF_MEMBERSHIP: u64 = 1 << 63;
+    /// A record says that the session has the message.
+    const RECORDED: u64 = 1 << 62;
+
+    /// A message of no group.
+    const fn plain(recorded: bool) -> Self {
+        Self(if recorded { Self::RECORDED } else { 0 })
+    }
+
+    /// A message of a group, with the number of its mark.
+    const fn shared(mark: u64, recorded: bool) -> Self {
+        Self(mark | Self::plain(recorded).0)
+    }
+
+    const fn qos0_of(membership: MembershipId) -> Self {
+        Self(Self::QOS0_OF_MEMBERSHIP | membership.0)
+    }
+
+    pub(crate) const fn from_u64(tag: u64) -> Self {
+        Self(tag)
+    }
+
+    pub(crate) const fn is_recorded(self) -> bool {
+        self.qos0_membership().is_none() && self.0 & Self::RECORDED != 0
+    }
+
+    pub(crate) const fn qos0_membership(self) -> Option<MembershipId> {
+        if self.0 & Self::QOS0_OF_MEMBERSHIP == 0 {
+            return None;
+        }
+        Some(MembershipId(self.0 & !Self::QOS0_OF_MEMBERSHIP))
+    }
+
+    /// The number of the mark of a group's message.
+    pub(crate) const fn mark(self) -> Option<u64> {
+        match (self.qos0_membership(), self.0 & !Self::RECORDED) {
+            (Some(_), _) | (None, 0) => None,
+            (None, mark) => Some(mark),
+        }
+    }
+}
+
+/// The Session State, wherever it is.
+fn state<'a>(slot: &'a mut Slot, connections: &'a mut Connections) -> Option<&'a mut Session> {
+    match slot.connection.and_then(|id| connections.get_mut(&id)) {
+        Some(entry) => entry.server.session_mut(),
+        None => slot.session.as_mut(),
+    }
+}
+
+impl Engine {
+    /// Puts a message into a session's queue. True if that must survive.
+    pub(crate) fn deliver(
+        &mut self,
+        handle: SessionHandle,
+        mut outgoing: Outgoing,
+        published: &mut Published,
+        shared: Option<(MembershipId, u64)>,
+        now: Now,
+    ) -> bool {
+        let Some(slot) = self.sessions.get_mut(handle) else {
+            return false;
+        };
+        let limits = &self.config.limits;
+        if self.counters.queued_messages >= limits.queued_messages_max as u64
+            || self.counters.queued_bytes >= limits.queued_bytes_max as u64
+        {
+            self.count_dropped(DropReason::TotalFull);
+            self.finish_shared(shared);
+            return false;
+        }
+        let qos0 = outgoing.qos == QoS::AtMostOnce;
+        let recorded = published.id.filter(|_| slot.is_durable() && !qos0);
+        let stored = published.stored || recorded.is_some();
+        let tag = match shared {
+            None => Tag::plain(recorded.is_some()),
+            Some((membership, _)) if qos0 => Tag::qos0_of(membership),
+            Some((membership, sequence)) => {
+                let mark = slot.marks.insert(SharedMark {
+                    membership,
+                    sequence,
+                    publisher: published.publisher.clone(),
+                    id: published.id,
+                    stored,
+                });
+                Tag::shared(mark, recorded.is_some())
+            }
+        };
+        outgoing.tag = tag.0;
+        if recorded.is_some() {
+            self.store_message(published);
+            // A Packet Identifier of QoS 2 is stored before it is seen.
+            let exactly_once = outgoing.qos == QoS::ExactlyOnce;
+            outgoing.gate = exactly_once.then(|| self.commit_id());
+        }
+        self.enqueue(handle, outgoing, recorded, now)
+    }
+
+    /// True if a record says so.
+    fn enqueue(
+        &mut self,
+        handle: SessionHandle,
+        outgoing: Outgoing,
+        recorded: Option<MessageId>,
+        now: Now,
+    ) -> bool {
+        let Some(slot) = self.sessions.get_mut(handle) else {
+            return false;
+        };
+        let (connection, session) = (slot.connection, Arc::clone(&slot.key));
+        let tag = Tag(outgoing.tag);
+        let (gate, qos, retain) = (outgoing.gate, outgoing.qos, outgoing.retain);
+        // Only what is recorded can be fetched back.
+        let (limits, subscription_ids) = match recorded {
+            Some(_) => (
+                &self.config.connection.limits,
+                outgoing.subscription_ids.as_slice().to_vec(),
+            ),
+            None => (&self.resident_limits, Vec::new()),
+        };
+        let Some(state) = state(slot, &mut self.connections) else {
+            return false;
+        };
+        let enqueued = state.enqueue(outgoing, limits, now);
+        let counted = (state.queued(), state.queued_bytes());
+        self.count_queue(handle, counted);
+        let sequence = match enqueued {
+            Enqueued::Queued { sequence } => sequence,
+            Enqueued::Stored { sequence } => {
+                self.mark_stored(handle, sequence, tag);
+                sequence
+            }
+            Enqueued::Displaced { sequence, oldest } => {
+                self.mark_stored(handle, sequence, tag);
+                for dropped in oldest {
+                    self.on_dropped(handle, dropped);
+                }
+                sequence
+            }
+            Enqueued::Refused(reason) => {
+                self.count_dropped(reason.into());
+                self.finish_mark(handle, tag);
+                return false;
+            }
+        };
+        if let Some(id) = recorded {
+            self.record(Record::Enqueued {
+                session,
+                sequence,
+                id,
+                qos,
+                retain,
+                subscription_ids,
+            });
+            self.poll_fetch(handle);
+        }
+        if let Some(connection) = connection {
+            self.wait_for_commit(connection, gate);
+            self.need_flush(connection);
+        }
+        recorded.is_some()
+    }
+
+    /// A group's message may be in the store only: its mark is found by its sequence then.
+    fn mark_stored(&mut self, handle: SessionHandle, sequence: u64, tag: Tag) {
+        if let (Some(mark), Some(slot)) = (tag.mark(), self.sessions.get_mut(handle)) {
+            slot.stored_marks.insert(sequence, mark);
+        }
+    }
+
+    /// Asks for queued messages that only the store has, when a session needs them.
+    pub(crate) fn poll_fetch(&mut self, handle: SessionHandle) {
+        if self.config.durability == Durability::Memory {
+            return;
+        }
+        let Some(slot) = self.sessions.get_mut(handle) else {
+            return;
+        };
+        let session = Arc::clone(&slot.key);
+        let limits = &self.config.connection.limits;
+        let from = state(slot, &mut self.connections).and_then(|state| state.poll_fetch(limits));
+        if let Some(from) = from {
+            self.command(Command::Fetch { session, from });
+        }
+    }
+
+    /// The answer to [`Command::Fetch`]: messages of a session in the order of their sequences.
+    /// `next` is the first sequence not looked at; those before it that are missing have expired.
+    pub fn handle_fetched(
+        &mut self,
+        session: &SessionKey,
+        next: u64,
+        messages: Vec<Fetched>,
+        now: Now,
+    ) {
+        let now = self.clock.read(now);
+        let Some(handle) = self.sessions.find(session) else {
+            return;
+        };
+        let Some(slot) = self.sessions.get_mut(handle) else {
+            return;
+        };
+        let connection = slot.connection;
+        let stored_marks = &mut slot.stored_marks;
+        let messages: Vec<(u64, Outgoing)> = messages
+            .into_iter()
+            .map(|fetched| {
+                let mark = stored_marks.get(&fetched.sequence).copied();
+                let outgoing = Outgoing {
+                    message: fetched.message,
+                    qos: fetched.qos,
+                    retain: fetched.retain,
+                    subscription_ids: fetched.subscription_ids.into_iter().collect(),
+                    tag: Tag::shared(mark.unwrap_or_default(), true).0,
+                    gate: (fetched.qos == QoS::ExactlyOnce).then_some(self.committed),
+                };
+                (fetched.sequence, outgoing)
+            })
+            .collect();
+        if let Some(state) = state(slot, &mut self.connections) {
+            state.handle_fetched(next, messages);
+            let counted = (state.queued(), state.queued_bytes());
+            self.count_queue(handle, counted);
+        }
+        if let Some(connection) = connection {
+            self.need_flush(connection);
+        }
+        self.poll_fetch(handle);
+        self.settle(now);
+    }
+
+    /// A session drops a message that it had queued.
+    pub(crate) fn on_dropped(&mut self, handle: SessionHandle, dropped: avocet_session::Dropped) {
+        self.count_dropped(dropped.reason.into());
+        self.on_finished(handle, dropped.sequence, Tag(dropped.tag));
+    }
+
+    /// A session is done with a message.
+    pub(crate) fn on_finished(&mut self, handle: SessionHandle, sequence: u64, tag: Tag) {
+        let Some(slot) = self.sessions.get_mut(handle) else {
+            return;
+        };
+        slot.stored_marks.remove(&sequence);
+        if tag.is_recorded() {
+            let session = Arc::clone(&slot.key);
+            self.record(Record::Finished { session, sequence });
+        }
+        self.finish_mark(handle, tag);
+    }
+
+    fn finish_mark(&mut self, handle: SessionHandle, tag: Tag) {
+        let slot = self.sessions.get_mut(handle);
+        let mark = slot.and_then(|slot| slot.marks.remove(tag.mark()?));
+        self.finish_shared(mark.map(|mark| (mark.membership, mark.sequence)));
+    }
+
+    /// Keeps the totals of the shard in step with a session's queue.
+    pub(crate) fn count_queue(&mut self, handle: SessionHandle, counted: (usize, u64)) {
+        let Some(slot) = self.sessions.get_mut(handle) else {
+            return;
+        };
+        let (messages, bytes) = core::mem::replace(&mut slot.counted, counted);
+        let counters = &mut self.counters;
+        counters.queued_messages = counters.queued_messages + counted.0 as u64 - messages as u64;
+        counters.queued_bytes = counters.queued_bytes + counted.1 - bytes;
+    }
+}
+
+impl From<avocet_session::DropReason> for DropReason {
+    fn from(reason: avocet_session::DropReason) -> Self {
+        match reason {
+            avocet_session::DropReason::Offline => Self::OfflineQoS0,
+            avocet_session::DropReason::Expired => Self::Expired,
+            avocet_session::DropReason::TooLarge => Self::TooLargeForClient,
+            // What else a session may lack is room.
+            avocet_session::DropReason::QueueFull | _ => Self::QueueFull,
+        }
+    }
+}
