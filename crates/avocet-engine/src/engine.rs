@@ -171,6 +171,7 @@ impl Engine {
         self.expire_connections(now);
         self.expire_sessions(now);
         self.expire_retained(now);
+        self.ask_deferred();
         self.update_sys(now);
         self.settle(now);
     }
@@ -182,7 +183,9 @@ impl Engine {
             .into_iter()
             .flatten()
             .min();
+        let deferred = self.retained.is_deferred().then(|| self.clock.instant());
         [
+            deferred,
             self.timers.next_connection(),
             wall.map(|at| self.clock.instant_of(at)),
             self.sys.next_update(),

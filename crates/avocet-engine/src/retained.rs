@@ -20,14 +20,24 @@ struct Retained {
     publisher: Option<Arc<SessionKey>>,
 }
 
+/// Names that one query looks at: what a wildcard that matches little may take of a turn.
+const STEPS_MAX: usize = 2_000;
+
 #[derive(Default)]
 pub(crate) struct RetainedMessages {
     tree: TopicTree<Retained>,
+    /// Sessions whose next page is asked for in another turn, as the last one was empty.
+    deferred: Vec<SessionHandle>,
     /// Those with a Message Expiry Interval, by its end.
     expiries: BTreeSet<(UnixTime, TopicNameBuf)>,
 }
 
 impl RetainedMessages {
+    /// Whether sessions wait for another turn.
+    pub(crate) fn is_deferred(&self) -> bool {
+        !self.deferred.is_empty()
+    }
+
     pub(crate) fn next_expiry(&self) -> Option<UnixTime> {
         self.expiries.first().map(|(at, _)| *at)
     }
@@ -199,7 +209,7 @@ impl Engine {
         let mut cursor = query.cursor;
         let mut messages: Vec<Arc<Message>> = Vec::new();
         let mut bytes = 0;
-        let mut steps = limits.retained_page_messages.saturating_mul(4).max(1);
+        let mut steps = STEPS_MAX;
         let ended = loop {
             if messages.len() >= query.messages_max || bytes >= limits.retained_page_bytes {
                 break false;
@@ -249,6 +259,8 @@ impl Engine {
         };
         let (maximum_qos, subscription_id) = (cursor.maximum_qos, cursor.subscription_id);
         cursor.asked = false;
+        // So that a search that finds little leaves turns to others.
+        let deferred = messages.is_empty() && next.is_some();
         match next {
             Some(next) => cursor.cursor = next,
             None if cursor.owner < cursor.last_owner => {
@@ -272,6 +284,17 @@ impl Engine {
             let mut published = self.published(message, None);
             self.deliver(query.session, outgoing, &mut published, None, now);
         }
-        self.ask_retained(query.session);
+        if deferred {
+            self.retained.deferred.push(query.session);
+        } else {
+            self.ask_retained(query.session);
+        }
+    }
+
+    /// Asks for the pages that were left to another turn.
+    pub(crate) fn ask_deferred(&mut self) {
+        for session in core::mem::take(&mut self.retained.deferred) {
+            self.ask_retained(session);
+        }
     }
 }

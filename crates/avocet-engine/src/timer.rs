@@ -54,6 +54,11 @@ impl Clock {
         self.believed
     }
 
+    /// The last instant read.
+    pub(crate) const fn instant(&self) -> Instant {
+        self.believed.instant
+    }
+
     /// When a wall clock time comes, as far as can be said.
     pub(crate) fn instant_of(&self, at: UnixTime) -> Instant {
         self.believed.instant + at.duration_since(self.believed.unix)

@@ -239,13 +239,13 @@ impl Cluster {
         self.publish_with(client, topic, payload, qos, |publish| publish.retain = true);
     }
 
-    pub(crate) fn publish_with(
+    pub(crate) fn publish_with<'a>(
         &mut self,
         client: Client,
-        topic: &str,
-        payload: &str,
+        topic: &'a str,
+        payload: &'a str,
         qos: u8,
-        change: impl FnOnce(&mut Publish<'_>),
+        change: impl FnOnce(&mut Publish<'a>),
     ) {
         let delivery = match qos {
             0 => Delivery::AtMostOnce,
@@ -392,7 +392,9 @@ impl Cluster {
     }
 
     fn is_ready(&self, shard: usize) -> bool {
-        !self.inboxes[shard].is_empty()
+        let due = self.engines[shard].poll_timeout();
+        due.is_some_and(|at| at <= self.now.instant)
+            || !self.inboxes[shard].is_empty()
             || self.wires.values().any(|wire| {
                 wire.shard == shard
                     && !wire.closed
@@ -401,6 +403,7 @@ impl Cluster {
     }
 
     fn turn(&mut self, shard: usize) {
+        self.timeout(shard);
         let values = self.inboxes[shard].len();
         let values = match &mut self.rng {
             Some(rng) if values > 0 => rng.below(values + 1),
@@ -447,7 +450,9 @@ impl Cluster {
             return;
         }
         let mut len = wire.unread.len();
-        if let Some(rng) = &mut self.rng {
+        if let Some(rng) = &mut self.rng
+            && rng.one_in(2)
+        {
             len = 1 + rng.below(len);
         }
         let (consumed, demand) =

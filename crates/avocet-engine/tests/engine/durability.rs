@@ -296,3 +296,24 @@ fn groups_record_what_they_hold() {
         );
     });
 }
+
+/// A stop leaves wills and sessions to the restart.
+#[test]
+fn shutdown_deletes_nothing() {
+    each_with(stored, |mut cluster| {
+        let mut connect = crate::cluster::persistent("mortal");
+        connect.will = Some(crate::publish::will("wills", "gone"));
+        let _client = cluster.client_with(&connect);
+        connect.client_id = "guest";
+        connect.properties.session_expiry_interval = 0;
+        let _guest = cluster.client_with(&connect);
+        cluster.records.clear();
+        for shard in 0..cluster.shards() {
+            let now = cluster.now;
+            cluster.engines[shard].handle_shutdown(now);
+        }
+        cluster.run();
+        assert!(cluster.records.is_empty(), "{:?}", cluster.records);
+        assert_eq!(cluster.counters().connections, 0);
+    });
+}

@@ -128,6 +128,17 @@ fn payloads_are_checked_by_setting() {
             ]
         );
         assert_eq!(cluster.dropped(DropReason::PayloadFormat), 3);
+        let mut connect = Connect::new(Version::V5, "mortal");
+        let mut will = crate::publish::will("t", "");
+        will.payload = b"\xff";
+        will.properties = avocet_codec::MessagePropertiesParts {
+            payload_format: Some(PayloadFormat::Utf8),
+            ..Default::default()
+        }
+        .into();
+        connect.will = Some(will);
+        let mortal = cluster.connect(&connect);
+        assert_eq!(cluster.packets(mortal), ["connack 0x99"]);
     });
 }
 

@@ -1,6 +1,10 @@
-use avocet_codec::{Connect, TopicName, Version, Will};
+use avocet_codec::{
+    Connect, MessageProperties, MessagePropertiesParts, Packet, PayloadFormat, TopicName,
+    UserProperty, Version, Will,
+};
+use avocet_engine::DropReason;
 
-use crate::cluster::each;
+use crate::cluster::{each, each_with};
 
 pub(crate) fn will<'a>(topic: &'a str, payload: &'a str) -> Will<'a> {
     Will::new(TopicName::new(topic).unwrap(), payload.as_bytes())
@@ -69,5 +73,88 @@ fn tells_5_0_publishers_that_nobody_subscribed() {
         cluster.unsubscribe(subscriber, "void");
         cluster.publish(publisher, "void", "x", 1);
         assert_eq!(cluster.packets(publisher), ["puback 4 0x10"]);
+    });
+}
+
+/// [MQTT5-3.3.2-15] [MQTT5-3.3.2-16] [MQTT5-3.3.2-17] [MQTT5-3.3.2-18] [MQTT5-3.3.2-20]
+#[test]
+fn properties_of_a_message_pass_unaltered_and_in_order() {
+    each(|mut cluster| {
+        let subscriber = cluster.client("subscriber");
+        cluster.subscribe(subscriber, "#", 2);
+        let publisher = cluster.client("publisher");
+        let pairs = [("b", "2"), ("a", "1"), ("b", "3")];
+        let user_properties = pairs.map(|(name, value)| UserProperty { name, value });
+        let parts = MessagePropertiesParts {
+            payload_format: Some(PayloadFormat::Utf8),
+            content_type: Some("text/plain"),
+            response_topic: Some(TopicName::new("answers/publisher").unwrap()),
+            correlation_data: Some(b"\x00\x01"),
+            user_properties: &user_properties,
+        };
+        for retain in [false, true] {
+            cluster.publish_with(publisher, "t", "x", 1, |publish| {
+                publish.properties = parts.into();
+                publish.retain = retain;
+            });
+        }
+        let late = cluster.client("late");
+        cluster.run();
+        cluster.subscribe(late, "#", 2);
+        for (client, expected) in [(subscriber, 2), (late, 1)] {
+            let frames = cluster.frames(client);
+            assert_eq!(frames.len(), expected);
+            for frame in frames {
+                let Packet::Publish(publish) = frame.packet() else {
+                    panic!("{frame:?}");
+                };
+                assert_eq!(publish.properties, MessageProperties::new(parts));
+            }
+        }
+    });
+}
+
+/// A client that does not read costs its own queue, and others nothing.
+#[test]
+fn a_slow_subscriber_loses_only_its_own_messages() {
+    let configure = |config: &mut avocet_engine::EngineConfig| {
+        std::sync::Arc::make_mut(&mut config.connection)
+            .limits
+            .queued_messages_max = 10;
+    };
+    each_with(configure, |mut cluster| {
+        let slow = cluster.client("slow");
+        let quick = cluster.client("quick");
+        let publisher = cluster.client("publisher");
+        for client in [slow, quick] {
+            cluster.subscribe(client, "t", 1);
+        }
+        cluster.set_reads(slow, false);
+        for n in 0..50 {
+            cluster.publish(publisher, "t", &n.to_string(), n % 2);
+            cluster.run();
+        }
+        assert_eq!(cluster.messages(quick).len(), 50);
+        assert_eq!(cluster.dropped(DropReason::QueueFull), 40);
+        assert_eq!(cluster.counters().queued_messages, 10);
+        cluster.set_reads(slow, true);
+        assert_eq!(cluster.messages(slow).len(), 10);
+        assert_eq!(cluster.counters().queued_messages, 0);
+        assert_eq!(cluster.counters().queued_bytes, 0);
+    });
+}
+
+#[test]
+fn large_payloads_arrive_whole() {
+    each(|mut cluster| {
+        let subscriber = cluster.client("subscriber");
+        cluster.subscribe(subscriber, "t", 2);
+        let publisher = cluster.client("publisher");
+        let payload = "0123456789abcdef".repeat(60_000);
+        for qos in 0..3 {
+            cluster.publish(publisher, "t", &payload, qos);
+        }
+        let expected: Vec<_> = (0..3).map(|qos| format!("t={payload} q{qos}")).collect();
+        assert!(cluster.messages(subscriber) == expected);
     });
 }

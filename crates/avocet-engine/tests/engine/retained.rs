@@ -137,6 +137,65 @@ fn retained_messages_expire() {
     });
 }
 
+/// A search that finds little is cut into turns, and finds it all the same.
+#[test]
+fn wildcards_that_match_little_leave_turns_to_others() {
+    each(|mut cluster| {
+        let publisher = cluster.client("publisher");
+        for n in 0..6_000 {
+            cluster.publish_retained(publisher, &format!("many/{n}/x"), "x", 0);
+            if n % 3_000 == 0 {
+                cluster.publish_retained(publisher, &format!("many/{n}/wanted"), "y", 0);
+            }
+        }
+        cluster.run();
+        let client = cluster.client("client");
+        cluster.subscribe(client, "many/+/wanted", 0);
+        let mut messages = cluster.messages(client);
+        messages.sort();
+        assert_eq!(
+            messages,
+            ["many/0/wanted=y q0 retain", "many/3000/wanted=y q0 retain"]
+        );
+    });
+}
+
+/// The snapshot for a new subscription is never older than what came live before.
+#[test]
+fn a_snapshot_is_never_older_than_what_came_live() {
+    for seed in 0..200 {
+        let mut cluster = Cluster::new(3, Some(seed), |config| {
+            config.limits.retained_page_messages = 1;
+        });
+        let mut rng = crate::cluster::Rng::new(seed + 5);
+        let publisher = cluster.client("publisher");
+        let client = cluster.client("client");
+        let mut number = 0;
+        let mut publish = |cluster: &mut Cluster, rng: &mut crate::cluster::Rng| {
+            number += 1;
+            let topic = format!("t/{}", rng.below(4));
+            cluster.publish_retained(publisher, &topic, &format!("{number:03}"), 0);
+        };
+        for _ in 0..10 {
+            publish(&mut cluster, &mut rng);
+        }
+        cluster.run();
+        cluster.send_subscribe(client, "t/+", 0, None, |_| {});
+        for _ in 0..20 {
+            publish(&mut cluster, &mut rng);
+            for _ in 0..rng.below(4) {
+                cluster.step();
+            }
+        }
+        let messages = cluster.messages(client);
+        for topic in ["t/0=", "t/1=", "t/2=", "t/3="] {
+            let of_topic = messages.iter().filter(|message| message.starts_with(topic));
+            let values: Vec<_> = of_topic.map(|message| message[4..7].to_owned()).collect();
+            assert!(values.is_sorted(), "seed {seed}: {messages:?}");
+        }
+    }
+}
+
 /// All subscribers see the RETAIN messages of a topic in one order, and the last of them is the one
 /// retained, whoever published it.
 #[test]

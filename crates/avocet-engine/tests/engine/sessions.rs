@@ -286,3 +286,26 @@ fn nothing_expires_while_the_clock_is_behind() {
         assert_eq!(cluster.counters().sessions_expired, 1);
     });
 }
+
+/// What a client had not read of QoS 0 does not wait for its return, unless queues keep it.
+#[test]
+fn qos_0_does_not_outlive_the_connection() {
+    for queue_qos0 in [false, true] {
+        let configure = |config: &mut EngineConfig| limits(config).queue_qos0 = queue_qos0;
+        each_with(configure, |mut cluster| {
+            let (client, _) = cluster.persistent("reader");
+            cluster.subscribe(client, "t", 1);
+            cluster.set_reads(client, false);
+            let publisher = cluster.client("publisher");
+            for qos in [0, 1, 0] {
+                cluster.publish(publisher, "t", "x", qos);
+            }
+            cluster.run();
+            cluster.cut(client);
+            let (client, _) = cluster.persistent("reader");
+            let (received, dropped) = if queue_qos0 { (3, 0) } else { (1, 2) };
+            assert_eq!(cluster.messages(client).len(), received);
+            assert_eq!(cluster.dropped(DropReason::OfflineQoS0), dropped);
+        });
+    }
+}
