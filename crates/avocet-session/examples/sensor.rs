@@ -62,7 +62,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             match notice {
                 ClientNotice::Closed(CloseReason::Disconnected(_)) => return Ok(()),
                 ClientNotice::Closed(reason) => return Err(reason.into()),
-                other => eprintln!("{other:?}"),
+                ClientNotice::NotPublished { reason, .. } => eprintln!("not published: {reason}"),
+                _ => {}
             }
         }
 
