@@ -384,11 +384,18 @@ impl Engine {
             }
             let unmatched = mem::take(&mut received.unmatched);
             let through = received.count;
-            if mem::take(&mut received.durable) || !received.gated.is_empty() {
-                received.gated.push_back((commit, through, unmatched));
+            let gate = if mem::take(&mut received.durable) {
+                Some(commit)
             } else {
-                let accepted = Value::Accepted { through, unmatched };
-                self.send(shard, Lane::Confirmations, accepted);
+                // Answers keep their order, so this one waits with those before it.
+                received.gated.back().map(|(gate, ..)| *gate)
+            };
+            match gate {
+                Some(gate) => received.gated.push_back((gate, through, unmatched)),
+                None => {
+                    let accepted = Value::Accepted { through, unmatched };
+                    self.send(shard, Lane::Confirmations, accepted);
+                }
             }
         }
     }

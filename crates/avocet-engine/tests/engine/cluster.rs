@@ -77,7 +77,10 @@ pub(crate) struct Cluster {
     /// Commits by shard that were not reported back.
     pub(crate) commits: Vec<VecDeque<CommitId>>,
     pub(crate) records: Vec<Record>,
+    /// Whether commits are reported at once.
     pub(crate) auto_commit: bool,
+    /// Whether commits are reported some turns later, in order.
+    pub(crate) late_commits: bool,
     /// Every byte that left a shard, for comparison.
     pub(crate) output: Vec<u8>,
 }
@@ -131,6 +134,7 @@ impl Cluster {
             commits: (0..shards).map(|_| VecDeque::new()).collect(),
             records: Vec::new(),
             auto_commit: true,
+            late_commits: false,
             output: Vec::new(),
         }
     }
@@ -394,6 +398,7 @@ impl Cluster {
     fn is_ready(&self, shard: usize) -> bool {
         let due = self.engines[shard].poll_timeout();
         due.is_some_and(|at| at <= self.now.instant)
+            || self.late_commits && !self.commits[shard].is_empty()
             || !self.inboxes[shard].is_empty()
             || self.wires.values().any(|wire| {
                 wire.shard == shard
@@ -404,6 +409,12 @@ impl Cluster {
 
     fn turn(&mut self, shard: usize) {
         self.timeout(shard);
+        if self.late_commits
+            && self.rng.as_mut().is_some_and(|rng| rng.one_in(3))
+            && let Some(id) = self.commits[shard].pop_front()
+        {
+            self.engines[shard].handle_committed(id, self.now);
+        }
         let values = self.inboxes[shard].len();
         let values = match &mut self.rng {
             Some(rng) if values > 0 => rng.below(values + 1),

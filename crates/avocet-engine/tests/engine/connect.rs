@@ -1,6 +1,6 @@
 use avocet_codec::{Connect, Packet, ReasonCode, Version};
 
-use crate::cluster::{each, persistent};
+use crate::cluster::{Client, Cluster, each, persistent};
 
 /// [MQTT5-3.1.4-5] [MQTT311-3.2.0-1]
 #[test]
@@ -102,4 +102,41 @@ fn shutdown_tells_clients_and_keeps_wills() {
         let refused = ReasonCode::ServerUnavailable as u8;
         assert_eq!(cluster.packet(late), format!("connack {refused:#04x}"));
     });
+}
+
+/// However many connections of one client race, one remains, and the session with it.
+#[test]
+fn one_of_many_connections_remains() {
+    for seed in 0..100 {
+        let mut cluster = Cluster::new(3, Some(seed), |_| {});
+        let (first, _) = cluster.persistent("racer");
+        cluster.subscribe(first, "t", 1);
+        let racers: Vec<Client> = (0..6)
+            .map(|_| {
+                let client = cluster.open(Version::V5);
+                cluster.send(client, &Packet::Connect(persistent("racer")));
+                cluster.step();
+                client
+            })
+            .collect();
+        cluster.run();
+        let left: Vec<_> = racers
+            .iter()
+            .copied()
+            .filter(|&client| !cluster.is_closed(client))
+            .collect();
+        assert_eq!(left.len(), 1, "seed {seed}");
+        assert!(cluster.is_closed(first));
+        let publisher = cluster.client("publisher");
+        cluster.publish(publisher, "t", "x", 1);
+        assert_eq!(cluster.packets(left[0]), ["connack 0x00 present", "t=x q1"]);
+        for client in racers {
+            if client != left[0] {
+                let packets = cluster.packets(client);
+                // One may be taken over before its CONNACK has left.
+                let expected = ["connack 0x00 present", "disconnect 0x8e"];
+                assert!(packets.is_empty() || packets == expected, "{packets:?}");
+            }
+        }
+    }
 }
