@@ -50,7 +50,8 @@ pub(crate) struct ConnectionArgs {
     /// The server's port
     #[arg(short, long, value_name = "PORT", default_value_t = 1883)]
     pub(crate) port: u16,
-    /// Server, credentials and topic in one: mqtt://[USER[:PASSWORD]@]HOST[:PORT]/TOPIC
+    /// Server, credentials and topic in one: mqtt://USER:PASSWORD@HOST:PORT/TOPIC; only HOST is
+    /// needed
     #[arg(short = 'L', long, value_name = "URL", conflicts_with_all = ["host", "port"])]
     pub(crate) url: Option<Url>,
     /// The Client Identifier; without it the server assigns one

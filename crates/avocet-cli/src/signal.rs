@@ -1,9 +1,10 @@
 //! The signals that end a command in order.
 
-use tokio::signal::unix::{SignalKind, signal};
-
 /// Waits for SIGINT or SIGTERM.
+#[cfg(unix)]
 pub(crate) async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+
     let wait = |kind| async move {
         match signal(kind) {
             Ok(mut signal) => {
@@ -16,5 +17,13 @@ pub(crate) async fn interrupted() {
     tokio::select! {
         () = wait(SignalKind::interrupt()) => {}
         () = wait(SignalKind::terminate()) => {}
+    }
+}
+
+/// Waits for Ctrl-C.
+#[cfg(not(unix))]
+pub(crate) async fn interrupted() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending().await
     }
 }

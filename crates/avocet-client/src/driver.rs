@@ -328,12 +328,14 @@ impl State {
     }
 
     fn on_event(&mut self, event: ClientEvent<'_>, clock: &Clock) {
-        trace!(?event);
         match event {
             ClientEvent::Connected(connack) => {
+                let session_present = connack.session_present;
+                debug!(session_present, server = ?self.connection.server(), "received CONNACK");
                 self.accepted = Some(Ok(self.connected(&connack)));
             }
             ClientEvent::Refused(connack) => {
+                debug!(reason_code = %connack.reason_code, "received CONNACK");
                 self.accepted = Some(Err(ConnectError::Refused {
                     reason_code: connack.reason_code,
                     reason_string: connack.properties.reason_string.map(str::to_owned),
@@ -341,6 +343,16 @@ impl State {
                 }));
             }
             ClientEvent::Publish { publish, token } => {
+                let packet = publish.packet();
+                trace!(
+                    topic_name = %publish.topic_name(),
+                    qos = %packet.qos(),
+                    packet_id = packet.packet_id().map(|id| id.get()),
+                    dup = packet.dup,
+                    retain = packet.retain,
+                    payload_bytes = packet.payload.len(),
+                    "received PUBLISH"
+                );
                 let received = Received::new(
                     &publish.packet(),
                     publish.topic_name(),
@@ -357,6 +369,7 @@ impl State {
                 }
             }
             ClientEvent::Published { id, ack } => {
+                trace!(packet_id = %ack.packet_id, reason_code = %ack.reason_code, "published");
                 let reason_code = ack.reason_code;
                 let reason_string = ack.reason_string.map(str::to_owned);
                 self.tell(
@@ -399,12 +412,13 @@ impl State {
                 }
             }
             ClientEvent::Disconnected(disconnect) => {
+                debug!(reason_code = %disconnect.reason_code, "received DISCONNECT");
                 self.detail = disconnect
                     .reason_string
                     .or(disconnect.server_reference)
                     .map(str::to_owned);
             }
-            other => debug!(?other, "an event without meaning to this client"),
+            _ => {}
         }
     }
 
@@ -444,6 +458,13 @@ impl State {
 
     fn publish(&mut self, publication: Publication, clock: &Clock) {
         let Publication { message, answer } = publication;
+        trace!(
+            topic_name = %message.topic_name(),
+            qos = %message.qos(),
+            retain = message.retain(),
+            payload_bytes = message.payload().len(),
+            "publishing"
+        );
         // An answer that nobody awaits is dropped.
         match self.connection.publish(message, clock.now()) {
             Ok(Some(id)) => {
@@ -529,6 +550,7 @@ impl State {
         id: Result<RequestId, avocet_session::client::SubscribeError>,
         answer: Answer,
     ) {
+        debug!(?id, "sending SUBSCRIBE or UNSUBSCRIBE");
         match id {
             Ok(id) => {
                 self.answers.insert(id, answer);
@@ -540,6 +562,7 @@ impl State {
     }
 
     fn answer(&mut self, id: RequestId, answered: Answered) {
+        debug!(?id, reason_codes = ?answered.reason_codes, "received SUBACK or UNSUBACK");
         if let Some(answer) = self.answers.remove(&id) {
             let _ = answer.send(Ok(answered));
         }

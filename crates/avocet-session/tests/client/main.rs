@@ -7,6 +7,7 @@
 )]
 
 mod cuts;
+mod hostile;
 mod pair;
 mod script;
 mod stories;
