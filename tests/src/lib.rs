@@ -12,6 +12,7 @@ use std::time::Duration;
 
 pub mod broker;
 pub mod client;
+pub mod conformance;
 pub mod mosquitto;
 pub mod process;
 pub mod provision;

@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::workspace::{Workspace, output};
+use crate::workspace::{Workspace, output, run as run_command};
 use scan::{Test, named, tests};
 
 #[derive(clap::Args)]
@@ -27,6 +27,9 @@ pub(crate) struct Args {
     /// Fail when a statement has neither a test nor an exception.
     #[arg(long)]
     strict: bool,
+    /// Play the cases for servers against this one, and write nothing.
+    #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["check", "strict"])]
+    against: Option<String>,
 }
 
 /// Whom a statement binds.
@@ -76,7 +79,14 @@ type Tests = BTreeMap<String, Vec<Test>>;
 type Key = Vec<u32>;
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    report(&Workspace::load()?, args)?;
+    let workspace = Workspace::load()?;
+    if let Some(server) = &args.against {
+        let mut cases =
+            workspace.cargo("run --quiet --package avocet-tests --bin avocet-conformance");
+        run_command(cases.arg("--").arg(server))?;
+    } else {
+        report(&workspace, args)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -87,6 +97,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
         &Args {
             check: true,
             strict: false,
+            against: None,
         },
     )
 }
