@@ -15,6 +15,7 @@ mod signal;
 mod subscribe;
 mod url;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -69,6 +70,7 @@ fn run(command: Command) -> Result<(), Failure> {
         let filter = tracing_subscriber::EnvFilter::new("avocet=debug,avocet_client=trace");
         tracing_subscriber::fmt()
             .with_env_filter(filter)
+            .with_ansi(std::io::stderr().is_terminal())
             .with_writer(std::io::stderr)
             .init();
     }
