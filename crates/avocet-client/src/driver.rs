@@ -401,15 +401,13 @@ impl State {
                     reason_string: unsuback.reason_string.map(str::to_owned),
                 },
             ),
-            ClientEvent::Auth(auth) => {
-                if auth.reason_code == ReasonCode::ContinueAuthentication {
-                    let answer = self
-                        .authenticator
-                        .as_mut()
-                        .and_then(|authenticator| authenticator(auth.authentication_data));
-                    let sent = self.connection.authenticate(answer.as_deref());
-                    debug!(?sent, "authentication goes on");
-                }
+            ClientEvent::Auth(auth) if auth.reason_code == ReasonCode::ContinueAuthentication => {
+                let answer = self
+                    .authenticator
+                    .as_mut()
+                    .and_then(|authenticator| authenticator(auth.authentication_data));
+                let sent = self.connection.authenticate(answer.as_deref());
+                debug!(?sent, "authentication goes on");
             }
             ClientEvent::Disconnected(disconnect) => {
                 debug!(reason_code = %disconnect.reason_code, "received DISCONNECT");
