@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use avocet_codec::{
-    Connack, Disconnect, List, ReasonCode, SubscribeFilter, TopicFilter, UserProperty,
+    Auth, Connack, Disconnect, List, ReasonCode, SubscribeFilter, TopicFilter, UserProperty,
 };
 use avocet_session::client::{ClientConnection, ClientEvent, ClientNotice, PublishId, RequestId};
 use avocet_session::{CloseReason, Demand, Session, TransmitBuf};
@@ -401,14 +401,7 @@ impl State {
                     reason_string: unsuback.reason_string.map(str::to_owned),
                 },
             ),
-            ClientEvent::Auth(auth) if auth.reason_code == ReasonCode::ContinueAuthentication => {
-                let answer = self
-                    .authenticator
-                    .as_mut()
-                    .and_then(|authenticator| authenticator(auth.authentication_data));
-                let sent = self.connection.authenticate(answer.as_deref());
-                debug!(?sent, "authentication goes on");
-            }
+            ClientEvent::Auth(auth) => self.on_auth(&auth),
             ClientEvent::Disconnected(disconnect) => {
                 debug!(reason_code = %disconnect.reason_code, "received DISCONNECT");
                 self.detail = disconnect
@@ -417,6 +410,16 @@ impl State {
                     .map(str::to_owned);
             }
             _ => {}
+        }
+    }
+
+    /// AUTH of the server: the authenticator goes on, unless it was the last step.
+    fn on_auth(&mut self, auth: &Auth<'_>) {
+        if auth.reason_code == ReasonCode::ContinueAuthentication {
+            let authenticator = self.authenticator.as_mut();
+            let answer = authenticator.and_then(|answer| answer(auth.authentication_data));
+            let sent = self.connection.authenticate(answer.as_deref());
+            debug!(?sent, "authentication goes on");
         }
     }
 
