@@ -251,6 +251,10 @@ impl Client {
 
     /// Publishes a message and waits for the server's answer; at QoS 0, until it is on its way.
     ///
+    /// The answer comes behind the messages that the server sent before it. While those wait for
+    /// the application nothing is read, so the task that receives must not wait here: it uses
+    /// [`start_publish`](Self::start_publish), or leaves publishing to another task.
+    ///
     /// # Errors
     ///
     /// [`PublishError`]. When the connection ends first, a message of QoS 1 or 2 is still in the
