@@ -86,39 +86,42 @@ impl<'a> Ack<'a> {
         }
     }
 
+    /// Makes a packet of what is read, at once, so that it is built where it is returned.
     #[inline(always)]
-    pub(crate) fn decode_body(
+    pub(crate) fn decode_body<T>(
+        ack_type: AckType,
+        body: Reader<'a>,
+        version: Version,
+        packet: impl FnOnce(Self) -> T,
+    ) -> Result<T, DecodeError> {
+        if let &[high, low] = body.rest() {
+            let packet_id = PacketId::new(u16::from_be_bytes([high, low]));
+            return match packet_id {
+                Some(packet_id) => Ok(packet(Self::new(packet_id))),
+                None => Err(DecodeError::PacketIdZero),
+            };
+        }
+        Self::decode_long(ack_type, body, version).map(packet)
+    }
+
+    /// Both the Reason Code and the Property Length may be left out.
+    #[inline(never)]
+    fn decode_long(
         ack_type: AckType,
         mut body: Reader<'a>,
         version: Version,
     ) -> Result<Self, DecodeError> {
-        let packet_id = body.packet_id()?;
-        // Both the Reason Code and the Property Length may be left out.
+        let mut ack = Self::new(body.packet_id()?);
         if version.has_properties() && !body.is_empty() {
-            return Self::decode_reason(ack_type, packet_id, body);
+            ack.reason_code = body.reason_code(ack_type.packet_type())?;
+            if !body.is_empty() {
+                let properties = ReasonProperties::decode(body.properties()?)?;
+                ack.reason_string = properties.reason_string;
+                ack.user_properties = properties.user_properties;
+            }
         }
         body.finish()?;
-        Ok(Self::new(packet_id))
-    }
-
-    #[inline(never)]
-    fn decode_reason(
-        ack_type: AckType,
-        packet_id: PacketId,
-        mut body: Reader<'a>,
-    ) -> Result<Self, DecodeError> {
-        let reason_code = body.reason_code(ack_type.packet_type())?;
-        if body.is_empty() {
-            return Ok(Self::with_reason(packet_id, reason_code));
-        }
-        let properties = ReasonProperties::decode(body.properties()?)?;
-        body.finish()?;
-        Ok(Self {
-            packet_id,
-            reason_code,
-            reason_string: properties.reason_string,
-            user_properties: properties.user_properties,
-        })
+        Ok(ack)
     }
 
     /// How many bytes [`encode`](Self::encode) writes, fixed header included.

@@ -163,19 +163,11 @@ impl<'a> Packet<'a> {
         let flags = header.flags;
         // Each arm makes the whole result, so that it is built where it is returned.
         match header.packet_type {
-            PacketType::Publish => Publish::decode_body(flags, body, version).map(Self::Publish),
-            PacketType::Puback => {
-                Ack::decode_body(AckType::Puback, body, version).map(Self::Puback)
-            }
-            PacketType::Pubrec => {
-                Ack::decode_body(AckType::Pubrec, body, version).map(Self::Pubrec)
-            }
-            PacketType::Pubrel => {
-                Ack::decode_body(AckType::Pubrel, body, version).map(Self::Pubrel)
-            }
-            PacketType::Pubcomp => {
-                Ack::decode_body(AckType::Pubcomp, body, version).map(Self::Pubcomp)
-            }
+            PacketType::Publish => Publish::decode_body(flags, body, version, Self::Publish),
+            PacketType::Puback => Ack::decode_body(AckType::Puback, body, version, Self::Puback),
+            PacketType::Pubrec => Ack::decode_body(AckType::Pubrec, body, version, Self::Pubrec),
+            PacketType::Pubrel => Ack::decode_body(AckType::Pubrel, body, version, Self::Pubrel),
+            PacketType::Pubcomp => Ack::decode_body(AckType::Pubcomp, body, version, Self::Pubcomp),
             PacketType::Connect => Connect::decode_body(header, body).map(Self::Connect),
             PacketType::Connack => Connack::decode_body(body, version).map(Self::Connack),
             PacketType::Subscribe => {

@@ -108,15 +108,17 @@ impl<'a> Publish<'a> {
     pub fn decode(frame: &'a [u8], version: Version) -> Result<Self, DecodeError> {
         let (header, body) = FixedHeader::read(frame, version)?;
         header.expect(PacketType::Publish)?;
-        Self::decode_body(header.flags, body, version)
+        Self::decode_body(header.flags, body, version, |publish| publish)
     }
 
+    /// Makes a packet of what is read, at once, so that it is built where it is returned.
     #[inline(always)]
-    pub(crate) fn decode_body(
+    pub(crate) fn decode_body<T>(
         flags: u8,
         body: Reader<'a>,
         version: Version,
-    ) -> Result<Self, DecodeError> {
+        packet: impl FnOnce(Self) -> T,
+    ) -> Result<T, DecodeError> {
         let mut body = body;
         let mut dup = flags & 0b1000 != 0;
         let qos = QoS::from_u8(flags >> 1 & 0b11).ok_or(DecodeError::QoS3)?;
@@ -145,7 +147,7 @@ impl<'a> Publish<'a> {
                 return Err(DecodeError::MissingTopicName);
             }
         }
-        Ok(Self {
+        Ok(packet(Self {
             dup,
             delivery,
             retain: flags & 0b0001 != 0,
@@ -155,7 +157,7 @@ impl<'a> Publish<'a> {
             subscription_ids: properties.subscription_ids,
             properties: properties.of_message,
             payload: body.take_rest(),
-        })
+        }))
     }
 
     /// How many bytes [`encode_header`](Self::encode_header) writes.
