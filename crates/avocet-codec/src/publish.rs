@@ -154,8 +154,8 @@ impl<'a> Publish<'a> {
             topic_name,
             topic_alias: properties.topic_alias,
             message_expiry_interval: properties.message_expiry_interval,
-            subscription_ids: properties.subscription_ids,
-            properties: properties.of_message,
+            subscription_ids: List::from_wire(properties.subscription_ids, Version::V5),
+            properties: MessageProperties::from_section(properties.section, properties.forwardable),
             payload: body.take_rest(),
         }))
     }
@@ -207,43 +207,40 @@ impl<'a> Publish<'a> {
     }
 }
 
-/// What the properties of a PUBLISH say.
+/// What the properties of a PUBLISH say. Made of plain slices, which stay in registers.
 #[derive(Default)]
 struct PublishProperties<'a> {
     topic_alias: Option<NonZeroU16>,
     message_expiry_interval: Option<u32>,
-    subscription_ids: List<'a, SubscriptionId>,
-    of_message: MessageProperties<'a>,
+    /// The section again, if there are any in it.
+    subscription_ids: &'a [u8],
+    section: &'a [u8],
+    forwardable: Forwardable,
 }
 
 impl<'a> PublishProperties<'a> {
     #[inline(always)]
     fn decode(section: &'a [u8]) -> Result<Self, DecodeError> {
-        let mut topic_alias = None;
-        let mut message_expiry_interval = None;
-        let mut subscription_ids = List::EMPTY;
-        let mut forwardable = Forwardable::default();
+        let mut decoded = Self {
+            section,
+            ..Self::default()
+        };
         let mut properties = Properties::of_publish(section);
         while let Some(property) = properties.next_inlined()? {
-            if forwardable.count(&property, properties.last_len()) {
+            if decoded.forwardable.count(&property, properties.last_len()) {
                 continue;
             }
             if let Property::TopicAlias(value) = property {
-                topic_alias = Some(value);
+                decoded.topic_alias = Some(value);
             } else if let Property::MessageExpiryInterval(value) = property {
-                message_expiry_interval = Some(value);
+                decoded.message_expiry_interval = Some(value);
             } else if let Property::SubscriptionIdentifier(_) = property {
-                subscription_ids = List::from_wire(section, Version::V5);
+                decoded.subscription_ids = section;
             } else {
                 return Err(DecodeError::MisplacedProperty(property.id()));
             }
         }
-        Ok(Self {
-            topic_alias,
-            message_expiry_interval,
-            subscription_ids,
-            of_message: MessageProperties::from_section(section, forwardable),
-        })
+        Ok(decoded)
     }
 }
 
