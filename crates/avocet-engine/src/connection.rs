@@ -124,7 +124,7 @@ impl Engine {
                 break read.demand;
             }
             packets += 1;
-            if let Some(event) = read.event {
+            if let Some(event) = &read.event {
                 self.on_event(id, event, now);
             }
             self.poll_connection_events(id, now);
@@ -181,16 +181,16 @@ impl Engine {
         more
     }
 
-    fn on_event(&mut self, id: ConnectionId, event: ServerEvent<'_>, now: Now) {
+    fn on_event(&mut self, id: ConnectionId, event: &ServerEvent<'_>, now: Now) {
         match event {
-            ServerEvent::Connect(connect) => self.on_connect(id, &connect, now),
-            ServerEvent::Auth(auth) => self.on_auth(id, &auth),
-            ServerEvent::Publish { publish, token } => self.on_publish(id, &publish, token, now),
+            ServerEvent::Connect(connect) => self.on_connect(id, connect, now),
+            ServerEvent::Auth(auth) => self.on_auth(id, auth),
+            ServerEvent::Publish { publish, token } => self.on_publish(id, publish, *token, now),
             ServerEvent::Subscribe(subscribe) => {
-                let request = SubscribeRequest::new(&subscribe);
+                let request = SubscribeRequest::new(subscribe);
                 self.on_subscribe(id, request, now);
             }
-            ServerEvent::Unsubscribe(unsubscribe) => self.unsubscribe(id, &unsubscribe, now),
+            ServerEvent::Unsubscribe(unsubscribe) => self.unsubscribe(id, unsubscribe, now),
             // No other event asks anything of this engine.
             _ => {}
         }

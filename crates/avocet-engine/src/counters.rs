@@ -130,6 +130,13 @@ impl Counters {
         self.dropped.iter().sum()
     }
 
+    /// Takes over what a queue holds: messages and bytes, instead of what it held.
+    pub(crate) fn count_queue(&mut self, held: &mut (usize, u64), holds: (usize, u64)) {
+        self.queued_messages = self.queued_messages + holds.0 as u64 - held.0 as u64;
+        self.queued_bytes = self.queued_bytes + holds.1 - held.1;
+        *held = holds;
+    }
+
     pub(crate) fn count_dropped(&mut self, reason: DropReason, messages: u64) {
         if let Some(count) = self.dropped.get_mut(reason as usize) {
             *count += messages;

@@ -6,6 +6,7 @@ use core::mem;
 
 use avocet_session::{CommitId, Now};
 
+use crate::connection::Connection;
 use crate::record::Record;
 use crate::shard::{Lane, ShardId, ShardMessage, StableHash, Value};
 use crate::{Command, ConnectionId, Engine};
@@ -20,6 +21,15 @@ pub(crate) struct Outbox {
     records: Vec<Record>,
     pub(crate) commands: VecDeque<Command>,
     flushes: VecDeque<ConnectionId>,
+}
+
+impl Outbox {
+    /// The connection has output, or may have.
+    pub(crate) fn need_flush(&mut self, id: ConnectionId, entry: &mut Connection) {
+        if !mem::replace(&mut entry.flush, true) {
+            self.flushes.push_back(id);
+        }
+    }
 }
 
 impl Engine {
@@ -96,10 +106,8 @@ impl Engine {
 
     /// The connection has output, or may have.
     pub(crate) fn need_flush(&mut self, id: ConnectionId) {
-        if let Some(entry) = self.connections.get_mut(&id)
-            && !mem::replace(&mut entry.flush, true)
-        {
-            self.outbox.flushes.push_back(id);
+        if let Some(entry) = self.connections.get_mut(&id) {
+            self.outbox.need_flush(id, entry);
         }
     }
 

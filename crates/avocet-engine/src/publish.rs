@@ -9,7 +9,7 @@ use avocet_session::{AckToken, CommitId, Message, Now, Outgoing, SubscriptionIds
 
 use crate::counters::DropReason;
 use crate::record::{MessageId, Record};
-use crate::routes::{Interested, SessionSubscriber, Subscriber};
+use crate::routes::{Interested, Route, SessionSubscriber, Subscriber};
 use crate::session_table::{SessionHandle, SessionTable};
 use crate::shard::{Lane, Published, ShardId, TicketId, UnacceptedForward, Value};
 use crate::shared::GroupHandle;
@@ -75,12 +75,40 @@ struct Delivery {
 pub(crate) struct Matches {
     /// Counts matches, to tell the marks of this one from those of others.
     count: u64,
+    /// Filters matched so far.
+    routes: usize,
     deliveries: Vec<Delivery>,
     groups: Vec<GroupHandle>,
     shards: Vec<Interested>,
 }
 
 impl Matches {
+    fn begin(&mut self) {
+        self.count += 1;
+        self.routes = 0;
+        self.shards.clear();
+    }
+
+    /// Adds all takers of a filter that matches.
+    fn add_route(&mut self, sessions: &mut SessionTable, route: &Route, published: &Published) {
+        self.routes += 1;
+        if self.routes == 2 {
+            // From here on a session may come for a second time.
+            for (at, delivery) in self.deliveries.iter().enumerate() {
+                if let Some(slot) = sessions.get_mut(delivery.session) {
+                    slot.mark = (self.count, at);
+                }
+            }
+        }
+        for subscriber in &route.subscribers {
+            match subscriber {
+                Subscriber::Session(subscriber) => self.add(sessions, subscriber, published),
+                Subscriber::Group(group) => self.groups.push(*group),
+            }
+        }
+        self.shards.extend_from_slice(&route.shards);
+    }
+
     /// Adds a subscription to the one copy of its session: the highest QoS and all identifiers
     /// [MQTT5-3.3.4-2] [MQTT5-3.3.4-3] [MQTT311-3.3.5-1].
     fn add(
@@ -89,26 +117,24 @@ impl Matches {
         subscriber: &SessionSubscriber,
         published: &Published,
     ) {
-        let Some(slot) = sessions.get_mut(subscriber.session) else {
-            return;
-        };
-        if subscriber.no_local && published.publisher.as_ref() == Some(&slot.key) {
-            return;
-        }
-        let (mark, at) = slot.mark;
-        if mark == self.count
-            && let Some(delivery) = self.deliveries.get_mut(at)
+        if subscriber.no_local
+            && let Some(slot) = sessions.get(subscriber.session)
+            && published.publisher.as_ref() == Some(&slot.key)
         {
-            delivery.maximum_qos = delivery.maximum_qos.max(subscriber.maximum_qos);
-            delivery.retain_as_published |= subscriber.retain_as_published;
-            if delivery.first_id.is_none() {
-                delivery.first_id = subscriber.subscription_id;
-            } else {
-                delivery.more_ids.extend(subscriber.subscription_id);
-            }
             return;
         }
-        slot.mark = (self.count, self.deliveries.len());
+        if self.routes > 1
+            && let Some(slot) = sessions.get_mut(subscriber.session)
+        {
+            let (mark, at) = slot.mark;
+            if mark == self.count
+                && let Some(delivery) = self.deliveries.get_mut(at)
+            {
+                delivery.add(subscriber);
+                return;
+            }
+            slot.mark = (self.count, self.deliveries.len());
+        }
         self.deliveries.push(Delivery {
             session: subscriber.session,
             maximum_qos: subscriber.maximum_qos,
@@ -116,6 +142,18 @@ impl Matches {
             first_id: subscriber.subscription_id,
             more_ids: Vec::new(),
         });
+    }
+}
+
+impl Delivery {
+    fn add(&mut self, subscriber: &SessionSubscriber) {
+        self.maximum_qos = self.maximum_qos.max(subscriber.maximum_qos);
+        self.retain_as_published |= subscriber.retain_as_published;
+        if self.first_id.is_none() {
+            self.first_id = subscriber.subscription_id;
+        } else {
+            self.more_ids.extend(subscriber.subscription_id);
+        }
     }
 }
 
@@ -196,21 +234,12 @@ impl Engine {
         now: Now,
     ) -> Vec<Interested> {
         let mut matches = mem::take(&mut self.matches);
-        matches.count += 1;
-        matches.shards.clear();
+        matches.begin();
         let sessions = &mut self.sessions;
         self.routes
             .tree
             .for_each_match(published.message.topic_name(), |route| {
-                for subscriber in &route.subscribers {
-                    match subscriber {
-                        Subscriber::Session(subscriber) => {
-                            matches.add(sessions, subscriber, published);
-                        }
-                        Subscriber::Group(group) => matches.groups.push(*group),
-                    }
-                }
-                matches.shards.extend_from_slice(&route.shards);
+                matches.add_route(sessions, route, published);
             });
         matches.shards.sort_unstable();
         matches.shards.dedup_by(|later, kept| {

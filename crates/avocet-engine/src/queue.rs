@@ -131,7 +131,7 @@ impl Engine {
         let Some(slot) = self.sessions.get_mut(handle) else {
             return false;
         };
-        let (connection, session) = (slot.connection, Arc::clone(&slot.key));
+        let connection = slot.connection;
         let tag = Tag(outgoing.tag);
         let (gate, qos, retain) = (outgoing.gate, outgoing.qos, outgoing.retain);
         // Only what is recorded can be fetched back.
@@ -142,12 +142,20 @@ impl Engine {
             ),
             None => (&self.resident_limits, Vec::new()),
         };
-        let Some(state) = state(slot, &mut self.connections) else {
+        let entry = connection.and_then(|id| Some((id, self.connections.get_mut(&id)?)));
+        let state = match entry {
+            Some((id, entry)) => {
+                self.outbox.need_flush(id, entry);
+                entry.server.session_mut()
+            }
+            None => slot.session.as_mut(),
+        };
+        let Some(state) = state else {
             return false;
         };
         let enqueued = state.enqueue(outgoing, limits, now);
         let counted = (state.queued(), state.queued_bytes());
-        self.count_queue(handle, counted);
+        self.counters.count_queue(&mut slot.counted, counted);
         let sequence = match enqueued {
             Enqueued::Queued { sequence } => sequence,
             Enqueued::Stored { sequence } => {
@@ -167,7 +175,9 @@ impl Engine {
                 return false;
             }
         };
-        if let Some(id) = recorded {
+        let session = recorded.and_then(|_| self.sessions.get(handle));
+        let session = session.map(|slot| Arc::clone(&slot.key));
+        if let (Some(id), Some(session)) = (recorded, session) {
             self.record(Record::Enqueued {
                 session,
                 sequence,
@@ -178,9 +188,8 @@ impl Engine {
             });
             self.poll_fetch(handle);
         }
-        if let Some(connection) = connection {
+        if let (Some(connection), Some(_)) = (connection, gate) {
             self.wait_for_commit(connection, gate);
-            self.need_flush(connection);
         }
         recorded.is_some()
     }
@@ -280,13 +289,9 @@ impl Engine {
 
     /// Keeps the totals of the shard in step with a session's queue.
     pub(crate) fn count_queue(&mut self, handle: SessionHandle, counted: (usize, u64)) {
-        let Some(slot) = self.sessions.get_mut(handle) else {
-            return;
-        };
-        let (messages, bytes) = core::mem::replace(&mut slot.counted, counted);
-        let counters = &mut self.counters;
-        counters.queued_messages = counters.queued_messages + counted.0 as u64 - messages as u64;
-        counters.queued_bytes = counters.queued_bytes + counted.1 - bytes;
+        if let Some(slot) = self.sessions.get_mut(handle) {
+            self.counters.count_queue(&mut slot.counted, counted);
+        }
     }
 }
 
