@@ -50,6 +50,8 @@ pub struct Engine {
     pub(crate) unaccepted: Vec<Unaccepted>,
     /// Forwards from each shard.
     pub(crate) received: Vec<Received>,
+    /// Whether one of these wants an answer.
+    pub(crate) unanswered: bool,
     pub(crate) next_commit: u64,
     pub(crate) committed: CommitId,
     /// Answers to other shards that wait for a commit, oldest first.
@@ -87,7 +89,7 @@ impl Engine {
             timers: Timers::default(),
             counters: Counters::default(),
             connections: Connections::default(),
-            sessions: SessionTable::default(),
+            sessions: SessionTable::new(seed),
             routes: Routes::new(config.limits.filters, seed),
             matches: Matches::default(),
             retained: RetainedMessages::default(),
@@ -99,6 +101,7 @@ impl Engine {
             next_message: u64::from(shard.get()) << 48,
             unaccepted: (0..per_shard).map(|_| Unaccepted::default()).collect(),
             received: (0..per_shard).map(|_| Received::default()).collect(),
+            unanswered: false,
             next_commit: 1,
             committed: CommitId::ZERO,
             gated_answers: VecDeque::new(),

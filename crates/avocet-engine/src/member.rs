@@ -1,6 +1,6 @@
 //! Shared subscriptions, as the shard of a member's session sees them.
 
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -186,12 +186,11 @@ impl Engine {
         let Some(slot) = self.sessions.get_mut(handle) else {
             return;
         };
-        let memberships: Vec<MembershipId> = slot
-            .subscriptions
-            .values()
-            .filter_map(|subscription| subscription.membership)
+        let memberships = slot.subscriptions.values();
+        let mut returned: BTreeMap<MembershipId, Vec<GroupMessage>> = memberships
+            .filter_map(|subscription| Some((subscription.membership?, Vec::new())))
             .collect();
-        if memberships.is_empty() {
+        if returned.is_empty() {
             return;
         }
         let marks = &slot.marks;
@@ -201,16 +200,16 @@ impl Engine {
                 Some(mark) => marks.get(mark).map(|mark| mark.membership),
                 None => tag.qos0_membership(),
             };
-            membership.is_some_and(|id| memberships.contains(&id))
+            membership.is_some_and(|id| returned.contains_key(&id))
         });
-        let mut returned: Vec<(MembershipId, GroupMessage)> = Vec::new();
         for (sequence, outgoing) in taken {
-            returned.extend(self.take_from_member(handle, sequence, outgoing));
+            if let Some((id, message)) = self.take_from_member(handle, sequence, outgoing)
+                && let Some(messages) = returned.get_mut(&id)
+            {
+                messages.push(message);
+            }
         }
-        for id in memberships {
-            let of_this = |(other, _): &mut (MembershipId, GroupMessage)| *other == id;
-            let returned = returned.extract_if(.., of_this).map(|(_, message)| message);
-            let returned = returned.collect();
+        for (id, returned) in returned {
             if let Some(membership) = self.memberships.entries.get(&id) {
                 let group = membership.group.clone();
                 self.tell_group(group, id, GroupChange::Offline { returned });

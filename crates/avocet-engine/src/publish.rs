@@ -9,7 +9,7 @@ use avocet_session::{AckToken, CommitId, Message, Now, Outgoing, SubscriptionIds
 
 use crate::counters::DropReason;
 use crate::record::{MessageId, Record};
-use crate::routes::{Interested, Route, SessionSubscriber, Subscriber};
+use crate::routes::{Interested, Route, SessionSubscriber};
 use crate::session_table::{SessionHandle, SessionTable};
 use crate::shard::{Lane, Published, ShardId, TicketId, UnacceptedForward, Value};
 use crate::shared::GroupHandle;
@@ -100,12 +100,10 @@ impl Matches {
                 }
             }
         }
-        for subscriber in &route.subscribers {
-            match subscriber {
-                Subscriber::Session(subscriber) => self.add(sessions, subscriber, published),
-                Subscriber::Group(group) => self.groups.push(*group),
-            }
+        for subscriber in route.sessions.iter() {
+            self.add(sessions, subscriber, published);
         }
+        self.groups.extend_from_slice(&route.groups);
         self.shards.extend_from_slice(&route.shards);
     }
 
@@ -376,6 +374,7 @@ impl Engine {
         }
         received.count += 1;
         received.unanswered = true;
+        self.unanswered = true;
         received.durable |= reach.durable;
     }
 
@@ -403,6 +402,9 @@ impl Engine {
 
     /// Answers for the forwards handled since the last call; after each turn.
     pub(crate) fn accept_forwards(&mut self) {
+        if !mem::take(&mut self.unanswered) {
+            return;
+        }
         for shard in self.other_shards() {
             let commit = self.commit_id();
             let Some(received) = self.received.get_mut(shard.index()) else {

@@ -46,8 +46,6 @@ impl RetainedMessages {
 /// The way of a new subscription through the retained messages of all owners, page by page.
 #[derive(Debug)]
 pub(crate) struct RetainedCursor {
-    /// Tells the cursors of a session apart.
-    pub(crate) number: u64,
     pub(crate) filter: TopicFilterBuf,
     pub(crate) maximum_qos: QoS,
     pub(crate) subscription_id: Option<SubscriptionId>,
@@ -150,7 +148,7 @@ impl Engine {
         maximum_qos: QoS,
         subscription_id: Option<SubscriptionId>,
         no_local: bool,
-    ) -> RetainedCursor {
+    ) -> (u64, RetainedCursor) {
         self.next_cursor += 1;
         // Without a wildcard one shard owns all that the filter can match.
         let (owner, last_owner) = match avocet_topic::TopicName::new(filter.as_str()) {
@@ -160,8 +158,7 @@ impl Engine {
             }
             Err(_wildcard) => (ShardId::new(0), ShardId::new(self.shards - 1)),
         };
-        RetainedCursor {
-            number: self.next_cursor,
+        let cursor = RetainedCursor {
             filter,
             maximum_qos,
             subscription_id,
@@ -170,7 +167,8 @@ impl Engine {
             last_owner,
             cursor: Cursor::default(),
             asked: false,
-        }
+        };
+        (self.next_cursor, cursor)
     }
 
     /// Asks for the next page of a session's first cursor, if its queue has room: retained
@@ -186,14 +184,19 @@ impl Engine {
         if slot.counted.0 >= page || messages_max == 0 || slot.connection.is_none() {
             return;
         }
-        let Some(cursor) = slot.cursors.front_mut().filter(|cursor| !cursor.asked) else {
+        let Some(mut first) = slot.cursors.first_entry() else {
             return;
         };
+        let number = *first.key();
+        let cursor = first.get_mut();
+        if cursor.asked {
+            return;
+        }
         cursor.asked = true;
         let query = RetainedQuery {
             query: QueryId {
                 session: handle,
-                cursor: cursor.number,
+                cursor: number,
             },
             filter: cursor.filter.clone(),
             cursor: cursor.cursor.clone(),
@@ -250,11 +253,7 @@ impl Engine {
         let Some(slot) = self.sessions.get_mut(query.session) else {
             return;
         };
-        let Some(cursor) = slot
-            .cursors
-            .front_mut()
-            .filter(|cursor| cursor.number == query.cursor)
-        else {
+        let Some(cursor) = slot.cursors.get_mut(&query.cursor) else {
             return;
         };
         let (maximum_qos, subscription_id) = (cursor.maximum_qos, cursor.subscription_id);
@@ -268,7 +267,7 @@ impl Engine {
                 cursor.cursor = Cursor::default();
             }
             None => {
-                slot.cursors.pop_front();
+                slot.cursors.remove(&query.cursor);
             }
         }
         for message in messages {

@@ -16,7 +16,8 @@ use crate::subscribe::SubackWaiter;
 /// What a Topic Filter leads to.
 #[derive(Default)]
 pub(crate) struct Route {
-    pub(crate) subscribers: Vec<Subscriber>,
+    pub(crate) sessions: SessionSubscribers,
+    pub(crate) groups: Vec<GroupHandle>,
     /// The other shards with interest.
     pub(crate) shards: Vec<Interested>,
     /// Whether a taker in this shard survives the process, or did.
@@ -27,7 +28,30 @@ pub(crate) struct Route {
 
 impl Route {
     fn is_empty(&self) -> bool {
-        self.subscribers.is_empty() && self.shards.is_empty()
+        !self.has_takers() && self.shards.is_empty()
+    }
+
+    /// Whether this shard wants the messages.
+    fn has_takers(&self) -> bool {
+        !self.sessions.is_empty() || !self.groups.is_empty()
+    }
+
+    fn insert(&mut self, subscriber: Subscriber) {
+        match subscriber {
+            Subscriber::Session(subscriber) => self.sessions.insert(subscriber),
+            Subscriber::Group(group) => {
+                if !self.groups.contains(&group) {
+                    self.groups.push(group);
+                }
+            }
+        }
+    }
+
+    fn remove(&mut self, taker: Taker) {
+        match taker {
+            Taker::Session(session) => self.sessions.remove(session),
+            Taker::Group(group) => self.groups.retain(|other| *other != group),
+        }
     }
 }
 
@@ -39,22 +63,18 @@ pub(crate) struct Interested {
     pub(crate) durable: bool,
 }
 
-/// A taker of messages in this shard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A taker of messages in this shard, with its options.
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Subscriber {
     Session(SessionSubscriber),
     Group(GroupHandle),
 }
 
-impl Subscriber {
-    /// Whether both are the same taker, whatever the options.
-    fn is_same(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Session(a), Self::Session(b)) => a.session == b.session,
-            (Self::Group(a), Self::Group(b)) => a == b,
-            (Self::Session(_), Self::Group(_)) | (Self::Group(_), Self::Session(_)) => false,
-        }
-    }
+/// A taker of messages in this shard.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Taker {
+    Session(SessionHandle),
+    Group(GroupHandle),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +84,72 @@ pub(crate) struct SessionSubscriber {
     pub(crate) no_local: bool,
     pub(crate) retain_as_published: bool,
     pub(crate) subscription_id: Option<SubscriptionId>,
+}
+
+/// The sessions that subscribe to one filter: many at times, who come and go all at once.
+///
+/// Ascending by session. What is removed leaves a gap behind, until there are more gaps than
+/// sessions.
+#[derive(Default)]
+pub(crate) struct SessionSubscribers {
+    entries: Vec<(SessionHandle, Option<SessionSubscriber>)>,
+    gaps: usize,
+}
+
+impl SessionSubscribers {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &SessionSubscriber> {
+        self.entries
+            .iter()
+            .filter_map(|(_, subscriber)| subscriber.as_ref())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.entries.len() == self.gaps
+    }
+
+    /// Adds a session, or changes its options.
+    fn insert(&mut self, subscriber: SessionSubscriber) {
+        let entry = (subscriber.session, Some(subscriber));
+        let at = match self.find(subscriber.session) {
+            Ok(at) => at,
+            // The gap of a session that had the same place in the table.
+            Err(at) if self.is_gap(at.wrapping_sub(1)) => at - 1,
+            Err(at) => {
+                self.entries.insert(at, entry);
+                return;
+            }
+        };
+        self.gaps -= usize::from(self.is_gap(at));
+        if let Some(place) = self.entries.get_mut(at) {
+            *place = entry;
+        }
+    }
+
+    fn remove(&mut self, session: SessionHandle) {
+        let Ok(at) = self.find(session) else {
+            return;
+        };
+        if let Some((_, subscriber)) = self.entries.get_mut(at)
+            && subscriber.take().is_some()
+        {
+            self.gaps += 1;
+        }
+        if self.gaps > self.entries.len() / 2 {
+            self.entries.retain(|(_, subscriber)| subscriber.is_some());
+            self.gaps = 0;
+        }
+    }
+
+    fn find(&self, session: SessionHandle) -> Result<usize, usize> {
+        self.entries
+            .binary_search_by_key(&session, |(session, _)| *session)
+    }
+
+    fn is_gap(&self, at: usize) -> bool {
+        self.entries
+            .get(at)
+            .is_some_and(|(_, subscriber)| subscriber.is_none())
+    }
 }
 
 /// Who waits until all other shards know of an interest.
@@ -110,17 +196,10 @@ impl Engine {
             .routes
             .tree
             .get_or_insert_with(filter.as_filter(), Route::default)?;
-        let news = route.subscribers.is_empty() || (durable && !route.durable);
+        let news = !route.has_takers() || (durable && !route.durable);
         route.durable |= durable;
         let durable = route.durable;
-        match route
-            .subscribers
-            .iter_mut()
-            .find(|other| other.is_same(&subscriber))
-        {
-            Some(other) => *other = subscriber,
-            None => route.subscribers.push(subscriber),
-        }
+        route.insert(subscriber);
         if news && self.shards > 1 {
             let token = InterestToken(self.routes.next_token);
             self.routes.next_token += 1;
@@ -156,15 +235,13 @@ impl Engine {
     }
 
     /// Removes a taker; the interest ends with the last one.
-    pub(crate) fn remove_subscriber(&mut self, filter: &TopicFilterBuf, subscriber: Subscriber) {
+    pub(crate) fn remove_subscriber(&mut self, filter: &TopicFilterBuf, taker: Taker) {
         let Some(route) = self.routes.tree.get_mut(filter.as_filter()) else {
             return;
         };
-        let before = route.subscribers.len();
-        route
-            .subscribers
-            .retain(|other| !other.is_same(&subscriber));
-        if before == 0 || !route.subscribers.is_empty() {
+        let wanted = route.has_takers();
+        route.remove(taker);
+        if !wanted || route.has_takers() {
             return;
         }
         route.pending = None;
@@ -230,6 +307,63 @@ impl Engine {
                 Waiter::Suback(waiter) => self.on_subscribed(waiter, pending.granted, now),
                 Waiter::Join(waiter) => self.on_group_known(waiter, pending.granted, now),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::collections::BTreeMap;
+    use alloc::sync::Arc;
+
+    use super::*;
+    use crate::SessionKey;
+    use crate::session_table::{SessionTable, Slot};
+
+    /// Subscriptions come and go like entries of a map, while places in the table of sessions are
+    /// used again.
+    #[test]
+    fn session_subscribers_are_a_map() {
+        let mut table = SessionTable::new(0);
+        let mut subscribers = SessionSubscribers::default();
+        let mut model = BTreeMap::new();
+        let mut random = 1_u64;
+        let mut handles = Vec::new();
+        for n in 0..5_000_u32 {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            let pick = (random >> 33) as usize;
+            let subscriber = |session| SessionSubscriber {
+                session,
+                maximum_qos: QoS::AtMostOnce,
+                no_local: false,
+                retain_as_published: false,
+                subscription_id: SubscriptionId::new(n + 1),
+            };
+            match pick % 5 {
+                0 | 1 => {
+                    let key = SessionKey::new("", &alloc::format!("{n}"));
+                    let session = table.insert(Slot::new(Arc::new(key)));
+                    handles.push(session);
+                    subscribers.insert(subscriber(session));
+                    model.insert(session, subscriber(session));
+                }
+                2 if !handles.is_empty() => {
+                    let session = handles[pick % handles.len()];
+                    subscribers.insert(subscriber(session));
+                    model.insert(session, subscriber(session));
+                }
+                _ if !handles.is_empty() => {
+                    let session = handles.swap_remove(pick % handles.len());
+                    table.remove(session);
+                    subscribers.remove(session);
+                    model.remove(&session);
+                }
+                _ => {}
+            }
+            assert!(subscribers.iter().eq(model.values()));
+            assert_eq!(subscribers.is_empty(), model.is_empty());
         }
     }
 }

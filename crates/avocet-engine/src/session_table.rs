@@ -1,7 +1,7 @@
 //! The sessions of a shard, with and without a connection.
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
@@ -72,6 +72,8 @@ pub(crate) struct SessionHandle {
 pub(crate) struct Subscription {
     /// Set for a shared subscription.
     pub(crate) membership: Option<MembershipId>,
+    /// The number of the cursor that its retained messages come by; void once it has ended.
+    pub(crate) cursor: u64,
 }
 
 /// What the shard knows of a session beside its Session State.
@@ -87,8 +89,8 @@ pub(crate) struct Slot {
     pub(crate) expires_at: Option<UnixTime>,
     pub(crate) subscriptions: BTreeMap<TopicFilterBuf, Subscription>,
     pub(crate) will: Option<Box<Will>>,
-    /// Retained messages yet to be asked for; the first one is at work.
-    pub(crate) cursors: VecDeque<RetainedCursor>,
+    /// Retained messages yet to be asked for, by number; the first one is at work.
+    pub(crate) cursors: BTreeMap<u64, RetainedCursor>,
     /// PUBLISHes on their way to owners of topics.
     pub(crate) relays: Vec<(ShardId, u32)>,
     /// What messages of shared subscriptions are to their groups.
@@ -111,7 +113,7 @@ impl Slot {
             expires_at: None,
             subscriptions: BTreeMap::new(),
             will: None,
-            cursors: VecDeque::new(),
+            cursors: BTreeMap::new(),
             relays: Vec::new(),
             marks: SharedMarks::default(),
             stored_marks: BTreeMap::new(),
@@ -126,7 +128,6 @@ impl Slot {
     }
 }
 
-#[derive(Default)]
 pub(crate) struct SessionTable {
     entries: Vec<Entry>,
     free: Vec<u32>,
@@ -139,6 +140,15 @@ struct Entry {
 }
 
 impl SessionTable {
+    /// An empty table; clients choose the keys, so they must not know the seed.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            entries: Vec::new(),
+            free: Vec::new(),
+            by_key: HashMap::with_hasher(FixedState::with_seed(seed)),
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.by_key.len()
     }

@@ -17,7 +17,7 @@ use crate::Engine;
 use crate::config::SharedStrategy;
 use crate::counters::DropReason;
 use crate::record::Record;
-use crate::routes::{Subscriber, Waiter};
+use crate::routes::{Subscriber, Taker, Waiter};
 use crate::shard::{
     GroupChange, GroupMessage, Lane, MemberId, MembershipId, Published, ShardId, StableHash, Value,
 };
@@ -50,6 +50,8 @@ struct Group {
     filter: TopicFilterBuf,
     /// In the order they joined.
     members: Vec<Member>,
+    /// Where each of them is.
+    places: BTreeMap<MemberId, usize>,
     /// Ascending sequences.
     queue: VecDeque<GroupMessage>,
     next_sequence: u64,
@@ -127,7 +129,21 @@ impl Group {
     }
 
     fn member(&mut self, id: MemberId) -> Option<&mut Member> {
-        self.members.iter_mut().find(|member| member.id == id)
+        self.members.get_mut(*self.places.get(&id)?)
+    }
+
+    fn add_member(&mut self, member: Member) {
+        self.places.insert(member.id, self.members.len());
+        self.members.push(member);
+    }
+
+    fn remove_member(&mut self, id: MemberId) {
+        if let Some(at) = self.places.remove(&id) {
+            self.members.remove(at);
+            for place in self.places.values_mut().filter(|place| **place > at) {
+                *place -= 1;
+            }
+        }
     }
 
     /// The member does not have the message any more; what the message is in the store, unless
@@ -359,6 +375,7 @@ impl Engine {
                     name,
                     filter: filter.clone(),
                     members: Vec::new(),
+                    places: BTreeMap::new(),
                     queue: VecDeque::new(),
                     next_sequence: 1,
                     turn: 0,
@@ -375,7 +392,7 @@ impl Engine {
                     known.online = member.online;
                     known.durable = member.durable;
                 }
-                None => group.members.push(member),
+                None => group.add_member(member),
             }
         }
         let waiter = JoinWaiter {
@@ -414,7 +431,7 @@ impl Engine {
             }
             given.member != member
         });
-        group.members.retain(|other| other.id != member);
+        group.remove_member(member);
         let empty = group.members.is_empty();
         for id in done {
             self.finish_message(handle, id);
@@ -428,6 +445,6 @@ impl Engine {
         self.groups.by_name.remove(&group.name);
         let dropped = group.queue.len() as u64;
         self.counters.count_dropped(DropReason::GroupFull, dropped);
-        self.remove_subscriber(&group.filter, Subscriber::Group(handle));
+        self.remove_subscriber(&group.filter, Taker::Group(handle));
     }
 }

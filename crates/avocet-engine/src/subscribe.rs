@@ -14,7 +14,7 @@ use avocet_topic::TopicFilterBuf;
 use crate::member::Membership;
 use crate::record::Record;
 use crate::retained::RetainedCursor;
-use crate::routes::{SessionSubscriber, Subscriber, Waiter};
+use crate::routes::{SessionSubscriber, Subscriber, Taker, Waiter};
 use crate::session_table::{SessionHandle, Subscription};
 use crate::shard::GroupChange;
 use crate::{ConnectionId, Durability, Engine};
@@ -61,7 +61,7 @@ struct PendingSuback {
     /// Filters that other shards do not know of.
     outstanding: usize,
     /// Retained messages asked for behind the SUBACK, with the index of their filter.
-    cursors: Vec<(usize, RetainedCursor)>,
+    cursors: Vec<(usize, (u64, RetainedCursor))>,
     gate: Option<CommitId>,
 }
 
@@ -82,7 +82,7 @@ impl PendingSubacks {
 struct Granted {
     /// Whether other shards have yet to hear of it.
     waits: bool,
-    cursor: Option<RetainedCursor>,
+    cursor: Option<(u64, RetainedCursor)>,
 }
 
 impl Engine {
@@ -191,6 +191,7 @@ impl Engine {
         }
         let new = known.is_none();
         let membership = known.and_then(|known| known.membership);
+        let cursor = known.map_or(0, |known| known.cursor);
         let durable = slot.is_durable();
         let key = Arc::clone(&slot.key);
 
@@ -198,7 +199,10 @@ impl Engine {
             waits: true,
             cursor: None,
         };
-        let mut subscription = Subscription { membership: None };
+        let mut subscription = Subscription {
+            membership: None,
+            cursor,
+        };
         if share.is_some() {
             let membership = membership.unwrap_or_else(|| self.new_membership());
             subscription.membership = Some(membership);
@@ -302,9 +306,12 @@ impl Engine {
                 continue;
             };
             if let Some(slot) = self.sessions.get_mut(session) {
-                for (_, cursor) in suback.cursors {
-                    slot.cursors.retain(|other| other.filter != cursor.filter);
-                    slot.cursors.push_back(cursor);
+                for (_, (number, cursor)) in suback.cursors {
+                    if let Some(subscription) = slot.subscriptions.get_mut(&cursor.filter) {
+                        slot.cursors.remove(&subscription.cursor);
+                        subscription.cursor = number;
+                        slot.cursors.insert(number, cursor);
+                    }
                 }
             }
             self.ask_retained(session);
@@ -351,7 +358,7 @@ impl Engine {
         let Some(subscription) = slot.subscriptions.remove(filter) else {
             return false;
         };
-        slot.cursors.retain(|cursor| cursor.filter != *filter);
+        slot.cursors.remove(&subscription.cursor);
         let durable = slot.is_durable() && self.config.durability == Durability::Stored;
         let key = Arc::clone(&slot.key);
         self.counters.subscriptions -= 1;
@@ -361,14 +368,7 @@ impl Engine {
                 self.leave(membership);
             }
             None => {
-                let subscriber = Subscriber::Session(SessionSubscriber {
-                    session,
-                    maximum_qos: QoS::AtMostOnce,
-                    no_local: false,
-                    retain_as_published: false,
-                    subscription_id: None,
-                });
-                self.remove_subscriber(filter, subscriber);
+                self.remove_subscriber(filter, Taker::Session(session));
             }
         }
         if durable {
