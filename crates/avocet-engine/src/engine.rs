@@ -163,7 +163,7 @@ impl Engine {
                 membership,
                 qos,
                 message,
-            } => self.on_shared_deliver(group, membership, qos, message, now),
+            } => self.on_shared_deliver(from, group, membership, qos, message, now),
             Value::Stats(counters) => self.on_stats(from, *counters),
         }
     }

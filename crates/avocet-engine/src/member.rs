@@ -14,7 +14,7 @@ use crate::Engine;
 use crate::queue::Tag;
 use crate::record::{MessageId, Record};
 use crate::session_table::{SessionHandle, SessionKey};
-use crate::shard::{GroupChange, GroupMessage, Lane, MembershipId, Published, Value};
+use crate::shard::{GroupChange, GroupMessage, Lane, MembershipId, Published, ShardId, Value};
 use crate::subscribe::SubackWaiter;
 
 /// A session's place in a group.
@@ -136,6 +136,7 @@ impl Engine {
 
     pub(crate) fn on_shared_deliver(
         &mut self,
+        from: ShardId,
         group: TopicFilterBuf,
         id: MembershipId,
         qos: QoS,
@@ -167,6 +168,9 @@ impl Engine {
         let session = membership.session;
         let shared = Some((id, sequence));
         self.deliver(session, outgoing, &mut published, shared, now);
+        if qos == QoS::AtMostOnce && from != self.shard {
+            self.finish_shared(shared);
+        }
     }
 
     /// Tells a group that the member's session is done with a message.

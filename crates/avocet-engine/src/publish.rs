@@ -324,17 +324,11 @@ impl Engine {
         published: Published,
         now: Now,
     ) {
-        // A QoS 0 message needs no more than its place in the order.
-        let answer = Answer::Relayed(from, ticket);
-        let waits = published.message.qos() != QoS::AtMostOnce;
         let origin = Origin {
-            answer: if waits { answer } else { Answer::Nobody },
+            answer: Answer::Relayed(from, ticket),
             ..Origin::SERVER
         };
         self.publish_here(origin, published, now);
-        if !waits {
-            self.answer(answer, true, None, now);
-        }
     }
 
     pub(crate) fn on_relayed(&mut self, ticket: TicketId, matched: bool, now: Now) {

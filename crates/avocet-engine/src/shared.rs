@@ -39,7 +39,7 @@ struct Member {
     online: bool,
     /// Whether its session survives the process.
     durable: bool,
-    /// QoS 1 and 2 messages it has not acknowledged.
+    /// Messages it was given and has not reported as finished.
     in_flight: usize,
 }
 
@@ -57,7 +57,7 @@ struct Group {
     next_sequence: u64,
     /// The member whose turn it is.
     turn: usize,
-    /// QoS 1 and 2 messages given to members.
+    /// Messages given to members who report when they are finished.
     given: BTreeMap<u64, Given>,
 }
 
@@ -208,7 +208,10 @@ impl Engine {
     /// Gives members the messages that wait, in order, as far as members can take them.
     fn serve_group(&mut self, handle: GroupHandle, now: Now) {
         let strategy = self.config.shared_strategy;
-        let window = self.config.limits.group_window.max(1);
+        // What a member's own queue has no room for waits here.
+        let limits = &self.config.connection.limits;
+        let window = self.config.limits.group_window;
+        let window = window.min(limits.queued_messages_max).max(1);
         while let Some(group) = self.groups.groups.get_mut(&handle)
             && let Some(message) = group.queue.pop_front()
         {
@@ -225,7 +228,9 @@ impl Engine {
             let member_id = member.id;
             let qos = message.published.message.qos().min(member.maximum_qos);
             let id = message.published.id;
-            if qos == QoS::AtMostOnce {
+            // QoS 0 is over once it is queued; only other shards are waited for, which bounds what
+            // is on its way to them.
+            if qos == QoS::AtMostOnce && member_id.shard == self.shard {
                 self.finish_message(handle, id);
             } else {
                 member.in_flight += 1;

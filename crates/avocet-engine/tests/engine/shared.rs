@@ -255,6 +255,47 @@ fn a_member_gets_no_more_than_its_window() {
     });
 }
 
+/// A member whose queue is small gets no more than that; the rest waits in the group.
+#[test]
+fn a_small_queue_is_not_overrun() {
+    let configure = |config: &mut EngineConfig| {
+        std::sync::Arc::make_mut(&mut config.connection)
+            .limits
+            .queued_messages_max = 3;
+    };
+    each_with(configure, |mut cluster| {
+        let mut connect = Connect::new(Version::V5, "member");
+        connect.properties.receive_maximum = std::num::NonZeroU16::new(1);
+        let member = cluster.client_with(&connect);
+        cluster.subscribe(member, FILTER, 1);
+        let publisher = cluster.client("publisher");
+        for n in 0..50 {
+            cluster.publish(publisher, "jobs/x", &n.to_string(), 1);
+        }
+        assert_eq!(payloads(&mut cluster, member), (0..50).collect::<Vec<_>>());
+        assert_eq!(cluster.counters().dropped_total(), 0);
+    });
+}
+
+/// QoS 0 on its way to members of other shards is bounded, and nothing of it stays behind.
+#[test]
+fn qos_0_is_shared_too() {
+    let configure = |config: &mut EngineConfig| config.limits.group_window = 2;
+    each_with(configure, |mut cluster| {
+        let workers = workers(&mut cluster, 1);
+        let publisher = cluster.client("publisher");
+        for n in 0..60 {
+            cluster.publish(publisher, "jobs/x", &n.to_string(), 0);
+        }
+        let mut all: Vec<u32> = workers
+            .iter()
+            .flat_map(|&client| payloads(&mut cluster, client))
+            .collect();
+        all.sort_unstable();
+        assert_eq!(all, (0..60).collect::<Vec<_>>());
+    });
+}
+
 #[test]
 fn the_group_ends_with_its_last_member() {
     each(|mut cluster| {
