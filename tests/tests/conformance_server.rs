@@ -39,4 +39,4 @@ macro_rules! groups {
     };
 }
 
-groups! { connect sessions wills publish retained subscribe }
+groups! { connect sessions wills publish retained subscribe qos topics shared flow malformed }

