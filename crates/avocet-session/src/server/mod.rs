@@ -15,6 +15,7 @@ mod outgoing;
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use avocet_codec::{
@@ -158,7 +159,11 @@ impl ServerConnection {
             Timer::Drain => self.close_drained(),
             Timer::KeepAlive => {
                 let code = ReasonCode::KeepAliveTimeout;
-                self.end(CloseReason::KeepAliveTimeout, code, Details::default(), now);
+                let details = Details {
+                    reason_string: Some(code.name()),
+                    server_reference: None,
+                };
+                self.end(CloseReason::KeepAliveTimeout, code, details, now);
             }
             Timer::Connect | Timer::Pingresp => self.close(CloseReason::ConnectTimeout),
         }
@@ -371,19 +376,21 @@ impl ServerConnection {
         self.client.request_problem_information
     }
 
-    /// The peer's error ends the connection as version and state say.
+    /// The peer's error ends the connection as version and state say. The Reason String, which
+    /// these packets may have in any case [MQTT5-3.1.2-29], says what it was.
     fn fail(&mut self, error: ConnectionError, now: Now) {
-        let code = error.reason_code();
+        let (reason, code) = (CloseReason::PeerError(error), error.reason_code());
+        let text = error.to_string();
+        let details = Details {
+            reason_string: Some(&text),
+            server_reference: None,
+        };
         match self.state {
-            State::Connecting { .. } => {
-                self.end_with_connack(CloseReason::PeerError(error), code, Details::default(), now)
-            }
+            State::Connecting { .. } => self.end_with_connack(reason, code, details, now),
             State::Opened { .. }
             | State::Connected { .. }
             | State::Draining { .. }
-            | State::Closed { .. } => {
-                self.end(CloseReason::PeerError(error), code, Details::default(), now);
-            }
+            | State::Closed { .. } => self.end(reason, code, details, now),
         }
     }
 

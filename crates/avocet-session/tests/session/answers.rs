@@ -405,10 +405,8 @@ fn reserved_flags_end_the_connection() {
                 matches!(closed, CloseReason::PeerError(_)),
                 "{packet:?}: {closed:?}"
             );
-            assert_eq!(
-                pair.client.last.last(),
-                Some(&if version == Version::V5 { 0x81 } else { 0 })
-            );
+            let told = pair.client.seen.last().map(|seen| seen.reason);
+            assert_eq!(told, (version == Version::V5).then_some(0x81));
         }
     }
 }

@@ -122,7 +122,7 @@ fn a_client_that_exceeds_the_receive_maximum_is_disconnected() {
         pair.run();
         let error = ConnectionError::Violation(Violation::ReceiveMaximumExceeded);
         assert_eq!(pair.closed(), Some(CloseReason::PeerError(error)));
-        assert_eq!(pair.client.last, [0xE0, 1, 0x93]);
+        assert_eq!(pair.client.seen.last().unwrap().reason, 0x93);
     }
 }
 
@@ -350,7 +350,7 @@ fn incoming_aliases_are_set_anew_and_end_with_the_connection() {
     publish(&mut pair, None, 1);
     let error = ConnectionError::Violation(Violation::TopicAliasUnknown);
     assert_eq!(pair.closed(), Some(CloseReason::PeerError(error)));
-    assert_eq!(pair.client.last, [0xE0, 1, 0x82]);
+    assert_eq!(pair.client.seen.last().unwrap().reason, 0x82);
 }
 
 #[test]

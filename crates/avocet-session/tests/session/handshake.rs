@@ -141,6 +141,27 @@ fn leaves_out_what_makes_connack_too_large() {
     assert_eq!(pair.client.last, [0xE0, 1, 0x98]);
 }
 
+/// Some clients read the Reason Code of DISCONNECT only when more bytes follow.
+#[test]
+fn a_violation_is_named_to_clients_that_have_room_for_it() {
+    for (size, expected) in [
+        (100, Some("packet that this side must not receive")),
+        (30, None),
+    ] {
+        let mut pair = Pair::connected_with(Version::V5, ServerConfig::default(), |client| {
+            client.maximum_packet_size = NonZeroU32::new(size);
+        });
+        pair.client.send(&Packet::Pingresp);
+        pair.run();
+        let Ok(Packet::Disconnect(disconnect)) = Packet::decode(&pair.client.last, Version::V5)
+        else {
+            panic!("{:?}", pair.client.last);
+        };
+        assert_eq!(disconnect.reason_code, ReasonCode::ProtocolError);
+        assert_eq!(disconnect.reason_string, expected);
+    }
+}
+
 /// [MQTT311-3.1.3-8] [MQTT311-3.1.3-9]; 5.0 lets the server choose one [MQTT5-3.1.3-6].
 #[test]
 fn an_empty_client_id_needs_clean_session_in_3_1_1() {
