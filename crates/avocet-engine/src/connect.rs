@@ -5,12 +5,13 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::ToString;
 use alloc::sync::Arc;
+use core::mem;
 
 use avocet_codec::{Auth, Connect, Frame, Packet, ReasonCode, Version};
 use avocet_session::{Accept, Details, Message, Now, Session};
 use avocet_topic::TopicName;
 
-use crate::connection::{Connection, Question};
+use crate::connection::{Connection, Question, forget_unjudged};
 use crate::session_table::{SessionHandle, SessionKey};
 use crate::will::Will;
 use crate::{
@@ -83,7 +84,7 @@ impl Engine {
             None => AuthenticationRequest::Continue { auth },
             Some(session) => {
                 let session = Arc::clone(session);
-                entry.question = Some(Question::ReAuthenticate);
+                entry.reauthenticates = true;
                 AuthenticationRequest::ReAuthenticate { session, auth }
             }
         };
@@ -97,14 +98,15 @@ impl Engine {
         let Some(entry) = self.connections.get_mut(&id) else {
             return;
         };
-        match (entry.question.take(), verdict) {
-            (Some(Question::Connect(frame)), verdict) if entry.server.awaits_answer() => {
-                self.answer_connect(id, frame, verdict, now);
+        if mem::take(&mut entry.reauthenticates) {
+            self.answer_reauthentication(id, &verdict, now);
+        } else {
+            match entry.question.take() {
+                Some(Question::Connect(frame)) if entry.server.awaits_answer() => {
+                    self.answer_connect(id, frame, verdict, now);
+                }
+                question => entry.question = question,
             }
-            (Some(Question::ReAuthenticate), verdict) => {
-                self.answer_reauthentication(id, &verdict, now);
-            }
-            (question, _) => entry.question = question,
         }
         self.poll_connection_events(id, now);
         self.settle(now);
@@ -357,7 +359,8 @@ impl Engine {
             server_reference: None,
         };
         entry.server.disconnect(reason_code, details, now);
-        let session: Option<Session> = entry.server.take_session();
+        let mut session: Option<Session> = entry.server.take_session();
+        forget_unjudged(session.as_mut(), entry.question.take());
         entry.session = None;
         self.counters.takeovers += 1;
         self.need_flush(id);

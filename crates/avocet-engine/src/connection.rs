@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use avocet_codec::{Frame, MessageProperties, PayloadFormat, QoS, ReasonCode, TopicName};
 use avocet_session::{
     AckToken, CloseReason, CommitId, ConnectionEvent, Demand, Details, IncomingPublish, Instant,
-    Message, Now, ServerConnection, ServerEvent, TransmitBuf,
+    Message, Now, ServerConnection, ServerEvent, Session, TransmitBuf,
 };
 
 use foldhash::fast::FixedState;
@@ -47,6 +47,8 @@ pub(crate) struct Connection {
     out_of_credit: bool,
     /// What waits for the driver's answer.
     pub(crate) question: Option<Question>,
+    /// Whether the driver is asked if the client is still who it says; meanwhile all goes on.
+    pub(crate) reauthenticates: bool,
     /// Whether the driver was told that reading stops.
     told_paused: bool,
 }
@@ -56,8 +58,6 @@ pub(crate) struct Connection {
 pub(crate) enum Question {
     /// Whether its client may connect.
     Connect(Frame),
-    /// Whether it is still who it says.
-    ReAuthenticate,
     Publish(Box<Message>, Option<AckToken>),
     Subscribe(SubscribeRequest),
 }
@@ -76,8 +76,18 @@ impl Connection {
             credit: (0, 0),
             out_of_credit: false,
             question: None,
+            reauthenticates: false,
             told_paused: false,
         }
+    }
+}
+
+/// What was not judged was not taken: sent again, it is a new message.
+pub(crate) fn forget_unjudged(session: Option<&mut Session>, question: Option<Question>) {
+    if let (Some(session), Some(Question::Publish(_, Some(token)))) = (session, question)
+        && token.qos() == QoS::ExactlyOnce
+    {
+        session.forget(token.packet_id());
     }
 }
 
@@ -249,7 +259,7 @@ impl Engine {
         self.wait_for_commit(id, gate);
     }
 
-    fn session_of(&mut self, id: ConnectionId) -> Option<&mut avocet_session::Session> {
+    fn session_of(&mut self, id: ConnectionId) -> Option<&mut Session> {
         self.connections.get_mut(&id)?.server.session_mut()
     }
 
@@ -271,13 +281,7 @@ impl Engine {
         self.command(Command::Close(id));
         if let Some(handle) = entry.session {
             let mut session = entry.server.into_session();
-            // What was not judged was not taken.
-            if let (Some(session), Some(Question::Publish(_, Some(token)))) =
-                (&mut session, &entry.question)
-                && token.qos() == QoS::ExactlyOnce
-            {
-                session.forget(token.packet_id());
-            }
+            forget_unjudged(session.as_mut(), entry.question);
             if self.shutdown && reason.publishes_will() {
                 self.park(handle, session);
             } else {

@@ -198,6 +198,54 @@ fn publish_and_subscribe_wait_for_permission_in_order() {
     });
 }
 
+/// [MQTT5-4.3.3-10] What a takeover left without a verdict was not taken, and comes as a new message.
+#[test]
+fn a_takeover_forgets_what_was_not_judged() {
+    let configure = |config: &mut EngineConfig| config.authorization = Authorization::Asked;
+    each_with(configure, |mut cluster| {
+        let subscriber = cluster.client("subscriber");
+        cluster.send_subscribe(subscriber, "t", 0, None, |_| {});
+        cluster.run();
+        cluster.permit(subscriber, Permission::Subscribe(vec![Ok(QoS::AtMostOnce)]));
+        let (old, _) = cluster.persistent("client");
+        cluster.publish(old, "t", "once", 2);
+        cluster.run();
+        let (new, present) = cluster.persistent("client");
+        assert!(present);
+        cluster.permit(old, Permission::Publish(ReasonCode::Success));
+        cluster.publish_with(new, "t", "once", 2, |publish| publish.dup = true);
+        cluster.run();
+        assert_eq!(cluster.packets(new), [""; 0], "it waits for its verdict");
+        cluster.permit(new, Permission::Publish(ReasonCode::Success));
+        assert_eq!(cluster.packets(new), ["pubrec 1 0x00", "pubcomp 1 0x00"]);
+        assert_eq!(cluster.messages(subscriber), ["t=once q0"]);
+    });
+}
+
+/// [MQTT5-4.12.1] The client goes on with other packets while it is asked who it is.
+#[test]
+fn messages_are_judged_during_reauthentication() {
+    let configure = |config: &mut EngineConfig| {
+        asked(config);
+        config.authorization = Authorization::Asked;
+    };
+    each_with(configure, |mut cluster| {
+        let mut connect = Connect::new(Version::V5, "client");
+        connect.properties.authentication_method = Some("TEST");
+        let client = cluster.connect(&connect);
+        cluster.let_in();
+        assert_eq!(cluster.packets(client), ["connack 0x00"]);
+        let auth = Auth::new(ReasonCode::ReAuthenticate, "TEST");
+        cluster.send(client, &Packet::Auth(auth));
+        cluster.publish(client, "t", "x", 1);
+        cluster.run();
+        cluster.verdict(client, Verdict::Accept(Accepted::default()));
+        assert_eq!(cluster.packets(client), ["auth 0x00 "]);
+        cluster.permit(client, Permission::Publish(ReasonCode::Success));
+        assert_eq!(cluster.packets(client), ["puback 1 0x10"]);
+    });
+}
+
 #[test]
 fn response_information_is_given_to_those_who_ask() {
     let configure = |config: &mut EngineConfig| {
