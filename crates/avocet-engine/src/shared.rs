@@ -54,7 +54,6 @@ struct Group {
     places: BTreeMap<MemberId, usize>,
     /// Ascending sequences.
     queue: VecDeque<GroupMessage>,
-    next_sequence: u64,
     /// The member whose turn it is.
     turn: usize,
     /// Messages given to members who report when they are finished.
@@ -71,6 +70,8 @@ pub(crate) struct Groups {
     by_name: BTreeMap<TopicFilterBuf, GroupHandle>,
     groups: BTreeMap<GroupHandle, Group>,
     next: u64,
+    /// The last one given; of all groups, as messages come back to a later group of the name.
+    sequence: u64,
 }
 
 impl Group {
@@ -186,8 +187,6 @@ impl Engine {
             return false;
         }
         let durable = !qos0 && group.is_durable() && published.id.is_some();
-        let sequence = group.next_sequence;
-        group.next_sequence += 1;
         let name = group.name.clone();
         if durable {
             self.store_message(published);
@@ -195,11 +194,13 @@ impl Engine {
                 self.record(Record::GroupEnqueued { group: name, id });
             }
         }
+        self.groups.sequence += 1;
+        let message = GroupMessage {
+            sequence: self.groups.sequence,
+            published: published.clone(),
+        };
         if let Some(group) = self.groups.groups.get_mut(&handle) {
-            group.queue.push_back(GroupMessage {
-                sequence,
-                published: published.clone(),
-            });
+            group.queue.push_back(message);
         }
         self.serve_group(handle, now);
         durable
@@ -212,9 +213,16 @@ impl Engine {
         let limits = &self.config.connection.limits;
         let window = self.config.limits.group_window;
         let window = window.min(limits.queued_messages_max).max(1);
-        while let Some(group) = self.groups.groups.get_mut(&handle)
-            && let Some(message) = group.queue.pop_front()
-        {
+        loop {
+            let Groups {
+                groups, sequence, ..
+            } = &mut self.groups;
+            let Some(group) = groups.get_mut(&handle) else {
+                return;
+            };
+            let Some(mut message) = group.queue.pop_front() else {
+                break;
+            };
             let expired = message.published.message.remaining_expiry(now.unix) == Expiry::Expired;
             if expired {
                 self.forget_message(handle, &message, DropReason::Expired);
@@ -234,6 +242,11 @@ impl Engine {
                 self.finish_message(handle, id);
             } else {
                 member.in_flight += 1;
+                // One that came back from a delivery of QoS 0 has lost its place.
+                if message.sequence == 0 {
+                    *sequence += 1;
+                    message.sequence = *sequence;
+                }
                 let given = Given {
                     member: member_id,
                     id,
@@ -382,7 +395,6 @@ impl Engine {
                     members: Vec::new(),
                     places: BTreeMap::new(),
                     queue: VecDeque::new(),
-                    next_sequence: 1,
                     turn: 0,
                     given: BTreeMap::new(),
                 };

@@ -402,3 +402,28 @@ fn nothing_is_lost_while_members_come_and_go() {
         }
     }
 }
+
+/// What a member of QoS 0 did not get is given to another one, of which each acknowledgement counts.
+#[test]
+fn messages_of_a_qos_0_member_do_not_use_up_the_window_of_another() {
+    let configure = |config: &mut EngineConfig| config.limits.group_window = 2;
+    each_with(configure, |mut cluster| {
+        let low = cluster.client("low");
+        cluster.subscribe(low, FILTER, 0);
+        cluster.set_reads(low, false);
+        let publisher = cluster.client("publisher");
+        for n in 0..8 {
+            cluster.publish(publisher, "jobs/x", &n.to_string(), 1);
+        }
+        cluster.run();
+        let high = cluster.client("high");
+        cluster.subscribe(high, FILTER, 1);
+        cluster.cut(low);
+        assert_eq!(payloads(&mut cluster, high), (0..8).collect::<Vec<_>>());
+        cluster.set_acks(high, false);
+        for n in 8..11 {
+            cluster.publish(publisher, "jobs/x", &n.to_string(), 1);
+        }
+        assert_eq!(payloads(&mut cluster, high), [8, 9]);
+    });
+}
