@@ -153,6 +153,7 @@ async fn will_of_avocet_sub_is_published_when_it_is_killed() {
     }
 }
 
+/// [MQTT5-4.2.0-1] [MQTT311-7.1.2-1]
 #[tokio::test]
 async fn file_of_one_mebibyte_passes_whole() {
     let mut mosquitto = Mosquitto::start("").await;

@@ -22,6 +22,7 @@ fn the_smallest_connect_of_each_version() {
     }
 }
 
+/// [MQTT311-3.1.3-1]
 #[test]
 fn everything_that_3_1_1_has() {
     let text = "10 24 00 04 'MQTT' 04 f4 00 3c 00 03 'dev' 00 03 'w/t' 00 04 'gone'
@@ -42,6 +43,7 @@ fn everything_that_3_1_1_has() {
     same(V3_1_1, text, Packet::Connect(connect));
 }
 
+/// [MQTT5-3.1.3-1]
 #[test]
 fn everything_that_5_0_has() {
     let text = "10 69 00 04 'MQTT' 05 ee 00 0a

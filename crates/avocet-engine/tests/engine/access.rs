@@ -246,6 +246,27 @@ fn messages_are_judged_during_reauthentication() {
     });
 }
 
+/// [MQTT311-3.3.5-2]
+#[test]
+fn before_5_0_a_message_that_is_not_allowed_is_acknowledged_and_dropped() {
+    let configure = |config: &mut EngineConfig| config.authorization = Authorization::Asked;
+    each_with(configure, |mut cluster| {
+        let client = cluster.client_with(&Connect::new(Version::V3_1_1, "old"));
+        cluster.publish(client, "t", "denied", 1);
+        cluster.publish(client, "t", "denied", 2);
+        cluster.run();
+        while let Some((id, _)) = cluster.authorize.pop() {
+            cluster.permit(id, Permission::Publish(ReasonCode::NotAuthorized));
+        }
+        let packets = cluster.packets(client);
+        assert_eq!(
+            packets,
+            ["puback 1 0x00", "pubrec 2 0x00", "pubcomp 2 0x00"]
+        );
+    });
+}
+
+/// [MQTT5-3.1.2-28]
 #[test]
 fn response_information_is_given_to_those_who_ask() {
     let configure = |config: &mut EngineConfig| {

@@ -201,3 +201,4 @@ const BOTH: [Version; 2] = [Version::V3_1_1, Version::V5];
 mod connack;
 mod exchange;
 mod rules;
+mod statements;

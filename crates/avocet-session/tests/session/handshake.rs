@@ -252,6 +252,21 @@ fn refuses_with_the_code_of_the_version() {
     }
 }
 
+/// [MQTT5-3.1.3-8] [MQTT311-3.1.3-9]
+#[test]
+fn refuses_a_client_identifier() {
+    for (version, code) in [(Version::V3_1_1, 0x02), (Version::V5, 0x85)] {
+        let mut pair = opened(version, ServerConfig::default());
+        pair.accepts = false;
+        send_connect(&mut pair, Connect::new(version, "client"));
+        let reason = ReasonCode::ClientIdentifierNotValid;
+        pair.server.refuse(reason, Details::default(), pair.now);
+        pair.run();
+        assert_eq!(pair.closed(), Some(CloseReason::Refused(reason)));
+        assert_eq!(pair.client.last[2..4], [0, code]);
+    }
+}
+
 /// [MQTT5-3.1.0-1] [MQTT311-3.1.0-1]
 #[test]
 fn closes_without_a_word_when_the_first_packet_is_not_connect() {
