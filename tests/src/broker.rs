@@ -26,17 +26,19 @@ impl Broker {
     pub async fn start() -> Self {
         match std::env::var(BROKER_VARIABLE).as_deref() {
             Ok("mosquitto") => Mosquitto::start("").await.into_broker(),
-            Err(std::env::VarError::NotPresent) => Self::start_avocet().await,
+            Err(std::env::VarError::NotPresent) => Self::start_with(&[]).await,
             other => panic!("{BROKER_VARIABLE} is {other:?}; only \"mosquitto\" is known"),
         }
     }
 
-    async fn start_avocet() -> Self {
+    /// Starts `avocet-broker` with these settings, each the variable and its value.
+    pub async fn start_with(settings: &[(&str, &str)]) -> Self {
         let program = provision::avocet_broker().unwrap_or_else(|error| panic!("{error:#}"));
         let mut command = Command::new(program);
         command
             .env("AVOCET_LISTEN", "127.0.0.1:0")
-            .env("RUST_BACKTRACE", "1");
+            .env("RUST_BACKTRACE", "1")
+            .envs(settings.iter().copied());
         let mut process = Process::spawn("avocet-broker", command);
         let address = process
             .line("\"listening on HOST:PORT\"", listening_on)

@@ -6,6 +6,7 @@
 
 mod connect;
 mod flow;
+mod limits;
 mod malformed;
 mod peer;
 mod publish;
@@ -44,8 +45,8 @@ impl Case {
     pub fn versions(&self) -> impl Iterator<Item = Version> {
         let has = |prefix| self.tags.contains(prefix);
         let versions = [
-            (has("[MQTT311-"), Version::V3_1_1),
-            (has("[MQTT5-"), Version::V5),
+            (has("MQTT311-"), Version::V3_1_1),
+            (has("MQTT5-"), Version::V5),
         ];
         versions
             .into_iter()
@@ -62,7 +63,10 @@ pub struct Group {
     pub cases: &'static [Case],
 }
 
-/// All cases.
+/// Cases that need a server which limits what it offers; their names begin with what it limits.
+pub const LIMITS: &Group = &limits::GROUP;
+
+/// All cases that any server can play.
 pub const GROUPS: &[Group] = &[
     connect::GROUP,
     sessions::GROUP,
@@ -164,12 +168,12 @@ impl Display for Report {
         match &self.failure {
             None => write!(f, "passed {} {name}", self.version),
             Some(failure) => {
-                let begin = if self.version == Version::V5 {
-                    "[MQTT5-"
+                let version = if self.version == Version::V5 {
+                    "MQTT5-"
                 } else {
-                    "[MQTT311-"
+                    "MQTT311-"
                 };
-                let tags = tags.split_whitespace().filter(|tag| tag.starts_with(begin));
+                let tags = tags.split_whitespace().filter(|tag| tag.contains(version));
                 let tags: Vec<_> = tags.collect();
                 write!(
                     f,

@@ -17,7 +17,9 @@ pub(super) const GROUP: Group = Group {
     name: "publish",
     cases: cases![
         /// [MQTT5-3.3.2-3] [MQTT5-3.3.1-2] [MQTT5-3.3.1-12]
-        /// [MQTT311-3.3.2-3] [MQTT311-3.3.1-2] [MQTT311-3.3.1-9]
+        /// [MQTT5-4.2.0-1]
+        /// [MQTT311-3.3.2-3] [MQTT311-3.3.1-2] [MQTT311-3.3.1-9] [MQTT311-7.0.0-2]
+        /// [MQTT311-7.1.1-1]
         a_message_arrives_as_it_was_published,
         /// [MQTT5-3.3.1-3] [MQTT311-3.3.1-3]
         dup_is_not_passed_on,
