@@ -402,7 +402,8 @@ impl Receiver {
         packet_id: PacketId,
         gate: Option<CommitId>,
     ) -> Result<(), AckError> {
-        let mut entries = self.pubcomps.entries.iter_mut();
+        // The owner answers at once, so it is one of the last.
+        let mut entries = self.pubcomps.entries.iter_mut().rev();
         let entry = entries.find(|entry| entry.answer.is_none() && entry.packet_id == packet_id);
         let entry = entry.ok_or(AckError::Unknown)?;
         let gate = gate.unwrap_or(CommitId::ZERO);

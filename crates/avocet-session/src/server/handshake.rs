@@ -8,7 +8,7 @@ use bytes::Bytes;
 use core::num::{NonZeroU16, NonZeroU32};
 
 use super::outgoing::Reply;
-use super::{Client, ServerConnection, State};
+use super::{AuthTurn, Client, ServerConnection, State};
 use crate::exchange::{Exchange, Own, Peer};
 use crate::{AckError, CloseReason, CommitId, ConnectionError, Now, Session, Violation};
 
@@ -157,26 +157,26 @@ impl ServerConnection {
             .filter(|max| {
                 self.client.version == Version::V5 && (keep_alive == 0 || keep_alive > *max)
             });
-        let Some(connack) = self.connack(&accept, server_keep_alive) else {
-            // What the owner must say is more than the client takes.
-            return self.close(CloseReason::Refused(ReasonCode::PacketTooLarge));
-        };
-        self.client.keep_alive = server_keep_alive.unwrap_or(keep_alive);
         session.set_expiry_interval(
             accept
                 .session_expiry_interval
                 .unwrap_or(self.client.session_expiry_interval),
         );
-        self.replies.push_back(Reply::connack(connack, accept.gate));
-        self.connack_pending = true;
         self.exchange = Some(Exchange::new(
             session,
             self.client.version,
             self.own(),
             self.peer(),
         ));
+        let Some(connack) = self.connack(&accept, server_keep_alive) else {
+            // What the owner must say is more than the client takes; its Session is not lost.
+            return self.close(CloseReason::Refused(ReasonCode::PacketTooLarge));
+        };
+        self.client.keep_alive = server_keep_alive.unwrap_or(keep_alive);
+        self.replies.push_back(Reply::connack(connack, accept.gate));
+        self.connack_pending = true;
         self.state = State::Connected {
-            reauthenticating: false,
+            auth_turn: AuthTurn::Nobody,
         };
         self.last_received = now.instant;
     }
@@ -279,8 +279,8 @@ impl ServerConnection {
                 *auth_due = true;
             }
             State::Connected {
-                reauthenticating: true,
-            } => {}
+                auth_turn: turn @ AuthTurn::Server,
+            } => *turn = AuthTurn::Client,
             State::Opened { .. }
             | State::Connecting { .. }
             | State::Connected { .. }
@@ -295,10 +295,8 @@ impl ServerConnection {
     pub fn reauthenticated(&mut self, authentication: Authentication<'_>) -> Result<(), AckError> {
         match &mut self.state {
             State::Connected {
-                reauthenticating: reauthenticating @ true,
-            } => {
-                *reauthenticating = false;
-            }
+                auth_turn: turn @ AuthTurn::Server,
+            } => *turn = AuthTurn::Nobody,
             State::Opened { .. }
             | State::Connecting { .. }
             | State::Connected { .. }
@@ -349,16 +347,16 @@ impl ServerConnection {
             ) => *auth_due = false,
             (
                 State::Connected {
-                    reauthenticating: true,
+                    auth_turn: turn @ AuthTurn::Client,
                 },
                 ReasonCode::ContinueAuthentication,
-            ) => {}
-            (
+            )
+            | (
                 State::Connected {
-                    reauthenticating: reauthenticating @ false,
+                    auth_turn: turn @ AuthTurn::Nobody,
                 },
                 ReasonCode::ReAuthenticate,
-            ) => *reauthenticating = true,
+            ) => *turn = AuthTurn::Server,
             _ => return Err(Violation::UnexpectedAuth),
         }
         Ok(())

@@ -64,7 +64,7 @@ enum State {
     /// The owner's answer to CONNECT, or to AUTH, is due; or the client's AUTH.
     Connecting { deadline: Instant, auth_due: bool },
     /// CONNACK is on its way or has left.
-    Connected { reauthenticating: bool },
+    Connected { auth_turn: AuthTurn },
     /// The last packet has not left.
     Draining {
         deadline: Instant,
@@ -73,6 +73,15 @@ enum State {
     },
     /// Nothing is sent or read; `reason` until it was reported.
     Closed { reason: Option<CloseReason> },
+}
+
+/// Whose packet is due in a re-authentication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AuthTurn {
+    /// There is none.
+    Nobody,
+    Server,
+    Client,
 }
 
 /// What CONNECT said.

@@ -5,7 +5,8 @@ use avocet_codec::PacketType::{
 };
 use avocet_codec::{Auth, Connack, Connect, Disconnect, Packet, QoS, ReasonCode, Version, Will};
 use avocet_session::{
-    Accept, Authentication, CloseReason, ConnectionError, Details, ServerConfig, Session, Violation,
+    Accept, Authentication, CloseReason, ConnectionError, ConnectionEvent, Details, Limits,
+    ServerConfig, Session, Violation,
 };
 use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
@@ -437,6 +438,42 @@ fn an_auth_out_of_turn_is_a_protocol_error() {
             [(ConnackType, 0), (DisconnectType, 0)]
         );
     }
+}
+
+/// [MQTT5-4.12.1-1] A client answers each AUTH of the server once, and cannot ask faster than it is
+/// answered.
+#[test]
+fn an_auth_before_the_servers_answer_is_a_protocol_error() {
+    let mut pair = opened(Version::V5, ServerConfig::default());
+    with_method(&mut pair, "SCRAM");
+    auth(&mut pair, ReasonCode::ReAuthenticate, "SCRAM", b"");
+    pair.server.authenticate(Authentication::default()).unwrap();
+    auth(&mut pair, ReasonCode::ContinueAuthentication, "SCRAM", b"");
+    assert_eq!(pair.closed(), None);
+    auth(&mut pair, ReasonCode::ContinueAuthentication, "SCRAM", b"");
+    let unexpected = ConnectionError::Violation(Violation::UnexpectedAuth);
+    assert_eq!(pair.closed(), Some(CloseReason::PeerError(unexpected)));
+}
+
+/// [MQTT5-3.1.2-24]
+#[test]
+fn a_connack_too_large_for_the_client_leaves_its_session_alone() {
+    let mut pair = opened(Version::V5, ServerConfig::default());
+    pair.accepts = false;
+    let mut connect = Connect::new(Version::V5, "client");
+    connect.properties.maximum_packet_size = NonZeroU32::new(4);
+    connect.properties.session_expiry_interval = 7;
+    send_connect(&mut pair, connect);
+    let mut session = Session::new();
+    let _ = session.enqueue(qos1("x"), &Limits::default(), pair.now);
+    pair.server.accept(session, Accept::default(), pair.now);
+    let refused = CloseReason::Refused(ReasonCode::PacketTooLarge);
+    assert_eq!(
+        pair.server.poll_event(),
+        Some(ConnectionEvent::Closed(refused))
+    );
+    let session = pair.server.take_session().unwrap();
+    assert_eq!((session.queued(), session.expiry_interval()), (1, 7));
 }
 
 /// [MQTT5-3.1.2-30]
