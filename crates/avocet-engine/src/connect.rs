@@ -5,11 +5,13 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::ToString;
 use alloc::sync::Arc;
+use core::hash::BuildHasher;
 use core::mem;
 
 use avocet_codec::{Auth, Connect, Frame, Packet, ReasonCode, Version};
 use avocet_session::{Accept, Details, Message, Now, Session};
 use avocet_topic::TopicName;
+use foldhash::quality::FixedState;
 
 use crate::connection::{Connection, Question, forget_unjudged};
 use crate::session_table::{SessionHandle, SessionKey};
@@ -226,13 +228,11 @@ impl Engine {
     /// A Client Identifier that nobody has, of a session that stays in this shard
     /// [MQTT5-3.1.3-6] [MQTT5-3.1.3-7] [MQTT311-3.1.3-6].
     fn assign_key(&mut self, tenant: &str) -> SessionKey {
+        // A number must not tell its neighbours: who knows a Client Identifier can take it over.
+        let hasher = FixedState::with_seed(self.entropy);
         loop {
-            // SplitMix64: a different number for each step, whatever the seed.
-            self.entropy = self.entropy.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut bits = self.entropy;
-            bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            bits ^= bits >> 31;
+            self.assigned += 1;
+            let bits = hasher.hash_one(self.assigned);
             let key = SessionKey::new(tenant, &format!("auto-{bits:016x}"));
             if self.owner_of_session(&key) == self.shard && self.sessions.find(&key).is_none() {
                 return key;

@@ -4,7 +4,9 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use avocet_codec::{Frame, MessageProperties, PayloadFormat, QoS, ReasonCode, TopicName};
+use avocet_codec::{
+    Frame, MessageProperties, PacketType, PayloadFormat, QoS, ReasonCode, TopicName,
+};
 use avocet_session::{
     AckToken, CloseReason, CommitId, ConnectionEvent, Demand, Details, IncomingPublish, Instant,
     Message, Now, ServerConnection, ServerEvent, Session, TransmitBuf,
@@ -18,7 +20,8 @@ use crate::publish::{Answer, Origin};
 use crate::queue::Tag;
 use crate::record::Record;
 use crate::session_table::{SessionHandle, SessionKey};
-use crate::subscribe::{PendingSubacks, SubscribeRequest};
+use crate::subscribe::{PendingSubacks, SubscribeRequest, told};
+use crate::timer::DUE_MAX;
 use crate::{
     Authorization, AuthorizationRequest, Command, ConnectionId, Engine, Event, Opened, Permission,
 };
@@ -449,6 +452,7 @@ impl Engine {
         match (entry.question.take(), permission) {
             (Some(Question::Publish(message, token)), Permission::Publish(reason_code)) => {
                 if reason_code.is_error() {
+                    let reason_code = told(reason_code, PacketType::Puback);
                     let refusal = (reason_code, DropReason::NotAuthorized);
                     self.refuse_publish(id, token, refusal, now);
                 } else {
@@ -538,7 +542,10 @@ impl Engine {
     }
 
     pub(crate) fn expire_connections(&mut self, now: Now) {
-        while let Some(id) = self.timers.pop_connection(now.instant) {
+        for _ in 0..DUE_MAX {
+            let Some(id) = self.timers.pop_connection(now.instant) else {
+                return;
+            };
             let Some(entry) = self.connections.get_mut(&id) else {
                 continue;
             };

@@ -32,6 +32,8 @@ pub struct Engine {
     pub(crate) shards: u16,
     /// For assigned Client Identifiers.
     pub(crate) entropy: u64,
+    /// How many of these there were.
+    pub(crate) assigned: u64,
     pub(crate) clock: Clock,
     pub(crate) timers: Timers,
     pub(crate) counters: Counters,
@@ -85,6 +87,7 @@ impl Engine {
             shard,
             shards,
             entropy: seed,
+            assigned: 0,
             clock: Clock::new(now),
             timers: Timers::default(),
             counters: Counters::default(),

@@ -1,6 +1,6 @@
 //! Retained messages: each lives in the shard that owns its topic, and is asked for in pages.
 
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -12,6 +12,7 @@ use crate::counters::DropReason;
 use crate::record::Record;
 use crate::session_table::{SessionHandle, SessionKey};
 use crate::shard::{Lane, Published, QueryId, RetainedQuery, ShardId, Value};
+use crate::timer::DUE_MAX;
 use crate::{Durability, Engine};
 
 struct Retained {
@@ -23,11 +24,14 @@ struct Retained {
 /// Names that one query looks at: what a wildcard that matches little may take of a turn.
 const STEPS_MAX: usize = 2_000;
 
+/// Sessions that ask for a page in one turn, beside those whose clients have just read one.
+const DEFERRED_MAX: usize = 32;
+
 #[derive(Default)]
 pub(crate) struct RetainedMessages {
     tree: TopicTree<Retained>,
-    /// Sessions whose next page is asked for in another turn, as the last one was empty.
-    deferred: Vec<SessionHandle>,
+    /// Sessions whose next page is asked for in another turn.
+    deferred: VecDeque<SessionHandle>,
     /// Those with a Message Expiry Interval, by its end.
     expiries: BTreeSet<(UnixTime, TopicNameBuf)>,
 }
@@ -67,34 +71,24 @@ impl Engine {
         let topic_name = message.topic_name();
         let own = published.publisher.is_none();
         let stored = self.config.durability == Durability::Stored && !own;
-        if message.payload().is_empty() {
-            let existed = self.remove_retained(&topic_name.to_buf());
-            if existed && stored {
-                let topic_name = topic_name.to_buf();
-                self.record(Record::RetainedDeleted { topic_name });
-            }
-            return existed && stored;
-        }
+        let existed = self.remove_retained(&topic_name.to_buf());
         let limits = &self.config.limits;
-        let old = self.retained.tree.get(topic_name);
-        let old_len = old.map_or(0, |old| old.message.len()) as u64;
-        let bytes = self.counters.retained_bytes - old_len + message.len() as u64;
-        if (old.is_none() && self.retained.tree.len() >= limits.retained_messages_max)
-            || bytes > limits.retained_bytes_max as u64
-        {
+        let bytes = self.counters.retained_bytes + message.len() as u64;
+        let full = self.retained.tree.len() >= limits.retained_messages_max
+            || bytes > limits.retained_bytes_max as u64;
+        let cleared = message.payload().is_empty();
+        if full && !cleared {
             self.count_dropped(DropReason::RetainedFull);
-            // What was retained before is not the topic's last message any more.
-            let existed = self.remove_retained(&topic_name.to_buf());
+        }
+        let expired = message.remaining_expiry(now.unix) == Expiry::Expired;
+        if cleared || full || expired {
+            // What was retained before is in no case the topic's last message any more.
             if existed && stored {
                 let topic_name = topic_name.to_buf();
                 self.record(Record::RetainedDeleted { topic_name });
             }
             return existed && stored;
         }
-        if let Expiry::Expired = message.remaining_expiry(now.unix) {
-            return false;
-        }
-        self.remove_retained(&topic_name.to_buf());
         if let Some(at) = message.expires_at() {
             self.retained.expiries.insert((at, topic_name.to_buf()));
         }
@@ -128,10 +122,16 @@ impl Engine {
 
     /// Forgets the retained messages whose time has passed [MQTT5-3.3.2-5].
     pub(crate) fn expire_retained(&mut self, now: Now) {
-        while let Some((at, _)) = self.retained.expiries.first()
-            && *at <= now.unix
-            && let Some((_, topic_name)) = self.retained.expiries.pop_first()
-        {
+        for _ in 0..DUE_MAX {
+            let Some((at, _)) = self.retained.expiries.first() else {
+                return;
+            };
+            if *at > now.unix {
+                return;
+            }
+            let Some((_, topic_name)) = self.retained.expiries.pop_first() else {
+                return;
+            };
             if self.remove_retained(&topic_name) {
                 self.count_dropped(DropReason::Expired);
                 if self.config.durability == Durability::Stored {
@@ -258,8 +258,6 @@ impl Engine {
         };
         let (maximum_qos, subscription_id) = (cursor.maximum_qos, cursor.subscription_id);
         cursor.asked = false;
-        // So that a search that finds little leaves turns to others.
-        let deferred = messages.is_empty() && next.is_some();
         match next {
             Some(next) => cursor.cursor = next,
             None if cursor.owner < cursor.last_owner => {
@@ -283,16 +281,14 @@ impl Engine {
             let mut published = self.published(message, None);
             self.deliver(query.session, outgoing, &mut published, None, now);
         }
-        if deferred {
-            self.retained.deferred.push(query.session);
-        } else {
-            self.ask_retained(query.session);
-        }
+        // A search that finds little, or what nobody takes, leaves turns to others.
+        self.retained.deferred.push_back(query.session);
     }
 
     /// Asks for the pages that were left to another turn.
     pub(crate) fn ask_deferred(&mut self) {
-        for session in core::mem::take(&mut self.retained.deferred) {
+        let sessions = self.retained.deferred.len().min(DEFERRED_MAX);
+        for session in self.retained.deferred.drain(..sessions).collect::<Vec<_>>() {
             self.ask_retained(session);
         }
     }

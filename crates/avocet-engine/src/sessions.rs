@@ -11,7 +11,7 @@ use avocet_session::{Now, Session};
 use crate::counters::DropReason;
 use crate::record::Record;
 use crate::session_table::{SessionHandle, SessionKey, Slot};
-use crate::timer::Deadline;
+use crate::timer::{DUE_MAX, Deadline};
 use crate::{Durability, Engine};
 
 impl Engine {
@@ -143,7 +143,10 @@ impl Engine {
 
     /// Ends the sessions, and publishes the wills, whose time has come.
     pub(crate) fn expire_sessions(&mut self, now: Now) {
-        while let Some((deadline, handle)) = self.timers.pop_session(now.unix) {
+        for _ in 0..DUE_MAX {
+            let Some((deadline, handle)) = self.timers.pop_session(now.unix) else {
+                return;
+            };
             match deadline {
                 Deadline::Will => self.publish_will(handle, now),
                 Deadline::Expiry => {

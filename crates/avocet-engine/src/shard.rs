@@ -222,7 +222,7 @@ pub(crate) enum GroupChange {
     Online,
     /// The member's client is not connected; these messages go to others.
     Offline { returned: Vec<GroupMessage> },
-    /// Messages the member's session refused for the moment.
+    /// Messages that arrived when the member or its client had gone.
     Return { returned: Vec<GroupMessage> },
     /// The member is done with a message.
     Finished { sequence: u64 },

@@ -5,8 +5,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use avocet_codec::{
-    PacketId, QoS, ReasonCode, RetainHandling, Subscribe, SubscriptionId, SubscriptionOptions,
-    Unsubscribe,
+    PacketId, PacketType, QoS, ReasonCode, RetainHandling, Subscribe, SubscriptionId,
+    SubscriptionOptions, Unsubscribe,
 };
 use avocet_session::{CommitId, Now};
 use avocet_topic::TopicFilterBuf;
@@ -115,6 +115,8 @@ impl Engine {
                 let missing = Err(ReasonCode::NotAuthorized);
                 permissions.get(index).copied().unwrap_or(missing)
             });
+            let permission =
+                permission.map_err(|reason_code| told(reason_code, PacketType::Suback));
             let granted = permission.and_then(|maximum| {
                 let maximum_qos = options
                     .maximum_qos
@@ -378,6 +380,15 @@ impl Engine {
             });
         }
         true
+    }
+}
+
+/// Why something is not allowed: this code, if the packet can say it.
+pub(crate) fn told(reason_code: ReasonCode, packet_type: PacketType) -> ReasonCode {
+    if reason_code.is_error() && reason_code.is_allowed_in(packet_type) {
+        reason_code
+    } else {
+        ReasonCode::NotAuthorized
     }
 }
 

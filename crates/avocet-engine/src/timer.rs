@@ -11,6 +11,9 @@ use crate::session_table::SessionHandle;
 /// A wall clock that moves this much more than the monotonic one has jumped.
 const JUMP: Duration = Duration::from_secs(60);
 
+/// Timers of a kind that one turn looks at, so that thousands due at once leave turns to others.
+pub(crate) const DUE_MAX: usize = 256;
+
 /// How long the time after a jump is not believed.
 const JUMP_GRACE: Duration = Duration::from_secs(60);
 

@@ -198,6 +198,21 @@ fn publish_and_subscribe_wait_for_permission_in_order() {
     });
 }
 
+#[test]
+fn a_verdict_that_an_answer_cannot_carry_is_not_authorized() {
+    let configure = |config: &mut EngineConfig| config.authorization = Authorization::Asked;
+    each_with(configure, |mut cluster| {
+        let client = cluster.client("client");
+        let reason = ReasonCode::BadUserNameOrPassword;
+        cluster.send_subscribe(client, "t", 2, None, |_| {});
+        cluster.publish(client, "t", "x", 1);
+        cluster.run();
+        cluster.permit(client, Permission::Subscribe(vec![Err(reason)]));
+        cluster.permit(client, Permission::Publish(reason));
+        assert_eq!(cluster.packets(client), ["suback 0x87", "puback 2 0x87"]);
+    });
+}
+
 /// [MQTT5-4.3.3-10] What a takeover left without a verdict was not taken, and comes as a new message.
 #[test]
 fn a_takeover_forgets_what_was_not_judged() {

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use avocet_codec::{Connect, PayloadFormat, Version};
 use avocet_engine::{DropReason, EngineConfig};
 use avocet_topic::{FilterTreeLimits, TopicLimits};
@@ -223,4 +225,53 @@ fn input_is_read_in_slices() {
     let now = cluster.now;
     let (consumed, demand) = cluster.engines[0].handle_input(client, &flood, now);
     assert_eq!((consumed, demand), (20, avocet_session::Demand::Again));
+}
+
+/// Retained messages that nobody takes do not hold a shard: each page waits for another turn.
+#[test]
+fn retained_messages_are_searched_in_slices() {
+    let mut cluster = Cluster::new(1, None, |config| {
+        config.limits.retained_page_messages = 10;
+        config.limits.queued_messages_max = 0;
+    });
+    let client = cluster.client("client");
+    for n in 0..100 {
+        cluster.publish_retained(client, &format!("t/{n}"), "x", 0);
+    }
+    cluster.run();
+    let filter = avocet_codec::TopicFilter::new("t/#").unwrap();
+    let filters = [avocet_codec::SubscribeFilter::new(
+        filter,
+        avocet_codec::QoS::AtMostOnce,
+    )];
+    let subscribe = avocet_codec::Subscribe::new(cluster.packet_id(client), &filters);
+    let mut bytes = Vec::new();
+    avocet_codec::Packet::Subscribe(subscribe)
+        .encode(Version::V5, &mut bytes)
+        .unwrap();
+    let now = cluster.now;
+    cluster.engines[0].handle_input(client, &bytes, now);
+    assert_eq!(cluster.dropped(DropReason::TotalFull), 10);
+    cluster.run();
+    assert_eq!(cluster.dropped(DropReason::TotalFull), 100);
+}
+
+/// Many sessions that end at once leave turns to others.
+#[test]
+fn sessions_end_in_slices() {
+    let mut cluster = Cluster::new(1, None, |_| {});
+    for n in 0..300 {
+        let id = n.to_string();
+        let mut connect = crate::cluster::persistent(&id);
+        connect.properties.session_expiry_interval = 1;
+        let client = cluster.client_with(&connect);
+        cluster.disconnect(client);
+    }
+    cluster.now = cluster.now + Duration::from_secs(2);
+    let now = cluster.now;
+    cluster.engines[0].handle_timeout(now);
+    assert_eq!(cluster.counters().sessions_expired, 256);
+    assert!(cluster.engines[0].poll_timeout().unwrap() <= now.instant);
+    cluster.engines[0].handle_timeout(now);
+    assert_eq!(cluster.counters().sessions_expired, 300);
 }
