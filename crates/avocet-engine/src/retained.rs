@@ -4,7 +4,6 @@ use alloc::collections::{BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use avocet_codec::{QoS, SubscriptionId};
 use avocet_session::{Expiry, Message, Now, Outgoing, UnixTime};
 use avocet_topic::{Cursor, Next, TopicFilterBuf, TopicNameBuf, TopicTree};
 
@@ -51,9 +50,6 @@ impl RetainedMessages {
 #[derive(Debug)]
 pub(crate) struct RetainedCursor {
     pub(crate) filter: TopicFilterBuf,
-    pub(crate) maximum_qos: QoS,
-    pub(crate) subscription_id: Option<SubscriptionId>,
-    pub(crate) no_local: bool,
     /// The owner to ask, and the last one.
     owner: ShardId,
     last_owner: ShardId,
@@ -142,13 +138,7 @@ impl Engine {
     }
 
     /// A cursor for a new subscription; asked for by [`ask_retained`](Self::ask_retained).
-    pub(crate) fn retained_cursor(
-        &mut self,
-        filter: TopicFilterBuf,
-        maximum_qos: QoS,
-        subscription_id: Option<SubscriptionId>,
-        no_local: bool,
-    ) -> (u64, RetainedCursor) {
+    pub(crate) fn retained_cursor(&mut self, filter: TopicFilterBuf) -> (u64, RetainedCursor) {
         self.next_cursor += 1;
         // Without a wildcard one shard owns all that the filter can match.
         let (owner, last_owner) = match avocet_topic::TopicName::new(filter.as_str()) {
@@ -160,9 +150,6 @@ impl Engine {
         };
         let cursor = RetainedCursor {
             filter,
-            maximum_qos,
-            subscription_id,
-            no_local,
             owner,
             last_owner,
             cursor: Cursor::default(),
@@ -193,6 +180,8 @@ impl Engine {
             return;
         }
         cursor.asked = true;
+        let subscription = slot.subscriptions.get(&cursor.filter);
+        let no_local = subscription.is_some_and(|subscription| subscription.no_local);
         let query = RetainedQuery {
             query: QueryId {
                 session: handle,
@@ -201,7 +190,7 @@ impl Engine {
             filter: cursor.filter.clone(),
             cursor: cursor.cursor.clone(),
             messages_max,
-            no_local: cursor.no_local.then(|| Arc::clone(&slot.key)),
+            no_local: no_local.then(|| Arc::clone(&slot.key)),
         };
         let owner = cursor.owner;
         self.send(owner, Lane::Owners, Value::RetainedQuery(query.into()));
@@ -256,7 +245,11 @@ impl Engine {
         let Some(cursor) = slot.cursors.get_mut(&query.cursor) else {
             return;
         };
-        let (maximum_qos, subscription_id) = (cursor.maximum_qos, cursor.subscription_id);
+        let Some(subscription) = slot.subscriptions.get(&cursor.filter) else {
+            return;
+        };
+        let (maximum_qos, subscription_id) =
+            (subscription.maximum_qos, subscription.subscription_id);
         cursor.asked = false;
         match next {
             Some(next) => cursor.cursor = next,

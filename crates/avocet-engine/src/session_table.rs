@@ -6,6 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
+use avocet_codec::{QoS, SubscriptionId};
 use avocet_session::{Session, UnixTime};
 use avocet_topic::TopicFilterBuf;
 use foldhash::fast::FixedState;
@@ -74,6 +75,10 @@ pub(crate) struct Subscription {
     pub(crate) membership: Option<MembershipId>,
     /// The number of the cursor that its retained messages come by; void once it has ended.
     pub(crate) cursor: u64,
+    /// How retained messages come, whichever SUBSCRIBE asked for them.
+    pub(crate) maximum_qos: QoS,
+    pub(crate) subscription_id: Option<SubscriptionId>,
+    pub(crate) no_local: bool,
 }
 
 /// What the shard knows of a session beside its Session State.

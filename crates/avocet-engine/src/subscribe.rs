@@ -204,6 +204,9 @@ impl Engine {
         let mut subscription = Subscription {
             membership: None,
             cursor,
+            maximum_qos: options.maximum_qos,
+            subscription_id,
+            no_local: options.no_local,
         };
         if share.is_some() {
             let membership = membership.unwrap_or_else(|| self.new_membership());
@@ -238,12 +241,9 @@ impl Engine {
                 RetainHandling::DoNotSend => false,
             };
             if wanted {
-                granted.cursor = Some(self.retained_cursor(
-                    filter.clone(),
-                    options.maximum_qos,
-                    subscription_id,
-                    options.no_local,
-                ));
+                let (number, cursor) = self.retained_cursor(filter.clone());
+                subscription.cursor = number;
+                granted.cursor = Some((number, cursor));
             }
         }
         if new {
@@ -251,6 +251,9 @@ impl Engine {
             self.counters.shared_subscriptions += u64::from(share.is_some());
         }
         if let Some(slot) = self.sessions.get_mut(session) {
+            if subscription.cursor != cursor {
+                slot.cursors.remove(&cursor);
+            }
             slot.subscriptions.insert(filter.clone(), subscription);
         }
         if durable && self.config.durability == Durability::Stored {
@@ -309,9 +312,9 @@ impl Engine {
             };
             if let Some(slot) = self.sessions.get_mut(session) {
                 for (_, (number, cursor)) in suback.cursors {
-                    if let Some(subscription) = slot.subscriptions.get_mut(&cursor.filter) {
-                        slot.cursors.remove(&subscription.cursor);
-                        subscription.cursor = number;
+                    // An UNSUBSCRIBE or another SUBSCRIBE may have come meanwhile.
+                    let subscription = slot.subscriptions.get(&cursor.filter);
+                    if subscription.is_some_and(|subscription| subscription.cursor == number) {
                         slot.cursors.insert(number, cursor);
                     }
                 }

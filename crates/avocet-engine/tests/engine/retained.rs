@@ -1,7 +1,7 @@
 use std::time::Duration;
 
-use avocet_codec::RetainHandling;
-use avocet_engine::DropReason;
+use avocet_codec::{Packet, RetainHandling, TopicFilter, Unsubscribe};
+use avocet_engine::{DropReason, EngineConfig};
 
 use crate::cluster::{Cluster, each, each_with};
 
@@ -92,7 +92,7 @@ fn shared_subscriptions_get_none() {
 
 #[test]
 fn many_come_as_fast_as_the_client_takes_them() {
-    let small = |config: &mut avocet_engine::EngineConfig| {
+    let small = |config: &mut EngineConfig| {
         let connection = std::sync::Arc::make_mut(&mut config.connection);
         connection.limits.queued_messages_max = 20;
         config.limits.retained_page_messages = 7;
@@ -236,4 +236,48 @@ fn last_delivered_is_the_one_retained() {
             assert_eq!(of_topic(&retained).last(), order.last(), "seed {seed}");
         }
     }
+}
+
+/// [MQTT5-3.10.4-2]
+#[test]
+fn a_subscription_that_ended_before_its_suback_gets_nothing_retained() {
+    each(|mut cluster| {
+        let client = cluster.client("client");
+        cluster.send_subscribe(client, "#", 1, None, |_| {});
+        let filters = [TopicFilter::new("#").unwrap()];
+        let unsubscribe = Unsubscribe::new(cluster.packet_id(client), &filters);
+        cluster.send(client, &Packet::Unsubscribe(unsubscribe));
+        for topic in ["a", "b", "c", "d"] {
+            cluster.publish_retained(client, topic, "later", 1);
+        }
+        assert_eq!(cluster.messages(client), [""; 0]);
+    });
+}
+
+/// [MQTT5-3.8.4-3] [MQTT5-3.8.4-8]
+#[test]
+fn retained_messages_to_come_follow_the_options_of_the_last_subscribe() {
+    let one_at_a_time = |config: &mut EngineConfig| config.limits.retained_page_messages = 1;
+    each_with(one_at_a_time, |mut cluster| {
+        let client = cluster.client("client");
+        for topic in ["a", "b", "c", "d"] {
+            cluster.publish_retained(client, topic, "x", 1);
+        }
+        cluster.run();
+        cluster.set_reads(client, false);
+        cluster.send_subscribe(client, "#", 1, None, |_| {});
+        cluster.run();
+        cluster.send_subscribe(client, "#", 0, Some(7), |options| {
+            options.retain_handling = RetainHandling::SendIfNew;
+        });
+        cluster.run();
+        cluster.set_reads(client, true);
+        let messages = cluster.messages(client);
+        assert_eq!(messages.len(), 4);
+        let old = messages.iter().filter(|it| it.ends_with("=x q1 retain"));
+        let new = messages
+            .iter()
+            .filter(|it| it.ends_with("=x q0 retain ids [7]"));
+        assert_eq!((old.count(), new.count()), (1, 3), "{messages:?}");
+    });
 }
