@@ -51,6 +51,7 @@ const LAYERS: &[Layer] = &[
                                        "avocet-store", "avocet-transport"]),
     layer("avocet-cli",       Shell, &["avocet-topic", "avocet-codec", "avocet-session", "avocet-client",
                                        "avocet-transport"]),
+    layer("avocet-sim",       Tool,  &[]),
     layer("avocet-tests",     Tool,  &[]),
     layer("avocet-benches",   Tool,  &[]),
     layer("xtask",            Tool,  &[]),

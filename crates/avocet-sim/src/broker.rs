@@ -1,0 +1,521 @@
+//! The broker's side: shards in turn, each with its one inbox, its sockets and its store.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use avocet_codec::Version;
+use avocet_engine::{
+    Command, ConnectionId, Event as EngineEvent, Fetched, MessageId, Moved, Record, SessionKey,
+    ShardId, ShardMessage,
+};
+use avocet_session::{CommitId, Demand, FetchFrom, Message, TransmitBuf};
+
+use crate::history::{ConnId, What};
+use crate::link::Pipe;
+use crate::plan::{MILLI, Micros};
+use crate::rng::Rng;
+use crate::wire::{Pkt, Tap, Uid, uid_of};
+use crate::world::{Task, World};
+
+/// What comes to a shard's one inbox.
+enum Mail {
+    Value(ShardId, ShardMessage),
+    Moved(ConnId, Box<Moved>),
+}
+
+pub(crate) struct Shard {
+    inbox: VecDeque<Mail>,
+    rng: Rng,
+    turn_at: Option<Micros>,
+    last_stored: Micros,
+    pub(crate) committed: VecDeque<u64>,
+    pub(crate) fetched: VecDeque<u64>,
+}
+
+impl Shard {
+    pub(crate) fn new(rng: Rng) -> Self {
+        Self {
+            inbox: VecDeque::new(),
+            rng,
+            turn_at: None,
+            last_stored: 0,
+            committed: VecDeque::new(),
+            fetched: VecDeque::new(),
+        }
+    }
+}
+
+/// A connection: the link, and what the broker's driver holds of it.
+pub(crate) struct Conn {
+    pub(crate) id: ConnectionId,
+    pub(crate) client: usize,
+    pub(crate) version: Version,
+    /// What its CONNECT says.
+    pub(crate) clean_start: bool,
+    pub(crate) shard: usize,
+    pub(crate) up: Pipe,
+    pub(crate) down: Pipe,
+    /// On its way to another shard.
+    moving: bool,
+    paused: bool,
+    /// The engine waits for more bytes than there are.
+    pub(crate) waits: bool,
+    /// The network has told the broker that the link is broken.
+    pub(crate) reset: bool,
+    /// The engine was told so.
+    told: bool,
+    /// Taken from the engine, not yet written.
+    rest: Vec<u8>,
+    more: bool,
+    /// The engine is done with it.
+    pub(crate) ended: bool,
+    /// The client is done with it.
+    pub(crate) left: bool,
+    pub(crate) up_sent: Tap,
+    up_read: Tap,
+    down_sent: Tap,
+    pub(crate) down_read: Tap,
+}
+
+impl Conn {
+    pub(crate) fn new(
+        id: ConnectionId,
+        client: usize,
+        version: Version,
+        shard: usize,
+        up: Pipe,
+        down: Pipe,
+    ) -> Self {
+        Self {
+            id,
+            client,
+            version,
+            clean_start: false,
+            shard,
+            up,
+            down,
+            moving: false,
+            paused: false,
+            waits: false,
+            reset: false,
+            told: false,
+            rest: Vec::new(),
+            more: false,
+            ended: false,
+            left: false,
+            up_sent: Tap::default(),
+            up_read: Tap::default(),
+            down_sent: Tap::default(),
+            down_read: Tap::default(),
+        }
+    }
+
+    fn can_feed(&self) -> bool {
+        !self.moving && !self.ended && !self.paused && !self.waits && !self.up.ready.is_empty()
+    }
+
+    fn must_close(&self) -> bool {
+        let gone = self.up.ended && self.up.is_over() || self.reset && !self.can_feed();
+        gone && !self.moving && !self.ended && !self.told
+    }
+
+    fn can_write(&self) -> bool {
+        !self.moving && (self.more || !self.rest.is_empty()) && self.down.room() > 0
+    }
+}
+
+/// What is stored: enough to give queued messages back.
+#[derive(Default)]
+pub(crate) struct Store {
+    messages: BTreeMap<MessageId, Arc<Message>>,
+    queues: BTreeMap<Arc<SessionKey>, BTreeMap<u64, Fetched>>,
+}
+
+impl Store {
+    fn put(&mut self, record: Record) {
+        match record {
+            Record::MessageStored { id, message } => {
+                self.messages.insert(id, message);
+            }
+            Record::Enqueued {
+                session,
+                sequence,
+                id,
+                qos,
+                retain,
+                subscription_ids,
+            } => {
+                if let Some(message) = self.messages.get(&id) {
+                    let fetched = Fetched {
+                        sequence,
+                        id,
+                        message: Arc::clone(message),
+                        qos,
+                        retain,
+                        subscription_ids,
+                    };
+                    self.queues
+                        .entry(session)
+                        .or_default()
+                        .insert(sequence, fetched);
+                }
+            }
+            Record::SessionDeleted { session } => {
+                self.queues.remove(&session);
+            }
+            _ => {}
+        }
+    }
+
+    fn uid(&self, id: MessageId) -> Option<Uid> {
+        uid_of(self.messages.get(&id)?.payload())
+    }
+
+    fn fetch(&self, session: &SessionKey, from: FetchFrom) -> (u64, Vec<Fetched>) {
+        let mut messages = Vec::new();
+        if let Some(queue) = self.queues.get(session) {
+            let stored = queue.range(from.sequence..).take(from.max_messages);
+            messages.extend(stored.map(|(_, fetched)| fetched.clone()));
+        }
+        let next = messages
+            .last()
+            .map_or(from.sequence, |last| last.sequence + 1);
+        (next, messages)
+    }
+}
+
+impl World {
+    /// The shard has something to do, and does it some time soon.
+    pub(crate) fn wake_shard(&mut self, shard: usize) {
+        let turn_max = if self.calm {
+            50
+        } else {
+            self.plan.system.turn_max
+        };
+        let state = &mut self.shards[shard];
+        let wait = if state.rng.one_in(20) {
+            state.rng.below(turn_max * 3)
+        } else {
+            state.rng.below(turn_max)
+        };
+        self.wake_shard_at(shard, self.at + 1 + wait);
+    }
+
+    fn wake_shard_at(&mut self, shard: usize, at: Micros) {
+        let state = &mut self.shards[shard];
+        if state.turn_at.is_none_or(|set| at < set) {
+            state.turn_at = Some(at);
+            self.schedule(at, Task::ShardTurn(shard));
+        }
+    }
+
+    pub(crate) fn shard_turn(&mut self, shard: usize) {
+        if self.shards[shard].turn_at != Some(self.at) {
+            return;
+        }
+        self.shards[shard].turn_at = None;
+        let now = self.now();
+        while let Some(commit) = self.shards[shard].committed.pop_front() {
+            self.engines[shard].handle_committed(CommitId::new(commit), now);
+        }
+        while let Some(number) = self.shards[shard].fetched.pop_front() {
+            if let Some((session, from)) = self.fetches.remove(&number) {
+                let (next, messages) = self.store.fetch(&session, from);
+                self.engines[shard].handle_fetched(&session, next, messages, now);
+            }
+        }
+        let mail = self.shards[shard].inbox.len() as u64;
+        for _ in 0..self.shards[shard].rng.below(mail + 1).max(mail.min(1)) {
+            match self.shards[shard].inbox.pop_front() {
+                Some(Mail::Value(from, value)) => {
+                    self.engines[shard].handle_from_shard(from, value, now);
+                }
+                Some(Mail::Moved(id, moved)) => {
+                    if let Some(conn) = self.conns.get_mut(&id) {
+                        conn.moving = false;
+                        conn.paused = false;
+                        conn.waits = false;
+                        self.engines[shard].handle_moved(conn.id, moved, now);
+                    }
+                    self.carry_out(shard);
+                }
+                None => break,
+            }
+            self.perhaps_carry_out(shard);
+        }
+        let due = self.engines[shard].poll_timeout();
+        if due.is_some_and(|due| due <= now.instant) {
+            self.engines[shard].handle_timeout(now);
+            self.carry_out(shard);
+        }
+        let mine = |conn: &Conn| conn.shard == shard && !conn.moving;
+        let ids: Vec<ConnId> = self
+            .conns
+            .iter()
+            .filter(|(_, conn)| mine(conn))
+            .map(|(id, _)| *id)
+            .collect();
+        let first = self.shards[shard].rng.index(ids.len());
+        for at in 0..ids.len() {
+            let id = ids[(first + at) % ids.len()];
+            if self.conns[&id].can_feed() && !self.shards[shard].rng.one_in(3) {
+                self.feed(shard, id);
+                self.perhaps_carry_out(shard);
+            }
+            if let Some(conn) = self.conns.get_mut(&id)
+                && mine(conn)
+                && conn.must_close()
+            {
+                conn.told = true;
+                self.engines[shard].handle_closed(conn.id, now);
+            }
+            if self
+                .conns
+                .get(&id)
+                .is_some_and(|conn| mine(conn) && conn.can_write())
+            {
+                self.write(shard, id);
+            }
+        }
+        self.carry_out(shard);
+        self.rest(shard);
+    }
+
+    /// Says when the shard's next turn is, if it has something to do.
+    fn rest(&mut self, shard: usize) {
+        let busy = !self.shards[shard].inbox.is_empty()
+            || self.conns.values().any(|conn| {
+                conn.shard == shard && (conn.can_feed() || conn.must_close() || conn.can_write())
+            });
+        if busy {
+            self.wake_shard(shard);
+        }
+        if let Some(due) = self.engines[shard].poll_timeout() {
+            let at = due.as_nanos().div_ceil(1_000);
+            self.wake_shard_at(shard, at.max(self.at + MILLI));
+        }
+        self.conns.retain(|_, conn| !(conn.ended && conn.left));
+    }
+
+    fn feed(&mut self, shard: usize, id: ConnId) {
+        let now = self.now();
+        let Some(conn) = self.conns.get_mut(&id) else {
+            return;
+        };
+        let rng = &mut self.shards[shard].rng;
+        let len = match rng.below(4) {
+            0 => 1 + rng.index(conn.up.ready.len()),
+            _ => conn.up.ready.len(),
+        };
+        let engine = &mut self.engines[shard];
+        let taken_before = engine.counters().publishes_received;
+        let (consumed, demand) = engine.handle_input(conn.id, &conn.up.ready[..len], now);
+        let mut taken = engine.counters().publishes_received - taken_before;
+        conn.up_read.put(&conn.up.ready[..consumed]);
+        conn.up.ready.drain(..consumed);
+        conn.paused = demand == Demand::Paused;
+        conn.waits = demand == Demand::More && len - consumed == conn.up.ready.len();
+        let (client, version) = (conn.client, conn.version);
+        let mut connects = false;
+        while let Some(conn) = self.conns.get_mut(&id)
+            && let Some(packet) = conn.up_read.next(version)
+        {
+            match packet {
+                Ok((Pkt::Publish(publish), _)) if !self.model.is_repeated(id, &publish) => {
+                    // What comes while the connection is being closed is not taken.
+                    if taken > 0 {
+                        taken -= 1;
+                        let pkt = Pkt::Publish(publish);
+                        self.record(What::ServerRead { conn: id, pkt });
+                    }
+                }
+                Ok((pkt, _)) => {
+                    connects |= matches!(pkt, Pkt::Connect(_));
+                    self.record(What::ServerRead { conn: id, pkt });
+                }
+                Err(problem) => self.record(What::Broken { conn: id, problem }),
+            }
+        }
+        if connects {
+            // Who has the session is known before anything else is read.
+            self.carry_out(shard);
+        }
+        // The client has room to write.
+        self.wake_client(client, self.at);
+    }
+
+    fn perhaps_carry_out(&mut self, shard: usize) {
+        if self.shards[shard].rng.one_in(3) {
+            self.carry_out(shard);
+        }
+    }
+
+    /// Does what a shard asks for.
+    fn carry_out(&mut self, shard: usize) {
+        let this = ShardId::new(shard as u16);
+        while let Some(command) = self.engines[shard].poll_command() {
+            match command {
+                Command::ToShard { to, value } => {
+                    self.shards[to.index()]
+                        .inbox
+                        .push_back(Mail::Value(this, value));
+                    self.wake_shard(to.index());
+                }
+                Command::Move { id, to, moved } => {
+                    let id = number(id);
+                    if let Some(conn) = self.conns.get_mut(&id) {
+                        conn.shard = to.index();
+                        conn.moving = true;
+                    }
+                    self.shards[to.index()]
+                        .inbox
+                        .push_back(Mail::Moved(id, moved));
+                    self.wake_shard(to.index());
+                }
+                Command::Resume(id) => {
+                    if let Some(conn) = self.conns.get_mut(&number(id)) {
+                        conn.paused = false;
+                    }
+                }
+                Command::Flush(id) => self.write(shard, number(id)),
+                Command::Close(id) => self.end(number(id)),
+                Command::Log(EngineEvent::Connected {
+                    id,
+                    session_present,
+                    ..
+                }) => {
+                    let (conn, present) = (number(id), session_present);
+                    self.record(What::Accepted { conn, present });
+                }
+                Command::Log(EngineEvent::Disconnected { id, reason, .. }) => {
+                    self.record(What::Ended {
+                        conn: number(id),
+                        reason,
+                    });
+                }
+                Command::Log(_) => {}
+                Command::Commit { id, records } => self.commit(shard, id, records),
+                Command::Fetch { session, from } => {
+                    let number = self.seq_of_fetch();
+                    self.fetches.insert(number, (session, from));
+                    let wait = self.shards[shard].rng.below(self.plan.system.commit_max);
+                    self.schedule(self.at + wait, Task::Fetch(shard, number));
+                }
+                Command::Authenticate { .. } | Command::Authorize { .. } | _ => {}
+            }
+        }
+    }
+
+    fn seq_of_fetch(&mut self) -> u64 {
+        self.fetches
+            .last_key_value()
+            .map_or(1, |(last, _)| last + 1)
+    }
+
+    fn commit(&mut self, shard: usize, id: CommitId, records: Vec<Record>) {
+        let mut stored = Vec::new();
+        let mut pubrecs = Vec::new();
+        for record in records {
+            match &record {
+                Record::MessageStored { message, .. } => stored.extend(uid_of(message.payload())),
+                Record::PubrecReceived { session, id } => {
+                    if let Some(uid) = self.store.uid(*id) {
+                        pubrecs.push((session.client_id().to_owned(), uid));
+                    }
+                }
+                _ => {}
+            }
+            self.store.put(record);
+        }
+        let commit = id.get();
+        self.record(What::Commit {
+            shard,
+            commit,
+            stored,
+            pubrecs,
+        });
+        let state = &mut self.shards[shard];
+        let wait = if self.calm {
+            100
+        } else {
+            self.plan.system.commit_max
+        };
+        let at = (self.at + state.rng.below(wait)).max(state.last_stored + 1);
+        state.last_stored = at;
+        self.schedule(at, Task::Stored(shard, commit));
+    }
+
+    /// Lets a connection have its output, as far as its socket takes it.
+    fn write(&mut self, shard: usize, id: ConnId) {
+        let now = self.now();
+        loop {
+            let Some(conn) = self.conns.get_mut(&id) else {
+                return;
+            };
+            let room = conn.down.room().min(conn.rest.len());
+            if room > 0 {
+                let bytes: Vec<u8> = conn.rest.drain(..room).collect();
+                for at in conn.down.send(&bytes, self.at) {
+                    self.schedule(at, Task::ArriveDown(id));
+                }
+                continue;
+            }
+            if conn.ended && conn.rest.is_empty() {
+                conn.down.ended = !conn.down.dead;
+                self.schedule_last(id);
+                return;
+            }
+            if !conn.rest.is_empty() || conn.down.room() == 0 || conn.ended || conn.moving {
+                conn.more |= !conn.ended;
+                return;
+            }
+            let rng = &mut self.shards[shard].rng;
+            let limit = if rng.one_in(3) {
+                1 + rng.index(200)
+            } else {
+                1 << 16
+            };
+            let mut out = TransmitBuf::new(limit);
+            conn.more = self.engines[shard].poll_transmit(conn.id, now, &mut out);
+            let bytes = out.slices().fold(Vec::new(), |mut all, slice| {
+                all.extend_from_slice(slice);
+                all
+            });
+            conn.down_sent.put(&bytes);
+            conn.rest = bytes;
+            let (more, version) = (conn.more, conn.version);
+            while let Some(conn) = self.conns.get_mut(&id)
+                && let Some(packet) = conn.down_sent.next(version)
+            {
+                match packet {
+                    Ok((pkt, len)) => self.record(What::ServerSent { conn: id, pkt, len }),
+                    Err(problem) => self.record(What::Broken { conn: id, problem }),
+                }
+            }
+            if !more && self.conns.get(&id).is_none_or(|conn| conn.rest.is_empty()) {
+                return;
+            }
+        }
+    }
+
+    /// The end of the stream arrives behind its last byte.
+    fn schedule_last(&mut self, id: ConnId) {
+        let latency = self.rng.range(1, MILLI);
+        self.schedule(self.at + latency, Task::ArriveDown(id));
+    }
+
+    /// The engine is done with a connection: what was taken is written, then it is closed.
+    fn end(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.ended = true;
+            conn.more = false;
+            let shard = conn.shard;
+            self.write(shard, id);
+        }
+    }
+}
+
+/// The number of a connection in this run.
+fn number(id: ConnectionId) -> ConnId {
+    id.get() & ((1 << 48) - 1)
+}

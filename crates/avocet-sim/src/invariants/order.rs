@@ -1,0 +1,79 @@
+//! Messages of one publisher, topic and QoS reach a session in the order of their publication,
+//! with RETAIN mixed, from any shard to any other [MQTT5-4.6.0-5] [MQTT5-4.6.0-6].
+
+use std::collections::BTreeMap;
+
+use avocet_codec::QoS;
+
+use crate::history::{Event, What};
+use crate::invariants::Invariant;
+use crate::model::{Model, SessionId};
+use crate::wire::{Pkt, Uid};
+
+/// The last part tells retained messages: those of a new subscription come when their time is,
+/// between messages that were never retained, but in the order of their own kind.
+type Stream = (SessionId, usize, &'static str, QoS, QoS, bool);
+
+#[derive(Default)]
+pub(crate) struct Order {
+    /// The last message that came for the first time, by stream.
+    last: BTreeMap<Stream, (u64, Uid)>,
+}
+
+impl Invariant for Order {
+    fn name(&self) -> &'static str {
+        "order by publisher, topic and QoS"
+    }
+
+    fn check(&mut self, event: &Event, model: &Model) -> Result<(), String> {
+        let What::ServerSent {
+            conn,
+            pkt: Pkt::Publish(publish),
+            ..
+        } = &event.what
+        else {
+            return Ok(());
+        };
+        let (Some(session), Some(uid)) = (model.session_of(*conn), publish.uid) else {
+            return Ok(());
+        };
+        let (Some(message), Some(copies)) =
+            (model.messages.get(&uid), model.copies.get(&(session, uid)))
+        else {
+            return Ok(());
+        };
+        let shared = model
+            .subs
+            .iter()
+            .any(|sub| sub.session == session && sub.shared);
+        if copies.first != Some(event.seq) || message.will.is_some() || shared || message.reads > 1
+        {
+            // What was published a second time, as its acknowledgement was lost, comes again.
+            return Ok(());
+        }
+        let kept = message.retain && publish.retain;
+        for retained in [true, false] {
+            // One that may be of either kind is compared with both.
+            if retained != kept && (publish.retain || !message.retain) {
+                continue;
+            }
+            let stream = (
+                session,
+                message.publisher,
+                message.topic,
+                message.qos,
+                publish.qos,
+                retained,
+            );
+            let last = self.last.entry(stream).or_insert((0, uid));
+            if last.0 > message.order {
+                return Err(format!(
+                    "[{conn}] m{uid} of {} comes after m{}, which client {} published later",
+                    message.topic, last.1, message.publisher
+                ));
+            }
+            *last = (message.order, uid);
+        }
+        Ok(())
+    }
+}

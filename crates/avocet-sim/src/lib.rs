@@ -1,0 +1,21 @@
+#![doc = include_str!("../README.md")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "nobody else's input reaches a simulation, and one that fails may panic"
+)]
+
+mod broker;
+mod client;
+mod history;
+mod invariants;
+mod link;
+mod model;
+mod plan;
+mod rng;
+mod run;
+mod wire;
+mod world;
+
+pub use run::{Outcome, run};

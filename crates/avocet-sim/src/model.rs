@@ -1,0 +1,583 @@
+//! What an observer who sees every packet knows: the reference that says which subscriber may and
+//! must receive which message. It knows nothing of shards, queues or commits.
+
+use std::collections::BTreeMap;
+
+use avocet_codec::{
+    AckType, QoS, ReasonCode, SubscriptionOptions, TopicFilter, TopicName, Version,
+};
+use avocet_session::CloseReason;
+
+use crate::history::{ConnId, Event, What};
+use crate::plan::{Action, Micros, Op, Plan, Profile, System, WillPlan};
+use crate::wire::{ConnackPkt, ConnectPkt, Pkt, PublishPkt, Uid};
+
+/// The place of an event in the history.
+pub(crate) type Seq = u64;
+
+/// Which session of the run, of any client, it is.
+pub(crate) type SessionId = usize;
+
+#[derive(Debug)]
+pub(crate) struct Model {
+    pub(crate) clients: Vec<Profile>,
+    pub(crate) system: System,
+    pub(crate) messages: BTreeMap<Uid, MessageInfo>,
+    pub(crate) conns: BTreeMap<ConnId, ConnInfo>,
+    pub(crate) sessions: Vec<SessionInfo>,
+    /// The session that the broker has for a client, as far as is known.
+    pub(crate) current: Vec<Option<SessionId>>,
+    pub(crate) subs: Vec<Sub>,
+    /// PUBLISH packets to a session, by message.
+    pub(crate) copies: BTreeMap<(SessionId, Uid), Copies>,
+    /// Whether the wall clock has jumped.
+    pub(crate) jumped: bool,
+    published: u64,
+
+    // Known at the end only.
+    /// Messages that a full queue dropped.
+    pub(crate) dropped_full: u64,
+    pub(crate) queued_at_end: u64,
+    /// What clients wait for.
+    pub(crate) unfinished: Vec<String>,
+}
+
+#[derive(Debug)]
+pub(crate) struct MessageInfo {
+    pub(crate) publisher: usize,
+    pub(crate) topic: &'static str,
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+    pub(crate) empty: bool,
+    pub(crate) len: usize,
+    pub(crate) expiry: Option<u32>,
+    /// Set for a Will Message: its delay in seconds.
+    pub(crate) will: Option<u32>,
+    /// Its place among what all applications published.
+    pub(crate) order: u64,
+    /// When the broker first took it; of a will, its CONNECT.
+    pub(crate) read: Option<Seq>,
+    pub(crate) read_at: Micros,
+    /// How often the broker took it as a new message.
+    pub(crate) reads: u32,
+    /// When the broker acknowledged what it took last.
+    pub(crate) acked: Option<Seq>,
+    pub(crate) refused: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct ConnInfo {
+    pub(crate) client: usize,
+    pub(crate) connect: Option<ConnectPkt>,
+    pub(crate) connack: Option<ConnackPkt>,
+    pub(crate) connack_seq: Option<Seq>,
+    pub(crate) connack_read: bool,
+    pub(crate) session: Option<SessionId>,
+    /// What the broker says about its session.
+    pub(crate) present: Option<bool>,
+    pub(crate) accepted_at: Micros,
+    /// When another connection took its session.
+    pub(crate) superseded: Option<(Seq, Micros)>,
+    pub(crate) ended: Option<(Seq, Micros, CloseReason)>,
+    pub(crate) left: bool,
+    pub(crate) cut: bool,
+    /// When the broker last took a packet.
+    pub(crate) read_at: Micros,
+    /// QoS 1 messages by Packet Identifier.
+    incoming: BTreeMap<u16, Uid>,
+    subscribes: BTreeMap<u16, Vec<usize>>,
+}
+
+impl ConnInfo {
+    /// Whether it has its session, as far as is known.
+    pub(crate) fn is_live(&self) -> bool {
+        self.session.is_some() && self.superseded.is_none() && self.ended.is_none()
+    }
+
+    pub(crate) fn version(&self) -> Version {
+        self.connect
+            .as_ref()
+            .map_or(Version::V5, |connect| connect.version)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct SessionInfo {
+    pub(crate) client: usize,
+    pub(crate) ended: Option<Seq>,
+    /// Seconds, of its last connection.
+    pub(crate) expiry: u32,
+    pub(crate) conn: ConnId,
+    /// QoS 2 messages taken and not released, by Packet Identifier.
+    pub(crate) received: BTreeMap<u16, Uid>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Sub {
+    pub(crate) session: SessionId,
+    /// The connection that subscribed.
+    pub(crate) conn: ConnId,
+    pub(crate) filter: String,
+    /// Without `$share/` and Share Name.
+    pub(crate) matched: String,
+    pub(crate) shared: bool,
+    pub(crate) options: SubscriptionOptions,
+    pub(crate) id: Option<u32>,
+    /// Whether there was none for this filter.
+    pub(crate) new: bool,
+    /// From here on it may be in force.
+    pub(crate) began: Seq,
+    /// From here on it is.
+    pub(crate) certain: Option<Seq>,
+    /// From here on it is not.
+    pub(crate) ended: Option<Seq>,
+    /// The one that took its place, with other options.
+    pub(crate) replaced_by: Option<usize>,
+}
+
+impl Sub {
+    pub(crate) fn matches(&self, topic: &str) -> bool {
+        let filter = TopicFilter::new(&self.matched);
+        let topic = TopicName::new(topic);
+        matches!((filter, topic), (Ok(filter), Ok(topic)) if avocet_topic::matches(filter, topic))
+    }
+}
+
+/// What a session was sent of a message.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Copies {
+    /// PUBLISH packets without DUP.
+    pub(crate) fresh: u32,
+    /// The first PUBLISH.
+    pub(crate) first: Option<Seq>,
+    /// The highest QoS.
+    pub(crate) qos: Option<QoS>,
+    /// What its application received.
+    pub(crate) delivered: u32,
+}
+
+impl Model {
+    pub(crate) fn new(plan: &Plan) -> Self {
+        Self {
+            clients: plan.clients.clone(),
+            system: plan.system.clone(),
+            messages: BTreeMap::new(),
+            conns: BTreeMap::new(),
+            sessions: Vec::new(),
+            current: vec![None; plan.clients.len()],
+            subs: Vec::new(),
+            copies: BTreeMap::new(),
+            jumped: false,
+            published: 0,
+            dropped_full: 0,
+            queued_at_end: 0,
+            unfinished: Vec::new(),
+        }
+    }
+
+    pub(crate) fn add_message(&mut self, op: &Op) {
+        if let Action::Publish {
+            topic,
+            qos,
+            retain,
+            padding,
+            expiry,
+        } = op.action
+        {
+            self.published += 1;
+            let info = MessageInfo {
+                publisher: op.client,
+                topic,
+                qos,
+                retain,
+                empty: padding.is_none(),
+                len: padding.unwrap_or_default(),
+                expiry,
+                will: None,
+                order: self.published,
+                read: None,
+                read_at: 0,
+                reads: 0,
+                acked: None,
+                refused: false,
+            };
+            self.messages.insert(op.number, info);
+        }
+    }
+
+    pub(crate) fn add_will(&mut self, uid: Uid, client: usize, will: &WillPlan) {
+        self.published += 1;
+        let info = MessageInfo {
+            publisher: client,
+            topic: will.topic,
+            qos: will.qos,
+            retain: will.retain,
+            empty: false,
+            len: 0,
+            expiry: None,
+            will: Some(will.delay),
+            order: self.published,
+            read: None,
+            read_at: 0,
+            reads: 0,
+            acked: None,
+            refused: false,
+        };
+        self.messages.insert(uid, info);
+    }
+
+    pub(crate) fn session_of(&self, conn: ConnId) -> Option<SessionId> {
+        self.conns.get(&conn)?.session
+    }
+
+    pub(crate) fn message(&self, publish: &PublishPkt) -> Option<&MessageInfo> {
+        self.messages.get(&publish.uid?)
+    }
+
+    /// The subscriptions of a session that a topic matches, past ones included.
+    pub(crate) fn matching(
+        &self,
+        session: SessionId,
+        topic: &str,
+    ) -> impl Iterator<Item = &Sub> + '_ {
+        let topic = topic.to_owned();
+        self.subs
+            .iter()
+            .filter(move |sub| sub.session == session && sub.matches(&topic))
+    }
+
+    /// Whether a QoS 2 PUBLISH came before and is not released.
+    pub(crate) fn is_repeated(&self, conn: ConnId, publish: &PublishPkt) -> bool {
+        let session = self.session_of(conn).and_then(|it| self.sessions.get(it));
+        publish.qos == QoS::ExactlyOnce
+            && session
+                .zip(publish.id)
+                .is_some_and(|(session, id)| session.received.contains_key(&id))
+    }
+
+    pub(crate) fn apply(&mut self, event: &Event) {
+        match &event.what {
+            What::Opened { conn, client } => {
+                let info = ConnInfo {
+                    client: *client,
+                    connect: None,
+                    connack: None,
+                    connack_seq: None,
+                    connack_read: false,
+                    session: None,
+                    present: None,
+                    accepted_at: 0,
+                    superseded: None,
+                    ended: None,
+                    left: false,
+                    cut: false,
+                    read_at: event.at,
+                    incoming: BTreeMap::new(),
+                    subscribes: BTreeMap::new(),
+                };
+                self.conns.insert(*conn, info);
+            }
+            What::ServerRead { conn, pkt } => self.server_read(event, *conn, pkt),
+            What::ServerSent { conn, pkt, .. } => self.server_sent(event.seq, *conn, pkt),
+            What::Accepted { conn, present } => self.accepted(event, *conn, *present),
+            What::Ended { conn, reason } => {
+                let Some(info) = self.conns.get_mut(conn) else {
+                    return;
+                };
+                info.ended = Some((event.seq, event.at, *reason));
+                if let (Some(session), None) = (info.session, info.superseded)
+                    && self.sessions[session].expiry == 0
+                {
+                    self.end_session(session, event.seq);
+                }
+            }
+            What::Left { conn, .. } => {
+                if let Some(info) = self.conns.get_mut(conn) {
+                    info.left = true;
+                }
+            }
+            What::Cut { conn } => {
+                if let Some(info) = self.conns.get_mut(conn) {
+                    info.cut = true;
+                }
+            }
+            What::Delivered { conn, publish } => {
+                if let (Some(session), Some(uid)) = (self.session_of(*conn), publish.uid) {
+                    self.copies.entry((session, uid)).or_default().delivered += 1;
+                }
+            }
+            What::Jump { .. } => self.jumped = true,
+            What::ClientRead {
+                conn,
+                pkt: Pkt::Connack(_),
+            } => {
+                if let Some(info) = self.conns.get_mut(conn) {
+                    info.connack_read = true;
+                }
+            }
+            What::ClientSent { .. }
+            | What::ClientRead { .. }
+            | What::Published { .. }
+            | What::Finished { .. }
+            | What::Commit { .. }
+            | What::Committed { .. }
+            | What::Calm
+            | What::Broken { .. } => {}
+        }
+    }
+
+    fn end_session(&mut self, session: SessionId, seq: Seq) {
+        self.sessions[session].ended.get_or_insert(seq);
+        let client = self.sessions[session].client;
+        if self.current[client] == Some(session) {
+            self.current[client] = None;
+        }
+        for sub in self.subs.iter_mut().filter(|sub| sub.session == session) {
+            sub.ended.get_or_insert(seq);
+        }
+    }
+
+    fn accepted(&mut self, event: &Event, conn: ConnId, present: bool) {
+        let Some(client) = self.conns.get(&conn).map(|info| info.client) else {
+            return;
+        };
+        if let Some(old) = self.current[client] {
+            let holder = self.sessions[old].conn;
+            if let Some(info) = self.conns.get_mut(&holder)
+                && info.ended.is_none()
+            {
+                info.superseded = Some((event.seq, event.at));
+            }
+            if !present {
+                self.end_session(old, event.seq);
+            }
+        }
+        let connect = self.conns[&conn].connect.as_ref();
+        let expiry = connect.map_or(0, |connect| connect.expiry);
+        let session = match self.current[client] {
+            Some(session) => {
+                self.sessions[session].expiry = expiry;
+                self.sessions[session].conn = conn;
+                session
+            }
+            None => {
+                self.sessions.push(SessionInfo {
+                    client,
+                    ended: None,
+                    expiry,
+                    conn,
+                    received: BTreeMap::new(),
+                });
+                self.sessions.len() - 1
+            }
+        };
+        self.current[client] = Some(session);
+        if let Some(info) = self.conns.get_mut(&conn) {
+            info.session = Some(session);
+            info.present = Some(present);
+            info.accepted_at = event.at;
+        }
+    }
+
+    fn server_read(&mut self, event: &Event, conn: ConnId, pkt: &Pkt) {
+        let repeated = matches!(pkt, Pkt::Publish(publish) if self.is_repeated(conn, publish));
+        let Some(info) = self.conns.get_mut(&conn) else {
+            return;
+        };
+        info.read_at = event.at;
+        if let Pkt::Connect(connect) = pkt {
+            if let Some(message) = connect.will.and_then(|will| self.messages.get_mut(&will)) {
+                message.read = Some(event.seq);
+                message.reads = 1;
+            }
+            info.connect = Some(connect.clone());
+            return;
+        }
+        if !info.is_live() {
+            return;
+        }
+        let Some(session) = info.session else {
+            return;
+        };
+        match pkt {
+            Pkt::Publish(publish) => {
+                if let (Some(id), Some(uid)) = (publish.id, publish.uid) {
+                    if publish.qos == QoS::ExactlyOnce {
+                        self.sessions[session].received.insert(id, uid);
+                    } else {
+                        info.incoming.insert(id, uid);
+                    }
+                }
+                if let Some(message) = publish.uid.and_then(|uid| self.messages.get_mut(&uid))
+                    && !repeated
+                {
+                    if message.read.is_none() {
+                        message.read = Some(event.seq);
+                        message.read_at = event.at;
+                    }
+                    message.reads += 1;
+                    message.acked = None;
+                }
+            }
+            Pkt::Ack {
+                kind: AckType::Pubrel,
+                id,
+                ..
+            } => {
+                self.sessions[session].received.remove(id);
+            }
+            Pkt::Subscribe {
+                id,
+                filters,
+                subscription_id,
+            } => {
+                let mut added = Vec::new();
+                for (filter, options) in filters {
+                    let index = self.subs.len();
+                    let old = self.subs.iter_mut().find(|sub| {
+                        sub.session == session && sub.filter == *filter && sub.ended.is_none()
+                    });
+                    let new = old.is_none();
+                    let mut certain = None;
+                    if let Some(old) = old {
+                        old.ended = Some(event.seq);
+                        old.replaced_by = Some(index);
+                        certain = old.certain.map(|_| event.seq);
+                    }
+                    let share = TopicFilter::new(filter).ok();
+                    let share = share.and_then(|filter| filter.share().ok().flatten());
+                    self.subs.push(Sub {
+                        session,
+                        conn,
+                        filter: filter.clone(),
+                        matched: share
+                            .map_or(filter.as_str(), |share| share.topic_filter.as_str())
+                            .to_owned(),
+                        shared: share.is_some(),
+                        options: *options,
+                        id: *subscription_id,
+                        new,
+                        began: event.seq,
+                        certain,
+                        ended: None,
+                        replaced_by: None,
+                    });
+                    added.push(index);
+                }
+                info.subscribes.insert(*id, added);
+            }
+            Pkt::Unsubscribe { filters, .. } => {
+                for sub in &mut self.subs {
+                    if sub.session == session && filters.contains(&sub.filter) {
+                        sub.ended.get_or_insert(event.seq);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn server_sent(&mut self, seq: Seq, conn: ConnId, pkt: &Pkt) {
+        let Some(info) = self.conns.get_mut(&conn) else {
+            return;
+        };
+        match pkt {
+            Pkt::Connack(connack) => {
+                info.connack = Some(connack.clone());
+                info.connack_seq = Some(seq);
+            }
+            Pkt::Ack { kind, id, code } => {
+                let uid = match (kind, info.session) {
+                    (AckType::Puback, _) => info.incoming.get(id).copied(),
+                    (AckType::Pubrec, Some(session)) => {
+                        let received = &mut self.sessions[session].received;
+                        let uid = received.get(id).copied();
+                        if code.is_error() {
+                            received.remove(id);
+                        }
+                        uid
+                    }
+                    _ => None,
+                };
+                if let Some(message) = uid.and_then(|uid| self.messages.get_mut(&uid)) {
+                    message.acked.get_or_insert(seq);
+                    message.refused |= code.is_error();
+                }
+            }
+            Pkt::Suback { id, codes } => {
+                let subs = info.subscribes.remove(id).unwrap_or_default();
+                for (index, code) in subs.into_iter().zip(codes) {
+                    let sub = &mut self.subs[index];
+                    if code.is_error() {
+                        sub.ended.get_or_insert(seq);
+                    } else {
+                        sub.certain.get_or_insert(seq);
+                        debug_assert!(*code as u8 <= ReasonCode::GrantedQoS2 as u8);
+                    }
+                }
+            }
+            Pkt::Publish(publish) => {
+                if let (Some(session), Some(uid)) = (info.session, publish.uid) {
+                    let copies = self.copies.entry((session, uid)).or_default();
+                    copies.fresh += u32::from(!publish.dup);
+                    copies.first.get_or_insert(seq);
+                    copies.qos = copies.qos.max(Some(publish.qos));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The QoS at which a session must have received a message by the end; none if it need not.
+    pub(crate) fn must(&self, session: SessionId, message: &MessageInfo) -> Option<QoS> {
+        let state = &self.sessions[session];
+        let read = message.read?;
+        let profile = &self.clients[state.client];
+        let invisible = message.empty && profile.version != Version::V5;
+        let large = profile.maximum_packet_size < u32::MAX && message.len > 1_000;
+        if state.ended.is_some()
+            || message.refused
+            || message.will.is_some()
+            || message.expiry.is_some()
+            || invisible
+            || large
+            || self.system.is_tight()
+        {
+            return None;
+        }
+        self.matching(session, message.topic)
+            .filter(|sub| !sub.shared)
+            .filter_map(|sub| self.granted(sub, message, read, state.client))
+            .max()
+    }
+
+    /// The QoS that a subscription grants a message for certain.
+    fn granted(&self, sub: &Sub, message: &MessageInfo, read: Seq, client: usize) -> Option<QoS> {
+        if sub.certain? >= read {
+            return None;
+        }
+        let mut sub = sub;
+        let mut qos = message.qos.min(sub.options.maximum_qos);
+        loop {
+            if sub.options.no_local && message.publisher == client {
+                return None;
+            }
+            qos = qos.min(sub.options.maximum_qos);
+            match (sub.ended, sub.replaced_by) {
+                (None, _) => return Some(qos),
+                // Everything was where it belongs when the message was acknowledged.
+                (Some(ended), _) if message.acked.is_some_and(|acked| ended > acked) => {
+                    return Some(qos);
+                }
+                (Some(_), Some(next)) => sub = &self.subs[next],
+                (Some(_), None) => return None,
+            }
+        }
+    }
+
+    /// Whether a session's client was connected from before an event to the end.
+    pub(crate) fn stayed(&self, session: SessionId, since: Seq) -> bool {
+        let info = &self.conns[&self.sessions[session].conn];
+        info.is_live() && !info.cut && info.connack_seq.is_some_and(|seq| seq < since)
+    }
+}

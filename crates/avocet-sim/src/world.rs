@@ -1,0 +1,371 @@
+//! The run: virtual time, and whose turn it is.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::fmt::Write as _;
+use std::num::{NonZeroU16, NonZeroU32};
+use std::sync::Arc;
+
+use avocet_engine::{Durability, Engine, EngineConfig, SessionKey, ShardId};
+use avocet_session::{FetchFrom, Instant, Limits, Now, Overflow, ServerConfig, UnixTime};
+
+use crate::broker::{Conn, Shard, Store};
+use crate::client::Client;
+use crate::history::{ConnId, Digest, Event, What};
+use crate::invariants::{Invariant, all};
+use crate::model::Model;
+use crate::plan::{Action, CHECKER, Micros, Op, Plan, SECOND, WITNESS};
+use crate::rng::Rng;
+
+/// When the wall clock of the run begins, in milliseconds since 1970.
+const WALL_START: i64 = 1_700_000_000_000;
+
+/// More events than any plan needs.
+const EVENTS_MAX: u64 = 3_000_000;
+
+/// What is due at a time.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Task {
+    ShardTurn(usize),
+    ClientTurn(usize),
+    /// Bytes arrive at the server, or at the client.
+    ArriveUp(ConnId),
+    ArriveDown(ConnId),
+    /// A side learns that the link is broken.
+    ClientLearns(ConnId),
+    ServerLearns(ConnId),
+    Reconnect(usize),
+    Stored(usize, u64),
+    Fetch(usize, u64),
+    Op(usize),
+    Check,
+    Calm,
+}
+
+/// Why a run failed.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure {
+    pub(crate) invariant: &'static str,
+    pub(crate) problem: String,
+}
+
+pub(crate) struct World {
+    pub(crate) plan: Plan,
+    pub(crate) at: Micros,
+    wall_offset: i64,
+    tasks: BinaryHeap<Reverse<(Micros, u64, u64, Task)>>,
+    task_count: u64,
+    order: Rng,
+    pub(crate) rng: Rng,
+    pub(crate) engines: Vec<Engine>,
+    pub(crate) shards: Vec<Shard>,
+    pub(crate) store: Store,
+    pub(crate) fetches: BTreeMap<u64, (Arc<SessionKey>, FetchFrom)>,
+    pub(crate) conns: BTreeMap<ConnId, Conn>,
+    pub(crate) next_conn: ConnId,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) next_will: u32,
+    pub(crate) calm: bool,
+    pub(crate) model: Model,
+    invariants: Vec<Box<dyn Invariant>>,
+    seq: u64,
+    pub(crate) digest: Digest,
+    /// Every event, if somebody wants to read it.
+    pub(crate) lines: Option<Vec<String>>,
+    pub(crate) failure: Option<Failure>,
+}
+
+impl World {
+    pub(crate) fn new(plan: &Plan, readable: bool) -> Self {
+        let plan = plan.clone();
+        let config = Arc::new(config(&plan));
+        let seed = plan.seed;
+        let shards = plan.system.shards;
+        let now = Now::new(Instant::ORIGIN, UnixTime::from_millis(WALL_START as u64));
+        let engine = |shard: u16| {
+            let entropy = Rng::new(seed, "entropy", shard.into()).next();
+            Engine::new(
+                Arc::clone(&config),
+                ShardId::new(shard),
+                shards,
+                entropy,
+                now,
+            )
+        };
+        let mut world = Self {
+            at: 0,
+            wall_offset: 0,
+            tasks: BinaryHeap::new(),
+            task_count: 0,
+            order: Rng::new(seed, "order", 0),
+            rng: Rng::new(seed, "world", 0),
+            engines: (0..shards).map(engine).collect(),
+            shards: (0..shards)
+                .map(|shard| Shard::new(Rng::new(seed, "shard", shard.into())))
+                .collect(),
+            store: Store::default(),
+            fetches: BTreeMap::new(),
+            conns: BTreeMap::new(),
+            next_conn: 1,
+            clients: (0..)
+                .zip(&plan.clients)
+                .map(|(index, profile)| {
+                    Client::new(profile.clone(), Rng::new(seed, "client", index))
+                })
+                .collect(),
+            next_will: 1_000_000,
+            calm: false,
+            model: Model::new(&plan),
+            invariants: all(&plan),
+            seq: 0,
+            digest: Digest::new(),
+            lines: readable.then(Vec::new),
+            failure: None,
+            plan,
+        };
+        let subscribe_to_all = |number| {
+            let mut options =
+                avocet_codec::SubscriptionOptions::new(avocet_codec::QoS::ExactlyOnce);
+            options.retain_as_published = true;
+            Op {
+                number,
+                at: 0,
+                client: WITNESS,
+                action: Action::Subscribe {
+                    filters: vec![("#", options)],
+                    id: None,
+                },
+            }
+        };
+        world.clients[WITNESS].pending = VecDeque::from([subscribe_to_all(0)]);
+        world.clients[CHECKER].pending = VecDeque::from([subscribe_to_all(0)]);
+        world.clients[WITNESS].wants = true;
+        world.schedule(0, Task::Reconnect(WITNESS));
+        // The witness is there before anything else happens.
+        for index in 0..world.plan.ops.len() {
+            let at = world.plan.ops[index].at + 2 * SECOND;
+            world.schedule(at, Task::Op(index));
+        }
+        world.schedule(world.plan.calm_at + 2 * SECOND, Task::Calm);
+        world.schedule(world.plan.end_at - 60 * SECOND, Task::Check);
+        world
+    }
+
+    /// The broker's clocks.
+    pub(crate) fn now(&self) -> Now {
+        let wall = WALL_START + self.wall_offset + (self.at / 1_000) as i64;
+        Now::new(
+            Instant::from_nanos(self.at * 1_000),
+            UnixTime::from_millis(wall.max(0) as u64),
+        )
+    }
+
+    /// The clients' clocks, which do not jump.
+    pub(crate) fn client_now(&self) -> Now {
+        let wall = WALL_START as u64 + self.at / 1_000;
+        Now::new(
+            Instant::from_nanos(self.at * 1_000),
+            UnixTime::from_millis(wall),
+        )
+    }
+
+    pub(crate) fn schedule(&mut self, at: Micros, task: Task) {
+        self.task_count += 1;
+        // What is due at the same time comes in any order.
+        let tie = self.order.next();
+        let at = at.max(self.at);
+        self.tasks.push(Reverse((at, tie, self.task_count, task)));
+    }
+
+    /// How many events there were.
+    pub(crate) const fn events(&self) -> u64 {
+        self.seq
+    }
+
+    /// Runs to the end, or to the first failure.
+    pub(crate) fn run(&mut self) {
+        let mut events = 0;
+        while let Some(Reverse((at, _, _, task))) = self.tasks.pop() {
+            if at > self.plan.end_at || self.failure.is_some() {
+                break;
+            }
+            events += 1;
+            if events > EVENTS_MAX {
+                self.fail(
+                    "liveness",
+                    format!("more than {EVENTS_MAX} steps, the last one {task:?}"),
+                );
+                return;
+            }
+            self.at = at;
+            self.step(task);
+        }
+        if self.failure.is_none() {
+            self.settle();
+        }
+    }
+
+    fn step(&mut self, task: Task) {
+        match task {
+            Task::ShardTurn(shard) => self.shard_turn(shard),
+            Task::ClientTurn(client) => self.client_turn(client),
+            Task::ArriveUp(conn) => {
+                if let Some(conn) = self.conns.get_mut(&conn)
+                    && conn.up.arrive(self.at)
+                {
+                    conn.waits = false;
+                    let shard = conn.shard;
+                    self.wake_shard(shard);
+                }
+            }
+            Task::ArriveDown(id) => {
+                if let Some(conn) = self.conns.get_mut(&id) {
+                    conn.down.arrive(self.at);
+                    let client = conn.client;
+                    self.wake_client(client, self.at);
+                }
+            }
+            Task::ClientLearns(conn) => self.client_learns(conn),
+            Task::ServerLearns(conn) => {
+                if let Some(conn) = self.conns.get_mut(&conn) {
+                    conn.reset = true;
+                    let shard = conn.shard;
+                    self.wake_shard(shard);
+                }
+            }
+            Task::Reconnect(client) => self.reconnect(client),
+            Task::Stored(shard, commit) => {
+                self.shards[shard].committed.push_back(commit);
+                self.record(What::Committed { shard, commit });
+                self.wake_shard(shard);
+            }
+            Task::Fetch(shard, number) => {
+                self.shards[shard].fetched.push_back(number);
+                self.wake_shard(shard);
+            }
+            Task::Op(index) => {
+                let op = self.plan.ops[index].clone();
+                if let Action::Jump { seconds } = op.action {
+                    self.wall_offset += seconds * 1_000;
+                    self.record(What::Jump { seconds });
+                } else {
+                    self.client_op(op);
+                }
+            }
+            Task::Check => {
+                self.clients[CHECKER].wants = true;
+                self.reconnect(CHECKER);
+            }
+            Task::Calm => {
+                self.calm = true;
+                self.record(What::Calm);
+                for conn in self.conns.values_mut() {
+                    conn.up.calm();
+                    conn.down.calm();
+                }
+                for client in 0..self.clients.len() {
+                    if client == CHECKER {
+                        continue;
+                    }
+                    self.clients[client].calm();
+                    self.wake_client(client, self.at);
+                    self.schedule(self.at, Task::Reconnect(client));
+                }
+                for shard in 0..self.shards.len() {
+                    self.wake_shard(shard);
+                }
+            }
+        }
+    }
+
+    /// Writes an event down, and shows it to everyone who has an opinion.
+    pub(crate) fn record(&mut self, what: What) {
+        if self.failure.is_some() {
+            return;
+        }
+        self.seq += 1;
+        let event = Event {
+            seq: self.seq,
+            at: self.at,
+            what,
+        };
+        // Writing to a digest cannot fail.
+        let _ = writeln!(self.digest, "{event}");
+        if let Some(lines) = &mut self.lines {
+            lines.push(event.to_string());
+        }
+        if let What::Broken { problem, .. } = &event.what {
+            self.fail("packets", problem.clone());
+            return;
+        }
+        self.model.apply(&event);
+        for invariant in &mut self.invariants {
+            if let Err(problem) = invariant.check(&event, &self.model) {
+                let invariant = invariant.name();
+                self.fail(invariant, problem);
+                return;
+            }
+        }
+    }
+
+    pub(crate) fn fail(&mut self, invariant: &'static str, problem: String) {
+        self.failure.get_or_insert(Failure { invariant, problem });
+    }
+
+    fn settle(&mut self) {
+        for engine in &self.engines {
+            let counters = engine.counters();
+            use avocet_engine::DropReason;
+            let reasons = [
+                DropReason::QueueFull,
+                DropReason::TotalFull,
+                DropReason::GroupFull,
+            ];
+            let full: u64 = reasons.iter().map(|reason| counters.dropped(*reason)).sum();
+            self.model.dropped_full += full;
+            self.model.queued_at_end += counters.queued_messages;
+        }
+        for (index, client) in self.clients.iter().enumerate() {
+            self.model.unfinished.extend(client.unfinished(index));
+        }
+        for invariant in &mut self.invariants {
+            if let Err(problem) = invariant.settle(&self.model) {
+                let invariant = invariant.name();
+                self.failure = Some(Failure { invariant, problem });
+                return;
+            }
+        }
+    }
+}
+
+fn config(plan: &Plan) -> EngineConfig {
+    let system = &plan.system;
+    let mut config = EngineConfig::default();
+    config.connection = Arc::new(ServerConfig {
+        receive_maximum: NonZeroU16::new(system.receive_maximum).unwrap_or(NonZeroU16::MAX),
+        maximum_packet_size: NonZeroU32::new(system.maximum_packet_size).unwrap_or(NonZeroU32::MAX),
+        topic_alias_maximum: system.topic_alias_maximum,
+        limits: Limits {
+            inflight: system.inflight,
+            queued_messages_max: system.queued_messages_max,
+            resident_messages: system.resident_messages,
+            overflow: if system.drop_oldest {
+                Overflow::DropOldest
+            } else {
+                Overflow::DropNewest
+            },
+            ..Limits::default()
+        },
+        ..ServerConfig::default()
+    });
+    config.sys_interval = None;
+    config.shared_strategy = system.strategy;
+    if system.stored {
+        config.durability = Durability::Stored;
+    }
+    config.limits.forwards_max = system.forwards_max;
+    config.limits.slice_packets = system.slice_packets;
+    config.limits.retained_page_messages = system.retained_page;
+    config.limits.group_window = system.group_window;
+    config
+}
