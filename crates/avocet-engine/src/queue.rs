@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use avocet_codec::QoS;
-use avocet_session::{Enqueued, Now, Outgoing, Session};
+use avocet_session::{CommitId, Enqueued, Now, Outgoing, Session};
 
 use crate::connection::Connections;
 use crate::counters::DropReason;
@@ -245,7 +245,8 @@ impl Engine {
                     retain: fetched.retain,
                     subscription_ids: fetched.subscription_ids.into_iter().collect(),
                     tag: Tag::shared(mark.unwrap_or_default(), true).0,
-                    gate: (fetched.qos == QoS::ExactlyOnce).then_some(self.committed),
+                    // Stored long ago: nothing to wait for.
+                    gate: (fetched.qos == QoS::ExactlyOnce).then_some(CommitId::ZERO),
                 };
                 (fetched.sequence, outgoing)
             })

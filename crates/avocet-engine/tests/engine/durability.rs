@@ -317,3 +317,31 @@ fn shutdown_deletes_nothing() {
         assert_eq!(cluster.counters().connections, 0);
     });
 }
+
+/// A message that comes back from the store waits for no commit of others.
+#[test]
+fn fetched_messages_of_qos_2_leave_whatever_was_committed_meanwhile() {
+    let configure = |config: &mut EngineConfig| {
+        stored(config);
+        std::sync::Arc::make_mut(&mut config.connection)
+            .limits
+            .resident_messages = 1;
+    };
+    each_with(configure, |mut cluster| {
+        let (sleeper, _) = cluster.persistent("sleeper");
+        cluster.subscribe(sleeper, "t", 2);
+        cluster.disconnect(sleeper);
+        let (other, _) = cluster.persistent("other");
+        cluster.subscribe(other, "t", 1);
+        for payload in ["0", "1", "2", "3"] {
+            cluster.publish(other, "t", payload, 2);
+        }
+        cluster.run();
+        let (sleeper, _) = cluster.persistent("sleeper");
+        cluster.run();
+        cluster.publish(other, "t", "4", 2);
+        cluster.serve_fetches();
+        let expected = ["0", "1", "2", "3", "4"].map(|payload| format!("t={payload} q2"));
+        assert_eq!(cluster.messages(sleeper), expected);
+    });
+}
