@@ -14,7 +14,7 @@ use crate::history::{ConnId, What};
 use crate::link::Pipe;
 use crate::plan::{MILLI, Micros};
 use crate::rng::Rng;
-use crate::wire::{Pkt, Tap, Uid, uid_of};
+use crate::wire::{Pkt, Tap, uid_of};
 use crate::world::{Task, World};
 
 /// What comes to a shard's one inbox.
@@ -160,15 +160,16 @@ impl Store {
                         .insert(sequence, fetched);
                 }
             }
+            Record::Finished { session, sequence } => {
+                if let Some(queue) = self.queues.get_mut(&session) {
+                    queue.remove(&sequence);
+                }
+            }
             Record::SessionDeleted { session } => {
                 self.queues.remove(&session);
             }
             _ => {}
         }
-    }
-
-    fn uid(&self, id: MessageId) -> Option<Uid> {
-        uid_of(self.messages.get(&id)?.payload())
     }
 
     fn fetch(&self, session: &SessionKey, from: FetchFrom) -> (u64, Vec<Fetched>) {
@@ -418,10 +419,9 @@ impl World {
         for record in records {
             match &record {
                 Record::MessageStored { message, .. } => stored.extend(uid_of(message.payload())),
-                Record::PubrecReceived { session, id } => {
-                    if let Some(uid) = self.store.uid(*id) {
-                        pubrecs.push((session.client_id().to_owned(), uid));
-                    }
+                Record::PubrecReceived { session, sequence } => {
+                    let packet_id = (sequence % 65_535 + 1) as u16;
+                    pubrecs.push((session.client_id().to_owned(), packet_id));
                 }
                 _ => {}
             }

@@ -75,12 +75,12 @@ pub(crate) enum What {
         uid: Uid,
         sent: bool,
     },
-    /// What a shard wants stored: messages, and PUBRECs by client.
+    /// What a shard wants stored: messages, and PUBRECs by client and Packet Identifier.
     Commit {
         shard: usize,
         commit: u64,
         stored: Vec<Uid>,
-        pubrecs: Vec<(String, Uid)>,
+        pubrecs: Vec<(String, u16)>,
     },
     Committed {
         shard: usize,
