@@ -49,7 +49,8 @@ pub(super) const GROUP: Group = Group {
         an_empty_client_identifier_needs_clean_session,
         /// [MQTT5-3.1.4-6] [MQTT311-3.1.4-5]
         nothing_is_processed_after_a_refused_connect,
-        /// [MQTT5-3.1.4-3] [MQTT5-3.1.3-2] [MQTT5-3.14.2-2] [MQTT311-3.1.4-2] [MQTT311-3.1.3-2]
+        /// [MQTT5-3.1.3-2] [MQTT5-3.1.4-3] [MQTT5-3.14.2-2] [MQTT5-3.14.4-1] [MQTT5-3.14.4-2]
+        /// [MQTT311-3.1.3-2] [MQTT311-3.1.4-2]
         the_same_client_identifier_ends_the_older_connection,
         /// [MQTT5-3.1.2-22] [MQTT5-3.2.2-22] [MQTT311-3.1.2-24]
         silence_ends_the_connection_after_one_and_a_half_keep_alive,

@@ -139,14 +139,26 @@ fn properties_out_of_place_end_the_connection(server: &Server) -> Result<()> {
 }
 
 fn property_values_out_of_range_end_the_connection(server: &Server) -> Result<()> {
-    // Payload Format Indicator 2; Subscription Identifier 0.
-    let [publish, _] = with_properties(server, &[0x01, 2]);
+    // Subscription Identifier 0.
     let [_, subscribe] = with_properties(server, &[0x0b, 0]);
-    end(
-        server,
-        &[publish, subscribe],
-        &[MalformedPacket, ProtocolError],
-    )
+    end(server, &[subscribe], &[MalformedPacket, ProtocolError])?;
+    // Receive Maximum 0, Maximum Packet Size 0, a third value where 0 and 1 are all there is, and
+    // Authentication Data without a method.
+    for properties in [
+        &[0x21, 0, 0][..],
+        &[0x27, 0, 0, 0, 0],
+        &[0x19, 2],
+        &[0x17, 2],
+        &[0x16, 0, 1, 0],
+    ] {
+        let header = [&string("MQTT"), &[5, 2, 0, 60, properties.len() as u8][..]].concat();
+        let mut peer = server.dial()?;
+        let id = string(server.id("bad"));
+        peer.send_bytes(&packet(0x10, &[&header, properties, &id]))?;
+        peer.is_refused(&[MalformedPacket, ProtocolError])
+            .with_context(|| format!("CONNECT with {properties:02x?}"))?;
+    }
+    Ok(())
 }
 
 fn reason_codes_of_other_packets_end_the_connection(server: &Server) -> Result<()> {
@@ -161,7 +173,7 @@ fn others_do_not_notice(server: &Server) -> Result<()> {
     subscriber.subscribe(&topic, QoS::AtLeastOnce)?;
     end(
         server,
-        &[vec![0x00, 0], vec![0xd0, 0]],
+        &[vec![0x00, 0], vec![0x36, 0]],
         &[MalformedPacket, ProtocolError],
     )?;
     server.client("p")?.publish(&topic, "x", QoS::AtLeastOnce)?;
