@@ -365,8 +365,11 @@ impl Engine {
         now: Now,
     ) {
         self.count_dropped(dropped);
-        if let Some(token) = token {
-            self.acknowledge(id, token, reason_code, None, now);
+        if let Some(token) = token
+            && !self.acknowledge(id, token, reason_code, None, now)
+        {
+            let session = self.connections.get(&id).and_then(|entry| entry.session);
+            self.remember_answer(session, token, reason_code, None);
         }
     }
 
@@ -391,14 +394,18 @@ impl Engine {
         let origin = Origin {
             session,
             connection: Some(id),
-            answer: token.map_or(Answer::Nobody, |token| Answer::Acknowledge(id, token)),
+            answer: token.map_or(Answer::Nobody, |token| Answer::Acknowledge {
+                connection: id,
+                session,
+                token,
+            }),
             recorded,
         };
         let published = self.published(message, key);
         self.publish(origin, published, now);
     }
 
-    /// Sends PUBACK or PUBREC, unless the connection is gone.
+    /// Sends PUBACK or PUBREC; false if the connection has ended.
     pub(crate) fn acknowledge(
         &mut self,
         id: ConnectionId,
@@ -406,15 +413,15 @@ impl Engine {
         reason_code: ReasonCode,
         gate: Option<CommitId>,
         now: Now,
-    ) {
+    ) -> bool {
         let Some(entry) = self.connections.get_mut(&id) else {
-            return;
+            return false;
         };
-        // A connection that has ended takes no answers.
-        let _ended = entry.server.acknowledge(token, reason_code, gate);
+        let taken = entry.server.acknowledge(token, reason_code, gate).is_ok();
         self.wait_for_commit(id, gate);
         self.poll_connection_events(id, now);
         self.need_flush(id);
+        taken
     }
 
     fn on_subscribe(&mut self, id: ConnectionId, request: SubscribeRequest, now: Now) {

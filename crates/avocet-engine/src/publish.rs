@@ -20,7 +20,12 @@ use crate::{ConnectionId, Durability, Engine};
 pub(crate) enum Answer {
     Nobody,
     /// The client that published it with QoS 1 or 2.
-    Acknowledge(ConnectionId, AckToken),
+    Acknowledge {
+        connection: ConnectionId,
+        /// Which remembers the answer to QoS 2 if the connection does not live to send it.
+        session: Option<SessionHandle>,
+        token: AckToken,
+    },
     /// The shard that relayed it.
     Relayed(ShardId, TicketId),
 }
@@ -192,7 +197,7 @@ impl Engine {
         }
         let gate = self.gate_if(reach.durable);
         let ticket = match origin.answer {
-            Answer::Acknowledge(..) | Answer::Relayed(..) if !shards.is_empty() => {
+            Answer::Acknowledge { .. } | Answer::Relayed(..) if !shards.is_empty() => {
                 Some(self.open_ticket(Ticket {
                     answer: origin.answer,
                     outstanding: u16::try_from(shards.len()).unwrap_or(u16::MAX),
@@ -202,7 +207,7 @@ impl Engine {
                     credit: None,
                 }))
             }
-            Answer::Acknowledge(..) | Answer::Relayed(..) | Answer::Nobody => None,
+            Answer::Acknowledge { .. } | Answer::Relayed(..) | Answer::Nobody => None,
         };
         for interested in &shards {
             self.forward(
@@ -485,13 +490,19 @@ impl Engine {
     fn answer(&mut self, answer: Answer, matched: bool, gate: Option<CommitId>, now: Now) {
         match answer {
             Answer::Nobody => {}
-            Answer::Acknowledge(connection, token) => {
+            Answer::Acknowledge {
+                connection,
+                session,
+                token,
+            } => {
                 let reason = if matched {
                     ReasonCode::Success
                 } else {
                     ReasonCode::NoMatchingSubscribers
                 };
-                self.acknowledge(connection, token, reason, gate, now);
+                if !self.acknowledge(connection, token, reason, gate, now) {
+                    self.remember_answer(session, token, reason, gate);
+                }
             }
             Answer::Relayed(to, ticket) => {
                 let value = Value::Relayed { ticket, matched };

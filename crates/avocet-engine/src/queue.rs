@@ -4,8 +4,8 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use avocet_codec::QoS;
-use avocet_session::{CommitId, Enqueued, Now, Outgoing, Session};
+use avocet_codec::{QoS, ReasonCode};
+use avocet_session::{AckToken, CommitId, Enqueued, Now, Outgoing, Session};
 
 use crate::connection::Connections;
 use crate::counters::DropReason;
@@ -73,6 +73,21 @@ fn state<'a>(slot: &'a mut Slot, connections: &'a mut Connections) -> Option<&'a
 }
 
 impl Engine {
+    /// The answer to a PUBLISH came when its connection had ended.
+    pub(crate) fn remember_answer(
+        &mut self,
+        session: Option<SessionHandle>,
+        token: AckToken,
+        reason_code: ReasonCode,
+        gate: Option<CommitId>,
+    ) {
+        if let Some(slot) = session.and_then(|session| self.sessions.get_mut(session))
+            && let Some(state) = state(slot, &mut self.connections)
+        {
+            state.answer(token, reason_code, gate);
+        }
+    }
+
     /// Puts a message into a session's queue. True if that must survive.
     pub(crate) fn deliver(
         &mut self,

@@ -322,8 +322,20 @@ impl Receiver {
             return Err(AckError::ReasonCode);
         }
         let outcome = self.answer(token, reason_code, gate);
+        if outcome != Err(AckError::Repeated) {
+            self.answer_late(token, reason_code, gate);
+        }
+        outcome
+    }
+
+    /// What an answer says about a QoS 2 message beyond what leaves.
+    pub(crate) fn answer_late(
+        &mut self,
+        token: AckToken,
+        reason_code: ReasonCode,
+        gate: Option<CommitId>,
+    ) {
         if token.exactly_once
-            && outcome != Err(AckError::Repeated)
             && let Ok(index) = self.find(token.packet_id)
             && let Some(received) = self.received.get_mut(index)
             && received.message == token.message
@@ -333,7 +345,6 @@ impl Receiver {
                 self.received.remove(index);
             }
         }
-        outcome
     }
 
     fn answer(

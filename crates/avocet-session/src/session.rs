@@ -1,11 +1,11 @@
 //! Session State: what outlives a Network Connection.
 
 use alloc::vec::Vec;
-use avocet_codec::PacketId;
+use avocet_codec::{PacketId, ReasonCode};
 
 use crate::receiver::Receiver;
 use crate::sender::Sender;
-use crate::{AckError, CommitId, Enqueued, FetchFrom, Limits, Now, Outgoing};
+use crate::{AckError, AckToken, CommitId, Enqueued, FetchFrom, Limits, Now, Outgoing};
 
 /// The state of the message exchange with one peer, as a value that moves from one Network
 /// Connection to the next [MQTT5-4.1.0-1] [MQTT311-4.1.0-1].
@@ -113,6 +113,12 @@ impl Session {
         gate: Option<CommitId>,
     ) -> Result<(), AckError> {
         self.receiver.complete(packet_id, gate)
+    }
+
+    /// Remembers the answer to a QoS 2 PUBLISH whose connection has ended: whether PUBREL raises an
+    /// event, or, with a code of 0x80 or greater, that the message was not taken. Nothing leaves.
+    pub fn answer(&mut self, token: AckToken, reason_code: ReasonCode, gate: Option<CommitId>) {
+        self.receiver.answer_late(token, reason_code, gate);
     }
 
     /// Forgets a received QoS 2 message that its owner did not take, because the connection ended

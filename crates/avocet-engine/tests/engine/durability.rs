@@ -55,6 +55,30 @@ fn puback_and_pubrec_wait_for_the_commit() {
     });
 }
 
+/// [MQTT5-4.3.3-10] The end of a QoS 2 message is recorded as its beginning was, though the
+/// connection on which it came has ended before it was where it belongs.
+#[test]
+fn the_release_of_a_message_of_an_earlier_connection_is_recorded() {
+    each_with(stored, |mut cluster| {
+        for id in ["one", "two", "three", "four"] {
+            let (subscriber, _) = cluster.persistent(id);
+            cluster.subscribe(subscriber, "t", 1);
+        }
+        let (old, _) = cluster.persistent("publisher");
+        cluster.auto_commit = false;
+        cluster.publish(old, "t", "x", 2);
+        cluster.run();
+        cluster.cut(old);
+        cluster.commit();
+        cluster.auto_commit = true;
+        let (new, _) = cluster.persistent("publisher");
+        cluster.publish_with(new, "t", "x", 2, |publish| publish.dup = true);
+        assert_eq!(cluster.packets(new), ["pubrec 1 0x00", "pubcomp 1 0x00"]);
+        let released = |record: &&Record| matches!(record, Record::PublishReleased { .. });
+        assert_eq!(cluster.records.iter().filter(released).count(), 1);
+    });
+}
+
 #[test]
 fn only_what_must_survive_waits() {
     each_with(stored, |mut cluster| {
