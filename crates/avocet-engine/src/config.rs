@@ -123,12 +123,13 @@ pub struct EngineLimits {
     pub retained_messages_max: usize,
     /// Bytes of the retained messages this shard owns; the outcome is the same.
     pub retained_bytes_max: usize,
-    /// Messages waiting in all sessions of the shard. Beyond, a message is dropped and counted.
+    /// Messages waiting in all sessions and groups of the shard. Beyond, a message is dropped and counted.
     pub queued_messages_max: usize,
     /// Bytes of these; a message that waits in several sessions counts in each.
     pub queued_bytes_max: usize,
-    /// Messages waiting in one group while no member can take them. Beyond, they are dropped by
-    /// the policy of [`Limits`](avocet_session::Limits) and counted.
+    /// Messages waiting in one group while no member can take them. Beyond, or beyond the bytes
+    /// that a session's queue may hold, they are dropped by the policy of
+    /// [`Limits`](avocet_session::Limits) and counted.
     pub group_messages_max: usize,
     /// Unacknowledged messages that a group gives to one member.
     pub group_window: usize,

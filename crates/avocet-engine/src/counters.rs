@@ -2,6 +2,8 @@
 
 use core::ops::AddAssign;
 
+use crate::EngineLimits;
+
 /// Why a message did not reach a subscriber, or was not kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
@@ -92,7 +94,7 @@ counters! {
     retained_messages,
     /// Current: bytes of retained messages.
     retained_bytes,
-    /// Current: messages waiting in sessions or in flight.
+    /// Current: messages waiting in sessions and groups.
     queued_messages,
     /// Current: bytes of these.
     queued_bytes,
@@ -128,6 +130,12 @@ impl Counters {
     #[must_use]
     pub fn dropped_total(&self) -> u64 {
         self.dropped.iter().sum()
+    }
+
+    /// Whether all queues together have no room for another message.
+    pub(crate) const fn is_full(&self, limits: &EngineLimits) -> bool {
+        self.queued_messages >= limits.queued_messages_max as u64
+            || self.queued_bytes >= limits.queued_bytes_max as u64
     }
 
     /// Takes over what a queue holds: messages and bytes, instead of what it held.

@@ -100,10 +100,7 @@ impl Engine {
         let Some(slot) = self.sessions.get_mut(handle) else {
             return false;
         };
-        let limits = &self.config.limits;
-        if self.counters.queued_messages >= limits.queued_messages_max as u64
-            || self.counters.queued_bytes >= limits.queued_bytes_max as u64
-        {
+        if self.counters.is_full(&self.config.limits) {
             self.count_dropped(DropReason::TotalFull);
             self.finish_shared(shared);
             return false;

@@ -54,6 +54,10 @@ struct Group {
     places: BTreeMap<MemberId, usize>,
     /// Ascending sequences.
     queue: VecDeque<GroupMessage>,
+    /// Bytes of these.
+    queued_bytes: u64,
+    /// Messages and bytes that the shard's totals count for this group.
+    counted: (usize, u64),
     /// The member whose turn it is.
     turn: usize,
     /// Messages given to members who report when they are finished.
@@ -159,12 +163,28 @@ impl Group {
         self.given.remove(&sequence)
     }
 
+    fn put(&mut self, at: usize, message: GroupMessage) {
+        self.queued_bytes += message.published.message.len() as u64;
+        self.queue.insert(at, message);
+    }
+
+    /// Takes a message from the front of the queue, or from its back.
+    fn take(&mut self, front: bool) -> Option<GroupMessage> {
+        let message = if front {
+            self.queue.pop_front()
+        } else {
+            self.queue.pop_back()
+        }?;
+        self.queued_bytes -= message.published.message.len() as u64;
+        Some(message)
+    }
+
     /// Puts a message where it was before it was given to a member.
     fn put_back(&mut self, message: GroupMessage) {
         let at = self
             .queue
             .partition_point(|queued| queued.sequence <= message.sequence);
-        self.queue.insert(at, message);
+        self.put(at, message);
     }
 }
 
@@ -181,6 +201,10 @@ impl Engine {
         let Some(group) = self.groups.groups.get_mut(&handle) else {
             return false;
         };
+        if self.counters.is_full(&self.config.limits) {
+            self.count_dropped(DropReason::TotalFull);
+            return false;
+        }
         let qos0 = published.message.qos() == QoS::AtMostOnce;
         if qos0 && !queue_qos0 && !group.members.iter().any(|member| member.online) {
             self.count_dropped(DropReason::OfflineQoS0);
@@ -200,7 +224,7 @@ impl Engine {
             published: published.clone(),
         };
         if let Some(group) = self.groups.groups.get_mut(&handle) {
-            group.queue.push_back(message);
+            group.put(group.queue.len(), message);
         }
         self.serve_group(handle, now);
         durable
@@ -220,7 +244,7 @@ impl Engine {
             let Some(group) = groups.get_mut(&handle) else {
                 return;
             };
-            let Some(mut message) = group.queue.pop_front() else {
+            let Some(mut message) = group.take(true) else {
                 break;
             };
             let expired = message.published.message.remaining_expiry(now.unix) == Expiry::Expired;
@@ -230,7 +254,7 @@ impl Engine {
             }
             let name = group.name.clone();
             let Some(member) = group.choose(&message, strategy, window) else {
-                group.queue.push_front(message);
+                group.put(0, message);
                 break;
             };
             let member_id = member.id;
@@ -267,18 +291,19 @@ impl Engine {
     /// Drops what a group's queue has no room for.
     fn bound_group(&mut self, handle: GroupHandle) {
         let messages_max = self.config.limits.group_messages_max;
-        let overflow = self.config.connection.limits.overflow;
-        while let Some(group) = self.groups.groups.get_mut(&handle)
-            && group.queue.len() > messages_max
-        {
-            let message = match overflow {
-                Overflow::DropOldest => group.queue.pop_front(),
-                Overflow::DropNewest => group.queue.pop_back(),
-            };
-            let Some(message) = message else {
-                return;
-            };
-            self.forget_message(handle, &message, DropReason::GroupFull);
+        let limits = &self.config.connection.limits;
+        let (bytes_max, front) = (
+            limits.queued_bytes_max,
+            limits.overflow == Overflow::DropOldest,
+        );
+        while let Some(group) = self.groups.groups.get_mut(&handle) {
+            let fits = group.queue.len() <= messages_max && group.queued_bytes <= bytes_max;
+            if !fits && let Some(message) = group.take(front) {
+                self.forget_message(handle, &message, DropReason::GroupFull);
+                continue;
+            }
+            let holds = (group.queue.len(), group.queued_bytes);
+            return self.counters.count_queue(&mut group.counted, holds);
         }
     }
 
@@ -395,6 +420,8 @@ impl Engine {
                     members: Vec::new(),
                     places: BTreeMap::new(),
                     queue: VecDeque::new(),
+                    queued_bytes: 0,
+                    counted: (0, 0),
                     turn: 0,
                     given: BTreeMap::new(),
                 };
@@ -456,9 +483,10 @@ impl Engine {
         if !empty {
             return;
         }
-        let Some(group) = self.groups.groups.remove(&handle) else {
+        let Some(mut group) = self.groups.groups.remove(&handle) else {
             return;
         };
+        self.counters.count_queue(&mut group.counted, (0, 0));
         self.groups.by_name.remove(&group.name);
         let dropped = group.queue.len() as u64;
         self.counters.count_dropped(DropReason::GroupFull, dropped);

@@ -427,3 +427,30 @@ fn messages_of_a_qos_0_member_do_not_use_up_the_window_of_another() {
         assert_eq!(payloads(&mut cluster, high), [8, 9]);
     });
 }
+
+/// What waits for members that are away is bounded in bytes as a session's queue is, and counted.
+#[test]
+fn a_group_holds_no_more_bytes_than_a_session() {
+    let configure = |config: &mut EngineConfig| {
+        std::sync::Arc::make_mut(&mut config.connection)
+            .limits
+            .queued_bytes_max = 1_000;
+    };
+    each_with(configure, |mut cluster| {
+        let (member, _) = cluster.persistent("member");
+        cluster.subscribe(member, FILTER, 1);
+        cluster.cut(member);
+        let publisher = cluster.client("publisher");
+        for _ in 0..10 {
+            cluster.publish(publisher, "jobs/x", &"x".repeat(294), 1);
+        }
+        cluster.run();
+        assert_eq!(cluster.dropped(DropReason::GroupFull), 7);
+        let counters = cluster.counters();
+        assert_eq!((counters.queued_messages, counters.queued_bytes), (3, 900));
+        let (member, _) = cluster.persistent("member");
+        assert_eq!(cluster.messages(member).len(), 3);
+        let counters = cluster.counters();
+        assert_eq!((counters.queued_messages, counters.queued_bytes), (0, 0));
+    });
+}
