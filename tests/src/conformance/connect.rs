@@ -1,7 +1,7 @@
 //! Sections 3.1 and 3.2: CONNECT, CONNACK; 4.12: authentication.
 
 use anyhow::{Result, ensure};
-use avocet_codec::{Auth, Connect, Packet, Publish, QoS, ReasonCode, TopicName};
+use avocet_codec::{Auth, Connect, Packet, PacketType, Publish, QoS, ReasonCode, TopicName};
 
 use super::peer::{clock, packet, string};
 use super::{Group, Server, cases};
@@ -63,6 +63,12 @@ pub(super) const GROUP: Group = Group {
         auth_without_an_authentication_method_ends_the_connection,
         /// [MQTT5-3.12.4-1] [MQTT311-3.12.4-1]
         pings_are_answered,
+        /// [MQTT5-4.2.0-1] [MQTT311-7.1.1-1]
+        bytes_may_come_one_by_one_or_all_at_once,
+        /// [MQTT5-3.3.4-1] [MQTT5-4.5.0-1] [MQTT311-4.5.0-1]
+        messages_right_before_disconnect_are_delivered,
+        /// [MQTT5-3.1.3-6] [MQTT5-3.2.2-16]
+        an_empty_client_identifier_needs_no_clean_start,
     ],
 };
 
@@ -329,4 +335,58 @@ fn auth_without_an_authentication_method_ends_the_connection(server: &Server) ->
 fn pings_are_answered(server: &Server) -> Result<()> {
     let mut peer = server.client("a")?;
     (0..3).try_for_each(|_| peer.is_quiet())
+}
+
+fn bytes_may_come_one_by_one_or_all_at_once(server: &Server) -> Result<()> {
+    let topic = string(server.topic("t"));
+    let none = server.no_properties();
+    let bytes = [
+        connect(server, 0b0000_0010, &[&string(server.id("a"))]),
+        packet(0x82, &[&[0, 7], none, &topic, &[0]]),
+        packet(0x32, &[&topic, &[0, 8], none, b"x"]),
+        vec![0xc0, 0],
+    ]
+    .concat();
+    for at_once in [1, 2, 3, bytes.len()] {
+        let mut peer = server.dial()?;
+        for piece in bytes.chunks(at_once) {
+            peer.send_bytes(piece)?;
+        }
+        // In which order the requests are answered is up to the server.
+        let mut missing = vec![PacketType::Suback, PacketType::Puback, PacketType::Pingresp];
+        let first = peer.packet("CONNACK")?.packet().packet_type();
+        ensure!(first == PacketType::Connack, "{} comes first", first.name());
+        while !missing.is_empty() {
+            let answer = peer.packet("an answer")?.packet().packet_type();
+            missing.retain(|packet_type| *packet_type != answer);
+        }
+    }
+    Ok(())
+}
+
+fn messages_right_before_disconnect_are_delivered(server: &Server) -> Result<()> {
+    let topic = server.topic("t");
+    let mut watcher = server.client("w")?;
+    watcher.subscribe(&topic, QoS::AtLeastOnce)?;
+    let (name, none) = (string(&topic), server.no_properties());
+    let bytes = [
+        connect(server, 0b0000_0010, &[&string(server.id("a"))]),
+        packet(0x30, &[&name, none, b"zero"]),
+        packet(0x32, &[&name, &[0, 8], none, b"one"]),
+        vec![0xe0, 0],
+    ];
+    let mut peer = server.dial()?;
+    peer.send_bytes(&bytes.concat())?;
+    peer.cut()?;
+    watcher.takes(&format!("{topic}=zero q0"))?;
+    watcher.takes(&format!("{topic}=one q1"))?;
+    Ok(())
+}
+
+fn an_empty_client_identifier_needs_no_clean_start(server: &Server) -> Result<()> {
+    let peer = server.connect(&server.persistent(""))?;
+    ensure!(!peer.session_present()?, "Session Present for a new client");
+    let assigned = peer.connack()?.properties.assigned_client_id;
+    ensure!(assigned.is_some_and(|id| !id.is_empty()), "{assigned:?}");
+    Ok(())
 }

@@ -18,6 +18,8 @@ pub(super) const GROUP: Group = Group {
         other_packets_do_not_wait_for_the_quota,
         /// [MQTT5-4.9.0-2]
         a_refusal_gives_the_quota_back,
+        /// [MQTT5-3.3.4-9] [MQTT5-4.9.0-1] [MQTT5-4.9.0-2]
+        receive_maximum_holds_for_what_is_sent_again,
         /// [MQTT5-3.1.2-24] [MQTT5-3.1.2-25]
         messages_too_large_for_the_client_count_as_delivered,
         /// [MQTT5-3.1.2-24] [MQTT5-3.2.2-19] [MQTT5-3.2.2-20] [MQTT5-3.4.2-2] [MQTT5-3.4.2-3]
@@ -185,4 +187,29 @@ fn reasons_stay_away_from_a_client_that_does_not_want_them(server: &Server) -> R
         ensure!(ack.user_properties.is_empty(), "User Properties in PUBCOMP");
     }
     Ok(())
+}
+
+fn receive_maximum_holds_for_what_is_sent_again(server: &Server) -> Result<()> {
+    let (id, topic) = (server.id("a"), server.topic("t"));
+    let mut connect = server.persistent(&id);
+    let mut subscriber = server.connect(&connect)?;
+    subscriber.subscribe(&topic, QoS::ExactlyOnce)?;
+    let mut publisher = server.client("p")?;
+    for n in 0..4 {
+        publisher.publish(&topic, &n.to_string(), QoS::ExactlyOnce)?;
+        subscriber.message()?;
+    }
+    subscriber.cut()?;
+    connect.properties.receive_maximum = NonZeroU16::new(1);
+    let mut subscriber = server.connect(&connect)?;
+    for n in 0..4 {
+        let message = subscriber.message()?;
+        ensure!(
+            message.to_string() == format!("{topic}={n} q2 dup"),
+            "\"{message}\""
+        );
+        subscriber.is_quiet()?;
+        subscriber.acknowledge(&message)?;
+    }
+    subscriber.is_quiet()
 }

@@ -324,7 +324,7 @@ fn a_message_does_not_expire_once_it_was_sent(server: &Server) -> Result<()> {
     let (mut publisher, mut subscriber, topic) = pair(server)?;
     for payload in ["sent", "received"] {
         publisher.publish_with(&topic, payload, QoS::ExactlyOnce, |publish| {
-            publish.message_expiry_interval = Some(1);
+            publish.message_expiry_interval = Some(3);
         })?;
     }
     let sent = id_of(&subscriber.message()?)?;
@@ -332,7 +332,7 @@ fn a_message_does_not_expire_once_it_was_sent(server: &Server) -> Result<()> {
     subscriber.ack(AckType::Pubrec, received)?;
     subscriber.acked(PacketType::Pubrel, received)?;
     subscriber.cut()?;
-    publisher.is_quiet_for(Duration::from_secs(3))?;
+    publisher.is_quiet_for(Duration::from_secs(5))?;
     let mut subscriber = again(server)?;
     subscriber.acked(PacketType::Pubrel, received)?;
     subscriber.ack(AckType::Pubcomp, received)?;

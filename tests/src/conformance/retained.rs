@@ -1,7 +1,12 @@
 //! Section 3.3.1.3: RETAIN.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
-use avocet_codec::{QoS, RetainHandling, SubscriptionOptions};
+use avocet_codec::{
+    Delivery, MessageProperties, MessagePropertiesParts, Packet, PayloadFormat, Publish, QoS,
+    RetainHandling, SubscriptionOptions, TopicName, UserProperty,
+};
 
 use super::{Group, Server, cases};
 
@@ -31,6 +36,12 @@ pub(super) const GROUP: Group = Group {
         they_outlive_the_session_of_their_publisher,
         /// [MQTT5-3.3.1-9] [MQTT311-3.3.1-6]
         wildcards_find_all_of_them,
+        /// [MQTT5-3.3.2-5]
+        they_expire,
+        /// [MQTT5-3.3.2-4] [MQTT5-3.3.2-17] [MQTT5-3.3.2-18] [MQTT5-3.3.2-20]
+        they_keep_their_properties,
+        /// [MQTT5-3.3.4-3] [MQTT5-3.8.4-3]
+        they_come_with_the_subscription_identifier,
     ],
 };
 
@@ -212,4 +223,71 @@ fn wildcards_find_all_of_them(server: &Server) -> Result<()> {
     topics
         .iter()
         .try_for_each(|topic| publisher.retain(topic, "", QoS::AtLeastOnce))
+}
+
+fn they_expire(server: &Server) -> Result<()> {
+    let topic = server.topic("t");
+    let mut publisher = server.client("p")?;
+    publisher.publish_with(&topic, "x", QoS::AtLeastOnce, |publish| {
+        publish.retain = true;
+        publish.message_expiry_interval = Some(1);
+    })?;
+    publisher.is_quiet_for(Duration::from_secs(3))?;
+    let mut subscriber = server.client("s")?;
+    subscriber.subscribe(&topic, QoS::AtMostOnce)?;
+    subscriber.is_passed_over(&mut publisher, &server.topic("marker"))
+}
+
+fn they_keep_their_properties(server: &Server) -> Result<()> {
+    let topic = server.topic("t");
+    let pairs = [("b", "1"), ("a", "2"), ("b", "3")];
+    let user_properties = pairs.map(|(name, value)| UserProperty { name, value });
+    let properties = MessageProperties::new(MessagePropertiesParts {
+        payload_format: Some(PayloadFormat::Utf8),
+        content_type: Some("text/plain"),
+        response_topic: None,
+        correlation_data: Some(b"\x01\x02"),
+        user_properties: &user_properties,
+    });
+    let mut publisher = server.client("p")?;
+    let publish = Publish {
+        retain: true,
+        properties,
+        ..Publish::new(TopicName::new(&topic)?, Delivery::AtMostOnce, b"x")
+    };
+    publisher.send(&Packet::Publish(publish))?;
+    publisher.is_quiet()?;
+    let mut subscriber = server.client("s")?;
+    subscriber.subscribe(&topic, QoS::AtMostOnce)?;
+    let message = subscriber.takes(&format!("{topic}=x q0 retain"))?;
+    let found = message.publish().properties;
+    ensure!(found == properties, "{found:?} instead of {properties:?}");
+    publisher.retain(&topic, "", QoS::AtLeastOnce)
+}
+
+fn they_come_with_the_subscription_identifier(server: &Server) -> Result<()> {
+    let topic = server.topic("t");
+    let mut publisher = server.client("p")?;
+    publisher.retain(&topic, "x", QoS::AtLeastOnce)?;
+    let mut subscriber = server.client("s")?;
+    // The identifier is replaced with the subscription.
+    for id in [Some(7), Some(70_000), None] {
+        let options = SubscriptionOptions::new(QoS::AtMostOnce);
+        subscriber.subscribe_with(&topic, options, id)?;
+        let wanted: Vec<u32> = id.into_iter().collect();
+        let retained = subscriber.takes(&format!("{topic}=x q0 retain"))?;
+        ensure!(
+            retained.subscription_ids == wanted,
+            "{:?}",
+            retained.subscription_ids
+        );
+        publisher.publish(&topic, "live", QoS::AtLeastOnce)?;
+        let live = subscriber.takes(&format!("{topic}=live q0"))?;
+        ensure!(
+            live.subscription_ids == wanted,
+            "{:?}",
+            live.subscription_ids
+        );
+    }
+    publisher.retain(&topic, "", QoS::AtLeastOnce)
 }

@@ -35,6 +35,10 @@ pub(super) const GROUP: Group = Group {
         nothing_is_processed_after_disconnect,
         /// [MQTT5-4.1.0-1] [MQTT311-4.1.0-2]
         a_taken_over_session_goes_on,
+        /// [MQTT5-4.4.0-1] [MQTT5-3.3.1-1] [MQTT311-4.4.0-1] [MQTT311-3.3.1-1]
+        a_taken_over_session_sends_again_what_was_not_acknowledged,
+        /// [MQTT5-3.10.4-3] [MQTT5-4.4.0-1] [MQTT311-3.10.4-3] [MQTT311-4.4.0-1]
+        unsubscribe_does_not_stop_what_is_to_be_sent_again,
     ],
 };
 
@@ -184,4 +188,32 @@ fn a_taken_over_session_goes_on(server: &Server) -> Result<()> {
     server.client("p")?.publish(&topic, "x", QoS::AtLeastOnce)?;
     second.takes(&format!("{topic}=x q1"))?;
     Ok(())
+}
+
+fn a_taken_over_session_sends_again_what_was_not_acknowledged(server: &Server) -> Result<()> {
+    let (id, topic) = (server.id("a"), server.topic("t"));
+    let mut first = server.connect(&server.persistent(&id))?;
+    first.subscribe(&topic, QoS::ExactlyOnce)?;
+    let mut publisher = server.client("p")?;
+    publisher.publish(&topic, "one", QoS::AtLeastOnce)?;
+    publisher.publish(&topic, "two", QoS::ExactlyOnce)?;
+    first.message()?;
+    first.message()?;
+    let mut second = server.connect(&server.persistent(&id))?;
+    second.takes(&format!("{topic}=one q1 dup"))?;
+    second.takes(&format!("{topic}=two q2 dup"))?;
+    second.is_quiet()
+}
+
+fn unsubscribe_does_not_stop_what_is_to_be_sent_again(server: &Server) -> Result<()> {
+    let (id, topic) = (server.id("a"), server.topic("t"));
+    let mut peer = server.connect(&server.persistent(&id))?;
+    peer.subscribe(&topic, QoS::AtLeastOnce)?;
+    server.client("p")?.publish(&topic, "x", QoS::AtLeastOnce)?;
+    peer.message()?;
+    peer.unsubscribe(&[&topic])?;
+    peer.cut()?;
+    let mut peer = server.connect(&server.persistent(&id))?;
+    peer.takes(&format!("{topic}=x q1 dup"))?;
+    peer.is_quiet()
 }

@@ -41,6 +41,8 @@ pub(super) const GROUP: Group = Group {
         a_delayed_will_does_not_wait_longer_than_the_session,
         /// [MQTT5-3.1.2-8]
         a_clean_start_publishes_the_will_of_the_session_it_ends,
+        /// [MQTT5-3.1.2-8] [MQTT311-3.1.2-8]
+        a_takeover_publishes_a_will_without_delay,
     ],
 };
 
@@ -193,12 +195,12 @@ fn a_delayed_will_waits(server: &Server) -> Result<()> {
 fn a_client_that_returns_in_time_cancels_its_will(server: &Server) -> Result<()> {
     let (client, mut watcher, _) = dying(server, |connect| {
         connect.properties.session_expiry_interval = 60;
-        delay(connect, 2);
+        delay(connect, 4);
     })?;
     client.cut()?;
     let id = server.id("a");
     let _client = server.connect(&server.persistent(&id))?;
-    watcher.is_quiet_for(Duration::from_secs(3))
+    watcher.is_quiet_for(Duration::from_secs(5))
 }
 
 fn a_delayed_will_does_not_wait_longer_than_the_session(server: &Server) -> Result<()> {
@@ -215,6 +217,13 @@ fn a_clean_start_publishes_the_will_of_the_session_it_ends(server: &Server) -> R
     })?;
     client.cut()?;
     let _client = server.client("a")?;
+    watcher.takes(&format!("{topic}=gone q1"))?;
+    Ok(())
+}
+
+fn a_takeover_publishes_a_will_without_delay(server: &Server) -> Result<()> {
+    let (_client, mut watcher, topic) = dying(server, |_| {})?;
+    let _other = server.client("a")?;
     watcher.takes(&format!("{topic}=gone q1"))?;
     Ok(())
 }
