@@ -20,6 +20,8 @@ pub(crate) struct Connection {
     pub(crate) readable: bool,
     /// The peer closed: the end of the stream must be read even after a short read.
     pub(crate) read_closed: bool,
+    /// Writing failed. What came before, perhaps a DISCONNECT, is read to its end.
+    pub(crate) broken: bool,
     /// Waits in the shard's queue of connections to read.
     pub(crate) in_ready: bool,
     /// Waits in the shard's list of connections to write.
@@ -60,6 +62,7 @@ impl Connection {
             closing: Closing::Open,
             readable: false,
             read_closed: false,
+            broken: false,
             in_ready: false,
             in_dirty: false,
             spoke_last: false,

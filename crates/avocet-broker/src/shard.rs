@@ -366,7 +366,8 @@ impl Shard {
                         || connection.unsent.is_none())
                 }
             };
-            if gone {
+            let read = !connection.readable || connection.reading == Reading::Paused;
+            if gone || connection.broken && read {
                 self.lose(key, now);
             } else {
                 self.set_ready(key);
@@ -382,6 +383,21 @@ impl Shard {
         if connection.closing == Closing::Open {
             self.engine.handle_closed(connection.id, now);
         }
+    }
+
+    /// A connection cannot be written. It is lost once what it has sent is read.
+    fn fail_write(&mut self, key: Key, now: Now) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        connection.unsent = None;
+        if connection.closing != Closing::Open || connection.reading == Reading::Paused {
+            return self.lose(key, now);
+        }
+        connection.broken = true;
+        connection.readable = true;
+        connection.read_closed = true;
+        self.set_ready(key);
     }
 
     /// Carries out what the engine wants, and writes each connection that has output once.
@@ -549,11 +565,14 @@ impl Shard {
             match send(&mut connection.stream, unsent) {
                 Ok(true) => connection.unsent = None,
                 Ok(false) => return,
-                Err(_) => return self.lose(key, now),
+                Err(_) => return self.fail_write(key, now),
             }
         }
         if connection.closing != Closing::Open {
             return self.finish_closing(key, now);
+        }
+        if connection.broken {
+            return;
         }
         let more = self
             .engine
@@ -571,7 +590,7 @@ impl Shard {
             Ok(false) => connection.unsent = Some(Box::new(self.transmit.take_rest())),
             Err(_) => {
                 self.transmit.clear();
-                self.lose(key, now);
+                self.fail_write(key, now);
             }
         }
     }

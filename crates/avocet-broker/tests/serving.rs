@@ -8,7 +8,8 @@ use std::net::Shutdown;
 use std::thread;
 
 use avocet_codec::{
-    Ack, Connect, Delivery, Packet, QoS, ReasonCode, TopicFilter, Unsubscribe, Version, Will,
+    Ack, Connect, Delivery, Disconnect, Packet, Publish, QoS, ReasonCode, TopicFilter, TopicName,
+    Unsubscribe, Version, Will,
 };
 use common::{Client, Server, id};
 
@@ -117,9 +118,7 @@ fn a_session_waits_for_its_client_wherever_it_comes_back() {
         connect.clean_start = false;
         let mut sleeper = Client::connect(server.address, &connect);
         sleeper.subscribe("q", QoS::AtLeastOnce);
-        sleeper.send(&Packet::Disconnect(avocet_codec::Disconnect::new(
-            ReasonCode::Success,
-        )));
+        sleeper.send(&Packet::Disconnect(Disconnect::new(ReasonCode::Success)));
         assert_eq!(sleeper.try_receive(), None);
 
         let mut publisher = server.connect(Version::V5, "pub");
@@ -158,7 +157,7 @@ fn a_lost_connection_publishes_the_will() {
         let mut watcher = server.connect(Version::V5, "watcher");
         watcher.subscribe("will", QoS::AtMostOnce);
         let mut connect = Connect::new(Version::V5, "mortal");
-        let topic_name = avocet_codec::TopicName::new("will").unwrap();
+        let topic_name = TopicName::new("will").unwrap();
         connect.will = Some(Will::new(topic_name, b"gone"));
         drop(Client::connect(server.address, &connect));
         assert_eq!(watcher.receive_publish().0, b"gone");
@@ -251,8 +250,8 @@ fn a_flood_of_one_connection_leaves_time_for_the_others() {
         let flood = thread::spawn(move || {
             let mut bytes = Vec::new();
             for _ in 0..10_000 {
-                let name = avocet_codec::TopicName::new("nobody/listens").unwrap();
-                let publish = avocet_codec::Publish::new(name, Delivery::AtMostOnce, b"flood");
+                let name = TopicName::new("nobody/listens").unwrap();
+                let publish = Publish::new(name, Delivery::AtMostOnce, b"flood");
                 publish.encode(Version::V3_1_1, &mut bytes).unwrap();
             }
             for _ in 0..10 {
@@ -291,5 +290,31 @@ fn rubbish_closes_only_its_own_connection() {
         }
         good.send(&Packet::Pingreq);
         assert_eq!(good.receive().packet(), Packet::Pingresp);
+    }
+}
+
+/// [MQTT5-3.14.4-3] What a client sent before it was gone counts, its DISCONNECT too, though it does
+/// not read what the broker writes to it. All of it fits into the buffer of the broker's socket.
+#[test]
+fn a_disconnect_is_read_from_a_client_that_is_gone() {
+    for mut server in servers() {
+        let mut leaver = server.connect(Version::V5, "leaver");
+        leaver.subscribe("echo", QoS::AtMostOnce);
+        let name = TopicName::new("echo").unwrap();
+        let publish = Publish::new(name, Delivery::AtMostOnce, &[b'x'; 100]);
+        let mut bytes = Vec::new();
+        for _ in 0..300 {
+            Packet::Publish(publish)
+                .encode(Version::V5, &mut bytes)
+                .unwrap();
+        }
+        let disconnect = Disconnect::new(ReasonCode::NORMAL_DISCONNECTION);
+        Packet::Disconnect(disconnect)
+            .encode(Version::V5, &mut bytes)
+            .unwrap();
+        leaver.socket.write_all(&bytes).unwrap();
+        drop(leaver);
+        let line = server.wait_for_log("disconnected");
+        assert!(line.contains("closed_by=\"client\""), "{line}");
     }
 }
