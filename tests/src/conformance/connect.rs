@@ -1,6 +1,6 @@
 //! Sections 3.1 and 3.2: CONNECT, CONNACK; 4.12: authentication.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use avocet_codec::{Auth, Connect, Packet, PacketType, Publish, QoS, ReasonCode, TopicName};
 
 use super::peer::{clock, packet, string};
@@ -74,10 +74,20 @@ pub(super) const GROUP: Group = Group {
 
 fn an_accepted_client_gets_one_connack(server: &Server) -> Result<()> {
     let id = server.id("a");
-    let mut peer = server.connect(&Connect::new(server.version, &id))?;
-    ensure!(!peer.session_present()?, "Session Present for a new client");
-    peer.is_quiet()?;
-    peer.is_quiet()
+    for keep_alive in [60, 65_535, 0] {
+        let connect = Connect {
+            keep_alive,
+            ..server.hello(&id)
+        };
+        let mut peer = server
+            .connect(&connect)
+            .with_context(|| format!("a Keep Alive of {keep_alive}"))?;
+        ensure!(!peer.session_present()?, "Session Present for a new client");
+        peer.is_quiet()?;
+        peer.is_quiet()?;
+        peer.disconnect()?;
+    }
+    Ok(())
 }
 
 fn another_packet_than_connect_first_ends_the_connection(server: &Server) -> Result<()> {
@@ -96,7 +106,7 @@ fn another_packet_than_connect_first_ends_the_connection(server: &Server) -> Res
 
 fn a_second_connect_ends_the_connection(server: &Server) -> Result<()> {
     let id = server.id("a");
-    let connect = Connect::new(server.version, &id);
+    let connect = server.hello(&id);
     let mut peer = server.connect(&connect)?;
     peer.send(&Packet::Connect(connect))?;
     peer.is_ended(&[ProtocolError])
@@ -224,15 +234,13 @@ fn plain_client_identifiers_are_allowed(server: &Server) -> Result<()> {
     let ids = tails.map(|tail| server.id(tail));
     let shortest = if server.is_v5() { "V" } else { "4" };
     for id in ids.iter().map(String::as_str).chain([shortest]) {
-        server
-            .connect(&Connect::new(server.version, id))?
-            .disconnect()?;
+        server.connect(&server.hello(id))?.disconnect()?;
     }
     Ok(())
 }
 
 fn an_empty_client_identifier_is_replaced(server: &Server) -> Result<()> {
-    let nameless = Connect::new(server.version, "");
+    let nameless = server.hello("");
     let mut first = server.connect(&nameless)?;
     let second = server.connect(&nameless)?;
     let assigned = |peer: &super::Peer| -> Result<String> {
@@ -243,12 +251,12 @@ fn an_empty_client_identifier_is_replaced(server: &Server) -> Result<()> {
     ensure!(!id.is_empty(), "no Assigned Client Identifier");
     ensure!(id != assigned(&second)?, "{id:?} is assigned twice");
     // It is the client's: who comes with it takes the connection over.
-    let _third = server.connect(&Connect::new(server.version, &id))?;
+    let _third = server.connect(&server.hello(&id))?;
     first.is_ended(&[SessionTakenOver])
 }
 
 fn clients_without_identifiers_are_told_apart(server: &Server) -> Result<()> {
-    let nameless = Connect::new(server.version, "");
+    let nameless = server.hello("");
     let mut first = server.connect(&nameless)?;
     let mut second = server.connect(&nameless)?;
     first.is_quiet()?;
@@ -256,7 +264,7 @@ fn clients_without_identifiers_are_told_apart(server: &Server) -> Result<()> {
 }
 
 fn an_empty_client_identifier_needs_clean_session(server: &Server) -> Result<()> {
-    let mut nameless = Connect::new(server.version, "");
+    let mut nameless = server.hello("");
     nameless.clean_start = false;
     let mut peer = server.dial()?;
     peer.send(&Packet::Connect(nameless))?;
@@ -288,7 +296,7 @@ fn the_same_client_identifier_ends_the_older_connection(server: &Server) -> Resu
 
 fn silence_ends_the_connection_after_one_and_a_half_keep_alive(server: &Server) -> Result<()> {
     let id = server.id("a");
-    let mut connect = Connect::new(server.version, &id);
+    let mut connect = server.hello(&id);
     connect.keep_alive = 1;
     let mut peer = server.connect(&connect)?;
     let used = peer.connack()?.properties.server_keep_alive.unwrap_or(1);
@@ -316,7 +324,7 @@ fn connack_has_only_what_was_asked_for(server: &Server) -> Result<()> {
 
 fn an_unknown_authentication_method_is_refused(server: &Server) -> Result<()> {
     let id = server.id("a");
-    let mut connect = Connect::new(server.version, &id);
+    let mut connect = server.hello(&id);
     connect.properties.authentication_method = Some("a method that nobody has");
     let mut peer = server.dial()?;
     peer.send(&Packet::Connect(connect))?;

@@ -3,7 +3,7 @@
 use std::num::{NonZeroU16, NonZeroU32};
 
 use anyhow::{Result, ensure};
-use avocet_codec::{AckType, Connect, Packet, PacketType, QoS, ReasonCode, TopicFilter};
+use avocet_codec::{AckType, Packet, PacketType, QoS, ReasonCode, TopicFilter};
 use avocet_codec::{SubscriptionOptions, Unsubscribe};
 
 use super::peer::Peer;
@@ -33,7 +33,7 @@ pub(super) const GROUP: Group = Group {
 
 fn limited(server: &Server, receive_maximum: u16) -> Result<Peer> {
     let id = server.id("s");
-    let mut connect = Connect::new(server.version, &id);
+    let mut connect = server.hello(&id);
     connect.properties.receive_maximum = NonZeroU16::new(receive_maximum);
     let mut peer = server.connect(&connect)?;
     peer.subscribe(&server.topic("t"), QoS::ExactlyOnce)?;
@@ -111,7 +111,7 @@ fn a_refusal_gives_the_quota_back(server: &Server) -> Result<()> {
 
 /// A client that takes packets of that size.
 fn small(server: &Server, id: &str, maximum_packet_size: u32) -> Result<Peer> {
-    let mut connect = Connect::new(server.version, id);
+    let mut connect = server.hello(id);
     connect.properties.maximum_packet_size = NonZeroU32::new(maximum_packet_size);
     let mut peer = server.dial()?;
     peer.limit(maximum_packet_size as usize);
@@ -159,7 +159,7 @@ fn answers_fit_into_a_small_maximum_packet_size(server: &Server) -> Result<()> {
 
 fn reasons_stay_away_from_a_client_that_does_not_want_them(server: &Server) -> Result<()> {
     let id = server.id("s");
-    let mut connect = Connect::new(server.version, &id);
+    let mut connect = server.hello(&id);
     connect.properties.request_problem_information = false;
     let mut peer = server.connect(&connect)?;
     let topic = server.topic("t");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use avocet_codec::{
-    Connect, Delivery, Packet, Publish, QoS, ReasonCode, SubscriptionOptions, TopicName, Will,
+    Delivery, Packet, Publish, QoS, ReasonCode, SubscriptionOptions, TopicName, Will,
 };
 
 use super::peer::clock;
@@ -88,7 +88,7 @@ fn will_is_refused(
     let (id, topic) = (server.id("w"), server.topic("will"));
     let mut will = Will::new(TopicName::new(&topic)?, b"gone");
     change(&mut will);
-    let mut connect = Connect::new(server.version, &id);
+    let mut connect = server.hello(&id);
     connect.will = Some(will);
     let mut peer = server.dial()?;
     peer.send(&Packet::Connect(connect))?;
@@ -183,7 +183,7 @@ fn topic_aliases_not_allowed_ends_the_connection_of_who_uses_them(server: &Serve
 fn server_keep_alive_is_told_and_kept(server: &Server) -> Result<()> {
     let id = server.id("a");
     for asked in [0, 60] {
-        let mut connect = Connect::new(server.version, &id);
+        let mut connect = server.hello(&id);
         connect.keep_alive = asked;
         let mut peer = server.connect(&connect)?;
         let told = peer.connack()?.properties.server_keep_alive;

@@ -118,6 +118,14 @@ impl Server {
         format!("{}/{name}", self.prefix)
     }
 
+    /// A CONNECT that begins a clean session; not all servers allow a Keep Alive of 0.
+    fn hello<'a>(&self, id: &'a str) -> Connect<'a> {
+        Connect {
+            keep_alive: 60,
+            ..Connect::new(self.version, id)
+        }
+    }
+
     /// A connection without CONNECT.
     fn dial(&self) -> Result<Peer> {
         Peer::dial(self.address, self.version)
@@ -132,12 +140,12 @@ impl Server {
 
     /// A client that was accepted and leaves nothing behind.
     fn client(&self, name: &str) -> Result<Peer> {
-        self.connect(&Connect::new(self.version, &self.id(name)))
+        self.connect(&self.hello(&self.id(name)))
     }
 
     /// A CONNECT that resumes a session, and leaves it behind for five minutes.
     fn persistent<'a>(&self, id: &'a str) -> Connect<'a> {
-        let mut connect = Connect::new(self.version, id);
+        let mut connect = self.hello(id);
         connect.clean_start = false;
         if self.is_v5() {
             connect.properties.session_expiry_interval = 300;

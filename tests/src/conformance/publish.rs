@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use avocet_codec::{
-    Connect, Delivery, MessageProperties, MessagePropertiesParts, Packet, PayloadFormat, Publish,
-    QoS, ReasonCode, TopicName, UserProperty,
+    Delivery, MessageProperties, MessagePropertiesParts, Packet, PayloadFormat, Publish, QoS,
+    ReasonCode, TopicName, UserProperty,
 };
 
 use super::peer::{Peer, packet, string};
@@ -326,7 +326,7 @@ fn a_topic_alias_above_the_maximum_ends_the_connection(server: &Server) -> Resul
 fn the_server_keeps_to_the_clients_topic_alias_maximum(server: &Server) -> Result<()> {
     let id = server.id("s");
     for maximum in [0, 2] {
-        let mut connect = Connect::new(server.version, &id);
+        let mut connect = server.hello(&id);
         connect.properties.topic_alias_maximum = maximum;
         let mut subscriber = server.connect(&connect)?;
         subscriber.subscribe(&server.topic("+"), QoS::AtMostOnce)?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use avocet_codec::{Connect, Disconnect, Packet, QoS, ReasonCode};
+use avocet_codec::{Disconnect, Packet, QoS, ReasonCode};
 
 use super::{Group, Server, cases};
 
@@ -79,7 +79,7 @@ fn a_clean_start_discards_the_session(server: &Server) -> Result<()> {
     peer.disconnect()?;
     let mut publisher = server.client("p")?;
     publisher.publish(&topic, "missed", QoS::AtLeastOnce)?;
-    let mut peer = server.connect(&Connect::new(server.version, &id))?;
+    let mut peer = server.connect(&server.hello(&id))?;
     ensure!(
         !peer.session_present()?,
         "Session Present after a clean start"
@@ -90,7 +90,7 @@ fn a_clean_start_discards_the_session(server: &Server) -> Result<()> {
 
 fn a_clean_session_ends_with_its_connection(server: &Server) -> Result<()> {
     let (id, topic) = (server.id("a"), server.topic("t"));
-    let mut peer = server.connect(&Connect::new(server.version, &id))?;
+    let mut peer = server.connect(&server.hello(&id))?;
     peer.subscribe(&topic, QoS::AtLeastOnce)?;
     peer.disconnect()?;
     let mut publisher = server.client("p")?;

@@ -51,7 +51,7 @@ fn dying(server: &Server, change: impl FnOnce(&mut Connect<'_>)) -> Result<(Peer
     let (id, topic) = (server.id("a"), server.topic("will"));
     let mut watcher = server.client("w")?;
     watcher.subscribe(&topic, QoS::AtLeastOnce)?;
-    let mut connect = Connect::new(server.version, &id);
+    let mut connect = server.hello(&id);
     let mut will = Will::new(TopicName::new(&topic)?, b"gone");
     will.qos = QoS::AtLeastOnce;
     connect.will = Some(will);
@@ -160,7 +160,7 @@ fn a_will_keeps_its_properties(server: &Server) -> Result<()> {
         correlation_data: Some(b"\0\xff"),
         user_properties: &user_properties,
     };
-    let mut connect = Connect::new(server.version, &id);
+    let mut connect = server.hello(&id);
     let mut will = Will::new(TopicName::new(&topic)?, b"gone");
     will.properties = MessageProperties::new(parts);
     connect.will = Some(will);
