@@ -114,6 +114,9 @@ pub struct EngineLimits {
     pub sessions_max: usize,
     /// Subscriptions of one session. Beyond, the SUBACK says 0x97.
     pub subscriptions_per_session_max: usize,
+    /// Shapes of the wildcard filters of one session: what keeps a client from using up those of
+    /// the shard. Filters of further shapes get 0x97.
+    pub shapes_per_session_max: usize,
     /// Topic Levels and bytes. A Topic Filter beyond gets 0x8F, a Topic Name 0x90.
     pub topics: TopicLimits,
     /// Different Topic Filters. A subscription beyond gets 0x97.
@@ -155,6 +158,7 @@ impl Default for EngineLimits {
             connections_max: 1_000_000,
             sessions_max: 2_000_000,
             subscriptions_per_session_max: 10_000,
+            shapes_per_session_max: 64,
             topics: TopicLimits::default(),
             filters: FilterTreeLimits::default(),
             retained_messages_max: 10_000_000,

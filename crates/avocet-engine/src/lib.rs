@@ -18,6 +18,7 @@ mod retained;
 mod routes;
 mod session_table;
 mod sessions;
+mod shapes;
 mod shard;
 mod shared;
 mod subscribe;

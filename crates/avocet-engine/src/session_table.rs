@@ -15,6 +15,7 @@ use hashbrown::HashMap;
 use crate::ConnectionId;
 use crate::member::SharedMarks;
 use crate::retained::RetainedCursor;
+use crate::shapes::Shapes;
 use crate::shard::{MembershipId, ShardId, StableHash};
 use crate::will::Will;
 
@@ -93,6 +94,7 @@ pub(crate) struct Slot {
     /// When it ends, while there is no connection.
     pub(crate) expires_at: Option<UnixTime>,
     pub(crate) subscriptions: BTreeMap<TopicFilterBuf, Subscription>,
+    pub(crate) shapes: Shapes,
     pub(crate) will: Option<Box<Will>>,
     /// Retained messages yet to be asked for, by number; the first one is at work.
     pub(crate) cursors: BTreeMap<u64, RetainedCursor>,
@@ -117,6 +119,7 @@ impl Slot {
             expiry_interval: 0,
             expires_at: None,
             subscriptions: BTreeMap::new(),
+            shapes: Shapes::default(),
             will: None,
             cursors: BTreeMap::new(),
             relays: Vec::new(),

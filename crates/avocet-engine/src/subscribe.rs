@@ -186,6 +186,14 @@ impl Engine {
         if known.is_none() && slot.subscriptions.len() >= limits.subscriptions_per_session_max {
             return Err(ReasonCode::QuotaExceeded);
         }
+        let shapes_max = limits.shapes_per_session_max;
+        if known.is_none()
+            && !slot
+                .shapes
+                .has_room(&filter, &slot.subscriptions, shapes_max)
+        {
+            return Err(ReasonCode::QuotaExceeded);
+        }
         if bridge {
             // A bridge gets nothing back that it brought, and passes RETAIN on.
             options.no_local |= share.is_none();
@@ -253,6 +261,9 @@ impl Engine {
         if let Some(slot) = self.sessions.get_mut(session) {
             if subscription.cursor != cursor {
                 slot.cursors.remove(&cursor);
+            }
+            if new {
+                slot.shapes.insert(&filter);
             }
             slot.subscriptions.insert(filter.clone(), subscription);
         }
@@ -363,6 +374,7 @@ impl Engine {
         let Some(subscription) = slot.subscriptions.remove(filter) else {
             return false;
         };
+        slot.shapes.remove(filter);
         slot.cursors.remove(&subscription.cursor);
         let durable = slot.is_durable() && self.config.durability == Durability::Stored;
         let key = Arc::clone(&slot.key);

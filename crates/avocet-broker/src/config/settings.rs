@@ -511,6 +511,13 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "Subscriptions of one client. Beyond, the SUBACK says 0x97."
     ),
     integer!(
+        "limits.shapes_per_session_max",
+        0..=MANY,
+        |config| &mut config.engine.limits.shapes_per_session_max,
+        "Different places for wildcards among the Topic Filters of one client. Beyond, the SUBACK \
+         says 0x97."
+    ),
+    integer!(
         "limits.topic_levels_max",
         1..=U16,
         |config| &mut config.engine.limits.topics.levels_max,

@@ -57,6 +57,32 @@ fn subscriptions_beyond_the_limits_are_refused() {
     });
 }
 
+/// No client uses up the shapes that others need.
+#[test]
+fn filters_of_further_shapes_are_refused() {
+    let configure = |config: &mut EngineConfig| config.limits.shapes_per_session_max = 2;
+    each_with(configure, |mut cluster| {
+        let client = cluster.client("client");
+        for filter in ["a", "+/a", "b", "+/b", "$share/s/a/#", "a/#", "c/d"] {
+            assert_eq!(cluster.subscribe(client, filter, 0), "suback 0x00");
+        }
+        for filter in ["#", "+/+", "$share/s/a/+"] {
+            assert_eq!(cluster.subscribe(client, filter, 0), "suback 0x97");
+        }
+        assert_eq!(cluster.counters().subscriptions, 7);
+        assert_eq!(cluster.subscribe(client, "+/a", 1), "suback 0x01");
+        let other = cluster.client("other");
+        assert_eq!(cluster.subscribe(other, "#", 0), "suback 0x00");
+        // A shape is free with the last of its filters.
+        assert_eq!(cluster.unsubscribe(client, "a/#"), "unsuback 0x00");
+        assert_eq!(cluster.subscribe(client, "#", 0), "suback 0x97");
+        let shared = "$share/s/a/#";
+        assert_eq!(cluster.unsubscribe(client, shared), "unsuback 0x00");
+        assert_eq!(cluster.subscribe(client, "#", 0), "suback 0x00");
+        assert_eq!(cluster.subscribe(client, "b/#", 0), "suback 0x97");
+    });
+}
+
 /// A filter that another shard has no room for is refused, and leaves nothing behind.
 #[test]
 fn filters_beyond_the_limit_are_refused() {
