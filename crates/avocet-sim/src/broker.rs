@@ -14,7 +14,7 @@ use crate::history::{ConnId, What};
 use crate::link::Pipe;
 use crate::plan::{MILLI, Micros};
 use crate::rng::Rng;
-use crate::wire::{Pkt, Tap, uid_of};
+use crate::wire::{Pkt, Tap, Uid, uid_of};
 use crate::world::{Task, World};
 
 /// What comes to a shard's one inbox.
@@ -172,6 +172,10 @@ impl Store {
         }
     }
 
+    fn uid(&self, id: MessageId) -> Option<Uid> {
+        uid_of(self.messages.get(&id)?.payload())
+    }
+
     fn fetch(&self, session: &SessionKey, from: FetchFrom) -> (u64, Vec<Fetched>) {
         let mut messages = Vec::new();
         if let Some(queue) = self.queues.get(session) {
@@ -279,6 +283,7 @@ impl World {
             }
         }
         self.carry_out(shard);
+        self.check_shard(shard);
         self.rest(shard);
     }
 
@@ -415,10 +420,22 @@ impl World {
 
     fn commit(&mut self, shard: usize, id: CommitId, records: Vec<Record>) {
         let mut stored = Vec::new();
+        let mut enqueued = Vec::new();
         let mut pubrecs = Vec::new();
         for record in records {
             match &record {
                 Record::MessageStored { message, .. } => stored.extend(uid_of(message.payload())),
+                // A member is given what its group has, and a new subscription what is retained:
+                // neither is what the publisher waits for.
+                Record::Enqueued {
+                    session,
+                    retain: false,
+                    id,
+                    ..
+                } if !session.client_id().starts_with("member") => {
+                    enqueued.extend(self.store.uid(*id));
+                }
+                Record::GroupEnqueued { id, .. } => enqueued.extend(self.store.uid(*id)),
                 Record::PubrecReceived { session, sequence } => {
                     let packet_id = (sequence % 65_535 + 1) as u16;
                     pubrecs.push((session.client_id().to_owned(), packet_id));
@@ -432,6 +449,7 @@ impl World {
             shard,
             commit,
             stored,
+            enqueued,
             pubrecs,
         });
         let state = &mut self.shards[shard];

@@ -75,11 +75,12 @@ pub(crate) enum What {
         uid: Uid,
         sent: bool,
     },
-    /// What a shard wants stored: messages, and PUBRECs by client and Packet Identifier.
+    /// What a shard wants stored: messages, that they are queued, and PUBRECs by client and Packet Identifier.
     Commit {
         shard: usize,
         commit: u64,
         stored: Vec<Uid>,
+        enqueued: Vec<Uid>,
         pubrecs: Vec<(String, u16)>,
     },
     Committed {
@@ -129,8 +130,12 @@ impl fmt::Display for Event {
                 shard,
                 commit,
                 stored,
+                enqueued,
                 pubrecs,
-            } => write!(f, "shard {shard} commits {commit}: {stored:?} {pubrecs:?}"),
+            } => write!(
+                f,
+                "shard {shard} commits {commit}: {stored:?} {enqueued:?} {pubrecs:?}"
+            ),
             What::Committed { shard, commit } => write!(f, "shard {shard} has committed {commit}"),
             What::Cut { conn } => write!(f, "[{conn}] breaks"),
             What::Jump { seconds } => write!(f, "the wall clock jumps by {seconds} s"),

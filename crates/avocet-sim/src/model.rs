@@ -32,6 +32,8 @@ pub(crate) struct Model {
     pub(crate) copies: BTreeMap<(SessionId, Uid), Copies>,
     /// Whether the wall clock has jumped.
     pub(crate) jumped: bool,
+    /// The last message acknowledged to its publisher, and when.
+    pub(crate) last_acked: Option<(Seq, Uid)>,
     published: u64,
 
     // Known at the end only.
@@ -57,7 +59,9 @@ pub(crate) struct MessageInfo {
     pub(crate) order: u64,
     /// When the broker first took it; of a will, its CONNECT.
     pub(crate) read: Option<Seq>,
-    pub(crate) read_at: Micros,
+    pub(crate) last_read_at: Micros,
+    /// The Message Expiry Interval with which it came.
+    pub(crate) read_expiry: Option<u32>,
     /// How often the broker took it as a new message.
     pub(crate) reads: u32,
     /// When the broker acknowledged what it took last.
@@ -76,6 +80,7 @@ pub(crate) struct ConnInfo {
     /// What the broker says about its session.
     pub(crate) present: Option<bool>,
     pub(crate) accepted_at: Micros,
+    pub(crate) accepted_seq: Seq,
     /// When another connection took its session.
     pub(crate) superseded: Option<(Seq, Micros)>,
     pub(crate) ended: Option<(Seq, Micros, CloseReason)>,
@@ -168,6 +173,7 @@ impl Model {
             subs: Vec::new(),
             copies: BTreeMap::new(),
             jumped: false,
+            last_acked: None,
             published: 0,
             dropped_full: 0,
             queued_at_end: 0,
@@ -196,7 +202,8 @@ impl Model {
                 will: None,
                 order: self.published,
                 read: None,
-                read_at: 0,
+                last_read_at: 0,
+                read_expiry: None,
                 reads: 0,
                 acked: None,
                 refused: false,
@@ -218,7 +225,8 @@ impl Model {
             will: Some(will.delay),
             order: self.published,
             read: None,
-            read_at: 0,
+            last_read_at: 0,
+            read_expiry: None,
             reads: 0,
             acked: None,
             refused: false,
@@ -267,6 +275,7 @@ impl Model {
                     session: None,
                     present: None,
                     accepted_at: 0,
+                    accepted_seq: 0,
                     superseded: None,
                     ended: None,
                     left: false,
@@ -376,6 +385,7 @@ impl Model {
             info.session = Some(session);
             info.present = Some(present);
             info.accepted_at = event.at;
+            info.accepted_seq = event.seq;
         }
     }
 
@@ -411,10 +421,9 @@ impl Model {
                 if let Some(message) = publish.uid.and_then(|uid| self.messages.get_mut(&uid))
                     && !repeated
                 {
-                    if message.read.is_none() {
-                        message.read = Some(event.seq);
-                        message.read_at = event.at;
-                    }
+                    message.read.get_or_insert(event.seq);
+                    message.last_read_at = event.at;
+                    message.read_expiry = publish.expiry;
                     message.reads += 1;
                     message.acked = None;
                 }
@@ -499,6 +508,7 @@ impl Model {
                     }
                     _ => None,
                 };
+                self.last_acked = uid.map(|uid| (seq, uid));
                 if let Some(message) = uid.and_then(|uid| self.messages.get_mut(&uid)) {
                     message.acked.get_or_insert(seq);
                     message.refused |= code.is_error();
@@ -541,7 +551,6 @@ impl Model {
             || message.expiry.is_some()
             || invisible
             || large
-            || self.system.is_tight()
         {
             return None;
         }

@@ -12,7 +12,7 @@ use avocet_session::{FetchFrom, Instant, Limits, Now, Overflow, ServerConfig, Un
 use crate::broker::{Conn, Shard, Store};
 use crate::client::Client;
 use crate::history::{ConnId, Digest, Event, What};
-use crate::invariants::{Invariant, all};
+use crate::invariants::{Invariant, all, queues};
 use crate::model::Model;
 use crate::plan::{Action, CHECKER, Micros, Op, Plan, SECOND, WITNESS};
 use crate::rng::Rng;
@@ -116,7 +116,7 @@ impl World {
             next_will: 1_000_000,
             calm: false,
             model: Model::new(&plan),
-            invariants: all(&plan),
+            invariants: all(),
             seq: 0,
             digest: Digest::new(),
             lines: readable.then(Vec::new),
@@ -310,6 +310,14 @@ impl World {
 
     pub(crate) fn fail(&mut self, invariant: &'static str, problem: String) {
         self.failure.get_or_insert(Failure { invariant, problem });
+    }
+
+    /// Looks at what a shard holds.
+    pub(crate) fn check_shard(&mut self, shard: usize) {
+        let counters = self.engines[shard].counters();
+        if let Err(problem) = queues::check(counters, &self.plan.system) {
+            self.fail("queues within their limits", problem);
+        }
     }
 
     fn settle(&mut self) {

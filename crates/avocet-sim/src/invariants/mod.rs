@@ -3,18 +3,27 @@
 mod ack_order;
 mod at_least_once;
 mod at_most_once;
+mod durable;
 mod exactly_once;
+mod expiry;
+mod keep_alive;
 mod liveness;
 mod maximum_packet_size;
+mod no_local;
 mod order;
 mod packet_ids;
+pub(crate) mod queues;
 mod receive_maximum;
+mod retained;
+mod session_present;
+mod shared;
 mod subscriptions;
+mod takeover;
 mod topics;
+mod wills;
 
 use crate::history::Event;
 use crate::model::Model;
-use crate::plan::Plan;
 
 /// Looks at every event, and at what came of them all.
 pub(crate) trait Invariant {
@@ -29,18 +38,27 @@ pub(crate) trait Invariant {
     }
 }
 
-pub(crate) fn all(_plan: &Plan) -> Vec<Box<dyn Invariant>> {
+pub(crate) fn all() -> Vec<Box<dyn Invariant>> {
     vec![
         Box::<ack_order::AckOrder>::default(),
         Box::<at_least_once::AtLeastOnce>::default(),
         Box::<at_most_once::AtMostOnce>::default(),
+        Box::<durable::Durable>::default(),
         Box::<exactly_once::ExactlyOnce>::default(),
+        Box::<expiry::Expiry>::default(),
+        Box::<keep_alive::KeepAlive>::default(),
+        Box::<liveness::Liveness>::default(),
         Box::<maximum_packet_size::MaximumPacketSize>::default(),
+        Box::<no_local::NoLocal>::default(),
         Box::<order::Order>::default(),
         Box::<packet_ids::PacketIds>::default(),
         Box::<receive_maximum::ReceiveMaximum>::default(),
+        Box::<retained::Retained>::default(),
+        Box::<session_present::SessionPresent>::default(),
+        Box::<shared::Shared>::default(),
         Box::<subscriptions::Subscriptions>::default(),
+        Box::<takeover::Takeover>::default(),
         Box::<topics::Topics>::default(),
-        Box::<liveness::Liveness>::default(),
+        Box::<wills::Wills>::default(),
     ]
 }

@@ -1,0 +1,99 @@
+//! Acknowledged means stored: PUBACK and PUBREC leave after the commits that hold the message if a session that is stored has it, and
+//! towards a session that is stored PUBREL after the commit that holds the PUBREC.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use avocet_codec::AckType;
+
+use crate::history::{Event, What};
+use crate::invariants::Invariant;
+use crate::model::Model;
+use crate::wire::{Pkt, Uid};
+
+/// Messages, and PUBRECs by client and Packet Identifier.
+type Held = (Vec<Uid>, Vec<(String, u16)>);
+
+#[derive(Default)]
+pub(crate) struct Durable {
+    /// What waits for commits that are not done.
+    pending: BTreeMap<(usize, u64), Held>,
+    stored: BTreeSet<Uid>,
+    /// Messages that a session or group which is stored has.
+    enqueued: BTreeSet<Uid>,
+    /// PUBRECs that were recorded, by client and Packet Identifier.
+    recorded: BTreeSet<(String, u16)>,
+}
+
+impl Invariant for Durable {
+    fn name(&self) -> &'static str {
+        "acknowledged means stored"
+    }
+
+    fn check(&mut self, event: &Event, model: &Model) -> Result<(), String> {
+        match &event.what {
+            What::Commit {
+                shard,
+                commit,
+                stored,
+                enqueued,
+                pubrecs,
+            } => {
+                self.enqueued.extend(enqueued);
+                self.recorded.extend(pubrecs.iter().cloned());
+                // What is retained is stored once more for a new subscription.
+                let stored = stored.iter().filter(|uid| self.stored.insert(**uid));
+                let held = (stored.chain(enqueued).copied().collect(), pubrecs.clone());
+                self.pending.insert((*shard, *commit), held);
+            }
+            What::Committed { shard, commit } => {
+                self.pending.remove(&(*shard, *commit));
+            }
+            What::ServerSent { conn, pkt, .. } => {
+                let Pkt::Ack { kind, id, code } = pkt else {
+                    return Ok(());
+                };
+                if !model.system.stored || code.is_error() {
+                    return Ok(());
+                }
+                let info = &model.conns[conn];
+                let client_id = &model.clients[info.client].client_id;
+                let acked = model.last_acked.filter(|(seq, _)| *seq == event.seq);
+                for ((shard, commit), (stored, pubrecs)) in &self.pending {
+                    let waits = match kind {
+                        AckType::Puback | AckType::Pubrec => acked.is_some_and(|(_, uid)| {
+                            self.enqueued.contains(&uid) && stored.contains(&uid)
+                        }),
+                        AckType::Pubrel => {
+                            pubrecs.iter().any(|it| it.0 == *client_id && it.1 == *id)
+                        }
+                        AckType::Pubcomp => false,
+                    };
+                    if waits {
+                        return Err(format!(
+                            "[{conn}] {pkt} leaves before commit {commit} of shard {shard}"
+                        ));
+                    }
+                }
+                let kept = info.session.is_some_and(|it| model.sessions[it].expiry > 0);
+                let key = (client_id.clone(), *id);
+                if *kind == AckType::Pubrel && kept && !self.recorded.contains(&key) {
+                    return Err(format!("[{conn}] {pkt} leaves, and PUBREC is not recorded"));
+                }
+            }
+            What::ServerRead {
+                conn,
+                pkt:
+                    Pkt::Ack {
+                        kind: AckType::Pubcomp,
+                        id,
+                        ..
+                    },
+            } => {
+                let client_id = model.clients[model.conns[conn].client].client_id.clone();
+                self.recorded.remove(&(client_id, *id));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,181 @@
+//! The last message delivered with RETAIN is the one retained; a new subscription gets it if its
+//! Retain Handling says so, and never after a newer one [MQTT5-3.3.1-5] [MQTT5-3.3.1-6]
+//! [MQTT5-3.3.1-9] [MQTT5-3.3.1-10] [MQTT5-3.3.1-11] [MQTT311-3.3.1-6].
+
+use std::collections::BTreeMap;
+
+use avocet_codec::{QoS, RetainHandling};
+
+use crate::history::{Event, What};
+use crate::invariants::Invariant;
+use crate::model::{Model, Seq, SessionId, Sub};
+use crate::plan::{CHECKER, WITNESS};
+use crate::wire::{Pkt, Uid};
+
+#[derive(Default)]
+pub(crate) struct Retained {
+    /// What the witness saw, by topic: when, and which.
+    seen: BTreeMap<&'static str, Vec<(Seq, Uid)>>,
+    /// What each session was sent for the first time, by topic and QoS.
+    came: BTreeMap<(SessionId, &'static str, QoS), Vec<Uid>>,
+    /// What the last client got.
+    kept: BTreeMap<&'static str, Uid>,
+}
+
+impl Retained {
+    fn settle_end(&self, model: &Model) -> Result<(), String> {
+        for (topic, seen) in &self.seen {
+            let Some((_, last)) = seen.last() else {
+                continue;
+            };
+            let message = &model.messages[last];
+            let kept = self.kept.get(topic);
+            let gone = message.empty || message.read_expiry.is_some() && kept.is_none();
+            match kept {
+                None if gone => {}
+                Some(kept) if kept == last && !message.empty => {}
+                _ => {
+                    return Err(format!(
+                        "{topic} has {kept:?}, and the last one delivered is m{last}"
+                    ));
+                }
+            }
+        }
+        match self
+            .kept
+            .iter()
+            .find(|(topic, _)| !self.seen.contains_key(*topic))
+        {
+            Some((topic, uid)) => Err(format!("{topic} has m{uid}, which nobody was sent")),
+            None => Ok(()),
+        }
+    }
+
+    /// No value comes after a newer one.
+    fn settle_order(&self) -> Result<(), String> {
+        for ((_, topic, _), uids) in &self.came {
+            let Some(seen) = self.seen.get(topic) else {
+                continue;
+            };
+            let place = |uid: &Uid| seen.iter().position(|(_, seen)| seen == uid);
+            let mut last = None;
+            for uid in uids {
+                let place = place(uid);
+                if place.is_some() && place < last {
+                    return Err(format!(
+                        "{topic}: m{uid} comes after a newer one, of {uids:?}"
+                    ));
+                }
+                last = last.max(place);
+            }
+        }
+        Ok(())
+    }
+
+    /// What stood when a client subscribed, and stayed, has come.
+    fn settle_new(&self, model: &Model, sub: &Sub) -> Result<(), String> {
+        let wanted = match sub.options.retain_handling {
+            RetainHandling::SendAtSubscribe => true,
+            RetainHandling::SendIfNew => sub.new,
+            RetainHandling::DoNotSend => false,
+        };
+        let session = &model.sessions[sub.session];
+        let profile = &model.clients[session.client];
+        if !wanted || sub.shared || sub.certain.is_none() || sub.ended.is_some() {
+            return Ok(());
+        }
+        for (topic, seen) in self.seen.iter().filter(|(topic, _)| sub.matches(topic)) {
+            let Some((seq, uid)) = seen.last().filter(|(seq, _)| *seq < sub.began) else {
+                continue;
+            };
+            let message = &model.messages[uid];
+            let qos = message.qos.min(sub.options.maximum_qos);
+            let large = profile.maximum_packet_size < u32::MAX && message.len > 1_000;
+            let own = sub.options.no_local && message.publisher == session.client;
+            if message.empty
+                || message.read_expiry.is_some()
+                || large
+                || own
+                || qos == QoS::AtMostOnce && !model.stayed(sub.session, sub.began)
+            {
+                continue;
+            }
+            let copies = model.copies.get(&(sub.session, *uid));
+            if copies.is_none_or(|copies| copies.delivered == 0) {
+                return Err(format!(
+                    "client {} subscribed to {} and never got m{uid} of {topic}, retained at {seq}",
+                    session.client, sub.filter
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Invariant for Retained {
+    fn name(&self) -> &'static str {
+        "the last message delivered is the one retained"
+    }
+
+    fn check(&mut self, event: &Event, model: &Model) -> Result<(), String> {
+        let What::ServerSent {
+            conn,
+            pkt: pkt @ Pkt::Publish(publish),
+            ..
+        } = &event.what
+        else {
+            return Ok(());
+        };
+        let (Some(session), Some(message)) = (model.session_of(*conn), model.message(publish))
+        else {
+            return Ok(());
+        };
+        let Some(uid) = publish.uid.filter(|_| !publish.dup) else {
+            return Ok(());
+        };
+        if publish.retain && !message.retain {
+            return Err(format!("[{conn}] {pkt} was not published with RETAIN"));
+        }
+        if !message.retain {
+            return Ok(());
+        }
+        match model.sessions[session].client {
+            WITNESS => {
+                self.seen
+                    .entry(message.topic)
+                    .or_default()
+                    .push((event.seq, uid));
+            }
+            CHECKER if publish.retain => {
+                self.kept.insert(message.topic, uid);
+            }
+            _ => {}
+        }
+        let first = model
+            .copies
+            .get(&(session, uid))
+            .and_then(|copies| copies.first);
+        let shared = model
+            .subs
+            .iter()
+            .any(|sub| sub.session == session && sub.shared);
+        if first == Some(event.seq) && message.reads == 1 && !shared {
+            let came = self.came.entry((session, message.topic, publish.qos));
+            came.or_default().push(uid);
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, model: &Model) -> Result<(), String> {
+        // The witness may have missed some.
+        if model.system.is_tight() {
+            return Ok(());
+        }
+        self.settle_end(model)?;
+        self.settle_order()?;
+        model
+            .subs
+            .iter()
+            .try_for_each(|sub| self.settle_new(model, sub))
+    }
+}
