@@ -150,6 +150,9 @@ impl Engine {
                 break Demand::Again;
             }
         };
+        // A QoS 2 PUBLISH that came again waits for the commit of the first one.
+        let again = self.session_of(id).and_then(|session| session.waits_for());
+        self.wait_for_commit(id, again);
         self.counters.packets_received += packets as u64;
         self.counters.bytes_received += consumed as u64;
         self.need_flush(id);

@@ -85,6 +85,11 @@ impl Engine {
             && let Some(state) = state(slot, &mut self.connections)
         {
             state.answer(token, reason_code, gate);
+            // Its PUBLISH may have come again on another connection.
+            if let Some(connection) = slot.connection {
+                self.wait_for_commit(connection, gate);
+                self.need_flush(connection);
+            }
         }
     }
 

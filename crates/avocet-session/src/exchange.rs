@@ -55,6 +55,8 @@ pub(crate) struct Own {
     /// Unlimited in 3.x.
     pub(crate) receive_maximum: Option<u16>,
     pub(crate) topic_alias_maximum: u16,
+    /// Whether every QoS 2 message is answered, even if its connection has ended.
+    pub(crate) answers_late: bool,
 }
 
 /// What the peer allows this side.
@@ -120,7 +122,11 @@ impl Exchange {
                 Some(receiver.at_least_once(packet_id, self.own.receive_maximum)?)
             }
             Delivery::ExactlyOnce(packet_id) => {
-                match receiver.exactly_once(packet_id, self.own.receive_maximum)? {
+                match receiver.exactly_once(
+                    packet_id,
+                    self.own.receive_maximum,
+                    self.own.answers_late,
+                )? {
                     Some(token) => Some(token),
                     None => return Ok(None),
                 }

@@ -120,6 +120,8 @@ struct Received {
     counted: bool,
     /// Whether its PUBREC waits to leave.
     answering: bool,
+    /// The commit that its PUBREC waits for, once the owner has answered.
+    answered: Option<CommitId>,
 }
 
 /// An acknowledgement that leaves.
@@ -193,6 +195,7 @@ impl Receiver {
                 stored: true,
                 counted: false,
                 answering: false,
+                answered: Some(CommitId::ZERO),
             };
             self.received.insert(index, received);
         }
@@ -239,11 +242,13 @@ impl Receiver {
     }
 
     /// A QoS 2 PUBLISH; no token for one that came before: its PUBREC is on its way
-    /// [MQTT5-4.3.3-10] [MQTT311-4.3.3-2].
+    /// [MQTT5-4.3.3-10] [MQTT311-4.3.3-2]. Where answers come in any case, it `waits` for one that
+    /// is still due from an earlier connection.
     pub(crate) fn exactly_once(
         &mut self,
         packet_id: PacketId,
         receive_maximum: Option<u16>,
+        waits: bool,
     ) -> Result<Option<AckToken>, Violation> {
         let found = self.find(packet_id);
         let known = found
@@ -262,6 +267,7 @@ impl Receiver {
                     stored: false,
                     counted: true,
                     answering: true,
+                    answered: None,
                 };
                 self.received
                     .insert(found.unwrap_or_else(|index| index), received);
@@ -283,11 +289,14 @@ impl Receiver {
                     received.answering = true;
                 }
                 if !known.answering {
-                    let answer = Answer {
+                    let gate = known
+                        .answered
+                        .or_else(|| (!waits).then_some(CommitId::ZERO));
+                    let answer = gate.map(|gate| Answer {
                         reason_code: ReasonCode::Success,
-                        gate: CommitId::ZERO,
-                    };
-                    self.pubrecs.push(packet_id, false, Some(answer));
+                        gate,
+                    });
+                    self.pubrecs.push(packet_id, false, answer);
                 }
                 Ok(None)
             }
@@ -341,8 +350,20 @@ impl Receiver {
             && received.message == token.message
         {
             received.stored = gate.is_some();
+            let gate = gate.unwrap_or(CommitId::ZERO);
+            received.answered = Some(gate);
+            let counted = received.counted;
             if reason_code.is_error() {
                 self.received.remove(index);
+            }
+            // The PUBLISH may have come again on this connection.
+            let mut entries = self.pubrecs.entries.iter_mut();
+            let due = |entry: &&mut AckEntry| {
+                entry.packet_id == token.packet_id && entry.answer.is_none()
+            };
+            if let Some(entry) = entries.find(due) {
+                entry.counted = counted;
+                entry.answer = Some(Answer { reason_code, gate });
             }
         }
     }

@@ -116,7 +116,8 @@ impl Session {
     }
 
     /// Remembers the answer to a QoS 2 PUBLISH whose connection has ended: whether PUBREL raises an
-    /// event, or, with a code of 0x80 or greater, that the message was not taken. Nothing leaves.
+    /// event, or, with a code of 0x80 or greater, that the message was not taken. Nothing
+    /// leaves unless its PUBLISH came again on a later connection.
     pub fn answer(&mut self, token: AckToken, reason_code: ReasonCode, gate: Option<CommitId>) {
         self.receiver.answer_late(token, reason_code, gate);
     }

@@ -625,6 +625,8 @@ impl ClientConnection {
             } else {
                 0
             },
+            // An application may have forgotten what it was given before.
+            answers_late: false,
         };
         let peer = Peer {
             window: NonZeroU16::new(self.server.receive_maximum).unwrap_or(NonZeroU16::MIN),

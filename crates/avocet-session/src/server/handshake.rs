@@ -198,11 +198,13 @@ impl ServerConnection {
             Own {
                 receive_maximum: Some(self.config.receive_maximum.get()),
                 topic_alias_maximum: self.config.topic_alias_maximum,
+                answers_late: true,
             }
         } else {
             Own {
                 receive_maximum: None,
                 topic_alias_maximum: 0,
+                answers_late: true,
             }
         }
     }

@@ -428,3 +428,26 @@ fn what_is_not_acknowledged_stays_in_the_session() {
     pair.run();
     assert_eq!(pair.session().in_flight(), 0);
 }
+
+/// A QoS 2 PUBLISH that comes again gets no PUBREC before the first one has been answered.
+#[test]
+fn a_repeated_publish_waits_for_the_answer_to_the_first() {
+    for version in [Version::V3_1_1, Version::V5] {
+        let mut pair = Pair::connected(version);
+        pair.acknowledges = false;
+        pair.client.publish(QoS::ExactlyOnce, "x");
+        pair.run();
+        pair.cut();
+        pair.reconnect();
+        pair.run();
+        let [token] = pair.tokens[..] else {
+            panic!("{:?}", pair.tokens);
+        };
+        assert!(!pair.client.is_idle());
+        assert_eq!(pair.session().received().count(), 1);
+        pair.session_mut().answer(token, ReasonCode::Success, None);
+        pair.run();
+        assert!(pair.client.is_idle());
+        assert_eq!(pair.received, ["x"]);
+    }
+}

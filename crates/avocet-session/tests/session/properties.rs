@@ -113,16 +113,17 @@ impl World {
 
     fn answer(&mut self) {
         for token in std::mem::take(&mut self.pair.tokens) {
-            // Those of earlier connections are refused.
+            // For those of earlier connections nothing leaves, but their Sessions learn of it.
             let success = avocet_codec::ReasonCode::Success;
-            let _ = self.pair.server.acknowledge(token, success, None);
+            if self.pair.server.acknowledge(token, success, None).is_err() {
+                self.pair.session_mut().answer(token, success, None);
+            }
         }
     }
 
     fn cut(&mut self) {
         self.broken = true;
         self.pair.cut();
-        self.pair.tokens.clear();
         // The next connection has a window of its own.
         self.pair.client.outstanding_max = 0;
     }
