@@ -315,7 +315,7 @@ impl World {
     /// Looks at what a shard holds.
     pub(crate) fn check_shard(&mut self, shard: usize) {
         let counters = self.engines[shard].counters();
-        if let Err(problem) = queues::check(counters, &self.plan.system) {
+        if let Err(problem) = queues::check(counters, &self.plan) {
             self.fail("queues within their limits", problem);
         }
     }
