@@ -74,6 +74,8 @@ pub(crate) struct SessionHandle {
 pub(crate) struct Subscription {
     /// Set for a shared subscription.
     pub(crate) membership: Option<MembershipId>,
+    /// The SUBACK of the SUBSCRIBE that it comes from.
+    pub(crate) suback: u64,
     /// The number of the cursor that its retained messages come by; void once it has ended.
     pub(crate) cursor: u64,
     /// How retained messages come, whichever SUBSCRIBE asked for them.

@@ -47,7 +47,7 @@ pub(crate) struct SubackWaiter {
     session: SessionHandle,
     filter: TopicFilterBuf,
     connection: ConnectionId,
-    /// Which SUBACK of the connection, and which of its Reason Codes.
+    /// Which SUBACK of the shard, and which of its Reason Codes.
     number: u64,
     index: usize,
 }
@@ -69,7 +69,6 @@ struct PendingSuback {
 #[derive(Debug, Default)]
 pub(crate) struct PendingSubacks {
     queue: VecDeque<PendingSuback>,
-    next: u64,
 }
 
 impl PendingSubacks {
@@ -94,14 +93,12 @@ impl Engine {
         permissions: Option<&[Result<QoS, ReasonCode>]>,
         now: Now,
     ) {
-        let Some(entry) = self.connections.get_mut(&connection) else {
+        let session = self.connections.get(&connection);
+        let Some(session) = session.and_then(|entry| entry.session) else {
             return;
         };
-        let Some(session) = entry.session else {
-            return;
-        };
-        let number = entry.subacks.next;
-        entry.subacks.next += 1;
+        let number = self.next_suback;
+        self.next_suback += 1;
         let mut suback = PendingSuback {
             number,
             packet_id: request.packet_id,
@@ -211,6 +208,7 @@ impl Engine {
         };
         let mut subscription = Subscription {
             membership: None,
+            suback: waiter.number,
             cursor,
             maximum_qos: options.maximum_qos,
             subscription_id,
@@ -281,7 +279,12 @@ impl Engine {
     /// All shards know of a subscription, or one of them has no room for it.
     pub(crate) fn on_subscribed(&mut self, waiter: SubackWaiter, granted: bool, now: Now) {
         if !granted {
-            self.remove_subscription(waiter.session, &waiter.filter);
+            // Another SUBSCRIBE may have come meanwhile, which has its own answer.
+            let slot = self.sessions.get(waiter.session);
+            let subscription = slot.and_then(|slot| slot.subscriptions.get(&waiter.filter));
+            if subscription.is_some_and(|subscription| subscription.suback == waiter.number) {
+                self.remove_subscription(waiter.session, &waiter.filter);
+            }
         }
         let Some(entry) = self.connections.get_mut(&waiter.connection) else {
             return;

@@ -298,11 +298,15 @@ impl Cluster {
     }
 
     pub(crate) fn unsubscribe(&mut self, client: Client, filter: &str) -> String {
+        self.send_unsubscribe(client, filter);
+        self.run();
+        self.packet_of(client, "unsuback")
+    }
+
+    pub(crate) fn send_unsubscribe(&mut self, client: Client, filter: &str) {
         let filters = [TopicFilter::new(filter).unwrap()];
         let unsubscribe = Unsubscribe::new(self.packet_id(client), &filters);
         self.send(client, &Packet::Unsubscribe(unsubscribe));
-        self.run();
-        self.packet_of(client, "unsuback")
     }
 
     /// Sends DISCONNECT with 0x00, and runs.

@@ -1,6 +1,8 @@
 use avocet_codec::{Connect, QoS, Version};
+use avocet_engine::EngineConfig;
+use avocet_topic::FilterTreeLimits;
 
-use crate::cluster::{each, each_with};
+use crate::cluster::{Cluster, each, each_with};
 
 /// [MQTT5-3.3.4-2] [MQTT5-3.3.4-3] [MQTT5-3.3.4-4] [MQTT311-3.3.5-1]
 #[test]
@@ -94,7 +96,7 @@ fn unsubscribe_is_exact_at_once() {
 #[test]
 fn no_message_is_lost_after_suback() {
     for seed in 0..200 {
-        let mut cluster = crate::cluster::Cluster::new(3, Some(seed), |_| {});
+        let mut cluster = Cluster::new(3, Some(seed), |_| {});
         let publishers = ["p", "q", "r", "s"].map(|id| cluster.client(id));
         for round in 0..3 {
             let subscriber = cluster.client(&format!("subscriber {round}"));
@@ -119,15 +121,12 @@ fn no_message_is_lost_after_suback() {
 #[test]
 fn interest_survives_quick_changes() {
     for seed in 0..100 {
-        let mut cluster = crate::cluster::Cluster::new(3, Some(seed), |_| {});
+        let mut cluster = Cluster::new(3, Some(seed), |_| {});
         let subscriber = cluster.client("subscriber");
         let publishers = ["p", "q", "r", "s"].map(|id| cluster.client(id));
         for _ in 0..5 {
             cluster.send_subscribe(subscriber, "t", 0, None, |_| {});
-            let filters = [avocet_codec::TopicFilter::new("t").unwrap()];
-            let id = cluster.packet_id(subscriber);
-            let unsubscribe = avocet_codec::Unsubscribe::new(id, &filters);
-            cluster.send(subscriber, &avocet_codec::Packet::Unsubscribe(unsubscribe));
+            cluster.send_unsubscribe(subscriber, "t");
         }
         cluster.run();
         for publisher in publishers {
@@ -142,6 +141,48 @@ fn interest_survives_quick_changes() {
             cluster.publish(publisher, "t", "x", 0);
         }
         assert_eq!(cluster.messages(subscriber).len(), 4, "seed {seed}");
+    }
+}
+
+/// What a SUBACK says holds, though an earlier SUBSCRIBE for the same filter is refused late.
+#[test]
+fn a_late_refusal_leaves_a_newer_subscription() {
+    let configure = |config: &mut EngineConfig| {
+        config.limits.filters = FilterTreeLimits {
+            shapes_max: 1,
+            overflow_max: 0,
+        };
+    };
+    for (seed, filter) in (0..200).flat_map(|seed| [(seed, "+/a"), (seed, "$share/s/+/a")]) {
+        let mut cluster = Cluster::new(3, Some(seed), configure);
+        let client = cluster.client("client");
+        let rivals = ["p", "q", "r", "s"].map(|id| cluster.client(id));
+        for _ in 0..3 {
+            cluster.send_subscribe(client, filter, 0, None, |_| {});
+            cluster.send_unsubscribe(client, filter);
+        }
+        cluster.send_subscribe(client, filter, 0, None, |_| {});
+        for rival in rivals {
+            cluster.send_subscribe(rival, "b/+", 0, None, |_| {});
+            cluster.send_unsubscribe(rival, "b/+");
+        }
+        let packets = cluster.packets(client);
+        let granted = packets.last().unwrap() == "suback 0x00";
+        for rival in rivals {
+            cluster.publish(rival, "x/a", "x", 0);
+        }
+        let expected = if granted { rivals.len() } else { 0 };
+        assert_eq!(
+            cluster.messages(client).len(),
+            expected,
+            "seed {seed}, {filter}: {packets:?}"
+        );
+        assert_eq!(
+            cluster.unsubscribe(client, filter) == "unsuback 0x00",
+            granted,
+            "seed {seed}, {filter}: {packets:?}"
+        );
+        assert_eq!(cluster.counters().subscriptions, 0);
     }
 }
 
@@ -187,7 +228,7 @@ fn bridges_hear_no_echo_and_keep_retain() {
 /// [MQTT5-3.2.2-9] [MQTT5-3.2.2-10] [MQTT5-3.8.4-6]
 #[test]
 fn grants_no_more_than_the_maximum_qos() {
-    let maximum = |config: &mut avocet_engine::EngineConfig| {
+    let maximum = |config: &mut EngineConfig| {
         std::sync::Arc::make_mut(&mut config.connection).maximum_qos = QoS::AtLeastOnce;
     };
     each_with(maximum, |mut cluster| {
@@ -203,7 +244,7 @@ fn grants_no_more_than_the_maximum_qos() {
 /// [MQTT5-3.2.2.3]
 #[test]
 fn refuses_what_is_not_available() {
-    let configure = |config: &mut avocet_engine::EngineConfig| {
+    let configure = |config: &mut EngineConfig| {
         let connection = std::sync::Arc::make_mut(&mut config.connection);
         connection.wildcard_subscription_available = false;
         connection.shared_subscription_available = false;
