@@ -26,6 +26,7 @@ pub(crate) const STEPS: &[Step] = &[
     step("msrv",     "the installed compiler is as new as `rust-version` asks", msrv),
     step("clippy",   "no warnings, in any target, with and without each feature", clippy),
     step("tests",    "unit and integration tests, with and without features", tests),
+    step("sim",      "200 seeds of the simulator, with faults, keep every invariant", sim),
     step("doctests", "the examples in the documentation", doctests),
     step("docs",     "the documentation builds without warnings", docs),
     step("deny",     "dependencies have allowed licenses, sources and users", deny),
@@ -99,6 +100,10 @@ fn tests(workspace: &Workspace) -> Result<()> {
         )));
     }
     run_all(commands)
+}
+
+fn sim(workspace: &Workspace) -> Result<()> {
+    run(&mut workspace.cargo("run --package avocet-sim -- --seeds 200"))
 }
 
 fn doctests(workspace: &Workspace) -> Result<()> {

@@ -15,7 +15,9 @@ mod model;
 mod plan;
 mod rng;
 mod run;
+mod shrink;
 mod wire;
 mod world;
 
 pub use run::{Outcome, run};
+pub use shrink::{Shrunk, shrink};

@@ -1,8 +1,13 @@
 //! Runs seeds, and says which ones fail.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
+use std::{fs, io};
 
 use clap::Parser;
+
+mod record;
 
 #[derive(Parser)]
 #[command(about = "Whole MQTT systems in virtual time, by seed")]
@@ -16,42 +21,117 @@ struct Args {
     /// Run this seed alone, and print its history.
     #[arg(long)]
     seed: Option<u64>,
+    /// With `--seed`: leave operations out while it still fails, and print what is left.
+    #[arg(long, requires = "seed")]
+    shrink: bool,
+    /// Run for this long, beginning behind the last seed of `--record`.
+    #[arg(long, requires = "record")]
+    minutes: Option<u64>,
+    /// Append what was run to this file.
+    #[arg(long)]
+    record: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    if let Some(seed) = args.seed {
-        let outcome = avocet_sim::run(seed, true);
-        for line in &outcome.history {
-            println!("{line}");
-        }
-        println!(
-            "seed {seed}: {} events, digest {:016x}",
-            outcome.events, outcome.digest
-        );
-        return match outcome.failure {
-            None => ExitCode::SUCCESS,
-            Some(failure) => {
-                println!("FAILED {failure}");
-                ExitCode::FAILURE
+    let passed = match (args.seed, args.minutes, &args.record) {
+        (Some(seed), ..) if args.shrink => shrink(seed),
+        (Some(seed), ..) => replay(seed),
+        (None, Some(minutes), Some(path)) => match run_for(minutes, path) {
+            Ok(passed) => passed,
+            Err(error) => {
+                eprintln!("{}: {error}", path.display());
+                false
             }
-        };
-    }
-    let mut failed = 0;
-    let mut events = 0;
-    for seed in args.from..args.from + args.seeds {
-        let outcome = avocet_sim::run(seed, false);
-        events += outcome.events;
-        if let Some(failure) = outcome.failure {
-            failed += 1;
-            println!("seed {seed}: {failure}");
-            println!("  replay: cargo run -p avocet-sim -- --seed {seed}");
-        }
-    }
-    println!("{} seeds, {events} events, {failed} failed", args.seeds);
-    if failed == 0 {
+        },
+        (None, ..) => run_all(args.from, args.seeds).1.is_empty(),
+    };
+    if passed {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     }
+}
+
+fn replay(seed: u64) -> bool {
+    report(&avocet_sim::run(seed, true))
+}
+
+fn report(outcome: &avocet_sim::Outcome) -> bool {
+    for line in &outcome.history {
+        println!("{line}");
+    }
+    let avocet_sim::Outcome {
+        seed,
+        events,
+        digest,
+        failure,
+        ..
+    } = outcome;
+    println!("seed {seed}: {events} events, digest {digest:016x}");
+    if let Some(failure) = failure {
+        println!("FAILED {failure}");
+    }
+    failure.is_none()
+}
+
+fn shrink(seed: u64) -> bool {
+    let Some(shrunk) = avocet_sim::shrink(seed) else {
+        println!("seed {seed} does not fail");
+        return true;
+    };
+    let passed = report(&shrunk.outcome);
+    println!("{} of {} operations:", shrunk.ops.len(), shrunk.of);
+    for op in &shrunk.ops {
+        println!("{op}");
+    }
+    passed
+}
+
+/// Runs seeds; how many events there were, and which ones failed.
+fn run_all(from: u64, seeds: u64) -> (u64, Vec<u64>) {
+    let mut failed = Vec::new();
+    let mut events = 0;
+    for seed in from..from + seeds {
+        let outcome = avocet_sim::run(seed, false);
+        events += outcome.events;
+        if let Some(failure) = outcome.failure {
+            failed.push(seed);
+            println!("seed {seed}: {failure}");
+            println!("  replay: cargo run -p avocet-sim -- --seed {seed}");
+            println!("  shrink: cargo run -p avocet-sim -- --seed {seed} --shrink");
+        }
+    }
+    println!(
+        "seeds {from}..={}: {events} events, {} failed",
+        from + seeds - 1,
+        failed.len()
+    );
+    (events, failed)
+}
+
+/// Runs seeds that the record does not have until the time is over.
+fn run_for(minutes: u64, path: &Path) -> io::Result<bool> {
+    let end = clock() + Duration::from_secs(60 * minutes);
+    let mut passed = true;
+    while clock() < end {
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(error),
+        };
+        let from = record::next_seed(&text);
+        let (events, failed) = run_all(from, record::PAGE);
+        record::append(path, from, events, &failed)?;
+        passed &= failed.is_empty();
+    }
+    Ok(passed)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how long to go on is the operator's time, not that of a run"
+)]
+fn clock() -> Instant {
+    Instant::now()
 }

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::plan::Plan;
-use crate::world::World;
+use crate::world::{Failure, World};
 
 /// What came of a run.
 #[derive(Clone, Debug)]
@@ -14,7 +14,9 @@ pub struct Outcome {
     pub digest: u64,
     /// How many events it has.
     pub events: u64,
-    /// Which invariant does not hold, and why.
+    /// Which invariant does not hold.
+    pub invariant: Option<&'static str>,
+    /// The same, and why.
     pub failure: Option<String>,
     /// Every event, if asked for.
     pub history: Vec<String>,
@@ -29,17 +31,19 @@ pub fn run(seed: u64, readable: bool) -> Outcome {
 pub(crate) fn run_plan(plan: &Plan, readable: bool) -> Outcome {
     let mut world = World::new(plan, readable);
     let panicked = catch_unwind(AssertUnwindSafe(|| world.run())).is_err();
-    let failure = if panicked {
-        Some("a panic, which is printed above".into())
-    } else {
-        let failure = world.failure.as_ref();
-        failure.map(|it| format!("{}: {}", it.invariant, it.problem))
-    };
+    let mut failure = world.failure.take();
+    if panicked {
+        failure = Some(Failure {
+            invariant: "no panic",
+            problem: "it is printed above".into(),
+        });
+    }
     Outcome {
         seed: plan.seed,
         digest: world.digest.0,
         events: world.events(),
-        failure,
+        invariant: failure.as_ref().map(|it| it.invariant),
+        failure: failure.map(|it| format!("{}: {}", it.invariant, it.problem)),
         history: world.lines.take().unwrap_or_default(),
     }
 }
