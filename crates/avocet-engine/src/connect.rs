@@ -24,11 +24,10 @@ use crate::{
 /// With which session a connection goes on.
 struct Admission {
     handle: SessionHandle,
-    session_present: bool,
+    /// Seconds.
+    expiry_interval: u32,
     /// Whether a Clean Start discarded a session that the store still has.
     discarded: bool,
-    /// Whether the server chose the Client Identifier.
-    assigned: bool,
     bridge: bool,
 }
 
@@ -258,6 +257,28 @@ impl Engine {
             self.refuse(id, ReasonCode::QuotaExceeded, Details::default(), now);
             return;
         }
+        let Some(entry) = self.connections.get(&id) else {
+            return;
+        };
+        let requested = entry.server.session_expiry_interval();
+        let expiry_interval = requested.min(limits.session_expiry_interval_max);
+        let response_information = self
+            .config
+            .response_information
+            .as_deref()
+            .map(|text| text.replace("%c", key.client_id()));
+        let accept = Accept {
+            assigned_client_id: assigned.then(|| key.client_id()),
+            session_expiry_interval: (expiry_interval != requested).then_some(expiry_interval),
+            response_information: response_information.as_deref(),
+            authentication_data: accepted.data.as_deref(),
+            ..Accept::default()
+        };
+        if !entry.server.can_accept(&accept) {
+            // Nothing has changed yet: neither the session, nor its connection, nor its will.
+            self.refuse(id, ReasonCode::PacketTooLarge, Details::default(), now);
+            return;
+        }
         if let Some(handle) = known {
             self.take_over(handle, now);
         }
@@ -269,33 +290,30 @@ impl Engine {
             discarded = self.is_recorded(handle);
             self.end_session(handle, now);
         }
-        let handle = present.unwrap_or_else(|| self.begin_session(key));
+        let handle = present.unwrap_or_else(|| self.begin_session(Arc::clone(&key)));
         // Its client is back before the delay was over [MQTT5-3.1.3-9].
         self.set_will(handle, None);
         self.keep_session(handle);
         let admission = Admission {
             handle,
-            session_present: present.is_some(),
+            expiry_interval,
             discarded,
-            assigned,
             bridge: connect.bridge,
         };
-        self.accept(id, &admission, accepted, now);
+        let accept = Accept {
+            session_present: present.is_some(),
+            ..accept
+        };
+        self.accept(id, &admission, accept, now);
         self.set_connect_will(handle, connect, now);
         self.members_online(handle);
         self.ask_retained(handle);
         self.need_flush(id);
     }
 
-    fn accept(&mut self, id: ConnectionId, admission: &Admission, accepted: &Accepted, now: Now) {
+    fn accept(&mut self, id: ConnectionId, admission: &Admission, accept: Accept<'_>, now: Now) {
         let handle = admission.handle;
-        let expiry_max = self.config.limits.session_expiry_interval_max;
-        let Some(entry) = self.connections.get(&id) else {
-            return;
-        };
-        let requested = entry.server.session_expiry_interval();
-        let expiry_interval = requested.min(expiry_max);
-        self.set_expiry_interval(handle, expiry_interval);
+        self.set_expiry_interval(handle, admission.expiry_interval);
         let gate = self.gate_if(admission.discarded || self.is_recorded(handle));
         let (Some(slot), Some(entry)) =
             (self.sessions.get_mut(handle), self.connections.get_mut(&id))
@@ -306,21 +324,8 @@ impl Engine {
         let session = slot.session.take().unwrap_or_default();
         let waits_for = session.waits_for();
         let key = Arc::clone(&slot.key);
-        let response_information = self
-            .config
-            .response_information
-            .as_deref()
-            .map(|text| text.replace("%c", key.client_id()));
-        let accept = Accept {
-            session_present: admission.session_present,
-            assigned_client_id: admission.assigned.then(|| key.client_id()),
-            session_expiry_interval: (expiry_interval != requested).then_some(expiry_interval),
-            response_information: response_information.as_deref(),
-            authentication_data: accepted.data.as_deref(),
-            gate,
-            ..Accept::default()
-        };
-        entry.server.accept(session, accept, now);
+        let session_present = accept.session_present;
+        entry.server.accept(session, Accept { gate, ..accept }, now);
         entry.server.handle_committed(self.committed);
         entry.session = Some(handle);
         entry.key = Some(Arc::clone(&key));
@@ -331,7 +336,7 @@ impl Engine {
             session: key,
             version: entry.server.version(),
             keep_alive: entry.server.keep_alive(),
-            session_present: admission.session_present,
+            session_present,
         };
         self.counters.connects_accepted += 1;
         self.counters.sessions_connected += 1;

@@ -1,3 +1,4 @@
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use avocet_codec::{Connect, Disconnect, Packet, QoS, ReasonCode, Version, Will};
@@ -96,6 +97,34 @@ fn delayed_and_cancelled_by_return() {
         assert_eq!(cluster.messages(watcher), ["wills/mortal=gone q0"]);
         cluster.advance(Duration::from_secs(100));
         assert!(cluster.messages(watcher).is_empty(), "once only");
+    });
+}
+
+/// [MQTT5-3.1.2-24] A client that cannot be told that it is accepted changes nothing.
+#[test]
+fn not_that_of_a_connection_whose_connack_is_too_large() {
+    each(|mut cluster| {
+        let watcher = watcher(&mut cluster);
+        for (size, answer) in [(8, "connack 0x95"), (4, "closed")] {
+            let mut connect = mortal(will("wills/mortal", "never accepted"));
+            connect.clean_start = true;
+            connect.properties.maximum_packet_size = NonZeroU32::new(size);
+            let stranger = cluster.connect(&connect);
+            assert_eq!(cluster.packet(stranger), answer);
+            let client = cluster.client_with(&mortal(will("wills/mortal", "accepted")));
+            let twin = cluster.connect(&connect);
+            assert_eq!(cluster.packet(twin), answer);
+            assert!(cluster.is_closed(twin));
+            assert!(!cluster.is_closed(client));
+            assert!(cluster.messages(watcher).is_empty());
+            cluster.cut(client);
+            assert_eq!(cluster.messages(watcher), ["wills/mortal=accepted q0"]);
+            let client = cluster.connect(&mortal(will("wills/mortal", "")));
+            assert_eq!(cluster.packet(client), "connack 0x00 present");
+            cluster.client("mortal");
+            assert_eq!(cluster.messages(watcher), ["wills/mortal= q0"]);
+        }
+        assert_eq!(cluster.counters().connects_refused, 4);
     });
 }
 

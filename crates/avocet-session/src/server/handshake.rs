@@ -149,14 +149,6 @@ impl ServerConnection {
         if let Some(id) = accept.assigned_client_id {
             self.client.client_id = id.into();
         }
-        let keep_alive = self.client.keep_alive;
-        let server_keep_alive = self
-            .config
-            .keep_alive_max
-            .map(NonZeroU16::get)
-            .filter(|max| {
-                self.client.version == Version::V5 && (keep_alive == 0 || keep_alive > *max)
-            });
         session.set_expiry_interval(
             accept
                 .session_expiry_interval
@@ -168,11 +160,11 @@ impl ServerConnection {
             self.own(),
             self.peer(),
         ));
-        let Some(connack) = self.connack(&accept, server_keep_alive) else {
+        let Some(connack) = self.connack(&accept) else {
             // What the owner must say is more than the client takes; its Session is not lost.
             return self.close(CloseReason::Refused(ReasonCode::PacketTooLarge));
         };
-        self.client.keep_alive = server_keep_alive.unwrap_or(keep_alive);
+        self.client.keep_alive = self.server_keep_alive().unwrap_or(self.client.keep_alive);
         self.replies.push_back(Reply::connack(connack, accept.gate));
         self.connack_pending = true;
         self.state = State::Connected {
@@ -191,6 +183,22 @@ impl ServerConnection {
                 ..
             }
         )
+    }
+
+    /// Whether the CONNACK of [`accept`](Self::accept) fits into the client's Maximum Packet Size
+    /// [MQTT5-3.1.2-24]. Neither `session_present` nor `gate` makes a difference.
+    #[must_use]
+    pub fn can_accept(&self, accept: &Accept<'_>) -> bool {
+        self.connack(accept).is_some()
+    }
+
+    /// The Keep Alive that a client is told to use instead of its own.
+    fn server_keep_alive(&self) -> Option<u16> {
+        let keep_alive = self.client.keep_alive;
+        let max = self.config.keep_alive_max.map(NonZeroU16::get);
+        max.filter(|max| {
+            self.client.version == Version::V5 && (keep_alive == 0 || keep_alive > *max)
+        })
     }
 
     fn own(&self) -> Own {
@@ -225,7 +233,7 @@ impl ServerConnection {
         }
     }
 
-    fn connack(&self, accept: &Accept<'_>, server_keep_alive: Option<u16>) -> Option<Bytes> {
+    fn connack(&self, accept: &Accept<'_>) -> Option<Bytes> {
         let config = &self.config;
         let mut connack = Connack::new(ReasonCode::Success);
         // 3.1 has no such flag.
@@ -246,7 +254,7 @@ impl ServerConnection {
         properties.subscription_ids_available = config.subscription_ids_available;
         properties.shared_subscription_available = config.shared_subscription_available;
         properties.assigned_client_id = accept.assigned_client_id;
-        properties.server_keep_alive = server_keep_alive;
+        properties.server_keep_alive = self.server_keep_alive();
         properties.server_reference = accept.server_reference;
         properties.response_information = accept
             .response_information

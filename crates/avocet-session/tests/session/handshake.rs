@@ -123,6 +123,11 @@ fn leaves_out_what_makes_connack_too_large() {
     let mut connect = Connect::new(Version::V5, "client");
     connect.properties.maximum_packet_size = NonZeroU32::new(30);
     send_connect(&mut pair, connect);
+    assert!(!pair.server.can_accept(&Accept {
+        assigned_client_id: Some("an identifier that is longer than the client likes"),
+        ..Accept::default()
+    }));
+    assert!(pair.server.can_accept(&Accept::default()));
     pair.accept(Accept {
         reason_string: Some("a reason that is longer than the client likes"),
         ..Accept::default()
