@@ -131,17 +131,7 @@ impl Engine {
                     entry.question = Some(Question::Connect(frame));
                 }
             }
-            Verdict::Refuse {
-                reason,
-                reason_string,
-                server_reference,
-            } => {
-                let details = Details {
-                    reason_string: reason_string.as_deref(),
-                    server_reference: server_reference.as_deref(),
-                };
-                self.refuse(id, reason, details, now);
-            }
+            Verdict::Refuse { reason, .. } => self.refuse(id, reason, details(&verdict), now),
         }
     }
 
@@ -156,16 +146,8 @@ impl Engine {
                 entry.server.reauthenticated(step)
             }
             Verdict::Continue { data } => entry.server.authenticate(step(data.as_deref())),
-            Verdict::Refuse {
-                reason,
-                reason_string,
-                server_reference,
-            } => {
-                let details = Details {
-                    reason_string: reason_string.as_deref(),
-                    server_reference: server_reference.as_deref(),
-                };
-                entry.server.disconnect(*reason, details, now);
+            Verdict::Refuse { reason, .. } => {
+                entry.server.disconnect(*reason, details(verdict), now);
                 Ok(())
             }
         };
@@ -411,6 +393,21 @@ const fn step(data: Option<&[u8]>) -> avocet_session::Authentication<'_> {
     avocet_session::Authentication {
         data,
         reason_string: None,
+    }
+}
+
+/// What a refusal says beside its Reason Code.
+fn details(verdict: &Verdict) -> Details<'_> {
+    match verdict {
+        Verdict::Refuse {
+            reason_string,
+            server_reference,
+            ..
+        } => Details {
+            reason_string: reason_string.as_deref(),
+            server_reference: server_reference.as_deref(),
+        },
+        Verdict::Accept(_) | Verdict::Continue { .. } => Details::default(),
     }
 }
 
