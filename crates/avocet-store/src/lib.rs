@@ -1,14 +1,35 @@
 #![doc = include_str!("../README.md")]
 
 mod batch;
+mod check;
+mod commit;
+mod index;
+mod log;
 mod memory;
+mod reclaim;
+mod record;
+mod recovery;
+#[cfg(feature = "sim")]
+mod sim;
+mod summary;
+mod vfs;
 
+use std::collections::HashMap;
+use std::io;
 use std::ops::Range;
 
 use bytes::Bytes;
 
 pub use batch::{Batch, Operation};
+pub use check::{Problem, Report, SegmentReport, check};
+pub use log::{LogOptions, LogStore};
 pub use memory::MemoryStore;
+pub use recovery::OpenError;
+#[cfg(feature = "sim")]
+pub use sim::{SimFile, SimLock, SimVfs};
+pub use vfs::{DirVfs, Vfs, VfsFile};
+
+type Map<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
 
 /// The name of a blob, chosen by the caller. It may be used again once the blob is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,6 +97,12 @@ pub enum CommitError {
         /// Where the advance wanted to go.
         to: u64,
     },
+    /// More is buffered than fits behind what is stored: sync first, or make the batch smaller.
+    #[error("batch is too large")]
+    TooLarge,
+    /// What the batch removes could not be read.
+    #[error("cannot read what is removed: {0}")]
+    Read(#[from] ReadError),
 }
 
 /// Why a read failed.
@@ -85,15 +112,47 @@ pub enum ReadError {
     /// What is stored does not match its checksum.
     #[error("stored data is corrupt")]
     Corrupt,
+    /// The file system failed.
+    #[error("cannot read: {0}")]
+    Io(io::ErrorKind),
+}
+
+/// Why nothing more became durable: the world's fault, never the caller's. What was committed is
+/// kept, and the next sync tries again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SyncError {
+    /// The disk is full.
+    #[error("the disk is full")]
+    Full,
+    /// A file could not be made or written.
+    #[error("cannot write: {0}")]
+    Write(io::ErrorKind),
+    /// A sync failed. Nothing more is written to that file; the next sync writes what was not
+    /// durable to another one.
+    #[error("cannot sync: {0}")]
+    Sync(io::ErrorKind),
 }
 
 /// Atomic batches in, pages out. Synchronous, for one thread.
 pub trait Store {
-    /// Applies all operations of the batch in their order, or none of them.
+    /// Applies all operations of the batch in their order, or none of them. The batch is buffered:
+    /// nothing is written, and reads see it at once.
     fn commit(&mut self, batch: Batch) -> Result<Position, CommitError>;
 
-    /// Makes every batch committed so far durable, and returns the position of the last one.
-    fn sync(&mut self) -> Result<Position, CommitError>;
+    /// Makes every batch committed so far durable, and returns the position of the last one. May
+    /// take as long as the disk does.
+    fn sync(&mut self) -> Result<Position, SyncError>;
+
+    /// The position up to which everything survives.
+    fn durable(&self) -> Position;
+
+    /// How many bytes wait for the next sync.
+    fn buffered_bytes(&self) -> usize;
+
+    /// Works on giving space back, reading and writing about `budget` bytes. Says whether there is
+    /// more to do. What it copies waits for the next sync.
+    fn maintain(&mut self, budget: usize) -> Result<bool, ReadError>;
 
     /// The bytes of a blob.
     fn blob(&self, id: BlobId) -> Result<Option<Bytes>, ReadError>;

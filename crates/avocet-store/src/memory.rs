@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::{
     Batch, BlobId, CommitError, Entry, KeyValue, Operation, PageLimit, Position, QueueId,
-    ReadError, Store,
+    ReadError, Store, SyncError,
 };
 
 /// A [`Store`] without a disk. Nothing in it survives the process.
@@ -324,8 +324,20 @@ impl Store for MemoryStore {
         Ok(self.last)
     }
 
-    fn sync(&mut self) -> Result<Position, CommitError> {
+    fn sync(&mut self) -> Result<Position, SyncError> {
         Ok(self.last)
+    }
+
+    fn durable(&self) -> Position {
+        self.last
+    }
+
+    fn buffered_bytes(&self) -> usize {
+        0
+    }
+
+    fn maintain(&mut self, _budget: usize) -> Result<bool, ReadError> {
+        Ok(false)
     }
 
     fn blob(&self, id: BlobId) -> Result<Option<Bytes>, ReadError> {
@@ -385,7 +397,11 @@ fn key_value((key, (value, blob)): (&Bytes, &(Bytes, Option<BlobId>))) -> KeyVal
     }
 }
 
-fn page<T>(items: impl Iterator<Item = T>, limit: PageLimit, size: impl Fn(&T) -> usize) -> Vec<T> {
+pub(crate) fn page<T>(
+    items: impl Iterator<Item = T>,
+    limit: PageLimit,
+    size: impl Fn(&T) -> usize,
+) -> Vec<T> {
     let mut left = limit.bytes;
     let mut page = Vec::new();
     for item in items.take(limit.items.max(1)) {

@@ -1,0 +1,150 @@
+//! Bytes that changed on the disk.
+
+use avocet_store::{Batch, LogStore, OpenError, QueueId, SimVfs, Store, Vfs, VfsFile};
+use bytes::Bytes;
+
+use crate::support::{EVERYTHING, contents, message, open, small, states};
+
+fn history() -> Vec<Batch> {
+    let mut batches: Vec<_> = (0..4)
+        .map(|id| message(id, &[0, id % 2 + 1], b"a payload of some length"))
+        .collect();
+    let mut batch = Batch::new();
+    batch.advance(QueueId(0), 2);
+    batch.put_key(
+        Bytes::from_static(b"key"),
+        Bytes::from_static(b"a long value"),
+        None,
+    );
+    batch.drop_queue(QueueId(1));
+    batches.push(batch);
+    batches.push(message(6, &[0, 1], b"another payload"));
+    batches
+}
+
+fn written(close: bool) -> SimVfs {
+    let vfs = SimVfs::new();
+    let mut store = open(&vfs);
+    for batch in history() {
+        store.commit(batch).unwrap();
+        store.sync().unwrap();
+    }
+    if close {
+        store.close().unwrap();
+    }
+    vfs
+}
+
+fn every_flip(close: bool, mut judge: impl FnMut(SimVfs, &str, u64)) {
+    let whole = written(close);
+    for name in whole.list().unwrap() {
+        let size = whole.open(&name).unwrap().size().unwrap();
+        for offset in 0..size {
+            let vfs = whole.cut(|_| 0);
+            vfs.flip(&name, offset, (offset % 8) as u8);
+            judge(vfs, &name, offset);
+        }
+    }
+}
+
+/// Reads everything, and says whether all reads succeeded.
+fn reads(store: &LogStore<SimVfs>) -> bool {
+    let blobs = (0..8).all(|id| store.blob(avocet_store::BlobId(id)).is_ok());
+    let queues = (0..6).all(|id| store.read_queue(QueueId(id), 0, EVERYTHING).is_ok());
+    blobs && queues && store.scan(b"", None, EVERYTHING).is_ok()
+}
+
+#[test]
+fn every_flipped_bit_of_a_closed_store_is_detected_or_harmless() {
+    let expected = states(&history()).pop().unwrap();
+    let mut detected = 0;
+    every_flip(true, |vfs, name, offset| {
+        match LogStore::open(vfs, small()) {
+            Ok(store) if reads(&store) => {
+                assert_eq!(contents(&store), expected, "{name} at {offset}");
+            }
+            Ok(_) | Err(OpenError::Corrupt { .. }) => detected += 1,
+            Err(error) => panic!("{name} at {offset}: {error}"),
+        }
+    });
+    assert!(detected > 100, "{detected}");
+}
+
+/// The last group of a store that was not closed cannot be told from one that was torn.
+#[test]
+fn every_flipped_bit_of_a_killed_store_is_detected_or_cuts_the_last_group() {
+    let states = states(&history());
+    every_flip(false, |vfs, name, offset| {
+        match LogStore::open(vfs, small()) {
+            Ok(store) if reads(&store) => {
+                let survived = store.durable().0 as usize;
+                assert!(
+                    survived + 2 >= states.len(),
+                    "{name} at {offset}: {survived}"
+                );
+                assert_eq!(contents(&store), states[survived], "{name} at {offset}");
+            }
+            Ok(_) | Err(OpenError::Corrupt { .. }) => {}
+            Err(error) => panic!("{name} at {offset}: {error}"),
+        }
+    });
+}
+
+#[test]
+fn a_damaged_middle_names_file_offset_and_remedy() {
+    let vfs = SimVfs::new();
+    let mut options = small();
+    options.segment_bytes = 10_000;
+    let mut store = LogStore::open(vfs.clone(), options).unwrap();
+    for batch in history() {
+        store.commit(batch).unwrap();
+        store.sync().unwrap();
+    }
+    drop(store);
+    vfs.flip("0000000001.log", 80, 3);
+    let error = LogStore::open(vfs.clone(), options).err().unwrap();
+    let OpenError::Corrupt { file, offset } = &error else {
+        panic!("{error}");
+    };
+    assert_eq!((file.as_str(), *offset <= 80), ("0000000001.log", true));
+    let text = error.to_string();
+    assert!(
+        text.contains("0000000001.log") && text.contains("restore"),
+        "{text}"
+    );
+    // Opening changed nothing: it says the same again.
+    assert_eq!(LogStore::open(vfs, options).err(), Some(error));
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let vfs = SimVfs::new();
+    let mut store = open(&vfs);
+    for id in 0..4 {
+        store.commit(message(id, &[0], &[7; 400])).unwrap();
+        store.sync().unwrap();
+    }
+    drop(store);
+    let names = vfs.list().unwrap();
+    assert!(names.len() > 2, "{names:?}");
+    vfs.remove(&names[1]).unwrap();
+    let error = LogStore::open(vfs, small()).err();
+    let file = names[1].clone();
+    assert_eq!(error, Some(OpenError::Missing { file }));
+}
+
+#[test]
+fn a_later_format_is_refused() {
+    let vfs = written(true);
+    let name = &vfs.list().unwrap()[0];
+    let file = vfs.open(name).unwrap();
+    let mut header = [0; 48];
+    file.read_at(0, &mut header).unwrap();
+    header[8] = 2;
+    let crc = crc32c::crc32c(&header[..44]);
+    header[44..].copy_from_slice(&crc.to_le_bytes());
+    file.write_at(0, &header).unwrap();
+    let error = LogStore::open(vfs.clone(), small()).err();
+    let (file, version) = (name.clone(), 2);
+    assert_eq!(error, Some(OpenError::Version { file, version }));
+}

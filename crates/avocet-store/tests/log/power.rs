@@ -1,0 +1,228 @@
+//! Power cuts: what survives is a prefix of the history that holds everything reported durable.
+
+use avocet_store::{Batch, BlobId, LogStore, Operation, QueueId, SimVfs, Store};
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use crate::support::{batch, contents, message, open, small, states};
+
+#[derive(Clone, Debug)]
+enum Step {
+    Commit(Batch),
+    Sync,
+    FailSync,
+    Maintain,
+    Reopen,
+}
+
+/// Runs a history until the power ends after `steps` calls, and returns what was reported durable
+/// and whether the power lasted.
+fn run(vfs: &SimVfs, history: &[Step], steps: u64) -> (u64, bool) {
+    vfs.end_power_after(steps);
+    let mut durable = 0;
+    let Ok(mut store) = LogStore::open(vfs.clone(), small()) else {
+        return (0, false);
+    };
+    for step in history {
+        match step {
+            Step::Commit(batch) => {
+                let _ = store.commit(batch.clone());
+            }
+            Step::Sync => {
+                if let Ok(position) = store.sync() {
+                    durable = position.0;
+                }
+            }
+            Step::FailSync => {
+                vfs.fail_syncs(1);
+                let _ = store.sync();
+                vfs.fail_syncs(0);
+            }
+            Step::Maintain => {
+                store.maintain(150).unwrap();
+            }
+            Step::Reopen => {
+                if let Ok(position) = store.sync() {
+                    durable = position.0;
+                }
+                drop(store);
+                match LogStore::open(vfs.clone(), small()) {
+                    Ok(opened) => store = opened,
+                    Err(_) => return (durable, false),
+                }
+                durable = durable.max(store.durable().0);
+            }
+        }
+    }
+    (durable, vfs.steps() < steps)
+}
+
+fn batches(history: &[Step]) -> Vec<Batch> {
+    let batch = |step: &Step| match step {
+        Step::Commit(batch) => Some(batch.clone()),
+        Step::Sync | Step::FailSync | Step::Maintain | Step::Reopen => None,
+    };
+    history.iter().filter_map(batch).collect()
+}
+
+fn assert_prefix(cut: &SimVfs, history: &[Step], durable: u64) {
+    let expected = states(&batches(history));
+    let store = open(cut);
+    let survived = store.durable().0;
+    assert!(
+        survived >= durable,
+        "{survived} of {durable} durable batches survived"
+    );
+    assert_eq!(contents(&store), expected[survived as usize]);
+    // What was recovered stays, whatever happens next.
+    drop(store);
+    let again = open(&cut.cut(|_| 0));
+    assert_eq!(again.durable().0, survived);
+    assert_eq!(contents(&again), expected[survived as usize]);
+}
+
+/// Every combination of choices, the number of each known only once it is asked for.
+#[derive(Default)]
+struct Choices {
+    path: Vec<(usize, usize)>,
+    at: usize,
+}
+
+impl Choices {
+    fn choose(&mut self, options: usize) -> usize {
+        if self.at == self.path.len() {
+            self.path.push((0, options));
+        }
+        self.at += 1;
+        self.path[self.at - 1].0
+    }
+
+    /// Goes on to the next combination.
+    fn advance(&mut self) -> bool {
+        self.at = 0;
+        while let Some((choice, options)) = self.path.pop() {
+            if choice + 1 < options {
+                self.path.push((choice + 1, options));
+                return true;
+            }
+        }
+        false
+    }
+}
+
+fn every_cut(history: &[Step]) -> usize {
+    let mut cuts = 0;
+    for steps in 0.. {
+        let vfs = SimVfs::new();
+        let (durable, finished) = run(&vfs, history, steps);
+        let mut choices = Choices::default();
+        loop {
+            let cut = vfs.cut(|options| choices.choose(options));
+            assert_prefix(&cut, history, durable);
+            cuts += 1;
+            if !choices.advance() {
+                break;
+            }
+        }
+        if finished {
+            return cuts;
+        }
+    }
+    cuts
+}
+
+fn operations(operations: impl IntoIterator<Item = Operation>) -> Step {
+    let mut batch = Batch::new();
+    for operation in operations {
+        batch.push(operation);
+    }
+    Step::Commit(batch)
+}
+
+fn advance(queue: u64, to: u64) -> Step {
+    let queue = QueueId(queue);
+    operations([Operation::Advance { queue, to }])
+}
+
+#[test]
+fn every_power_cut_of_a_small_history_leaves_a_prefix() {
+    let history = [
+        Step::Commit(message(1, &[0, 1], b"a message")),
+        Step::Sync,
+        Step::Commit(message(2, &[0], b"another one")),
+        Step::Commit(message(3, &[1], b"and one in the same group")),
+        Step::Sync,
+        advance(0, 1),
+        Step::Reopen,
+        Step::Commit(message(4, &[0, 1], b"after opening again")),
+        Step::Sync,
+    ];
+    assert!(every_cut(&history) > 50);
+}
+
+#[test]
+fn every_power_cut_around_a_failing_sync_leaves_a_prefix() {
+    let history = [
+        Step::Commit(message(1, &[0, 1], b"a message")),
+        Step::FailSync,
+        Step::Commit(message(2, &[0], b"another one")),
+        Step::Sync,
+        Step::Commit(message(3, &[1], b"which the disk loses")),
+        Step::FailSync,
+        advance(1, 1),
+        Step::Sync,
+        Step::Commit(message(4, &[0], b"the last")),
+        Step::Sync,
+    ];
+    assert!(every_cut(&history) > 50);
+}
+
+#[test]
+fn every_power_cut_while_space_is_given_back_leaves_a_prefix() {
+    let mut history = vec![Step::Commit(message(0, &[5], b"sleeps"))];
+    for id in 1..6 {
+        history.push(Step::Commit(message(id, &[0], &[b'x'; 150])));
+        history.push(Step::Sync);
+        history.push(advance(0, id));
+        history.push(Step::Maintain);
+        history.push(Step::Sync);
+    }
+    history.push(Step::Commit({
+        let mut batch = Batch::new();
+        batch.put_key(
+            Bytes::from_static(b"k"),
+            Bytes::from_static(b"long"),
+            Some(BlobId(0)),
+        );
+        batch
+    }));
+    history.push(Step::Sync);
+    assert!(every_cut(&history) > 50);
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => batch().prop_map(Step::Commit),
+        4 => Just(Step::Sync),
+        1 => Just(Step::FailSync),
+        2 => Just(Step::Maintain),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn a_power_cut_of_any_history_leaves_a_prefix(
+        history in proptest::collection::vec(step(), 1..60),
+        steps in 0u64..150,
+        fates in proptest::collection::vec(any::<usize>(), 1..64),
+    ) {
+        let vfs = SimVfs::new();
+        let (durable, _) = run(&vfs, &history, steps);
+        let mut fates = fates.iter().cycle();
+        let cut = vfs.cut(|options| fates.next().unwrap() % options);
+        assert_prefix(&cut, &history, durable);
+    }
+}

@@ -1,0 +1,101 @@
+//! Histories, and the comparison with the store in memory.
+
+use avocet_store::{
+    Batch, BlobId, Entry, KeyValue, LogOptions, LogStore, MemoryStore, Operation, PageLimit,
+    QueueId, SimVfs, Store,
+};
+use bytes::Bytes;
+use proptest::prelude::*;
+
+pub(crate) const EVERYTHING: PageLimit = PageLimit {
+    items: usize::MAX,
+    bytes: usize::MAX,
+};
+
+/// Segments of a few batches, and no patience with garbage.
+pub(crate) fn small() -> LogOptions {
+    let mut options = LogOptions::default();
+    options.segment_bytes = 400;
+    options.resident_value_bytes = 2;
+    options.cache_bytes = 0;
+    options.garbage_bytes = 0;
+    options
+}
+
+pub(crate) fn open(vfs: &SimVfs) -> LogStore<SimVfs> {
+    LogStore::open(vfs.clone(), small()).unwrap()
+}
+
+/// Everything that a store says about blobs, queues and keys with small names.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Contents {
+    blobs: Vec<Option<Bytes>>,
+    queues: Vec<(Option<std::ops::Range<u64>>, Vec<Entry>)>,
+    keys: Vec<KeyValue>,
+}
+
+pub(crate) fn contents(store: &impl Store) -> Contents {
+    let queue = |id| {
+        let entries = store.read_queue(id, 0, EVERYTHING).unwrap();
+        (store.queue(id), entries)
+    };
+    Contents {
+        blobs: (0..8).map(|id| store.blob(BlobId(id)).unwrap()).collect(),
+        queues: (0..6).map(QueueId).map(queue).collect(),
+        keys: store.scan(b"", None, EVERYTHING).unwrap(),
+    }
+}
+
+/// The contents after each batch that is accepted, the first of them before all.
+pub(crate) fn states(batches: &[Batch]) -> Vec<Contents> {
+    let mut store = MemoryStore::new();
+    let mut states = vec![contents(&store)];
+    for batch in batches {
+        if store.commit(batch.clone()).is_ok() {
+            states.push(contents(&store));
+        }
+    }
+    states
+}
+
+fn bytes() -> impl Strategy<Value = Bytes> {
+    proptest::collection::vec(0u8..3, 0..5).prop_map(Bytes::from)
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    let blob = || (0u64..4).prop_map(BlobId);
+    let queue = || (0u64..3).prop_map(QueueId);
+    let reference = || proptest::option::of(blob());
+    prop_oneof![
+        3 => (blob(), bytes()).prop_map(|(id, bytes)| Operation::PutBlob { id, bytes }),
+        2 => blob().prop_map(|id| Operation::ReleaseBlob { id }),
+        4 => (queue(), bytes(), reference())
+            .prop_map(|(queue, value, blob)| Operation::Append { queue, value, blob }),
+        2 => (queue(), 0u64..8).prop_map(|(queue, to)| Operation::Advance { queue, to }),
+        1 => queue().prop_map(|queue| Operation::DropQueue { queue }),
+        2 => (bytes(), bytes(), reference())
+            .prop_map(|(key, value, blob)| Operation::PutKey { key, value, blob }),
+        1 => bytes().prop_map(|key| Operation::DeleteKey { key }),
+    ]
+}
+
+pub(crate) fn batch() -> impl Strategy<Value = Batch> {
+    proptest::collection::vec(operation(), 0..4).prop_map(|operations| {
+        let mut batch = Batch::new();
+        for operation in operations {
+            batch.push(operation);
+        }
+        batch
+    })
+}
+
+/// Puts a message and refers to it from some queues.
+pub(crate) fn message(id: u64, queues: &[u64], payload: &[u8]) -> Batch {
+    let mut batch = Batch::new();
+    batch.put_blob(BlobId(id), Bytes::copy_from_slice(payload));
+    for queue in queues {
+        batch.append(QueueId(*queue), Bytes::new(), Some(BlobId(id)));
+    }
+    batch.release_blob(BlobId(id));
+    batch
+}
