@@ -1,12 +1,12 @@
 //! The broker's binary.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 
-use avocet_broker::{Broker, Config, ConfigBuilder, ConfigError, LogFormat, reference};
+use avocet_broker::{Broker, Config, ConfigBuilder, ConfigError, LogFormat, StartError, reference};
 use clap::{Args, Parser, Subcommand};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -129,7 +129,7 @@ fn main() -> ExitCode {
 
 fn serve(config: Config) -> anyhow::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
-    let broker = Broker::start(config.clone())?;
+    let broker = Broker::start(config.clone()).map_err(advise)?;
     describe(&config, &broker);
     let stopper = broker.stopper();
     thread::Builder::new()
@@ -152,6 +152,16 @@ fn serve(config: Config) -> anyhow::Result<()> {
     broker.wait()?;
     info!("stopped");
     Ok(())
+}
+
+/// Why the broker cannot start, and what helps.
+fn advise(error: StartError) -> anyhow::Error {
+    if let StartError::Listen(refused) = &error
+        && refused.source.kind() == io::ErrorKind::AddrInUse
+    {
+        return anyhow::anyhow!("{refused}; choose another port with --listen HOST:PORT");
+    }
+    error.into()
 }
 
 /// Tells what runs and how to go on.
@@ -222,8 +232,8 @@ fn start_log(config: &Config) {
     let filter = EnvFilter::try_new(&config.log.filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal());
     match config.log.format {
         LogFormat::Text => log.with_target(false).init(),
         LogFormat::Json => log.json().flatten_event(true).init(),

@@ -94,6 +94,7 @@ fn a_port_in_use_is_named() {
     assert_eq!(code, 1);
     let expected = format!("cannot listen on {address}: another program uses port");
     assert!(err.contains(&expected), "{err}");
+    assert!(err.contains("--listen"), "{err}");
 }
 
 #[test]
