@@ -1,5 +1,7 @@
 //! What can go wrong, by operation.
 
+use std::fmt;
+
 use avocet_codec::ReasonCode;
 use avocet_session::CloseReason;
 use avocet_session::client::{ConfigError, NotPublished};
@@ -18,7 +20,7 @@ pub enum ConnectError {
     /// The server refused.
     #[error(
         "the server refused the connection: {reason_code}{}",
-        reason_string.as_ref().map(|text| format!(" ({text})")).unwrap_or_default()
+        in_words(reason_code, reason_string.as_deref())
     )]
     Refused {
         /// Why, as a code; the return codes of 3.x are mapped to those of 5.0.
@@ -35,7 +37,7 @@ pub enum ConnectError {
 
 /// The connection has ended.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{reason}{}", detail.as_ref().map(|text| format!(" ({text})")).unwrap_or_default())]
+#[error("{reason}{}", in_words(reason, detail.as_deref()))]
 pub struct Closed {
     /// Who ended it, and why.
     pub reason: CloseReason,
@@ -53,7 +55,7 @@ pub enum PublishError {
     /// The server refused it.
     #[error(
         "the server refused the message: {reason_code}{}",
-        reason_string.as_ref().map(|text| format!(" ({text})")).unwrap_or_default()
+        in_words(reason_code, reason_string.as_deref())
     )]
     Refused {
         /// Why, as a code.
@@ -80,7 +82,7 @@ pub enum SubscribeError {
     /// The server refused it.
     #[error(
         "the server refused the subscription: {reason_code}{}",
-        reason_string.as_ref().map(|text| format!(" ({text})")).unwrap_or_default()
+        in_words(reason_code, reason_string.as_deref())
     )]
     Refused {
         /// Why, as a code.
@@ -91,4 +93,32 @@ pub enum SubscribeError {
     /// The connection ended first.
     #[error(transparent)]
     Closed(#[from] Closed),
+}
+
+/// ` (text)`, unless the reason says the same already: many servers send a Reason String that
+/// repeats the name of the Reason Code.
+fn in_words(reason: &impl fmt::Display, text: Option<&str>) -> String {
+    let is_news = |text: &&str| !reason.to_string().ends_with(*text);
+    text.filter(is_news)
+        .map(|text| format!(" ({text})"))
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_that_repeat_the_reason_are_left_out() {
+        let closed = |detail: &str| Closed {
+            reason: CloseReason::PeerDisconnected(ReasonCode::ServerShuttingDown),
+            detail: Some(detail.to_owned()),
+        };
+        let repeated = closed(ReasonCode::ServerShuttingDown.name()).to_string();
+        assert_eq!(repeated, "disconnected by the peer: server shutting down");
+        assert_eq!(
+            closed("back at noon").to_string(),
+            "disconnected by the peer: server shutting down (back at noon)"
+        );
+    }
 }
