@@ -594,6 +594,10 @@ pub(crate) fn tables(footer: &Footer, end: u32, stored: bool) -> (Table, Table) 
 
 /// Ends a file with a footer. Without one the segment is read through when the store is opened.
 pub(crate) fn write_footer(file: &impl VfsFile, end: u32, footer: &Footer) -> io::Result<()> {
+    // Its trailer counts in 32 bits.
+    if footer.items.len().max(footer.offsets.len()) > i32::MAX as usize {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
     let bytes = footer.encode(end);
     file.write_at(end.into(), &bytes)?;
     file.set_size(u64::from(end) + bytes.len() as u64)?;
