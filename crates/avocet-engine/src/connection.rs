@@ -291,7 +291,8 @@ impl Engine {
             if self.shutdown && reason.publishes_will() {
                 self.park(handle, session);
             } else {
-                self.detach(handle, session, reason.publishes_will(), now);
+                let publishes_will = reason.publishes_will() || planted!(WillAfterDisconnect);
+                self.detach(handle, session, publishes_will, now);
             }
         }
     }

@@ -3,6 +3,20 @@
 
 extern crate alloc;
 
+/// Whether a bug is planted; in builds without the feature none is, and nothing is left of this.
+#[cfg(feature = "planted")]
+macro_rules! planted {
+    ($bug:ident) => {
+        avocet_session::planted::is_planted(avocet_session::planted::Bug::$bug)
+    };
+}
+#[cfg(not(feature = "planted"))]
+macro_rules! planted {
+    ($bug:ident) => {
+        false
+    };
+}
+
 mod command;
 mod config;
 mod connect;

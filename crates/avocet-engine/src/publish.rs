@@ -122,7 +122,7 @@ impl Matches {
     ) {
         if subscriber.no_local
             && let Some(slot) = sessions.get(subscriber.session)
-            && published.publisher.as_ref() == Some(&slot.key)
+            && (published.publisher.as_ref() == Some(&slot.key)) ^ planted!(NoLocalInverted)
         {
             return;
         }
@@ -173,7 +173,9 @@ impl Engine {
     pub(crate) fn publish(&mut self, origin: Origin, mut published: Published, now: Now) {
         let retain = published.message.retain();
         let owner = self.owner_of_topic(published.message.topic_name());
-        if owner != self.shard && (retain || self.has_relay(origin.session, owner)) {
+        if owner != self.shard
+            && (retain || self.has_relay(origin.session, owner) && !planted!(RetainOvertaken))
+        {
             let stored = self.is_wanted_durably(&published) && self.store_message(&mut published);
             let gate = self.gate_if(stored || origin.recorded);
             self.relay(origin, owner, published, gate);

@@ -229,7 +229,12 @@ impl Engine {
             messages,
             next: (!ended).then_some(cursor),
         };
-        self.send(from, Lane::Subscribers, page);
+        let lane = if planted!(RetainedTooLate) {
+            Lane::Confirmations
+        } else {
+            Lane::Subscribers
+        };
+        self.send(from, lane, page);
     }
 
     pub(crate) fn on_retained_page(

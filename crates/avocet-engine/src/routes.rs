@@ -230,6 +230,9 @@ impl Engine {
         let Some(pending) = token.and_then(|token| self.routes.pending.get_mut(&token)) else {
             return Ok(false);
         };
+        if planted!(SubackTooEarly) {
+            return Ok(false);
+        }
         pending.waiters.push(waiter);
         Ok(true)
     }

@@ -149,6 +149,7 @@ impl Engine {
             };
             match deadline {
                 Deadline::Will => self.publish_will(handle, now),
+                Deadline::Expiry if planted!(SessionNeverExpires) => {}
                 Deadline::Expiry => {
                     self.counters.sessions_expired += 1;
                     self.end_session(handle, now);

@@ -92,7 +92,9 @@ impl Engine {
         let message = Message::clone(&will.message);
         let message = message.with_expiry(will.message_expiry_interval, now.unix);
         // Removing and publishing it are one batch.
-        self.set_will(handle, None);
+        if !planted!(WillTwice) {
+            self.set_will(handle, None);
+        }
         self.counters.wills_published += 1;
         let origin = Origin {
             session: Some(handle),

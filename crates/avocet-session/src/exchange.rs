@@ -272,6 +272,12 @@ impl PublishWriter<'_> {
         } else {
             AliasUse::None
         };
+        let alias = match alias {
+            AliasUse::Set(alias) if planted!(AliasSurvives) && self.flags & 0x08 != 0 => {
+                AliasUse::Known(alias)
+            }
+            AliasUse::None | AliasUse::Set(_) | AliasUse::Known(_) => alias,
+        };
         let (topic, lengths, alias) = match alias {
             AliasUse::None => (topic, plain, None),
             AliasUse::Set(alias) => (topic, self.lengths(topic.len(), true), Some(alias)),

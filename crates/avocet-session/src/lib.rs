@@ -3,6 +3,20 @@
 
 extern crate alloc;
 
+/// Whether a bug is planted; in builds without the feature none is, and nothing is left of this.
+#[cfg(feature = "planted")]
+macro_rules! planted {
+    ($bug:ident) => {
+        $crate::planted::is_planted($crate::planted::Bug::$bug)
+    };
+}
+#[cfg(not(feature = "planted"))]
+macro_rules! planted {
+    ($bug:ident) => {
+        false
+    };
+}
+
 mod aliases;
 pub mod client;
 mod demand;
@@ -12,6 +26,8 @@ mod exchange;
 mod limits;
 mod message;
 mod outgoing;
+#[cfg(feature = "planted")]
+pub mod planted;
 mod receiver;
 mod sender;
 mod server;

@@ -167,7 +167,9 @@ impl Receiver {
     /// The Network Connection ended.
     pub(crate) fn detach(&mut self) {
         self.outstanding = 0;
-        self.pubacks.clear();
+        if !planted!(AckOfDeadConnection) {
+            self.pubacks.clear();
+        }
         self.pubrecs.clear();
         self.pubcomps.clear();
         for received in &mut self.received {

@@ -155,6 +155,9 @@ impl Sender {
     pub(crate) fn attach(&mut self, window: NonZeroU16) {
         self.detach();
         self.window = window.get();
+        if planted!(ReceiveMaximumOffByOne) {
+            self.window = self.window.saturating_add(1);
+        }
     }
 
     /// The Network Connection ended.
@@ -350,10 +353,14 @@ impl Sender {
                     if self.outstanding >= self.window {
                         return false;
                     }
+                    let mut packet_id = packet_id;
+                    if planted!(ResentWithAnotherPacketId) && outgoing.qos == QoS::ExactlyOnce {
+                        packet_id = self::packet_id(entry.sequence + 1_000);
+                    }
                     if write(Next::Publish {
                         outgoing,
                         packet_id: Some(packet_id),
-                        dup: true,
+                        dup: !planted!(DupMissing),
                     }) {
                         entry.counted = true;
                         self.outstanding += 1;
@@ -422,7 +429,7 @@ impl Sender {
         let Some(next) = self.pop_queued() else {
             return false;
         };
-        if is_expired(&next.outgoing, now.unix) {
+        if is_expired(&next.outgoing, now.unix) && !planted!(ExpiryFromDelivery) {
             events.push_back(ConnectionEvent::Dropped(next.dropped(DropReason::Expired)));
             return true;
         }
@@ -431,7 +438,7 @@ impl Sender {
         if write(Next::Publish {
             outgoing,
             packet_id,
-            dup: false,
+            dup: planted!(DupAtFirst),
         }) {
             let Queued { sequence, outgoing } = next;
             let state = State::Publish(outgoing);
@@ -526,7 +533,13 @@ impl Sender {
                     self.finish(index, reason_code, events);
                     return Ok(());
                 }
-                let (tag, stored) = (outgoing.tag, outgoing.gate.is_some());
+                let (tag, mut stored) = (outgoing.tag, outgoing.gate.is_some());
+                if planted!(FreedAtPubrec) {
+                    self.finish(index, reason_code, events);
+                    self.pubrels.push_back(Pubrel::Unknown(packet_id));
+                    return Ok(());
+                }
+                stored &= !planted!(PubrelBeforeStored);
                 let release = if stored {
                     events.push_back(ConnectionEvent::Pubrec { sequence, tag });
                     Release::Unanswered
@@ -756,7 +769,10 @@ impl Sender {
             .iter()
             .enumerate()
             .filter(|(_, entry)| match &entry.state {
-                State::Publish(outgoing) => outgoing.qos == QoS::AtLeastOnce && wanted(outgoing),
+                State::Publish(outgoing) => {
+                    let movable = outgoing.qos == QoS::AtLeastOnce || planted!(SharedQos2Moves);
+                    movable && wanted(outgoing)
+                }
                 State::Pubrel { .. } | State::Finished => false,
             })
             .map(|(index, _)| index)

@@ -239,7 +239,12 @@ impl ServerConnection {
                 if self.client.keep_alive == 0 || self.paused || self.held {
                     return None;
                 }
-                let silence = Duration::from_millis(u64::from(self.client.keep_alive) * 1500);
+                let factor = if planted!(KeepAliveTooShort) {
+                    1000
+                } else {
+                    1500
+                };
+                let silence = Duration::from_millis(u64::from(self.client.keep_alive) * factor);
                 Some(Timeout {
                     at: self.last_received + silence,
                     timer: Timer::KeepAlive,
