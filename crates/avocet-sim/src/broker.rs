@@ -33,6 +33,18 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
+    /// The first value of the inbox, as the engine may rely on.
+    fn next_mail(&mut self) -> Option<Mail> {
+        #[cfg(feature = "planted")]
+        {
+            use avocet_session::planted::{Bug, is_planted};
+            if is_planted(Bug::InboxReordered) && self.inbox.len() > 1 && self.rng.one_in(3) {
+                return self.inbox.remove(1);
+            }
+        }
+        self.inbox.pop_front()
+    }
+
     pub(crate) fn new(rng: Rng) -> Self {
         Self {
             inbox: VecDeque::new(),
@@ -231,7 +243,7 @@ impl World {
         }
         let mail = self.shards[shard].inbox.len() as u64;
         for _ in 0..self.shards[shard].rng.below(mail + 1).max(mail.min(1)) {
-            match self.shards[shard].inbox.pop_front() {
+            match self.shards[shard].next_mail() {
                 Some(Mail::Value(from, value)) => {
                     self.engines[shard].handle_from_shard(from, value, now);
                 }

@@ -19,5 +19,7 @@ mod shrink;
 mod wire;
 mod world;
 
+#[cfg(feature = "planted")]
+pub use run::find_planted;
 pub use run::{Outcome, run};
 pub use shrink::{Shrunk, shrink};

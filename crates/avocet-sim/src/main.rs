@@ -27,6 +27,10 @@ struct Args {
     /// Run for this long, beginning behind the last seed of `--record`.
     #[arg(long, requires = "record")]
     minutes: Option<u64>,
+    /// Plant each bug in turn, and print a row for each: by which seed and invariant it is found.
+    #[cfg(feature = "planted")]
+    #[arg(long)]
+    planted: bool,
     /// Append what was run to this file.
     #[arg(long)]
     record: Option<PathBuf>,
@@ -34,6 +38,10 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    #[cfg(feature = "planted")]
+    if args.planted {
+        return find_planted(args.seeds);
+    }
     let passed = match (args.seed, args.minutes, &args.record) {
         (Some(seed), ..) if args.shrink => shrink(seed),
         (Some(seed), ..) => replay(seed),
@@ -51,6 +59,21 @@ fn main() -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+#[cfg(feature = "planted")]
+fn find_planted(seeds: u64) -> ExitCode {
+    let mut exit = ExitCode::SUCCESS;
+    for (bug, found) in avocet_sim::find_planted(seeds) {
+        match found {
+            Some((seed, invariant)) => println!("| `{bug}` | {invariant} | {seed} |"),
+            None => {
+                println!("| `{bug}` | not found in {seeds} seeds | |");
+                exit = ExitCode::FAILURE;
+            }
+        }
+    }
+    exit
 }
 
 fn replay(seed: u64) -> bool {

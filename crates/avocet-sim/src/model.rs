@@ -60,6 +60,8 @@ pub(crate) struct MessageInfo {
     /// When the broker first took it; of a will, its CONNECT.
     pub(crate) read: Option<Seq>,
     pub(crate) last_read_at: Micros,
+    /// The session that published it last.
+    pub(crate) read_from: Option<SessionId>,
     /// The Message Expiry Interval with which it came.
     pub(crate) read_expiry: Option<u32>,
     /// How often the broker took it as a new message.
@@ -203,6 +205,7 @@ impl Model {
                 order: self.published,
                 read: None,
                 last_read_at: 0,
+                read_from: None,
                 read_expiry: None,
                 reads: 0,
                 acked: None,
@@ -226,6 +229,7 @@ impl Model {
             order: self.published,
             read: None,
             last_read_at: 0,
+            read_from: None,
             read_expiry: None,
             reads: 0,
             acked: None,
@@ -423,6 +427,7 @@ impl Model {
                 {
                     message.read.get_or_insert(event.seq);
                     message.last_read_at = event.at;
+                    message.read_from = Some(session);
                     message.read_expiry = publish.expiry;
                     message.reads += 1;
                     message.acked = None;

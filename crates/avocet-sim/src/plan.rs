@@ -246,6 +246,9 @@ impl Plan {
             }
             ops.push((at, client, action));
         }
+        if rng.one_in(4) {
+            ops.extend(draw_stream(calm_at, rng));
+        }
         ops.sort_by_key(|(at, ..)| *at);
         let ops = (1..).zip(ops);
         Self {
@@ -415,6 +418,25 @@ fn draw_subscribe(profile: &Profile, rng: &mut Rng) -> Action {
     }
     let id = (v5 && rng.one_in(2)).then(|| rng.range(1, 9) as u32);
     Action::Subscribe { filters, id }
+}
+
+/// A client that publishes all the time, so that something is on its way whenever others act.
+fn draw_stream(calm_at: Micros, rng: &mut Rng) -> Vec<(Micros, usize, Action)> {
+    let client = CHECKER + 1;
+    let begin = rng.below(calm_at);
+    let wait = rng.range(1, 8) * MILLI;
+    let retains = rng.one_in(2);
+    let message = |rng: &mut Rng| Action::Publish {
+        topic: rng.name(TOPICS),
+        qos: QoS::AtLeastOnce,
+        retain: retains && rng.one_in(2),
+        padding: Some(0),
+        expiry: None,
+    };
+    (0..150)
+        .map(|step| (begin + step * wait, client, message(rng)))
+        .filter(|(at, ..)| *at < calm_at)
+        .collect()
 }
 
 fn draw_action(profile: &Profile, wild: u64, jumps: bool, rng: &mut Rng) -> Action {

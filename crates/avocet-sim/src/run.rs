@@ -28,6 +28,18 @@ pub fn run(seed: u64, readable: bool) -> Outcome {
     run_plan(&Plan::new(seed), readable)
 }
 
+/// Plants each bug in turn, and runs seeds until one fails: the bug, the seed and the invariant.
+#[cfg(feature = "planted")]
+pub fn find_planted(seeds: u64) -> impl Iterator<Item = (String, Option<(u64, &'static str)>)> {
+    use avocet_session::planted::{Bug, plant};
+    Bug::ALL.iter().map(move |bug| {
+        plant(*bug);
+        let found = (1..=seeds).find_map(|seed| Some((seed, run(seed, false).invariant?)));
+        plant(Bug::None);
+        (format!("{bug:?}"), found)
+    })
+}
+
 pub(crate) fn run_plan(plan: &Plan, readable: bool) -> Outcome {
     let mut world = World::new(plan, readable);
     let panicked = catch_unwind(AssertUnwindSafe(|| world.run())).is_err();

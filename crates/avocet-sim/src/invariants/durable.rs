@@ -88,7 +88,7 @@ impl Invariant for Durable {
                         id,
                         ..
                     },
-            } => {
+            } if model.conns[conn].is_live() => {
                 let client_id = model.clients[model.conns[conn].client].client_id.clone();
                 self.recorded.remove(&(client_id, *id));
             }

@@ -1,4 +1,4 @@
-//! Messages of one publisher, topic and QoS reach a session in the order of their publication,
+//! Messages of one publishing session, topic and QoS reach a session in the order of their publication,
 //! with RETAIN mixed, from any shard to any other [MQTT5-4.6.0-5] [MQTT5-4.6.0-6].
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use crate::wire::{Pkt, Uid};
 
 /// The last part tells retained messages: those of a new subscription come when their time is,
 /// between messages that were never retained, but in the order of their own kind.
-type Stream = (SessionId, usize, &'static str, QoS, QoS, bool);
+type Stream = (SessionId, Option<SessionId>, &'static str, QoS, QoS, bool);
 
 #[derive(Default)]
 pub(crate) struct Order {
@@ -59,7 +59,7 @@ impl Invariant for Order {
             }
             let stream = (
                 session,
-                message.publisher,
+                message.read_from,
                 message.topic,
                 message.qos,
                 publish.qos,
