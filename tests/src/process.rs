@@ -126,7 +126,9 @@ impl Process {
     /// Asks the program to stop (SIGTERM) and waits until it did.
     pub async fn terminate(&mut self) -> ExitStatus {
         let id = self.child.id().expect("the child runs");
-        let status = Command::new("kill")
+        // The shell has `kill` built in; the program of that name is not everywhere.
+        let status = Command::new("sh")
+            .args(["-c", "kill \"$@\"", "kill"])
             .args(["-TERM", &id.to_string()])
             .status()
             .await;

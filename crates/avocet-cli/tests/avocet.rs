@@ -488,7 +488,9 @@ fn a_signal_ends_a_subscriber_in_order() {
             .unwrap();
         let pid = child.id().to_string();
         assert!(
-            Command::new("kill")
+            // The shell has `kill` built in; the program of that name is not everywhere.
+            Command::new("sh")
+                .args(["-c", "kill \"$@\"", "kill"])
                 .args([signal, &pid])
                 .status()
                 .unwrap()

@@ -91,7 +91,9 @@ impl Server {
 
     /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
-        let kill = Command::new("kill")
+        // The shell has `kill` built in; the program of that name is not everywhere.
+        let kill = Command::new("sh")
+            .args(["-c", "kill \"$@\"", "kill"])
             .arg(self.child.id().to_string())
             .status()
             .unwrap();
