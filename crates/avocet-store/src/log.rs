@@ -136,7 +136,9 @@ impl<F> Active<F> {
     }
 }
 
-const CHUNK: usize = 64 << 10;
+/// Large enough for neighbouring records, small enough that one record of a queue whose entries are far
+/// apart costs little more than its own read.
+const CHUNK: usize = 8 << 10;
 const BUFFER_KEPT: usize = 4 << 20;
 
 /// Pieces of segments that were read lately.
