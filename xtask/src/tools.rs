@@ -49,8 +49,10 @@ pub(crate) fn install_debian(workspace: &Workspace, program: &str, package: &str
         return Ok(());
     }
     println!("installs Debian package {package}");
-    run(&mut workspace.line("apt-get update --quiet"))?;
-    let mut install = workspace.line("apt-get install --yes --quiet --no-install-recommends");
+    run(&mut workspace.line("apt-get --option DPkg::Lock::Timeout=300 update --quiet"))?;
+    let mut install = workspace.line(
+        "apt-get --option DPkg::Lock::Timeout=300 install --yes --quiet --no-install-recommends",
+    );
     install
         .arg(package)
         .env("DEBIAN_FRONTEND", "noninteractive");
