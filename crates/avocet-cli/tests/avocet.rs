@@ -227,7 +227,7 @@ fn text(bytes: &[u8]) -> &str {
     str::from_utf8(bytes).unwrap()
 }
 
-const NORMAL: &str = "disconnected by the peer: success";
+const NORMAL: &str = "disconnected by the peer: normal disconnection";
 
 #[test]
 fn publishes_a_message_in_every_version_at_every_qos() {

@@ -109,7 +109,7 @@ impl Violation {
 #[non_exhaustive]
 pub enum CloseReason {
     /// The peer sent DISCONNECT.
-    #[error("disconnected by the peer: {0}")]
+    #[error("disconnected by the peer: {}", disconnection(*.0))]
     PeerDisconnected(ReasonCode),
     /// The network ended without DISCONNECT.
     #[error("connection lost")]
@@ -127,8 +127,17 @@ pub enum CloseReason {
     #[error("refused: {0}")]
     Refused(ReasonCode),
     /// This side disconnected: takeover, shutdown, an administrator, the application.
-    #[error("disconnected: {0}")]
+    #[error("disconnected: {}", disconnection(*.0))]
     Disconnected(ReasonCode),
+}
+
+/// What a DISCONNECT calls its Reason Code: 0x00 has a name of its own there [MQTT5-3.14.2.1].
+const fn disconnection(reason_code: ReasonCode) -> &'static str {
+    if matches!(reason_code, ReasonCode::NORMAL_DISCONNECTION) {
+        "normal disconnection"
+    } else {
+        reason_code.name()
+    }
 }
 
 impl CloseReason {
