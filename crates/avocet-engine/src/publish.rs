@@ -193,9 +193,12 @@ impl Engine {
         if published.message.retain() {
             reach.durable |= self.retain_message(&published, now);
         }
+        let stored_before = published.stored;
         let shards = self.distribute(&mut published, &mut reach, now);
         if shards.iter().any(|interested| interested.durable) {
-            reach.durable |= self.store_message(&mut published);
+            self.store_message(&mut published);
+            // A session of this shard that had no room for it may have stored it first.
+            reach.durable |= published.stored && !stored_before;
         }
         let gate = self.gate_if(reach.durable);
         let ticket = match origin.answer {

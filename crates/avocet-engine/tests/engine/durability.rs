@@ -369,3 +369,48 @@ fn fetched_messages_of_qos_2_leave_whatever_was_committed_meanwhile() {
         assert_eq!(cluster.messages(sleeper), expected);
     });
 }
+
+/// The message is stored where it was published, also if a session there had no room for it.
+#[test]
+fn acknowledgements_wait_for_the_message_itself() {
+    let configure = |config: &mut EngineConfig| {
+        stored(config);
+        let connection = std::sync::Arc::make_mut(&mut config.connection);
+        connection.limits.queued_messages_max = 1;
+    };
+    let names = ["s0", "s1", "s2", "s3", "s4", "s5"];
+    for (backwards, awake) in [false, true]
+        .into_iter()
+        .flat_map(|it| names.map(|name| (it, name)))
+    {
+        each_with(configure, |mut cluster| {
+            for name in names {
+                let (client, _) = cluster.persistent(name);
+                cluster.subscribe(client, "t", 1);
+                cluster.disconnect(client);
+            }
+            let (publisher, _) = cluster.persistent("publisher");
+            cluster.publish(publisher, "t", "0", 1);
+            assert_eq!(cluster.packets(publisher), ["puback 1 0x00"]);
+            // One of them has room for another one.
+            let (client, _) = cluster.persistent(awake);
+            cluster.run();
+            cluster.set_acks(client, false);
+            cluster.auto_commit = false;
+            cluster.publish(publisher, "t", "1", 1);
+            cluster.run();
+            let mut order: Vec<usize> = (0..cluster.shards()).collect();
+            if backwards {
+                order.reverse();
+            }
+            for shard in order {
+                while let Some(commit) = cluster.commits[shard].pop_front() {
+                    assert_eq!(cluster.packets(publisher), [""; 0]);
+                    cluster.engines[shard].handle_committed(commit, cluster.now);
+                    cluster.run();
+                }
+            }
+            assert_eq!(cluster.packets(publisher), ["puback 2 0x00"]);
+        });
+    }
+}
