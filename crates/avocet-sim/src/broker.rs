@@ -241,8 +241,15 @@ impl World {
                 self.engines[shard].handle_fetched(&session, next, messages, now);
             }
         }
+        // Input may be read while values wait.
         let mail = self.shards[shard].inbox.len() as u64;
-        for _ in 0..self.shards[shard].rng.below(mail + 1).max(mail.min(1)) {
+        let rng = &mut self.shards[shard].rng;
+        let take = if rng.one_in(3) {
+            0
+        } else {
+            1 + rng.below(mail)
+        };
+        for _ in 0..take {
             match self.shards[shard].next_mail() {
                 Some(Mail::Value(from, value)) => {
                     self.engines[shard].handle_from_shard(from, value, now);

@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     #[cfg(feature = "planted")]
     if args.planted {
-        return find_planted(args.seeds);
+        return find_planted(args.from, args.seeds);
     }
     let passed = match (args.seed, args.minutes, &args.record) {
         (Some(seed), ..) if args.shrink => shrink(seed),
@@ -62,9 +62,9 @@ fn main() -> ExitCode {
 }
 
 #[cfg(feature = "planted")]
-fn find_planted(seeds: u64) -> ExitCode {
+fn find_planted(from: u64, seeds: u64) -> ExitCode {
     let mut exit = ExitCode::SUCCESS;
-    for (bug, found) in avocet_sim::find_planted(seeds) {
+    for (bug, found) in avocet_sim::find_planted(from, seeds) {
         match found {
             Some((seed, invariant)) => println!("| `{bug}` | {invariant} | {seed} |"),
             None => {

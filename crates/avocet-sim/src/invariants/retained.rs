@@ -30,7 +30,12 @@ impl Retained {
             };
             let message = &model.messages[last];
             let kept = self.kept.get(topic);
-            let gone = message.empty || message.read_expiry.is_some() && kept.is_none();
+            // One that expired before anybody was sent it has replaced the last one all the same.
+            let may_expire = model
+                .messages
+                .values()
+                .any(|it| it.topic == *topic && it.retain && it.read_expiry.is_some());
+            let gone = message.empty || may_expire;
             match kept {
                 None if gone => {}
                 Some(kept) if kept == last && !message.empty => {}
