@@ -4,6 +4,7 @@ mod ci;
 mod conformance;
 mod fuzz;
 mod layers;
+mod mutants;
 mod package;
 mod steps;
 mod tidy;
@@ -32,6 +33,8 @@ enum Task {
     Conformance(conformance::Args),
     /// Run fuzz targets; what they find is left in the folder for build output.
     Fuzz(fuzz::Args),
+    /// Judge the tests of session and engine by mutants of their code, drawn by a seed.
+    Mutants(mutants::Args),
 }
 
 fn main() -> ExitCode {
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         Task::Ci(args) => ci::run(&args),
         Task::Conformance(args) => conformance::run(&args),
         Task::Fuzz(args) => fuzz::run_with(&args).map(|()| ExitCode::SUCCESS),
+        Task::Mutants(args) => mutants::run_with(&args),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
