@@ -43,6 +43,8 @@ pub struct ClientConnection {
     /// DISCONNECT, to send behind everything that may still leave.
     disconnect: Vec<u8>,
     notices: VecDeque<ClientNotice>,
+    /// Whether CONNECT has left: nothing goes before it.
+    connect_sent: bool,
     server: Server,
     last_sent: Instant,
     last_received: Instant,
@@ -166,6 +168,7 @@ impl ClientConnection {
             control,
             disconnect: Vec::new(),
             notices: VecDeque::new(),
+            connect_sent: false,
             server: Server::new(&config),
             last_sent: now.instant,
             last_received: now.instant,
@@ -816,6 +819,7 @@ impl ClientConnection {
             }
             out.put_slice(&self.control);
             self.control = Vec::new();
+            self.connect_sent = true;
         }
         // A packet that says that the server broke the rules is the last one at once.
         let in_error = matches!(
@@ -852,7 +856,8 @@ impl ClientConnection {
     fn disconnect_because(&mut self, reason: CloseReason, reason_code: ReasonCode, now: Now) {
         let is_5_0 = self.config.version == Version::V5;
         self.control.clear();
-        if self.phase == Phase::Connected && is_5_0 {
+        // A server may have answered a CONNECT that had not left [MQTT5-3.1.0-1].
+        if self.phase == Phase::Connected && is_5_0 && self.connect_sent {
             let disconnect = Packet::Disconnect(Disconnect::new(reason_code));
             let written = disconnect.encode(self.config.version, &mut self.disconnect);
             debug_assert!(written.is_ok(), "{written:?}");

@@ -98,3 +98,23 @@ proptest! {
         }
     }
 }
+
+/// [MQTT5-3.1.0-1] [MQTT311-3.1.0-1]: a server that answers before it was asked, and then breaks
+/// the rules, is told nothing.
+#[test]
+fn nothing_leaves_before_connect_even_if_the_server_was_faster() {
+    for (version, connack) in [
+        (Version::V3_1_1, &[0x20, 2, 0, 0][..]),
+        (Version::V5, &[0x20, 3, 0, 0, 0]),
+    ] {
+        let config = ClientConfig::new(version, "c");
+        let mut client = ClientConnection::new(config, Session::new(), start());
+        for packet in [connack, connack] {
+            assert_eq!(client.handle_input(packet, start()).consumed, packet.len());
+        }
+        let mut out = TransmitBuf::new(1000);
+        assert!(!client.poll_transmit(start(), &mut out));
+        assert_eq!(out.len(), 0);
+        assert!(matches!(client.poll_event(), Some(ClientNotice::Closed(_))));
+    }
+}
