@@ -1,7 +1,7 @@
 //! Session State: what outlives a Network Connection.
 
 use alloc::vec::Vec;
-use avocet_codec::{PacketId, ReasonCode};
+use avocet_codec::{PacketId, PacketType, ReasonCode};
 
 use crate::receiver::Receiver;
 use crate::sender::Sender;
@@ -117,8 +117,14 @@ impl Session {
 
     /// Remembers the answer to a QoS 2 PUBLISH whose connection has ended: whether PUBREL raises an
     /// event, or, with a code of 0x80 or greater, that the message was not taken. Nothing
-    /// leaves unless its PUBLISH came again on a later connection.
+    /// leaves unless its PUBLISH came again on a later connection. A code that PUBREC cannot carry
+    /// becomes 0x80.
     pub fn answer(&mut self, token: AckToken, reason_code: ReasonCode, gate: Option<CommitId>) {
+        let reason_code = if reason_code.is_allowed_in(PacketType::Pubrec) {
+            reason_code
+        } else {
+            ReasonCode::UnspecifiedError
+        };
         self.receiver.answer_late(token, reason_code, gate);
     }
 

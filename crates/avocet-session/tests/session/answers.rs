@@ -451,3 +451,19 @@ fn a_repeated_publish_waits_for_the_answer_to_the_first() {
         assert_eq!(pair.received, ["x"]);
     }
 }
+
+/// [MQTT5-3.5.2-1]
+#[test]
+fn a_late_answer_that_pubrec_cannot_carry_becomes_unspecified() {
+    let mut pair = Pair::connected(Version::V5);
+    pair.acknowledges = false;
+    pair.client.publish(QoS::ExactlyOnce, "x");
+    pair.run();
+    pair.cut();
+    pair.reconnect();
+    pair.run();
+    let token = pair.tokens[0];
+    pair.session_mut()
+        .answer(token, ReasonCode::PacketIdentifierNotFound, None);
+    assert_eq!(bytes(&mut pair), [0x50, 3, 0, 1, 0x80]);
+}
