@@ -1,164 +1,696 @@
-//! A server that sends every message back where it came from: whatever the client sends, and
-//! however the bytes are cut, the server answers in whole packets that decode, says once that the
-//! connection is over, and sends nothing after that. The Session goes on in the next connection.
+//! A client and the owner of a server's connections that do anything in any order, over many
+//! connections with one Session: bytes and packets, acknowledgements that wait for commits, a queue
+//! whose tail only a store has, pauses, timers, takeover. What the server sends are whole packets
+//! that it may send then: CONNACK first, nothing after DISCONNECT, nothing before its commit, within
+//! what CONNECT allows, in order. With a client that keeps the rules everything settles.
 //!
-//! The first byte cuts the input into reads, the others are what clients send, one after the other.
+//! The input is a list of steps: what is done, and what is needed for it. The client's packets are
+//! made of choices, or are raw bytes.
 
 #![no_main]
 
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
-use std::time::Duration;
 
-use avocet_codec::{PACKET_SIZE_MAX, Packet, ReasonCode, Version, frame_len};
+use avocet_codec::{
+    Ack, Auth, Connack, Connect, Delivery, Disconnect, Packet, PacketId, Publish, QoS, ReasonCode,
+    Subscribe, SubscribeFilter, SubscriptionOptions, TopicFilter, TopicName, Unsubscribe, Version,
+};
+use avocet_fuzz::{Choices, QOS, REASON_CODES, VERSIONS, now, take_packets};
 use avocet_session::{
-    Accept, Authentication, ConnectionEvent, Demand, Instant, Limits, Message, Now, Outgoing,
-    ServerConfig, ServerConnection, ServerEvent, Session, TransmitBuf, UnixTime,
+    Accept, AckToken, Authentication, CommitId, ConnectionEvent, Details, Enqueued, FetchFrom,
+    Limits, Message, Outgoing, Overflow, ServerConfig, ServerConnection, ServerEvent, Session,
+    TransmitBuf,
 };
 use libfuzzer_sys::fuzz_target;
 
+const TOPICS: [&str; 3] = ["a", "\u{e9}/c", ""];
+
 fuzz_target!(|input: &[u8]| {
-    let Some((&read, mut input)) = input.split_first() else {
-        return;
-    };
-    let mut session = Session::new();
-    let mut time = 0;
-    // Every connection reads something, or is the last.
-    while !input.is_empty() {
-        let (consumed, next) = connection(input, usize::from(read) + 1, session, &mut time);
-        session = next;
-        input = &input[consumed.max(1)..];
+    let mut choices = Choices::new(input);
+    let mut world = World::new(config(&mut choices));
+    while !choices.is_empty() {
+        world.step(&mut choices);
     }
+    world.settle();
 });
 
-/// Serves one client to the end of its connection. Returns how much it read, and the Session.
-fn connection(input: &[u8], read: usize, session: Session, time: &mut u64) -> (usize, Session) {
-    let mut server = ServerConnection::new(Arc::new(config()), now(*time));
-    let mut session = Some(session);
-    let (mut consumed, mut received) = (0, 0);
-    let mut sent = Vec::new();
-    loop {
-        *time += 10;
-        let unread = input.get(consumed..received).unwrap_or_default();
-        let input_now = server.handle_input(unread, now(*time));
-        consumed += input_now.consumed;
-        assert!(input_now.consumed <= unread.len());
-        let (demand, idle) = (input_now.demand, input_now.consumed == 0);
-        if let Some(event) = input_now.event {
-            answer(&mut server, event, &mut session, now(*time));
-        }
-        let mut out = TransmitBuf::new(1_024);
-        while server.poll_transmit(now(*time), &mut out) {
-            take(&mut out, &mut sent);
-        }
-        take(&mut out, &mut sent);
-        let mut closed = false;
-        while let Some(event) = server.poll_event() {
-            assert!(!closed, "{event:?} after the last event");
-            closed = matches!(event, ConnectionEvent::Closed(_));
-        }
-        if closed {
-            break;
-        }
-        if demand == Demand::More && idle && received < input.len() {
-            received = input.len().min(received + read);
-        } else if idle {
-            // The client has nothing more to say, or the server does not listen.
-            match server.poll_timeout() {
-                Some(timeout) if received < input.len() || server.is_paused() => {
-                    *time = timeout.at.as_nanos() / 1_000_000 + 1;
-                    server.handle_timeout(now(*time));
-                }
-                _ => server.handle_closed(now(*time)),
-            }
-        }
-    }
-    check_sent(&sent, server.version());
-    (
-        consumed,
-        server.into_session().or(session).unwrap_or_default(),
-    )
-}
-
-fn config() -> ServerConfig {
+fn config(choices: &mut Choices<'_>) -> ServerConfig {
+    let limits = Limits {
+        inflight: choices.pick(&[1, 2, 32]),
+        queued_messages_max: choices.pick(&[3, 10, 1_000]),
+        queued_bytes_max: choices.pick(&[u64::MAX, 200]),
+        resident_messages: choices.pick(&[usize::MAX, 1, 2, 4]),
+        overflow: choices.pick(&[Overflow::DropNewest, Overflow::DropOldest]),
+        queue_qos0: choices.flag(),
+        topic_aliases: choices.pick(&[0, 2]),
+    };
     ServerConfig {
-        limits: Limits {
-            inflight: 4.try_into().expect("not 0"),
-            ..Limits::default()
-        },
+        receive_maximum: NonZeroU16::new(choices.pick(&[u16::MAX, 1, 3])).expect("not 0"),
+        maximum_packet_size: NonZeroU32::new(choices.pick(&[1 << 20, 60])).expect("not 0"),
+        topic_alias_maximum: choices.pick(&[0, 2]),
+        keep_alive_max: NonZeroU16::new(choices.pick(&[0, 5])),
+        limits,
         ..ServerConfig::default()
     }
 }
 
-fn now(time_ms: u64) -> Now {
-    let instant = Instant::ORIGIN + Duration::from_millis(time_ms);
-    Now::new(instant, UnixTime::from_millis(time_ms))
+struct World {
+    config: Arc<ServerConfig>,
+    server: ServerConnection,
+    /// While no connection has it.
+    session: Option<Session>,
+    time: u64,
+    unread: Vec<u8>,
+    tokens: Vec<AckToken>,
+    requests: Vec<Request>,
+    /// What the owner was told, and has not answered.
+    pubrecs: Vec<u64>,
+    pubrels: Vec<PacketId>,
+    fetch: Option<FetchFrom>,
+    /// Messages of QoS 1 and 2 by their sequence.
+    store: BTreeMap<u64, Outgoing>,
+    commits: u64,
+    committed: u64,
+    /// The commit each message waits for; the payload is the number.
+    gates: Vec<Option<CommitId>>,
+    /// The number of the last message that was sent for the first time, for each QoS.
+    last_sent: [Option<usize>; 3],
+    frozen: bool,
+    is_over: bool,
+    client: Client,
 }
 
-fn answer(
-    server: &mut ServerConnection,
-    event: ServerEvent<'_>,
-    session: &mut Option<Session>,
-    now: Now,
-) {
-    match event {
-        ServerEvent::Connect(connect) => {
-            let kept = session.take().filter(|_| !connect.clean_start);
-            let accept = Accept {
-                session_present: kept.is_some(),
-                ..Accept::default()
-            };
-            server.accept(kept.unwrap_or_default(), accept, now);
+#[derive(Clone, Copy)]
+struct Request {
+    packet_id: PacketId,
+    filters: usize,
+    subscribes: bool,
+}
+
+/// What a client sees on one connection.
+#[derive(Default)]
+struct Client {
+    receive_maximum: usize,
+    maximum_packet_size: Option<NonZeroU32>,
+    topic_alias_maximum: u16,
+    is_connected: bool,
+    is_over: bool,
+    outstanding: BTreeSet<PacketId>,
+    /// PUBLISH packets of QoS 1 that the server has read, and when they may be acknowledged.
+    due: VecDeque<(AckToken, Option<Option<CommitId>>)>,
+    aliases: BTreeMap<NonZeroU16, String>,
+    answers: Vec<u8>,
+}
+
+impl World {
+    fn new(config: ServerConfig) -> Self {
+        let config = Arc::new(config);
+        Self {
+            server: ServerConnection::new(Arc::clone(&config), now(0)),
+            config,
+            session: Some(Session::new()),
+            time: 0,
+            unread: Vec::new(),
+            tokens: Vec::new(),
+            requests: Vec::new(),
+            pubrecs: Vec::new(),
+            pubrels: Vec::new(),
+            fetch: None,
+            store: BTreeMap::new(),
+            commits: 0,
+            committed: 0,
+            gates: Vec::new(),
+            last_sent: [None; 3],
+            frozen: false,
+            is_over: false,
+            client: Client::default(),
         }
-        ServerEvent::Auth(_) => {
-            let _ = server.authenticate(Authentication::default());
-        }
-        ServerEvent::Publish { publish, token } => {
-            let message = Message::from_publish(&publish.packet(), publish.topic_name(), now.unix);
-            if let Some(token) = token {
-                server
-                    .acknowledge(token, ReasonCode::Success, None)
-                    .expect("it asked for it");
+    }
+
+    fn step(&mut self, choices: &mut Choices<'_>) {
+        let now = now(self.time);
+        match choices.below(20) {
+            0 => self.unread.extend_from_slice(choices.bytes()),
+            1 => self.reconnect(choices),
+            2 | 3 => self.enqueue(choices),
+            4 if !self.tokens.is_empty() => {
+                let token = self.tokens.swap_remove(choices.below(self.tokens.len()));
+                let reason = choices.pick(&REASON_CODES);
+                let gate = self.gate(choices);
+                self.acknowledge(token, reason, gate);
             }
-            let limits = config().limits;
-            let session = server.session_mut().expect("connected");
-            let _ = session.enqueue(Outgoing::new(Arc::new(message)), &limits, now);
+            5 if !self.requests.is_empty() => {
+                let request = self.requests.remove(choices.below(self.requests.len()));
+                let gate = self.gate(choices);
+                self.answer(request, choices.pick(&REASON_CODES), gate);
+            }
+            6 if !self.pubrecs.is_empty() => {
+                let sequence = self.pubrecs.swap_remove(choices.below(self.pubrecs.len()));
+                let gate = self.gate(choices);
+                let _ = self.session_mut().map(|it| it.release(sequence, gate));
+            }
+            7 if !self.pubrels.is_empty() => {
+                let id = self.pubrels.swap_remove(choices.below(self.pubrels.len()));
+                let gate = self.gate(choices);
+                let _ = self.session_mut().map(|it| it.complete(id, gate));
+            }
+            8 => {
+                self.committed +=
+                    choices.below((self.commits - self.committed) as usize + 1) as u64;
+                self.tell_committed();
+            }
+            9 => self.fetch(choices.below(3), choices.flag()),
+            10 => {
+                self.frozen = choices.flag();
+                if choices.flag() {
+                    self.server.pause();
+                } else {
+                    self.server.resume(now);
+                }
+            }
+            11 => {
+                self.time += choices.millis();
+                self.server.handle_timeout(avocet_fuzz::now(self.time));
+            }
+            12 => {
+                if let Some(timeout) = self.server.poll_timeout() {
+                    self.time = self.time.max(timeout.at.as_nanos() / 1_000_000 + 1);
+                    self.server.handle_timeout(avocet_fuzz::now(self.time));
+                }
+            }
+            13 => {
+                let details = Details {
+                    reason_string: choices.flag().then_some("a reason"),
+                    server_reference: None,
+                };
+                self.server
+                    .disconnect(choices.pick(&REASON_CODES), details, now);
+            }
+            14 => match choices.below(4) {
+                0 => {
+                    let _ = self.server.authenticate(Authentication::default());
+                }
+                1 => {
+                    let _ = self.server.reauthenticated(Authentication::default());
+                }
+                2 => self
+                    .server
+                    .refuse(choices.pick(&REASON_CODES), Details::default(), now),
+                // A Session leaves a connection that is still sending its last packet.
+                _ => self.session = self.server.take_session().or(self.session.take()),
+            },
+            15 => {
+                if let Some(session) = &mut self.session {
+                    let odd = |outgoing: &Outgoing| outgoing.tag == 1;
+                    for (sequence, outgoing) in session.take_where(odd) {
+                        // The place of a QoS 0 message is not its own.
+                        if outgoing.qos != QoS::AtMostOnce {
+                            self.store.remove(&sequence);
+                        }
+                    }
+                }
+            }
+            _ => self.send(choices),
         }
-        ServerEvent::Subscribe(subscribe) => {
-            let codes = vec![ReasonCode::Success; subscribe.filters.len()];
-            server
-                .suback(subscribe.packet_id, &codes, None, now)
-                .expect("it asked for it");
+        self.run();
+    }
+
+    fn gate(&mut self, choices: &mut Choices<'_>) -> Option<CommitId> {
+        choices.flag().then(|| {
+            self.commits += 1;
+            CommitId::new(self.commits)
+        })
+    }
+
+    fn session_mut(&mut self) -> Option<&mut Session> {
+        match &mut self.session {
+            Some(session) => Some(session),
+            None => self.server.session_mut(),
         }
-        ServerEvent::Unsubscribe(unsubscribe) => {
-            let codes = vec![ReasonCode::Success; unsubscribe.filters.len()];
-            server
-                .unsuback(unsubscribe.packet_id, &codes, None, now)
-                .expect("it asked for it");
+    }
+
+    fn tell_committed(&mut self) {
+        let committed = CommitId::new(self.committed);
+        self.server.handle_committed(committed);
+        if let Some(session) = &mut self.session {
+            session.handle_committed(committed);
         }
-        _ => {}
+    }
+
+    fn enqueue(&mut self, choices: &mut Choices<'_>) {
+        let mut payload = (self.gates.len() as u32).to_be_bytes().to_vec();
+        payload.resize(4 + choices.pick(&[0, 0, 60]), 0);
+        let now = now(self.time);
+        let expiry = choices.pick(&[None, None, Some(2)]);
+        let message = Message::new(TopicName::new("a").expect("one"), &payload)
+            .with_qos(choices.pick(&QOS))
+            .with_expiry(expiry, now.unix);
+        let mut outgoing = Outgoing::new(Arc::new(message));
+        outgoing.tag = choices.below(3) as u64;
+        outgoing.gate = self.gate(choices);
+        let config = Arc::clone(&self.config);
+        let Some(session) = self.session_mut() else {
+            return;
+        };
+        let enqueued = session.enqueue(outgoing.clone(), &config.limits, now);
+        assert!(session.queued() <= config.limits.queued_messages_max);
+        assert!(session.queued_bytes() <= config.limits.queued_bytes_max);
+        self.gates.push(outgoing.gate);
+        match enqueued {
+            Enqueued::Queued { sequence } | Enqueued::Stored { sequence } => {
+                self.keep(sequence, outgoing);
+            }
+            Enqueued::Displaced { sequence, oldest } => {
+                self.keep(sequence, outgoing);
+                for dropped in oldest {
+                    self.drop_stored(dropped.qos, dropped.sequence);
+                }
+            }
+            Enqueued::Refused(_) => {}
+        }
+    }
+
+    fn keep(&mut self, sequence: u64, outgoing: Outgoing) {
+        if outgoing.qos != QoS::AtMostOnce {
+            let old = self.store.insert(sequence, outgoing);
+            assert!(old.is_none(), "sequence {sequence} twice");
+        }
+    }
+
+    fn drop_stored(&mut self, qos: QoS, sequence: u64) {
+        if qos != QoS::AtMostOnce {
+            self.store.remove(&sequence);
+        }
+    }
+
+    /// The store's next page, some of which may have expired.
+    fn fetch(&mut self, fewer: usize, expires: bool) {
+        let store = std::mem::take(&mut self.store);
+        if let (Some(from), Some(session)) = (self.fetch.take(), self.session_mut()) {
+            let most = from.max_messages.saturating_sub(fewer).max(1);
+            let page = store.range(from.sequence..).take(most);
+            let page: Vec<_> = page.map(|(at, message)| (*at, message.clone())).collect();
+            // Beyond the last message there is nothing.
+            let next = match page.last() {
+                Some((last, _)) if page.len() == most => last + 1,
+                _ => u64::MAX,
+            };
+            let skipped = usize::from(expires && page.len() > 1);
+            session.handle_fetched(next, page.into_iter().skip(skipped));
+        }
+        self.store = store;
+    }
+
+    fn acknowledge(&mut self, token: AckToken, reason: ReasonCode, gate: Option<CommitId>) {
+        if self.server.acknowledge(token, reason, gate).is_ok() {
+            let due = self.client.due.iter_mut().find(|(due, _)| *due == token);
+            if let Some((_, answer)) = due {
+                *answer = Some(gate);
+            }
+        } else if let Some(session) = self.session_mut()
+            && token.qos() == QoS::ExactlyOnce
+        {
+            session.answer(token, reason, gate);
+        }
+    }
+
+    fn answer(&mut self, request: Request, reason: ReasonCode, gate: Option<CommitId>) {
+        let (codes, now) = (vec![reason; request.filters], now(self.time));
+        let _ = if request.subscribes {
+            self.server.suback(request.packet_id, &codes, gate, now)
+        } else {
+            self.server.unsuback(request.packet_id, &codes, gate, now)
+        };
+    }
+
+    /// The connection ends or is taken over, and another one begins.
+    fn reconnect(&mut self, choices: &mut Choices<'_>) {
+        let mut connect = Connect::new(choices.pick(&VERSIONS), choices.pick(&["c", ""]));
+        connect.clean_start = choices.below(4) == 0;
+        connect.keep_alive = choices.pick(&[0, 1, 60]);
+        if connect.version == Version::V5 {
+            connect.properties.receive_maximum = NonZeroU16::new(choices.pick(&[0, 1, 3]));
+            connect.properties.maximum_packet_size = NonZeroU32::new(choices.pick(&[0, 0, 40, 8]));
+            connect.properties.topic_alias_maximum = choices.pick(&[0, 1, 9]);
+            connect.properties.authentication_method = choices.flag().then_some("m");
+        }
+        if choices.flag() {
+            self.server.handle_closed(now(self.time));
+            self.poll_events();
+        }
+        self.open();
+        Packet::Connect(connect)
+            .encode(connect.version, &mut self.unread)
+            .expect("a packet");
+    }
+
+    fn open(&mut self) {
+        self.poll_events();
+        let new = ServerConnection::new(Arc::clone(&self.config), now(self.time));
+        let old = std::mem::replace(&mut self.server, new);
+        self.session = self.session.take().or(old.into_session());
+        self.unread.clear();
+        self.requests.clear();
+        self.is_over = false;
+        self.client = Client::default();
+    }
+
+    /// A packet of the client.
+    fn send(&mut self, choices: &mut Choices<'_>) {
+        let kind = choices.below(16);
+        if kind < 4 && self.client.is_connected {
+            // What the client owes, all at once.
+            self.unread.append(&mut self.client.answers);
+            return;
+        }
+        let version = self.server.version();
+        let (id, reason) = (choices.packet_id(), choices.pick(&REASON_CODES));
+        let ack = Ack::with_reason(id, reason);
+        let filter = TopicFilter::new("a").expect("one");
+        let filters = vec![filter; 1 + choices.below(3)];
+        let options = SubscriptionOptions::new(choices.pick(&QOS));
+        let subscriptions: Vec<_> = filters
+            .iter()
+            .map(|filter| SubscribeFilter {
+                topic_filter: *filter,
+                options,
+            })
+            .collect();
+        let packet = match kind {
+            0..=3 => Packet::Pingreq,
+            4 => Packet::Puback(ack),
+            5 => Packet::Pubrec(ack),
+            6 => Packet::Pubcomp(ack),
+            7 => Packet::Pubrel(Ack::new(id)),
+            8..=11 => {
+                let delivery = match choices.pick(&QOS) {
+                    QoS::AtMostOnce => Delivery::AtMostOnce,
+                    QoS::AtLeastOnce => Delivery::AtLeastOnce(id),
+                    QoS::ExactlyOnce => Delivery::ExactlyOnce(id),
+                };
+                let mut publish =
+                    Publish::new(TopicName::new("a").expect("one"), delivery, b"payload");
+                publish.topic_name = TopicName::new(choices.pick(&TOPICS)).ok();
+                publish.topic_alias = NonZeroU16::new(choices.pick(&[0, 0, 1, 9]));
+                publish.dup = choices.flag();
+                Packet::Publish(publish)
+            }
+            12 => Packet::Subscribe(Subscribe::new(id, &subscriptions)),
+            13 => Packet::Unsubscribe(Unsubscribe::new(id, &filters)),
+            14 => Packet::Auth(Auth::new(reason, "m")),
+            _ => {
+                let mut disconnect = Disconnect::new(reason);
+                disconnect.session_expiry_interval = choices.flag().then_some(9);
+                Packet::Disconnect(disconnect)
+            }
+        };
+        let mut bytes = Vec::new();
+        if packet.encode(version, &mut bytes).is_ok() {
+            self.unread.extend_from_slice(&bytes);
+        }
+    }
+
+    /// Reads, writes, and looks at what comes out.
+    fn run(&mut self) {
+        let now = now(self.time);
+        loop {
+            let unread = std::mem::take(&mut self.unread);
+            let paused = self.server.is_paused();
+            let input = self.server.handle_input(&unread, now);
+            let consumed = input.consumed;
+            assert!(consumed <= unread.len());
+            assert!(consumed == 0 || !paused, "read while paused");
+            if let Some(event) = input.event {
+                self.on_event(event);
+            }
+            let version = self.server.version();
+            if let Ok(packet) = Packet::decode(&unread[..consumed], version) {
+                self.client.on_sent(&packet);
+            }
+            self.unread = unread;
+            self.unread.drain(..consumed);
+            self.poll_events();
+            if consumed == 0 {
+                break;
+            }
+        }
+        if !self.frozen {
+            self.transmit();
+        }
+        let limits = self.config.limits.clone();
+        if self.fetch.is_none()
+            && let Some(session) = self.session_mut()
+        {
+            self.fetch = session.poll_fetch(&limits);
+        }
+    }
+
+    fn transmit(&mut self) {
+        let now = now(self.time);
+        let mut out = TransmitBuf::new(128);
+        loop {
+            let more = self.server.poll_transmit(now, &mut out);
+            let version = self.server.version();
+            let (client, last_sent) = (&mut self.client, &mut self.last_sent);
+            let (gates, committed) = (&self.gates, CommitId::new(self.committed));
+            take_packets(&mut out, version, |packet, len| {
+                client.on_received(&packet, len, version, committed);
+                if let Packet::Publish(publish) = packet {
+                    let number = u32::from_be_bytes(publish.payload[..4].try_into().expect("4"));
+                    let number = number as usize;
+                    assert!(gates[number] <= Some(committed), "{number} is not stored");
+                    let last = &mut last_sent[publish.delivery.qos() as usize];
+                    if !publish.dup {
+                        assert!(*last < Some(number), "{number} comes after {last:?}");
+                        *last = Some(number);
+                    }
+                }
+            });
+            self.poll_events();
+            if !more {
+                break;
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: ServerEvent<'_>) {
+        match event {
+            ServerEvent::Connect(connect) => {
+                self.client.on_connect(&connect, &self.config);
+                if connect.client_id.is_empty()
+                    && connect.properties.authentication_method.is_some()
+                {
+                    // Answered by a step of its own.
+                    return;
+                }
+                self.accept(connect.clean_start);
+            }
+            ServerEvent::Publish {
+                token: Some(token), ..
+            } => {
+                self.tokens.push(token);
+                if token.qos() == QoS::AtLeastOnce {
+                    self.client.due.push_back((token, None));
+                }
+            }
+            ServerEvent::Subscribe(subscribe) => self.requests.push(Request {
+                packet_id: subscribe.packet_id,
+                filters: subscribe.filters.len(),
+                subscribes: true,
+            }),
+            ServerEvent::Unsubscribe(unsubscribe) => self.requests.push(Request {
+                packet_id: unsubscribe.packet_id,
+                filters: unsubscribe.filters.len(),
+                subscribes: false,
+            }),
+            ServerEvent::Auth(_) if self.server.awaits_answer() && self.commits % 2 == 0 => {
+                let clean_start = self.server.clean_start();
+                self.accept(clean_start);
+            }
+            ServerEvent::Auth(_) => {
+                let _ = self.server.reauthenticated(Authentication::default());
+            }
+            _ => {}
+        }
+    }
+
+    fn accept(&mut self, clean_start: bool) {
+        if !self.server.awaits_answer() {
+            return;
+        }
+        if clean_start {
+            self.session = Some(Session::new());
+            self.store.clear();
+            self.fetch = None;
+            self.pubrecs.clear();
+            self.pubrels.clear();
+        }
+        let session = self.session.take().unwrap_or_default();
+        let accept = Accept {
+            session_present: !clean_start,
+            assigned_client_id: self.server.client_id().is_empty().then_some("assigned"),
+            ..Accept::default()
+        };
+        self.server.accept(session, accept, now(self.time));
+        self.tell_committed();
+    }
+
+    fn poll_events(&mut self) {
+        while let Some(event) = self.server.poll_event() {
+            assert!(!self.is_over, "{event:?} after the last");
+            match event {
+                ConnectionEvent::Closed(_) => {
+                    self.is_over = true;
+                    self.client.is_over = true;
+                    assert_eq!(self.server.poll_timeout(), None);
+                }
+                ConnectionEvent::Finished { sequence, .. } => {
+                    assert!(
+                        self.store.remove(&sequence).is_some(),
+                        "{sequence} ended twice"
+                    );
+                }
+                ConnectionEvent::Dropped(dropped) => {
+                    self.drop_stored(dropped.qos, dropped.sequence);
+                }
+                ConnectionEvent::Pubrec { sequence, .. } => self.pubrecs.push(sequence),
+                ConnectionEvent::Pubrel { packet_id } => self.pubrels.push(packet_id),
+                other => panic!("{other:?} is new"),
+            }
+        }
+    }
+
+    /// A client that keeps the rules gets everything in the end.
+    fn settle(&mut self) {
+        self.frozen = false;
+        self.server.handle_closed(now(self.time));
+        self.open();
+        let mut connect = Connect::new(Version::V5, "c");
+        connect.clean_start = false;
+        Packet::Connect(connect)
+            .encode(Version::V5, &mut self.unread)
+            .expect("a packet");
+        for id in self.session.iter().flat_map(Session::received) {
+            Packet::Pubrel(Ack::new(id))
+                .encode(Version::V5, &mut self.unread)
+                .expect("a packet");
+        }
+        for _ in 0..10_000 {
+            self.run();
+            self.committed = self.commits;
+            self.tell_committed();
+            for token in std::mem::take(&mut self.tokens) {
+                self.acknowledge(token, ReasonCode::Success, None);
+            }
+            for sequence in std::mem::take(&mut self.pubrecs) {
+                let _ = self.session_mut().map(|it| it.release(sequence, None));
+            }
+            for id in std::mem::take(&mut self.pubrels) {
+                let _ = self.session_mut().map(|it| it.complete(id, None));
+            }
+            self.fetch(0, false);
+            self.unread.append(&mut self.client.answers);
+            let empty = self.server.session().is_some_and(Session::is_empty);
+            if empty && self.unread.is_empty() {
+                return;
+            }
+        }
+        panic!("{:?} with {:?} left", self.server, self.unread);
     }
 }
 
-fn take(out: &mut TransmitBuf, sent: &mut Vec<u8>) {
-    out.slices().for_each(|slice| sent.extend_from_slice(slice));
-    out.clear();
-}
+impl Client {
+    fn on_connect(&mut self, connect: &Connect<'_>, config: &ServerConfig) {
+        let v5 = connect.version == Version::V5;
+        let properties = &connect.properties;
+        self.receive_maximum = match properties.receive_maximum {
+            Some(maximum) if v5 => maximum.get().into(),
+            None if v5 => 65_535,
+            _ => config.limits.inflight.into(),
+        };
+        self.maximum_packet_size = properties.maximum_packet_size;
+        self.topic_alias_maximum = properties.topic_alias_maximum;
+    }
 
-fn check_sent(mut sent: &[u8], version: Version) {
-    while !sent.is_empty() {
-        let len = frame_len(sent, PACKET_SIZE_MAX)
-            .expect("a packet")
-            .expect("a whole one");
-        let (frame, rest) = sent.split_at_checked(len).expect("a whole packet");
-        let packet = Packet::decode(frame, version).expect("what is sent decodes");
+    /// A packet of the server.
+    fn on_received(
+        &mut self,
+        packet: &Packet<'_>,
+        len: usize,
+        version: Version,
+        committed: CommitId,
+    ) {
+        assert!(!self.is_over, "{packet:?} after the end");
+        let maximum = self.maximum_packet_size.map_or(u32::MAX, NonZeroU32::get);
+        assert!(len <= maximum as usize, "{packet:?} is too large");
+        let mut answer = |packet: Packet<'_>| {
+            packet.encode(version, &mut self.answers).expect("a packet");
+        };
         match packet {
+            Packet::Connack(Connack { reason_code, .. }) => {
+                assert!(!self.is_connected, "second CONNACK");
+                self.is_connected = true;
+                self.is_over = reason_code.is_error();
+                return;
+            }
+            Packet::Auth(_) => return,
+            _ => assert!(self.is_connected, "{packet:?} before CONNACK"),
+        }
+        match packet {
+            Packet::Publish(publish) => {
+                match (publish.topic_alias, publish.topic_name) {
+                    (None, name) => assert!(name.is_some()),
+                    (Some(alias), Some(name)) => {
+                        assert!(alias.get() <= self.topic_alias_maximum);
+                        self.aliases.insert(alias, name.as_str().to_owned());
+                    }
+                    (Some(alias), None) => assert!(self.aliases.contains_key(&alias)),
+                }
+                let id = match publish.delivery {
+                    Delivery::AtMostOnce => return,
+                    Delivery::AtLeastOnce(id) => {
+                        answer(Packet::Puback(Ack::new(id)));
+                        id
+                    }
+                    Delivery::ExactlyOnce(id) => {
+                        answer(Packet::Pubrec(Ack::new(id)));
+                        id
+                    }
+                };
+                assert!(self.outstanding.insert(id), "{id:?} is in use");
+                assert!(self.outstanding.len() <= self.receive_maximum);
+            }
+            Packet::Pubrel(ack) => answer(Packet::Pubcomp(Ack::new(ack.packet_id))),
+            Packet::Pubrec(ack) if !ack.reason_code.is_error() => {
+                answer(Packet::Pubrel(Ack::new(ack.packet_id)));
+            }
+            Packet::Puback(ack) => {
+                let (token, answer) = self.due.pop_front().expect("a PUBLISH to acknowledge");
+                assert_eq!(token.packet_id(), ack.packet_id);
+                let gate = answer.expect("the owner has answered");
+                assert!(gate <= Some(committed), "{packet:?} before its commit");
+            }
+            Packet::Disconnect(_) => self.is_over = true,
             Packet::Connect(_)
             | Packet::Subscribe(_)
             | Packet::Unsubscribe(_)
             | Packet::Pingreq => panic!("a server sent {packet:?}"),
-            Packet::Disconnect(_) => assert!(rest.is_empty(), "{rest:?} after DISCONNECT"),
             _ => {}
         }
-        sent = rest;
+    }
+
+    /// A packet that the server has read.
+    fn on_sent(&mut self, packet: &Packet<'_>) {
+        match packet {
+            Packet::Puback(ack) | Packet::Pubcomp(ack) => {
+                self.outstanding.remove(&ack.packet_id);
+            }
+            Packet::Pubrec(ack) if ack.reason_code.is_error() => {
+                self.outstanding.remove(&ack.packet_id);
+            }
+            _ => {}
+        }
     }
 }
