@@ -295,7 +295,8 @@ impl Engine {
 
     fn accept(&mut self, id: ConnectionId, admission: &Admission, accept: Accept<'_>, now: Now) {
         let handle = admission.handle;
-        self.set_expiry_interval(handle, admission.expiry_interval);
+        let window = self.connections.get(&id).map_or(0, |it| it.server.window());
+        self.set_expiry_interval(handle, admission.expiry_interval, window);
         let gate = self.gate_if(admission.discarded || self.is_recorded(handle));
         let (Some(slot), Some(entry)) =
             (self.sessions.get_mut(handle), self.connections.get_mut(&id))

@@ -404,6 +404,7 @@ impl Engine {
                 token,
             }),
             recorded,
+            unrouted: None,
         };
         let published = self.published(message, key);
         self.publish(origin, published, now);

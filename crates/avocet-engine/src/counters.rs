@@ -90,6 +90,8 @@ counters! {
     subscriptions,
     /// Current: subscriptions of all sessions that are shared ones.
     shared_subscriptions,
+    /// Subscriptions that a restart had no room for.
+    subscriptions_not_restored,
     /// Current: retained messages.
     retained_messages,
     /// Current: bytes of retained messages.

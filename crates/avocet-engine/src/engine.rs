@@ -1,10 +1,11 @@
 //! The entry points of a shard.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use avocet_session::{CommitId, Instant, Limits, Now};
+use avocet_session::{CommitId, Instant, Limits, Now, UnixTime};
 
 use crate::ConnectionId;
 use crate::config::EngineConfig;
@@ -13,6 +14,7 @@ use crate::counters::Counters;
 use crate::member::Memberships;
 use crate::outbox::Outbox;
 use crate::publish::{Matches, Ticket};
+use crate::restore::Restoring;
 use crate::retained::RetainedMessages;
 use crate::routes::Routes;
 use crate::session_table::SessionTable;
@@ -48,7 +50,8 @@ pub struct Engine {
     pub(crate) memberships: Memberships,
     pub(crate) tickets: BTreeMap<TicketId, Ticket>,
     pub(crate) next_ticket: u64,
-    pub(crate) next_message: u64,
+    /// The messages that had a name.
+    pub(crate) messages: u64,
     /// Forwards to each shard that it has not accepted.
     pub(crate) unaccepted: Vec<Unaccepted>,
     /// Forwards from each shard.
@@ -64,6 +67,10 @@ pub struct Engine {
     pub(crate) sys: Sys,
     pub(crate) outbox: Outbox,
     pub(crate) shutdown: bool,
+    /// From the first value given back to the end of the restart.
+    pub(crate) restoring: Option<Box<Restoring>>,
+    /// The time last recorded.
+    pub(crate) recorded_time: UnixTime,
 }
 
 impl Engine {
@@ -103,7 +110,7 @@ impl Engine {
             memberships: Memberships::default(),
             tickets: BTreeMap::new(),
             next_ticket: 0,
-            next_message: u64::from(shard.get()) << 48,
+            messages: 0,
             unaccepted: (0..per_shard).map(|_| Unaccepted::default()).collect(),
             received: (0..per_shard).map(|_| Received::default()).collect(),
             unanswered: false,
@@ -114,6 +121,8 @@ impl Engine {
             sys: Sys::new(&config, shard, shards, now),
             outbox: Outbox::default(),
             shutdown: false,
+            restoring: None,
+            recorded_time: UnixTime::default(),
             config,
         }
     }
@@ -169,6 +178,7 @@ impl Engine {
                 qos,
                 message,
             } => self.on_shared_deliver(from, group, membership, qos, message, now),
+            Value::Restored { second } => self.on_restored(second, now),
             Value::Stats(counters) => self.on_stats(from, *counters),
         }
     }
@@ -177,6 +187,9 @@ impl Engine {
     pub fn handle_timeout(&mut self, now: Now) {
         let now = self.clock.read(now);
         self.expire_connections(now);
+        if self.is_restoring() {
+            return;
+        }
         self.expire_sessions(now);
         self.expire_retained(now);
         self.ask_deferred();
@@ -187,6 +200,9 @@ impl Engine {
     /// When [`handle_timeout`](Self::handle_timeout) is to be called next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.is_restoring() {
+            return self.timers.next_connection();
+        }
         let wall = [self.timers.next_session(), self.retained.next_expiry()]
             .into_iter()
             .flatten()

@@ -28,6 +28,7 @@ mod outbox;
 mod publish;
 mod queue;
 mod record;
+mod restore;
 mod retained;
 mod routes;
 mod session_table;
@@ -49,6 +50,7 @@ pub use config::{
 };
 pub use counters::{Counters, DropReason};
 pub use engine::Engine;
-pub use record::{Fetched, MessageId, Record};
+pub use record::{Fetched, GroupPlace, MessageId, Record};
+pub use restore::Restored;
 pub use session_table::SessionKey;
-pub use shard::{ShardId, ShardMessage};
+pub use shard::{Part, ShardId, ShardMessage};

@@ -12,7 +12,7 @@ use hashbrown::HashMap;
 
 use crate::Engine;
 use crate::queue::Tag;
-use crate::record::{MessageId, Record};
+use crate::record::Record;
 use crate::session_table::{SessionHandle, SessionKey};
 use crate::shard::{GroupChange, GroupMessage, Lane, MembershipId, Published, ShardId, Value};
 use crate::subscribe::SubackWaiter;
@@ -31,7 +31,7 @@ pub(crate) struct Membership {
 pub(crate) struct Memberships {
     entries: HashMap<MembershipId, Membership, FixedState>,
     /// Joins that the group's owner has not answered, in order; they may outlive the membership.
-    joins: HashMap<MembershipId, VecDeque<SubackWaiter>, FixedState>,
+    joins: HashMap<MembershipId, VecDeque<Option<SubackWaiter>>, FixedState>,
     next: u64,
 }
 
@@ -43,9 +43,6 @@ pub(crate) struct SharedMark {
     pub(crate) sequence: u64,
     /// For the group, if the message goes back.
     pub(crate) publisher: Option<Arc<SessionKey>>,
-    /// What the message is in the store, and whether it is there.
-    pub(crate) id: Option<MessageId>,
-    pub(crate) stored: bool,
 }
 
 /// The marks of the messages in a session, by number.
@@ -68,7 +65,7 @@ impl SharedMarks {
         index as u64 + 1
     }
 
-    fn get(&self, number: u64) -> Option<&SharedMark> {
+    pub(crate) fn get(&self, number: u64) -> Option<&SharedMark> {
         let index = usize::try_from(number.checked_sub(1)?).ok()?;
         self.marks.get(index)?.as_ref()
     }
@@ -81,18 +78,25 @@ impl SharedMarks {
     }
 }
 
+impl Memberships {
+    /// The group of a membership, unless that has ended.
+    pub(crate) fn group(&self, id: MembershipId) -> Option<&TopicFilterBuf> {
+        self.entries.get(&id).map(|membership| &membership.group)
+    }
+}
+
 impl Engine {
     pub(crate) fn new_membership(&mut self) -> MembershipId {
         self.memberships.next += 1;
         MembershipId(self.memberships.next)
     }
 
-    /// Asks the owner of a group to take a member; the waiter hears of the answer.
+    /// Asks the owner of a group to take a member; the waiter, if there is one, hears of the answer.
     pub(crate) fn join(
         &mut self,
         id: MembershipId,
         membership: Membership,
-        waiter: SubackWaiter,
+        waiter: Option<SubackWaiter>,
         change: GroupChange,
     ) {
         let group = membership.group.clone();
@@ -113,7 +117,7 @@ impl Engine {
         if joins.is_empty() {
             self.memberships.joins.remove(&id);
         }
-        if let Some(waiter) = waiter {
+        if let Some(waiter) = waiter.flatten() {
             self.on_subscribed(waiter, granted, now);
         }
     }
@@ -124,7 +128,12 @@ impl Engine {
         }
     }
 
-    fn tell_group(&mut self, group: TopicFilterBuf, membership: MembershipId, change: GroupChange) {
+    pub(crate) fn tell_group(
+        &mut self,
+        group: TopicFilterBuf,
+        membership: MembershipId,
+        change: GroupChange,
+    ) {
         let owner = self.owner_of_group(&group);
         let value = Value::Group {
             group,
@@ -147,7 +156,12 @@ impl Engine {
             let slot = self.sessions.get(membership.session);
             slot.is_some_and(|slot| slot.connection.is_some())
         };
-        let Some(membership) = self.memberships.entries.get(&id).filter(online) else {
+        if !self
+            .memberships
+            .entries
+            .get(&id)
+            .is_some_and(|it| online(&it))
+        {
             // It left, or its client did, while the message was on its way.
             let returned = alloc::vec![message];
             self.tell_group(group, id, GroupChange::Return { returned });
@@ -157,6 +171,10 @@ impl Engine {
             sequence,
             mut published,
         } = message;
+        self.rename_unless_stored(&mut published);
+        let Some(membership) = self.memberships.entries.get(&id) else {
+            return;
+        };
         let outgoing = Outgoing {
             qos,
             retain: published.message.retain() && membership.retain_as_published,
@@ -237,19 +255,20 @@ impl Engine {
                 membership: membership?,
                 sequence: 0,
                 publisher: None,
-                id: None,
-                stored: false,
             },
         };
         if tag.is_recorded() {
             let session = Arc::clone(&slot.key);
-            self.record(Record::Finished { session, sequence });
+            self.record(Record::Returned { session, sequence });
         }
+        // The group knows what it is in the store.
         let published = Published {
             message: outgoing.message,
             publisher: mark.publisher,
-            id: mark.id,
-            stored: mark.stored,
+            id: None,
+            stored: false,
+            accepted: false,
+            arrived: None,
         };
         let sequence = mark.sequence;
         let message = GroupMessage {

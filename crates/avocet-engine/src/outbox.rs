@@ -3,12 +3,13 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::mem;
+use core::time::Duration;
 
 use avocet_session::{CommitId, Now};
 
 use crate::connection::Connection;
 use crate::record::Record;
-use crate::shard::{Lane, ShardId, ShardMessage, StableHash, Value};
+use crate::shard::{Lane, ShardId, ShardMessage, Value};
 use crate::{Command, ConnectionId, Engine};
 
 /// What waits to be polled.
@@ -32,28 +33,27 @@ impl Outbox {
     }
 }
 
+/// How often the time is recorded.
+const TIME_INTERVAL: Duration = Duration::from_secs(60);
+
 impl Engine {
     pub(crate) fn owner_of_topic(&self, topic_name: avocet_topic::TopicName<'_>) -> ShardId {
-        // The shard that sums the counters owns the topics that show them.
-        if self.shards > 1 && topic_name.as_str().starts_with("$SYS/") {
-            return ShardId::new(0);
-        }
-        self.owner(|| StableHash::new().text(topic_name.as_str()))
+        self.owner(|| ShardId::of_topic(topic_name, self.shards))
     }
 
     pub(crate) fn owner_of_group(&self, group: &avocet_topic::TopicFilterBuf) -> ShardId {
-        self.owner(|| StableHash::new().text(group.as_str()))
+        self.owner(|| ShardId::of_group(group, self.shards))
     }
 
     pub(crate) fn owner_of_session(&self, key: &crate::SessionKey) -> ShardId {
-        self.owner(|| key.stable_hash())
+        self.owner(|| ShardId::of_session(key, self.shards))
     }
 
-    fn owner(&self, hash: impl FnOnce() -> StableHash) -> ShardId {
+    fn owner(&self, owner: impl FnOnce() -> ShardId) -> ShardId {
         if self.shards == 1 {
             return self.shard;
         }
-        hash().shard(self.shards)
+        owner()
     }
 
     /// The other shards, ascending.
@@ -124,7 +124,12 @@ impl Engine {
         if self.has_records() {
             let id = self.commit_id();
             self.next_commit += 1;
-            let records = mem::take(&mut self.outbox.records);
+            let mut records = mem::take(&mut self.outbox.records);
+            let at = self.clock.unix();
+            if at >= self.recorded_time + TIME_INTERVAL {
+                self.recorded_time = at;
+                records.push(Record::Time { at });
+            }
             return Some(Command::Commit { id, records });
         }
         for lane in &mut self.outbox.lanes {

@@ -11,7 +11,7 @@ use crate::counters::DropReason;
 use crate::record::{MessageId, Record};
 use crate::routes::{Interested, Route, SessionSubscriber};
 use crate::session_table::{SessionHandle, SessionTable};
-use crate::shard::{Lane, Published, ShardId, TicketId, UnacceptedForward, Value};
+use crate::shard::{Lane, Part, Published, ShardId, TicketId, UnacceptedForward, Value};
 use crate::shared::GroupHandle;
 use crate::{ConnectionId, Durability, Engine};
 
@@ -38,8 +38,10 @@ pub(crate) struct Origin {
     /// The connection whose input waits while too much of it is on its way.
     pub(crate) connection: Option<ConnectionId>,
     pub(crate) answer: Answer,
-    /// Whether its arrival was recorded in this turn.
+    /// Whether its arrival, or the end of a will, was recorded in this turn: it must not be lost.
     pub(crate) recorded: bool,
+    /// Set if an earlier run accepted it and did not route it.
+    pub(crate) unrouted: Option<MessageId>,
 }
 
 impl Origin {
@@ -49,6 +51,7 @@ impl Origin {
         connection: None,
         answer: Answer::Nobody,
         recorded: false,
+        unrouted: None,
     };
 }
 
@@ -64,6 +67,8 @@ pub(crate) struct Ticket {
     relay: Option<(SessionHandle, ShardId)>,
     /// The connection whose credit the relay uses, and how much.
     credit: Option<(ConnectionId, u32)>,
+    /// What is to be recorded as routed.
+    unrouted: Option<MessageId>,
 }
 
 /// One copy for one session.
@@ -176,9 +181,12 @@ impl Engine {
         if owner != self.shard
             && (retain || self.has_relay(origin.session, owner) && !planted!(RetainOvertaken))
         {
-            let stored = self.is_wanted_durably(&published) && self.store_message(&mut published);
-            let gate = self.gate_if(stored || origin.recorded);
-            self.relay(origin, owner, published, gate);
+            // What its owner retains must not be lost on the way either.
+            let wanted = retain && origin.recorded || self.is_wanted_durably(&published);
+            let accepted = wanted && self.accept_message(&mut published);
+            let gate = self.gate_if(accepted || origin.recorded);
+            let unrouted = published.id.filter(|_| accepted).or(origin.unrouted);
+            self.relay(Origin { unrouted, ..origin }, owner, published, gate);
             return;
         }
         self.publish_here(origin, published, now);
@@ -190,30 +198,35 @@ impl Engine {
             matched: false,
             durable: origin.recorded,
         };
-        if published.message.retain() {
+        let topic_name = published.message.topic_name();
+        if published.message.retain()
+            && !published.has_reached(|shards| ShardId::of_topic(topic_name, shards))
+        {
             reach.durable |= self.retain_message(&published, now);
         }
-        let stored_before = published.stored;
         let shards = self.distribute(&mut published, &mut reach, now);
-        if shards.iter().any(|interested| interested.durable) {
-            self.store_message(&mut published);
-            // A session of this shard that had no room for it may have stored it first.
-            reach.durable |= published.stored && !stored_before;
+        let mut unrouted = origin.unrouted;
+        if shards.iter().any(|interested| interested.durable) && self.accept_message(&mut published)
+        {
+            unrouted = published.id;
         }
+        reach.durable |= self.record_arrival(&published);
         let gate = self.gate_if(reach.durable);
-        let ticket = match origin.answer {
-            Answer::Acknowledge { .. } | Answer::Relayed(..) if !shards.is_empty() => {
-                Some(self.open_ticket(Ticket {
-                    answer: origin.answer,
-                    outstanding: u16::try_from(shards.len()).unwrap_or(u16::MAX),
-                    matched: reach.matched,
-                    gate,
-                    relay: None,
-                    credit: None,
-                }))
-            }
-            Answer::Acknowledge { .. } | Answer::Relayed(..) | Answer::Nobody => None,
+        let awaited = match origin.answer {
+            Answer::Acknowledge { .. } | Answer::Relayed(..) => true,
+            Answer::Nobody => unrouted.is_some(),
         };
+        let ticket = (awaited && !shards.is_empty()).then(|| {
+            self.open_ticket(Ticket {
+                answer: origin.answer,
+                outstanding: u16::try_from(shards.len()).unwrap_or(u16::MAX),
+                matched: reach.matched,
+                gate,
+                relay: None,
+                credit: None,
+                unrouted,
+            })
+        });
         for interested in &shards {
             self.forward(
                 interested.shard,
@@ -223,6 +236,7 @@ impl Engine {
             );
         }
         if ticket.is_none() {
+            self.record_routed(unrouted);
             self.answer(
                 origin.answer,
                 reach.matched || !shards.is_empty(),
@@ -256,6 +270,12 @@ impl Engine {
         });
         reach.matched |= !matches.deliveries.is_empty() || !matches.groups.is_empty();
         for delivery in matches.deliveries.drain(..) {
+            if published.arrived.is_some()
+                && let Some(slot) = self.sessions.get(delivery.session)
+                && published.has_reached(|shards| ShardId::of_session(&slot.key, shards))
+            {
+                continue;
+            }
             let outgoing = Outgoing {
                 message: Arc::clone(&published.message),
                 qos: published.message.qos().min(delivery.maximum_qos),
@@ -316,7 +336,9 @@ impl Engine {
             gate,
             relay,
             credit,
+            unrouted: origin.unrouted,
         });
+        let published = on_its_way(published);
         self.send(owner, Lane::Owners, Value::Relay { ticket, published });
     }
 
@@ -331,9 +353,10 @@ impl Engine {
         &mut self,
         from: ShardId,
         ticket: TicketId,
-        published: Published,
+        mut published: Published,
         now: Now,
     ) {
+        self.rename_unless_stored(&mut published);
         let origin = Origin {
             answer: Answer::Relayed(from, ticket),
             ..Origin::SERVER
@@ -362,14 +385,17 @@ impl Engine {
             unaccepted.forwards.push_back(forward);
         }
         self.counters.forwards_sent += 1;
+        let published = on_its_way(published);
         self.send(to, Lane::Subscribers, Value::Forward(published));
     }
 
     pub(crate) fn on_forward(&mut self, from: ShardId, mut published: Published, now: Now) {
         let mut reach = Reach::default();
+        self.rename_unless_stored(&mut published);
         // What others want is the business of the shard that forwards.
         let shards = self.distribute(&mut published, &mut reach, now);
         self.matches.shards = shards;
+        reach.durable |= self.record_arrival(&published);
         let Some(received) = self.received.get_mut(from.index()) else {
             return;
         };
@@ -488,6 +514,7 @@ impl Engine {
         if let Some((connection, bytes)) = ticket.credit {
             self.return_credit(connection, bytes as usize, now);
         }
+        self.record_routed(ticket.unrouted);
         self.answer(ticket.answer, ticket.matched, ticket.gate, now);
     }
 
@@ -528,15 +555,26 @@ impl Engine {
         let message = message.into();
         let named =
             self.config.durability == Durability::Stored && message.qos() != QoS::AtMostOnce;
-        let id = named.then(|| {
-            self.next_message += 1;
-            MessageId(self.next_message)
-        });
         Published {
             message,
             publisher,
-            id,
+            id: named.then(|| self.new_message_id()),
             stored: false,
+            accepted: false,
+            arrived: None,
+        }
+    }
+
+    fn new_message_id(&mut self) -> MessageId {
+        self.messages += 1;
+        MessageId::of_shard(self.shard, self.messages)
+    }
+
+    /// What came from elsewhere and is not stored there gets a name of this shard: the other one
+    /// may be that of a message which is stored, and not for long.
+    pub(crate) fn rename_unless_stored(&mut self, published: &mut Published) {
+        if published.id.is_some() && !published.stored {
+            published.id = Some(self.new_message_id());
         }
     }
 
@@ -553,8 +591,47 @@ impl Engine {
         true
     }
 
+    /// Records that a message is on its way; true if it was not before.
+    fn accept_message(&mut self, published: &mut Published) -> bool {
+        let Some(id) = published.id.filter(|_| !published.accepted) else {
+            return false;
+        };
+        self.store_message(published);
+        published.accepted = true;
+        let publisher = published.publisher.clone();
+        self.record(Record::MessageAccepted { id, publisher });
+        true
+    }
+
+    /// Records that this shard is done with a message that is on its way.
+    fn record_arrival(&mut self, published: &Published) -> bool {
+        let Some(id) = published.id.filter(|_| published.accepted) else {
+            return false;
+        };
+        let part = Part {
+            shard: self.shard,
+            shards: self.shards,
+        };
+        self.record(Record::MessageArrived { id, part });
+        true
+    }
+
+    fn record_routed(&mut self, unrouted: Option<MessageId>) {
+        if let Some(id) = unrouted {
+            self.record(Record::MessageRouted { id });
+        }
+    }
+
     /// Counts a message that goes nowhere.
     pub(crate) fn count_dropped(&mut self, reason: DropReason) {
         self.counters.count_dropped(reason, 1);
+    }
+}
+
+/// A message that leaves this shard: the store keeps it for others only once it is accepted.
+fn on_its_way(published: Published) -> Published {
+    Published {
+        stored: published.accepted,
+        ..published
     }
 }

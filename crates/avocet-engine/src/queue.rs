@@ -1,16 +1,17 @@
 //! The queue of a session: what is put into it, what it asks back from the store, and what it is
 //! done with.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use avocet_codec::{QoS, ReasonCode};
-use avocet_session::{AckToken, CommitId, Enqueued, Now, Outgoing, Session};
+use avocet_session::{AckToken, CommitId, Enqueued, FetchedMessage, Now, Outgoing, Session};
 
 use crate::connection::Connections;
 use crate::counters::DropReason;
 use crate::member::SharedMark;
-use crate::record::{MessageId, Record};
+use crate::record::{GroupPlace, MessageId, Record};
 use crate::session_table::{SessionHandle, SessionKey, Slot};
 use crate::shard::{MembershipId, Published};
 use crate::{Command, Durability, Engine, Fetched};
@@ -112,7 +113,6 @@ impl Engine {
         }
         let qos0 = outgoing.qos == QoS::AtMostOnce;
         let recorded = published.id.filter(|_| slot.is_durable() && !qos0);
-        let stored = published.stored || recorded.is_some();
         let tag = match shared {
             None => Tag::plain(recorded.is_some()),
             Some((membership, _)) if qos0 => Tag::qos0_of(membership),
@@ -121,8 +121,6 @@ impl Engine {
                     membership,
                     sequence,
                     publisher: published.publisher.clone(),
-                    id: published.id,
-                    stored,
                 });
                 Tag::shared(mark, recorded.is_some())
             }
@@ -195,6 +193,7 @@ impl Engine {
         let session = recorded.and_then(|_| self.sessions.get(handle));
         let session = session.map(|slot| Arc::clone(&slot.key));
         if let (Some(id), Some(session)) = (recorded, session) {
+            let group = self.group_place(handle, tag).map(Box::new);
             self.record(Record::Enqueued {
                 session,
                 sequence,
@@ -202,6 +201,7 @@ impl Engine {
                 qos,
                 retain,
                 subscription_ids,
+                group,
             });
             self.poll_fetch(handle);
         }
@@ -209,6 +209,15 @@ impl Engine {
             self.wait_for_commit(connection, gate);
         }
         recorded.is_some()
+    }
+
+    /// What a message of a group is to it.
+    fn group_place(&self, handle: SessionHandle, tag: Tag) -> Option<GroupPlace> {
+        let mark = self.sessions.get(handle)?.marks.get(tag.mark()?)?;
+        Some(GroupPlace {
+            group: self.memberships.group(mark.membership)?.clone(),
+            sequence: mark.sequence,
+        })
     }
 
     /// A group's message may be in the store only: its mark is found by its sequence then.
@@ -235,7 +244,7 @@ impl Engine {
     }
 
     /// The answer to [`Command::Fetch`]: messages of a session in the order of their sequences.
-    /// `next` is the first sequence not looked at; those before it that are missing have expired.
+    /// `next` is the first sequence not looked at; those before it that are missing are finished.
     pub fn handle_fetched(
         &mut self,
         session: &SessionKey,
@@ -252,7 +261,7 @@ impl Engine {
         };
         let connection = slot.connection;
         let stored_marks = &mut slot.stored_marks;
-        let messages: Vec<(u64, Outgoing)> = messages
+        let messages: Vec<FetchedMessage> = messages
             .into_iter()
             .map(|fetched| {
                 let mark = stored_marks.get(&fetched.sequence).copied();
@@ -265,7 +274,11 @@ impl Engine {
                     // Stored long ago: nothing to wait for.
                     gate: (fetched.qos == QoS::ExactlyOnce).then_some(CommitId::ZERO),
                 };
-                (fetched.sequence, outgoing)
+                FetchedMessage {
+                    sequence: fetched.sequence,
+                    outgoing,
+                    pubrec_received: fetched.pubrec_received,
+                }
             })
             .collect();
         if let Some(state) = state(slot, &mut self.connections) {

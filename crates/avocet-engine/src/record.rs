@@ -1,5 +1,7 @@
-//! The changes that must survive the process, as plain values. None names a shard.
+//! The changes that must survive the process, as plain values. Where one names a shard, it says of
+//! how many, so that it holds for any other number.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -8,17 +10,47 @@ use avocet_session::{Message, UnixTime};
 use avocet_topic::{TopicFilterBuf, TopicNameBuf};
 
 use crate::session_table::SessionKey;
+use crate::shard::{Part, ShardId};
 
-/// Names a stored message.
+/// Names a stored message: no other one ever has the same, whatever the number of shards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct MessageId(pub(crate) u64);
+pub struct MessageId(u64);
 
 impl MessageId {
+    /// The message with this number.
+    #[must_use]
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
     /// The number.
     #[must_use]
     pub const fn get(self) -> u64 {
         self.0
     }
+
+    /// The message with this count among those of a shard.
+    pub(crate) const fn of_shard(shard: ShardId, count: u64) -> Self {
+        Self((shard.get() as u64) << COUNT_BITS | count & ((1 << COUNT_BITS) - 1))
+    }
+
+    /// The part of the number that counts the messages of a shard. A restart counts on above the
+    /// highest one of all shards.
+    #[must_use]
+    pub const fn count(self) -> u64 {
+        self.0 & ((1 << COUNT_BITS) - 1)
+    }
+}
+
+const COUNT_BITS: u32 = 48;
+
+/// The place of a message in the order of a shared subscription.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupPlace {
+    /// The filter with its `$share/` and Share Name.
+    pub group: TopicFilterBuf,
+    /// Rises with each message of the group, with gaps.
+    pub sequence: u64,
 }
 
 /// One change. Records of a commit count together or not at all, in order.
@@ -34,8 +66,13 @@ pub enum Record {
         /// When it ends unless its client comes back; none while it is connected or when it
         /// never ends.
         expires_at: Option<UnixTime>,
+        /// Everything in its queue before this sequence may have been sent.
+        sent: u64,
+        /// And so may the first so many messages from there on that are not finished.
+        window: u32,
     },
-    /// A session ended, with everything it held.
+    /// A session ended, with everything it held but its will. Messages of groups that it held end
+    /// in their groups too [MQTT5-4.8.2-5].
     SessionDeleted {
         /// The session.
         session: Arc<SessionKey>,
@@ -58,19 +95,41 @@ pub enum Record {
         /// The filter as it stood in the packet.
         filter: TopicFilterBuf,
     },
-    /// A message that sessions refer to.
+    /// A message that others refer to in this commit: sessions, groups, or
+    /// [`Record::MessageAccepted`]. It goes with the last of these.
     MessageStored {
         /// How they refer to it.
         id: MessageId,
         /// The message.
         message: Arc<Message>,
     },
-    /// A message was put behind the others of a session. A second one with the same ids says
-    /// nothing new.
+    /// The message is on its way to other shards. Until [`Record::MessageRouted`] it stays, and a
+    /// restart sends it again to whom it has not reached.
+    MessageAccepted {
+        /// The message.
+        id: MessageId,
+        /// Who published it, for No Local.
+        publisher: Option<Arc<SessionKey>>,
+    },
+    /// The sessions, groups and topics that belong to this part of a broker have had the message,
+    /// as far as it is theirs. Nothing, if it is not on its way.
+    MessageArrived {
+        /// The message.
+        id: MessageId,
+        /// One of so many shards.
+        part: Part,
+    },
+    /// The message is with all who want it.
+    MessageRouted {
+        /// The message.
+        id: MessageId,
+    },
+    /// A message of QoS 1 or 2 was put behind the others of a session.
     Enqueued {
         /// The session.
         session: Arc<SessionKey>,
-        /// Its place in the queue, from which its Packet Identifier is derived.
+        /// Its place in the queue, from which its Packet Identifier is derived: one more than that
+        /// of the message before; 0 for the first one of the session.
         sequence: u64,
         /// The message.
         id: MessageId,
@@ -80,9 +139,18 @@ pub enum Record {
         retain: bool,
         /// The Subscription Identifiers of the delivery.
         subscription_ids: Vec<SubscriptionId>,
+        /// What it is to the shared subscription that gave it to the session.
+        group: Option<Box<GroupPlace>>,
     },
-    /// A session is done with a message: acknowledged, dropped, or returned to its group.
+    /// A session is done with a message: acknowledged or dropped. So is the group that gave it.
     Finished {
+        /// The session.
+        session: Arc<SessionKey>,
+        /// The place of the message in the queue.
+        sequence: u64,
+    },
+    /// A session does not have a message any more; the group that gave it does.
+    Returned {
         /// The session.
         session: Arc<SessionKey>,
         /// The place of the message in the queue.
@@ -90,10 +158,12 @@ pub enum Record {
     },
     /// A message was put behind the others of a shared subscription.
     GroupEnqueued {
-        /// The filter with its `$share/` and Share Name.
-        group: TopicFilterBuf,
+        /// Its place; sequences rise.
+        place: GroupPlace,
         /// The message.
         id: MessageId,
+        /// Who published it.
+        publisher: Option<Arc<SessionKey>>,
     },
     /// PUBREC came for a QoS 2 message of a session: it is not sent again, PUBREL is
     /// [MQTT5-4.3.3-6].
@@ -103,12 +173,15 @@ pub enum Record {
         /// The place of the message in the queue.
         sequence: u64,
     },
-    /// A shared subscription is done with a message.
+    /// A shared subscription is done with a message, which it may have been before.
     GroupFinished {
+        /// The place of the message.
+        place: GroupPlace,
+    },
+    /// No session that survives is left in a shared subscription, nor does what it held.
+    GroupDeleted {
         /// The filter with its `$share/` and Share Name.
         group: TopicFilterBuf,
-        /// The message.
-        id: MessageId,
     },
     /// A QoS 2 PUBLISH came from the client of a session [MQTT5-4.3.3-10].
     PublishReceived {
@@ -136,7 +209,7 @@ pub enum Record {
         /// The topic.
         topic_name: TopicNameBuf,
     },
-    /// The Will Message of a session.
+    /// The Will Message of a session, which need not survive itself.
     WillPut {
         /// The session.
         session: Arc<SessionKey>,
@@ -153,6 +226,11 @@ pub enum Record {
     WillDeleted {
         /// The session.
         session: Arc<SessionKey>,
+    },
+    /// The wall clock has come this far. Now and then.
+    Time {
+        /// The time.
+        at: UnixTime,
     },
 }
 
@@ -171,4 +249,6 @@ pub struct Fetched {
     pub retain: bool,
     /// The Subscription Identifiers of the delivery.
     pub subscription_ids: Vec<SubscriptionId>,
+    /// Whether PUBREC came for it.
+    pub pubrec_received: bool,
 }

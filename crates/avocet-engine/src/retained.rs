@@ -85,16 +85,7 @@ impl Engine {
             }
             return existed && stored;
         }
-        if let Some(at) = message.expires_at() {
-            self.retained.expiries.insert((at, topic_name.to_buf()));
-        }
-        let retained = Retained {
-            message: Arc::clone(message),
-            publisher: published.publisher.clone(),
-        };
-        self.retained.tree.insert(topic_name, retained);
-        self.counters.retained_messages += 1;
-        self.counters.retained_bytes += message.len() as u64;
+        self.insert_retained(Arc::clone(message), published.publisher.clone());
         if stored {
             self.record(Record::RetainedPut {
                 message: Arc::clone(message),
@@ -102,6 +93,25 @@ impl Engine {
             });
         }
         stored
+    }
+
+    /// Adds the retained message of a topic that has none.
+    pub(crate) fn insert_retained(
+        &mut self,
+        message: Arc<Message>,
+        publisher: Option<Arc<SessionKey>>,
+    ) {
+        if let Some(at) = message.expires_at() {
+            let topic_name = message.topic_name().to_buf();
+            self.retained.expiries.insert((at, topic_name));
+        }
+        self.counters.retained_messages += 1;
+        self.counters.retained_bytes += message.len() as u64;
+        let retained = Retained {
+            message: Arc::clone(&message),
+            publisher,
+        };
+        self.retained.tree.insert(message.topic_name(), retained);
     }
 
     fn remove_retained(&mut self, topic_name: &TopicNameBuf) -> bool {

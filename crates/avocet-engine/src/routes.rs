@@ -155,6 +155,8 @@ impl SessionSubscribers {
 /// Who waits until all other shards know of an interest.
 #[derive(Debug)]
 pub(crate) enum Waiter {
+    /// What a restart gives back waits as a whole.
+    Nobody,
     Suback(SubackWaiter),
     Join(JoinWaiter),
 }
@@ -308,6 +310,7 @@ impl Engine {
         for waiter in pending.waiters {
             match waiter {
                 Waiter::Suback(waiter) => self.on_subscribed(waiter, pending.granted, now),
+                Waiter::Nobody => {}
                 Waiter::Join(waiter) => self.on_group_known(waiter, pending.granted, now),
             }
         }

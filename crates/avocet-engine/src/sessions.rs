@@ -29,8 +29,9 @@ impl Engine {
         self.sessions.insert(slot)
     }
 
-    /// Sets what a connection asks of its session's end; recorded when it changes.
-    pub(crate) fn set_expiry_interval(&mut self, handle: SessionHandle, seconds: u32) {
+    /// Sets what a connection asks of its session's end; recorded when that is one which survives.
+    /// The connection that begins sends `window` messages at once; 0 for one that has ended.
+    pub(crate) fn set_expiry_interval(&mut self, handle: SessionHandle, seconds: u32, window: u16) {
         let stored = self.config.durability == Durability::Stored;
         let Some(slot) = self.sessions.get_mut(handle) else {
             return;
@@ -38,11 +39,14 @@ impl Engine {
         let was_durable = slot.is_durable();
         slot.expiry_interval = seconds;
         let (session, expires_at) = (Arc::clone(&slot.key), slot.expires_at);
+        let (sent, sent_more) = slot.session.as_ref().map(Session::sent).unwrap_or_default();
         if stored && seconds > 0 {
             self.record(Record::SessionPut {
                 session,
                 expiry_interval: seconds,
                 expires_at,
+                sent,
+                window: sent_more.max(window.into()),
             });
         } else if stored && was_durable {
             self.record(Record::SessionDeleted { session });
@@ -96,7 +100,7 @@ impl Engine {
         if !publishes_will {
             self.set_will(handle, None);
         }
-        self.set_expiry_interval(handle, expiry_interval);
+        self.set_expiry_interval(handle, expiry_interval, 0);
         if expiry_interval == 0 {
             self.end_session(handle, now);
         } else {

@@ -8,7 +8,7 @@ use core::fmt;
 
 use avocet_codec::QoS;
 use avocet_session::{CommitId, Message};
-use avocet_topic::{Cursor, TopicFilterBuf};
+use avocet_topic::{Cursor, TopicFilterBuf, TopicName};
 
 use crate::counters::Counters;
 use crate::record::MessageId;
@@ -36,6 +36,40 @@ impl ShardId {
     pub const fn get(self) -> u16 {
         self.0
     }
+}
+
+impl ShardId {
+    /// The owner of a session among so many shards.
+    #[must_use]
+    pub fn of_session(session: &SessionKey, shards: u16) -> Self {
+        session.stable_hash().shard(shards)
+    }
+
+    /// The owner of a topic, and of its retained message, among so many shards.
+    #[must_use]
+    pub fn of_topic(topic_name: TopicName<'_>, shards: u16) -> Self {
+        // The shard that sums the counters owns the topics that show them.
+        if topic_name.as_str().starts_with("$SYS/") {
+            return Self(0);
+        }
+        StableHash::new().text(topic_name.as_str()).shard(shards)
+    }
+
+    /// The owner of a shared subscription, `$share/` and Share Name included, among so many shards.
+    #[must_use]
+    pub fn of_group(group: &TopicFilterBuf, shards: u16) -> Self {
+        StableHash::new().text(group.as_str()).shard(shards)
+    }
+}
+
+/// What belongs to one of so many shards. It stays the same when a broker comes to have another
+/// number of shards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Part {
+    /// The shard.
+    pub shard: ShardId,
+    /// How many there are.
+    pub shards: u16,
 }
 
 impl fmt::Display for ShardId {
@@ -103,8 +137,20 @@ pub(crate) struct Published {
     pub(crate) publisher: Option<Arc<SessionKey>>,
     /// Set if what must survive may refer to it.
     pub(crate) id: Option<MessageId>,
-    /// Whether a record says what it is.
+    /// Whether the store has it under that name, and keeps it while this value is on its way.
     pub(crate) stored: bool,
+    /// Whether a restart routes it again.
+    pub(crate) accepted: bool,
+    /// Who had it before a restart.
+    pub(crate) arrived: Option<Arc<[Part]>>,
+}
+
+impl Published {
+    /// Whether what `owner` names, given a number of shards, had it before a restart.
+    pub(crate) fn has_reached(&self, owner: impl Fn(u16) -> ShardId) -> bool {
+        let mut parts = self.arrived.as_deref().unwrap_or_default().iter();
+        parts.any(|part| owner(part.shards) == part.shard)
+    }
 }
 
 /// A PUBLISH that waits for other shards.
@@ -193,6 +239,9 @@ pub(crate) enum Value {
         qos: QoS,
         message: GroupMessage,
     },
+    /// All that the sender restored is told to those whose business it is, for the first or the
+    /// second time: what groups tell in their turn comes between.
+    Restored { second: bool },
     /// To the shard that sums.
     Stats(Box<Counters>),
 }
@@ -226,6 +275,8 @@ pub(crate) enum GroupChange {
     Return { returned: Vec<GroupMessage> },
     /// The member is done with a message.
     Finished { sequence: u64 },
+    /// The member had these messages before a restart, and has them still.
+    Holds { sequences: Vec<u64> },
 }
 
 /// Forwards of one shard to another that were not accepted.

@@ -13,14 +13,14 @@ use avocet_codec::QoS;
 use avocet_session::{Expiry, Now, Overflow};
 use avocet_topic::TopicFilterBuf;
 
-use crate::Engine;
 use crate::config::SharedStrategy;
 use crate::counters::DropReason;
-use crate::record::Record;
+use crate::record::{GroupPlace, MessageId, Record};
 use crate::routes::{Subscriber, Taker, Waiter};
 use crate::shard::{
     GroupChange, GroupMessage, Lane, MemberId, MembershipId, Published, ShardId, StableHash, Value,
 };
+use crate::{Durability, Engine};
 
 /// Where a group is in the table of its owner; never the place of another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,7 +66,9 @@ struct Group {
 
 struct Given {
     member: MemberId,
-    id: Option<crate::MessageId>,
+    /// What the message is in the store, and whether it is there for the group.
+    id: Option<MessageId>,
+    stored: bool,
 }
 
 #[derive(Default)]
@@ -163,6 +165,26 @@ impl Group {
         self.given.remove(&sequence)
     }
 
+    /// The member has these messages of the queue.
+    fn give(&mut self, member: MemberId, sequences: &[u64]) {
+        for sequence in sequences {
+            let found = self.queue.binary_search_by_key(sequence, |it| it.sequence);
+            let Some(message) = found.ok().and_then(|at| self.queue.remove(at)) else {
+                continue;
+            };
+            self.queued_bytes -= message.published.message.len() as u64;
+            let given = Given {
+                member,
+                id: message.published.id,
+                stored: message.published.stored,
+            };
+            self.given.insert(*sequence, given);
+            if let Some(member) = self.member(member) {
+                member.in_flight += 1;
+            }
+        }
+    }
+
     fn put(&mut self, at: usize, message: GroupMessage) {
         self.queued_bytes += message.published.message.len() as u64;
         self.queue.insert(at, message);
@@ -188,7 +210,61 @@ impl Group {
     }
 }
 
+impl Groups {
+    fn find_or_insert(&mut self, name: TopicFilterBuf, filter: &TopicFilterBuf) -> GroupHandle {
+        if let Some(handle) = self.by_name.get(&name) {
+            return *handle;
+        }
+        self.next += 1;
+        let handle = GroupHandle(self.next);
+        self.by_name.insert(name.clone(), handle);
+        let group = Group {
+            name,
+            filter: filter.clone(),
+            members: Vec::new(),
+            places: BTreeMap::new(),
+            queue: VecDeque::new(),
+            queued_bytes: 0,
+            counted: (0, 0),
+            turn: 0,
+            given: BTreeMap::new(),
+        };
+        self.groups.insert(handle, group);
+        handle
+    }
+}
+
 impl Engine {
+    /// Gives a group back a message that it had before a restart; its members come later.
+    pub(crate) fn restore_group_message(&mut self, place: GroupPlace, published: Published) {
+        let GroupPlace { group, sequence } = place;
+        let share = group.as_filter().share().ok().flatten();
+        let Some(filter) = share.map(|share| share.topic_filter.to_buf()) else {
+            return;
+        };
+        self.groups.sequence = self.groups.sequence.max(sequence);
+        let handle = self.groups.find_or_insert(group, &filter);
+        if let Some(group) = self.groups.groups.get_mut(&handle) {
+            group.put_back(GroupMessage {
+                sequence,
+                published,
+            });
+        }
+    }
+
+    /// Every member that a restart gives back has joined: groups without one are gone.
+    pub(crate) fn end_restore_of_groups(&mut self) {
+        let handles: Vec<GroupHandle> = self.groups.groups.keys().copied().collect();
+        for handle in handles {
+            self.bound_group(handle);
+            let group = self.groups.groups.get(&handle);
+            if group.is_some_and(|group| group.members.is_empty()) {
+                self.forget_group(handle);
+                self.end_group(handle);
+            }
+        }
+    }
+
     /// Puts a message into a group's queue, and gives members what they can take. True if the
     /// group must survive.
     pub(crate) fn offer_to_group(
@@ -211,17 +287,28 @@ impl Engine {
             return false;
         }
         let durable = !qos0 && group.is_durable() && published.id.is_some();
-        let name = group.name.clone();
+        self.groups.sequence += 1;
+        let sequence = self.groups.sequence;
         if durable {
+            let group = group.name.clone();
             self.store_message(published);
             if let Some(id) = published.id {
-                self.record(Record::GroupEnqueued { group: name, id });
+                self.record(Record::GroupEnqueued {
+                    place: GroupPlace { group, sequence },
+                    id,
+                    publisher: published.publisher.clone(),
+                });
             }
         }
-        self.groups.sequence += 1;
         let message = GroupMessage {
-            sequence: self.groups.sequence,
-            published: published.clone(),
+            sequence,
+            published: Published {
+                // As long as the group has it.
+                stored: durable,
+                accepted: false,
+                arrived: None,
+                ..published.clone()
+            },
         };
         if let Some(group) = self.groups.groups.get_mut(&handle) {
             group.put(group.queue.len(), message);
@@ -259,11 +346,11 @@ impl Engine {
             };
             let member_id = member.id;
             let qos = message.published.message.qos().min(member.maximum_qos);
-            let id = message.published.id;
+            let (id, stored) = (message.published.id, message.published.stored);
             // QoS 0 is over once it is queued; only other shards are waited for, which bounds what
             // is on its way to them.
             if qos == QoS::AtMostOnce && member_id.shard == self.shard {
-                self.finish_message(handle, id);
+                self.finish_message(handle, message.sequence, stored);
             } else {
                 member.in_flight += 1;
                 // One that came back from a delivery of QoS 0 has lost its place.
@@ -274,6 +361,7 @@ impl Engine {
                 let given = Given {
                     member: member_id,
                     id,
+                    stored,
                 };
                 group.given.insert(message.sequence, given);
             }
@@ -309,15 +397,15 @@ impl Engine {
 
     fn forget_message(&mut self, handle: GroupHandle, message: &GroupMessage, reason: DropReason) {
         self.count_dropped(reason);
-        self.finish_message(handle, message.published.id);
+        self.finish_message(handle, message.sequence, message.published.stored);
     }
 
-    /// Records that a group is done with a message, if its name was recorded.
-    fn finish_message(&mut self, handle: GroupHandle, id: Option<crate::MessageId>) {
-        let group = self.groups.groups.get(&handle);
-        if let (Some(id), Some(group)) = (id, group.filter(|group| group.is_durable())) {
+    /// Records that a group is done with a message, if it is stored for it.
+    fn finish_message(&mut self, handle: GroupHandle, sequence: u64, stored: bool) {
+        if let Some(group) = self.groups.groups.get(&handle).filter(|_| stored) {
             let group = group.name.clone();
-            self.record(Record::GroupFinished { group, id });
+            let place = GroupPlace { group, sequence };
+            self.record(Record::GroupFinished { place });
         }
     }
 
@@ -380,9 +468,10 @@ impl Engine {
             }
             GroupChange::Finished { sequence } => {
                 if let Some(given) = group.take_back(member_id, sequence) {
-                    self.finish_message(handle, given.id);
+                    self.finish_message(handle, sequence, given.stored);
                 }
             }
+            GroupChange::Holds { sequences } => group.give(member_id, &sequences),
         }
         self.serve_group(handle, now);
     }
@@ -396,8 +485,11 @@ impl Engine {
         let Some(group) = self.groups.groups.get_mut(&handle) else {
             return;
         };
-        for message in returned {
-            group.take_back(member, message.sequence);
+        for mut message in returned {
+            if let Some(given) = group.take_back(member, message.sequence) {
+                message.published.id = given.id;
+                message.published.stored = given.stored;
+            }
             group.put_back(message);
         }
     }
@@ -408,27 +500,7 @@ impl Engine {
         let Some(filter) = share.map(|share| share.topic_filter.to_buf()) else {
             return;
         };
-        let handle = match self.groups.by_name.get(&name) {
-            Some(&handle) => handle,
-            None => {
-                self.groups.next += 1;
-                let handle = GroupHandle(self.groups.next);
-                self.groups.by_name.insert(name.clone(), handle);
-                let group = Group {
-                    name,
-                    filter: filter.clone(),
-                    members: Vec::new(),
-                    places: BTreeMap::new(),
-                    queue: VecDeque::new(),
-                    queued_bytes: 0,
-                    counted: (0, 0),
-                    turn: 0,
-                    given: BTreeMap::new(),
-                };
-                self.groups.groups.insert(handle, group);
-                handle
-            }
-        };
+        let handle = self.groups.find_or_insert(name, &filter);
         if let Some(group) = self.groups.groups.get_mut(&handle) {
             match group.member(member_id) {
                 Some(known) => {
@@ -464,25 +536,51 @@ impl Engine {
         self.serve_group(waiter.group, now);
     }
 
+    /// What a group has does not survive any more.
+    pub(crate) fn forget_group(&mut self, handle: GroupHandle) {
+        let Some(group) = self.groups.groups.get_mut(&handle) else {
+            return;
+        };
+        for message in &mut group.queue {
+            message.published.stored = false;
+        }
+        for given in group.given.values_mut() {
+            given.stored = false;
+        }
+        let group = group.name.clone();
+        if self.config.durability == Durability::Stored {
+            self.record(Record::GroupDeleted { group });
+        }
+    }
+
     fn leave_group(&mut self, handle: GroupHandle, member: MemberId) {
         let Some(group) = self.groups.groups.get_mut(&handle) else {
             return;
         };
         let mut done = Vec::new();
-        group.given.retain(|_, given| {
+        group.given.retain(|sequence, given| {
             if given.member == member {
-                done.push(given.id);
+                done.push((*sequence, given.stored));
             }
             given.member != member
         });
+        let was_durable = group.is_durable();
         group.remove_member(member);
+        let durable = group.is_durable();
         let empty = group.members.is_empty();
-        for id in done {
-            self.finish_message(handle, id);
+        for (sequence, stored) in done {
+            self.finish_message(handle, sequence, stored && durable);
+        }
+        if was_durable && !durable {
+            self.forget_group(handle);
         }
         if !empty {
             return;
         }
+        self.end_group(handle);
+    }
+
+    fn end_group(&mut self, handle: GroupHandle) {
         let Some(mut group) = self.groups.groups.remove(&handle) else {
             return;
         };

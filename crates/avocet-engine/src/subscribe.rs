@@ -228,7 +228,7 @@ impl Engine {
                 online: true,
                 durable,
             };
-            self.join(membership, member, waiter, change);
+            self.join(membership, member, Some(waiter), change);
         } else {
             let subscriber = Subscriber::Session(SessionSubscriber {
                 session,

@@ -57,6 +57,16 @@ impl Clock {
         self.believed
     }
 
+    /// The time was this once, whatever the wall clock says.
+    pub(crate) fn not_before(&mut self, at: UnixTime) {
+        self.believed.unix = self.believed.unix.max(at);
+    }
+
+    /// The time as last read.
+    pub(crate) const fn unix(&self) -> UnixTime {
+        self.believed.unix
+    }
+
     /// The last instant read.
     pub(crate) const fn instant(&self) -> Instant {
         self.believed.instant

@@ -98,6 +98,7 @@ impl Engine {
         self.counters.wills_published += 1;
         let origin = Origin {
             session: Some(handle),
+            recorded: self.config.durability == Durability::Stored,
             ..Origin::SERVER
         };
         let published = self.published(message, Some(key));

@@ -15,6 +15,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use avocet_codec::{PacketId, QoS, ReasonCode};
 use core::num::NonZeroU16;
+use core::ops::Range;
 
 use crate::receiver::KEPT_CAPACITY;
 use crate::{
@@ -108,6 +109,17 @@ pub struct FetchFrom {
     pub max_bytes: u64,
 }
 
+/// A message that the store gives back.
+#[derive(Clone, Debug)]
+pub struct FetchedMessage {
+    /// Its place in the queue.
+    pub sequence: u64,
+    /// What it was when it was queued.
+    pub outgoing: Outgoing,
+    /// Whether PUBREC came for it: PUBREL follows, not PUBLISH [MQTT5-4.3.3-6].
+    pub pubrec_received: bool,
+}
+
 /// The sending half of a Session.
 #[derive(Debug, Default)]
 pub(crate) struct Sender {
@@ -126,6 +138,10 @@ pub(crate) struct Sender {
     /// Bytes of `queued` and `qos0`.
     resident_bytes: u64,
     stored_bytes: u64,
+    /// Of these, what comes before this sequence may have been sent before a restart.
+    sent: u64,
+    /// And so may the first messages from there on, so many of them.
+    sent_more: u32,
     /// Whether an answer to `poll_fetch` is due.
     fetching: bool,
 
@@ -696,17 +712,15 @@ impl Sender {
     }
 
     pub(crate) fn poll_fetch(&mut self, limits: &Limits) -> Option<FetchFrom> {
-        let low = self.queued.len() <= limits.resident_messages / 2;
-        if self.stored == 0 || self.fetching || !low {
+        let resident = self.queued.len() + self.inflight.len().saturating_sub(self.resend);
+        let low = resident <= limits.resident_messages / 2;
+        if self.stored == 0 || self.fetching || !low || !self.is_connected() {
             return None;
         }
         self.fetching = true;
         Some(FetchFrom {
             sequence: self.next_sequence - self.stored,
-            max_messages: limits
-                .resident_messages
-                .saturating_sub(self.queued.len())
-                .max(1),
+            max_messages: limits.resident_messages.saturating_sub(resident).max(1),
             max_bytes: FETCH_BYTES_MAX,
         })
     }
@@ -714,21 +728,71 @@ impl Sender {
     pub(crate) fn handle_fetched(
         &mut self,
         next: u64,
-        messages: impl IntoIterator<Item = (u64, Outgoing)>,
+        messages: impl IntoIterator<Item = FetchedMessage>,
     ) {
         self.fetching = false;
-        for (sequence, outgoing) in messages {
+        for fetched in messages {
+            let FetchedMessage {
+                sequence,
+                outgoing,
+                pubrec_received,
+            } = fetched;
             let expected = self.next_sequence - self.stored;
             debug_assert!((expected..next).contains(&sequence), "a page out of order");
             let bytes = message_bytes(&outgoing);
             self.stored_bytes = self.stored_bytes.saturating_sub(bytes);
-            self.resident_bytes += bytes;
-            self.queued.push_back(Queued { sequence, outgoing });
+            if !self.was_sent(sequence) && !pubrec_received {
+                self.resident_bytes += bytes;
+                self.queued.push_back(Queued { sequence, outgoing });
+                continue;
+            }
+            let state = if pubrec_received {
+                State::Pubrel {
+                    tag: outgoing.tag,
+                    stored: outgoing.gate.is_some(),
+                    release: Release::After(CommitId::ZERO),
+                }
+            } else {
+                State::Publish(outgoing)
+            };
+            self.live += 1;
+            self.inflight.push_back(InFlight {
+                sequence,
+                counted: false,
+                state,
+            });
         }
         self.stored = self.next_sequence.saturating_sub(next).min(self.stored);
         if self.stored == 0 {
             self.stored_bytes = 0;
         }
+    }
+
+    /// Whether the next message from the store may have been sent before a restart.
+    fn was_sent(&mut self, sequence: u64) -> bool {
+        if sequence >= self.sent && self.sent_more > 0 {
+            self.sent_more -= 1;
+            self.sent = sequence + 1;
+        }
+        sequence < self.sent
+    }
+
+    /// Puts back a queue that only the store has.
+    pub(crate) fn restore(&mut self, queue: Range<u64>, bytes: u64, sent: (u64, u32)) {
+        self.next_sequence = queue.end;
+        self.stored = queue.end.saturating_sub(queue.start);
+        self.stored_bytes = bytes;
+        (self.sent, self.sent_more) = sent;
+    }
+
+    /// Before which sequence messages may have been sent, and how many from there on.
+    pub(crate) fn sent(&self) -> (u64, u32) {
+        let stored = self.next_sequence - self.stored;
+        if self.stored > 0 && (stored < self.sent || self.sent_more > 0) {
+            return (self.sent, self.sent_more);
+        }
+        let first = self.queued.front().map(|queued| queued.sequence);
+        (first.unwrap_or(stored), 0)
     }
 
     /// The earliest commit that holds the next packet back.

@@ -2,10 +2,13 @@
 
 use alloc::vec::Vec;
 use avocet_codec::{PacketId, PacketType, ReasonCode};
+use core::ops::Range;
 
 use crate::receiver::Receiver;
 use crate::sender::Sender;
-use crate::{AckError, AckToken, CommitId, Enqueued, FetchFrom, Limits, Now, Outgoing};
+use crate::{
+    AckError, AckToken, CommitId, Enqueued, FetchFrom, FetchedMessage, Limits, Now, Outgoing,
+};
 
 /// The state of the message exchange with one peer, as a value that moves from one Network
 /// Connection to the next [MQTT5-4.1.0-1] [MQTT311-4.1.0-1].
@@ -140,11 +143,14 @@ impl Session {
     }
 
     /// The answer to [`Session::poll_fetch`]: messages with their sequences, in order. `next` is
-    /// the first sequence not yet looked at; those before it that are missing have expired.
+    /// the first sequence not yet looked at; those before it that are missing are finished.
+    ///
+    /// What may have been sent before a restart is sent again with DUP 1
+    /// [MQTT5-3.3.1-1] [MQTT311-3.3.1-1].
     pub fn handle_fetched(
         &mut self,
         next: u64,
-        messages: impl IntoIterator<Item = (u64, Outgoing)>,
+        messages: impl IntoIterator<Item = FetchedMessage>,
     ) {
         self.sender.handle_fetched(next, messages);
     }
@@ -154,6 +160,21 @@ impl Session {
     /// [MQTT5-4.8.2-4] [MQTT5-4.8.2-5].
     pub fn take_where(&mut self, wanted: impl FnMut(&Outgoing) -> bool) -> Vec<(u64, Outgoing)> {
         self.sender.take_where(wanted)
+    }
+
+    /// Puts back the queue of an empty Session whose messages only a store has: the sequences from
+    /// the first one that is not finished, bytes of their messages, and what
+    /// [`Session::sent`] said, or more.
+    pub fn restore_queue(&mut self, queue: Range<u64>, bytes: u64, sent: (u64, u32)) {
+        self.sender.restore(queue, bytes, sent);
+    }
+
+    /// Which queued messages of QoS 1 and 2 may have been sent: all before a sequence, and so many
+    /// of those from there on that are not finished. As long as a Network Connection lasts,
+    /// so may as many as its window allows.
+    #[must_use]
+    pub fn sent(&self) -> (u64, u32) {
+        self.sender.sent()
     }
 
     /// Puts back a received QoS 2 message that a store kept.

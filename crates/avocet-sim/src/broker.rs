@@ -156,6 +156,7 @@ impl Store {
                 qos,
                 retain,
                 subscription_ids,
+                ..
             } => {
                 if let Some(message) = self.messages.get(&id) {
                     let fetched = Fetched {
@@ -165,6 +166,7 @@ impl Store {
                         qos,
                         retain,
                         subscription_ids,
+                        pubrec_received: false,
                     };
                     self.queues
                         .entry(session)
@@ -172,7 +174,7 @@ impl Store {
                         .insert(sequence, fetched);
                 }
             }
-            Record::Finished { session, sequence } => {
+            Record::Finished { session, sequence } | Record::Returned { session, sequence } => {
                 if let Some(queue) = self.queues.get_mut(&session) {
                     queue.remove(&sequence);
                 }

@@ -676,6 +676,7 @@ impl Cluster {
                         qos,
                         retain,
                         subscription_ids,
+                        ..
                     } if *session == key && *sequence >= from.sequence => {
                         messages.push(Fetched {
                             sequence: *sequence,
@@ -684,6 +685,7 @@ impl Cluster {
                             qos: *qos,
                             retain: *retain,
                             subscription_ids: subscription_ids.clone(),
+                            pubrec_received: false,
                         });
                     }
                     _ => {}

@@ -6,8 +6,8 @@ use avocet_codec::{
     SubscriptionOptions, Version,
 };
 use avocet_session::{
-    Accept, AckError, CommitId, ConnectionEvent, Enqueued, FetchFrom, Limits, Outgoing,
-    ServerConfig,
+    Accept, AckError, CommitId, ConnectionEvent, Enqueued, FetchFrom, FetchedMessage, Limits,
+    Outgoing, ServerConfig,
 };
 use avocet_topic::TopicFilter;
 
@@ -262,12 +262,16 @@ fn the_tail_of_a_long_queue_comes_back_from_the_store() {
             .iter()
             .cloned()
             .zip(0..)
-            .map(|(outgoing, sequence)| (sequence, outgoing));
+            .map(|(outgoing, sequence)| FetchedMessage {
+                sequence,
+                outgoing,
+                pubrec_received: false,
+            });
         // The store has dropped one whose time had passed.
         let page = page
             .skip(sequence as usize)
             .take(4)
-            .filter(|(sequence, _)| *sequence != 9);
+            .filter(|fetched| fetched.sequence != 9);
         pair.session_mut().handle_fetched(sequence + 4, page);
     }
     let expected: Vec<_> = (0..20).filter(|n| *n != 9).map(|n| n.to_string()).collect();
