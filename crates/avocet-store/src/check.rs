@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::log::file_name;
-use crate::record::{HEADER_LEN, Header, Record, VERSION, extent, records};
+use crate::record::{HEADER_LEN, Header, VERSION, extent, records};
 use crate::recovery::{lock, read, read_footer, segment_of};
 use crate::vfs::{DirVfs, Vfs, VfsFile};
 use crate::{OpenError, Position};
@@ -125,7 +125,7 @@ fn check_segment(
     };
     let footer = read_footer(file)?;
     report.footer = footer.is_some();
-    let end = known_end.or_else(|| footer.map(|(end, _)| end));
+    let end = known_end.or_else(|| footer.map(|(trailer, _)| trailer.data_end));
     let bytes = read(file, 0, end.map_or(usize::MAX, |end| end as usize))?;
     let header = match Header::decode(&bytes) {
         Some(header) if header.version != VERSION => {
@@ -147,11 +147,9 @@ fn check_segment(
     report.position = Position(header.position);
     let extent = extent(&bytes, header.salt, id);
     report.data_bytes = extent.end.into();
-    records(&bytes, HEADER_LEN, extent.end, |record, _| {
+    records(&bytes, HEADER_LEN, extent.end, |decoded, _| {
         report.records += 1;
-        if let Record::End { position } = record {
-            report.position = report.position.max(Position(position));
-        }
+        report.position.0 += u64::from(decoded.last);
     });
     let short = end.is_some_and(|end| extent.end != end);
     let offset = extent.bad.unwrap_or(extent.end).into();

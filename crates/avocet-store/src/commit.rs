@@ -1,402 +1,420 @@
-//! Commits: a batch is checked and encoded in one pass, and changes the index only as a whole.
+//! Commits: operations change the index one by one, and back again if one of them is refused.
 
 use bytes::Bytes;
 
-use crate::index::{ActiveBlob, BlobPlace, HELD, Key, Run};
-use crate::log::{Active, LogStore};
-use crate::record::{Record, records_of_group};
+use crate::blobs::{ActiveBlob, BlobPlace, HELD};
+use crate::index::Key;
+use crate::log::LogStore;
+use crate::queue::{Item, Queue, Run};
+use crate::record::{Record, unhold};
 use crate::vfs::Vfs;
-use crate::{Batch, BlobId, CommitError, Map, Operation, Position, QueueId, ReadError};
-
-/// What the operations looked at so far amount to.
-#[derive(Debug, Default)]
-pub(crate) struct Change {
-    blobs: Map<u64, BlobChange>,
-    queues: Map<u64, QueueChange>,
-    keys: Map<Bytes, Option<NewKey>>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct BlobChange {
-    state: u32,
-    /// Where it is, if this batch puts it.
-    offset: Option<u32>,
-}
-
-#[derive(Debug)]
-struct QueueChange {
-    exists: bool,
-    /// Whether a record of this batch says something about it.
-    changed: bool,
-    /// Whether entries of earlier batches belong to it.
-    continued: bool,
-    first: u64,
-    end: u64,
-    /// The sequence of the first of the blobs that follow, one for every entry this batch appends.
-    appended_from: u64,
-    appended: Vec<Option<u64>>,
-}
-
-#[derive(Debug)]
-struct NewKey {
-    value: Bytes,
-    blob: Option<u64>,
-    offset: u32,
-}
-
-impl Change {
-    fn clear(&mut self) {
-        self.blobs.clear();
-        self.queues.clear();
-        self.keys.clear();
-    }
-}
+use crate::{Batch, BlobId, CommitError, Operation, Position, QueueId, ReadError};
 
 /// Batches end below this, so that offsets fit with room for a footer.
 const END_MAX: usize = 3 << 30;
 
+/// More entries than this are forgotten bit by bit, after the batch that removes them.
+const AT_ONCE: u64 = 1024;
+
+/// How to take back what the open batch did, and room to work in.
+#[derive(Debug, Default)]
+pub(crate) struct Change {
+    undo: Vec<Undo>,
+    /// Runs that were cut off queues.
+    cut: Vec<Run>,
+    /// Blobs that are referred to once less.
+    blobs: Vec<u64>,
+    /// What is forgotten after the batch.
+    forgotten: Vec<Forgotten>,
+}
+
+#[derive(Debug)]
+enum Undo {
+    /// What was known of a blob.
+    Blob(u64, Option<(BlobPlace, u32)>),
+    /// As many lived in a segment that is sealed, beside those that do.
+    Lived(u32, u64),
+    /// There was no such queue.
+    Made(u64),
+    /// The queue had an entry less.
+    Appended(u64),
+    /// Where a queue began was said elsewhere, and so many runs were cut off.
+    Advanced { queue: u64, begun: u32, cut: usize },
+    /// There was such a queue; whether the active segment drops it for the first time.
+    Dropped(u64, Box<Queue>, bool),
+    /// What was stored under a key.
+    Key(Box<(Bytes, Option<Key>)>),
+}
+
+/// Entries that are gone but for the references to blobs that they count.
+#[derive(Debug, Default)]
+pub(crate) struct Forgotten {
+    /// Those in sealed segments.
+    pub(crate) runs: Vec<Run>,
+    /// What others refer to.
+    pub(crate) blobs: Vec<u64>,
+}
+
 impl<V: Vfs> LogStore<V> {
     pub(crate) fn commit_batch(&mut self, batch: &Batch) -> Result<Position, CommitError> {
-        let start = self.active.buffer.len();
-        self.active.open_group();
-        let records_start = self.active.buffer.len();
-        let mut change = std::mem::take(&mut self.change);
-        change.clear();
-        let result = self.encode(batch, &mut change);
-        if result.is_ok() {
-            self.last = Position(self.last.0 + 1);
-            let position = self.last.0;
-            Record::End { position }.encode(&mut self.active.buffer);
-            self.summarize(records_start);
-            self.install(&mut change);
-        } else {
-            self.active.buffer.truncate(start);
-        }
-        self.change = change;
-        result.map(|()| self.last)
-    }
-
-    fn encode(&mut self, batch: &Batch, change: &mut Change) -> Result<(), CommitError> {
+        let (live, puts) = (self.active.live, self.active.puts);
+        let released = self.active.released.len();
+        let len = self.active.open_group();
+        let start = self.active.next_offset();
         for operation in batch.operations() {
-            let offset = self.active.next_offset();
-            let size = match operation {
-                Operation::PutBlob { bytes, .. } => bytes.len(),
-                Operation::Append { value, .. } => value.len(),
-                Operation::PutKey { key, value, .. } => key.len() + value.len(),
-                Operation::DeleteKey { key } => key.len(),
-                Operation::ReleaseBlob { .. }
-                | Operation::Advance { .. }
-                | Operation::DropQueue { .. } => 0,
-            };
-            if (offset as usize).saturating_add(size) > END_MAX {
-                return Err(CommitError::TooLarge);
-            }
-            if let Some(record) = self.apply(operation, offset, change)? {
-                record.encode(&mut self.active.buffer);
+            if let Err(error) = self.apply(operation, start) {
+                self.undo();
+                self.active.cancel(len);
+                (self.active.live, self.active.puts) = (live, puts);
+                self.active.released.truncate(released);
+                return Err(error);
             }
         }
-        Ok(())
+        self.active.finish(true);
+        self.change.undo.clear();
+        self.change.cut.clear();
+        self.forgotten.extend(self.change.forgotten.drain(..));
+        self.last.0 += 1;
+        Ok(self.last)
     }
 
-    /// Checks one operation and notes what it does. What changes nothing needs no record.
-    fn apply<'a>(
-        &self,
-        operation: &'a Operation,
-        offset: u32,
-        change: &mut Change,
-    ) -> Result<Option<Record<'a>>, CommitError> {
-        let record = match operation {
-            Operation::PutBlob { id, bytes } => {
-                let blob = self.blob_change(change, id.0);
-                if blob.state > 0 {
-                    return Err(CommitError::BlobExists(*id));
-                }
-                *blob = BlobChange {
-                    state: HELD,
-                    offset: Some(offset),
-                };
-                Record::Blob {
-                    id: id.0,
-                    held: true,
-                    copied: false,
-                    bytes,
-                }
-            }
-            Operation::ReleaseBlob { id } => {
-                let blob = self.blob_change(change, id.0);
-                if blob.state & HELD == 0 {
-                    return Err(CommitError::UnknownBlob(*id));
-                }
-                blob.state &= !HELD;
-                Record::Release { id: id.0 }
-            }
-            Operation::Append { queue, value, blob } => {
-                self.refer(change, *blob)?;
-                let (id, blob) = (queue.0, blob.map(|blob| blob.0));
-                let queue = self.queue_change(change, id);
-                if !queue.exists {
-                    queue.exists = true;
-                    queue.continued = false;
-                }
-                let sequence = queue.end;
-                queue.end += 1;
-                queue.changed = true;
-                queue.appended.push(blob);
-                Record::Entry {
-                    queue: id,
-                    sequence,
-                    blob,
-                    value,
-                }
-            }
-            Operation::Advance { queue: id, to } => {
-                let queue = self.queue_change(change, id.0);
-                if !queue.exists {
-                    return Err(CommitError::UnknownQueue(*id));
-                }
-                if *to > queue.end {
-                    let (queue, to) = (*id, *to);
-                    return Err(CommitError::BeyondEnd { queue, to });
-                }
-                if *to <= queue.first {
-                    return Ok(None);
-                }
-                self.advance(change, *id, *to)?;
-                Record::Advance {
-                    queue: id.0,
-                    to: *to,
-                }
-            }
-            Operation::DropQueue { queue: id } => {
-                let queue = self.queue_change(change, id.0);
-                if !queue.exists {
-                    return Err(CommitError::UnknownQueue(*id));
-                }
-                let end = queue.end;
-                self.advance(change, *id, end)?;
-                let queue = self.queue_change(change, id.0);
-                *queue = QueueChange {
-                    exists: false,
-                    changed: true,
-                    continued: false,
-                    first: 0,
-                    end: 0,
-                    appended_from: 0,
-                    appended: Vec::new(),
-                };
-                Record::DropQueue { queue: id.0 }
-            }
-            Operation::PutKey { key, value, blob } => {
-                self.refer(change, *blob)?;
-                let blob = blob.map(|blob| blob.0);
-                let new = NewKey {
-                    value: value.clone(),
-                    blob,
-                    offset,
-                };
-                self.replace_key(change, key, Some(new));
-                Record::PutKey { key, blob, value }
-            }
+    /// Does one operation of the batch that begins at `start`.
+    fn apply(&mut self, operation: &Operation, start: u32) -> Result<(), CommitError> {
+        let size = match operation {
+            Operation::PutBlob { bytes, .. } => bytes.len(),
+            Operation::Append { value, .. } => value.len(),
+            Operation::PutKey { key, value, .. } => key.len() + value.len(),
+            Operation::DeleteKey { key } => key.len(),
+            Operation::ReleaseBlob { .. }
+            | Operation::Advance { .. }
+            | Operation::DropQueue { .. } => 0,
+        };
+        if (self.active.next_offset() as usize).saturating_add(size) > END_MAX {
+            return Err(CommitError::TooLarge);
+        }
+        match operation {
+            Operation::PutBlob { id, bytes } => self.put_blob(*id, bytes),
+            Operation::ReleaseBlob { id } => self.release_blob(*id, start),
+            Operation::Append { queue, value, blob } => self.append(*queue, value, *blob),
+            Operation::Advance { queue, to } => self.advance(*queue, *to),
+            Operation::DropQueue { queue } => self.drop_queue(*queue),
+            Operation::PutKey { key, value, blob } => self.put_key(key, value, *blob),
             Operation::DeleteKey { key } => {
-                if !self.replace_key(change, key, None) {
-                    return Ok(None);
-                }
-                Record::DeleteKey { key }
-            }
-        };
-        Ok(Some(record))
-    }
-
-    fn blob_change<'a>(&self, change: &'a mut Change, id: u64) -> &'a mut BlobChange {
-        let known = || BlobChange {
-            state: self.index.blobs.state(id),
-            offset: None,
-        };
-        change.blobs.entry(id).or_insert_with(known)
-    }
-
-    fn queue_change<'a>(&self, change: &'a mut Change, id: u64) -> &'a mut QueueChange {
-        change.queues.entry(id).or_insert_with(|| {
-            let known = self.queue_of(id);
-            let (first, end) = known.map_or((0, 0), |queue| (queue.first, queue.end));
-            QueueChange {
-                exists: known.is_some(),
-                changed: false,
-                continued: known.is_some(),
-                first,
-                end,
-                appended_from: end,
-                appended: Vec::new(),
-            }
-        })
-    }
-
-    fn refer(&self, change: &mut Change, id: Option<BlobId>) -> Result<(), CommitError> {
-        let Some(id) = id else { return Ok(()) };
-        let blob = self.blob_change(change, id.0);
-        if blob.state == 0 {
-            return Err(CommitError::UnknownBlob(id));
-        }
-        blob.state += 1;
-        Ok(())
-    }
-
-    fn forget(&self, change: &mut Change, id: Option<u64>) {
-        let Some(id) = id else { return };
-        let blob = self.blob_change(change, id);
-        debug_assert!(blob.state & !HELD > 0, "a reference was counted");
-        if blob.state & !HELD > 0 {
-            blob.state -= 1;
-        }
-    }
-
-    /// Forgets the blobs of the entries below `to`, which is not beyond the end.
-    fn advance(&self, change: &mut Change, id: QueueId, to: u64) -> Result<(), ReadError> {
-        let queue = self.queue_change(change, id.0);
-        let (from, appended_from) = (queue.first, queue.appended_from);
-        let skip = (from.max(appended_from) - appended_from) as usize;
-        let count = (to.max(appended_from) - appended_from) as usize;
-        let appended = queue.appended.get(skip..count).unwrap_or_default().to_vec();
-        queue.first = to;
-        queue.changed = true;
-        let stored = queue.continued.then(|| self.queue_of(id.0)).flatten();
-        for run in stored.into_iter().flat_map(|queue| queue.between(from, to)) {
-            for item in self.items(id.0, run)? {
-                self.forget(change, item.blob);
+                self.delete_key(key);
+                Ok(())
             }
         }
-        for blob in appended {
-            self.forget(change, blob);
+    }
+
+    fn put_blob(&mut self, id: BlobId, bytes: &Bytes) -> Result<(), CommitError> {
+        if self.index.blobs.find(id.0).is_some() {
+            return Err(CommitError::BlobExists(id));
         }
-        Ok(())
-    }
-
-    /// Says whether there was anything to replace.
-    fn replace_key(&self, change: &mut Change, key: &Bytes, new: Option<NewKey>) -> bool {
-        let old = match change.keys.insert(key.clone(), new) {
-            Some(old) => old.map(|old| old.blob),
-            None => self.index.keys.get(key).map(|old| old.blob),
-        };
-        self.forget(change, old.flatten());
-        old.is_some()
-    }
-
-    /// Takes the records of the buffer from `start` on into the summary of the active segment.
-    pub(crate) fn summarize(&mut self, start: usize) {
-        let Active {
-            buffer,
-            summary,
-            end,
-            ..
-        } = &mut self.active;
-        records_of_group(buffer, start, |record, at| {
-            summary.record(record, *end + at);
+        let blob = ActiveBlob::new(self.active.next_offset(), HELD, false);
+        self.change.undo.push(Undo::Blob(id.0, None));
+        self.index.blobs.active.insert(id.0, blob);
+        self.active.live += 1;
+        self.active.puts += 1;
+        self.active.push(&Record::Blob {
+            id: id.0,
+            held: true,
+            copied: false,
+            bytes,
         });
+        Ok(())
     }
 
-    fn install(&mut self, change: &mut Change) {
-        for (id, blob) in change.blobs.drain() {
-            self.install_blob(id, blob);
+    fn release_blob(&mut self, id: BlobId, start: u32) -> Result<(), CommitError> {
+        let released = |state| (state & HELD != 0).then_some(state & !HELD);
+        let changed = self.index.blobs.change(id.0, released);
+        let Some((place, state)) = changed else {
+            return Err(CommitError::UnknownBlob(id));
+        };
+        self.note_blob(id.0, place, state, state & !HELD);
+        if let BlobPlace::Active(blob) = place {
+            if blob.offset >= start {
+                let at = blob.offset - self.active.durable;
+                unhold(&mut self.active.buffer, at as usize);
+                return Ok(());
+            }
+            if blob.copied() {
+                self.active.released.push(id.0);
+            }
+        } else {
+            self.active.released.push(id.0);
         }
-        for (id, queue) in change.queues.drain() {
-            if queue.changed {
-                self.install_queue(id, &queue);
+        self.active.push(&Record::Release { id: id.0 });
+        Ok(())
+    }
+
+    fn append(
+        &mut self,
+        id: QueueId,
+        value: &Bytes,
+        blob: Option<BlobId>,
+    ) -> Result<(), CommitError> {
+        use std::collections::hash_map::Entry;
+        self.refer(blob)?;
+        let (id, blob) = (id.0, blob.map(|blob| blob.0));
+        let queue = match self.index.queues.entry(id) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                self.change.undo.push(Undo::Made(id));
+                entry.insert(Queue::default())
+            }
+        };
+        // Of a queue that this batch drained the items may be wanted back.
+        if queue.runs.is_empty() && self.change.cut.is_empty() {
+            queue.items.clear();
+        }
+        let sequence = queue.end;
+        let item = Item::new(self.active.next_offset(), blob);
+        queue.append(self.active.id, item);
+        self.active.touch(id, &mut queue.touched);
+        self.active.live += 1;
+        self.active.puts += 1;
+        self.change.undo.push(Undo::Appended(id));
+        self.active.push(&Record::Entry {
+            queue: id,
+            sequence,
+            blob,
+            value,
+        });
+        Ok(())
+    }
+
+    fn advance(&mut self, id: QueueId, to: u64) -> Result<(), CommitError> {
+        let Some(queue) = self.index.queues.get_mut(&id.0) else {
+            return Err(CommitError::UnknownQueue(id));
+        };
+        if to > queue.end {
+            return Err(CommitError::BeyondEnd { queue: id, to });
+        }
+        if to <= queue.first {
+            return Ok(());
+        }
+        let (begun, first) = (queue.begun, queue.first);
+        let cut = self.change.cut.len();
+        queue.cut(to, |run| self.change.cut.push(run));
+        let active = self.active.id;
+        queue.begun = active;
+        self.active.touch(id.0, &mut queue.touched);
+        self.change.blobs.clear();
+        for run in self.change.cut.get(cut..).unwrap_or_default() {
+            if run.segment == active {
+                let range = run.index as usize..(run.index + run.count) as usize;
+                let items = queue.items.get(range).unwrap_or_default();
+                self.change
+                    .blobs
+                    .extend(items.iter().filter_map(Item::blob));
+                self.active.live -= u64::from(run.count);
             }
         }
-        for (name, key) in change.keys.drain() {
-            let old = match key {
-                Some(key) => {
-                    let small = key.value.len() <= self.options.resident_value_bytes;
-                    let key = Key {
-                        value: small.then_some(key.value),
-                        blob: key.blob,
-                        segment: self.active.id,
-                        offset: key.offset,
-                    };
-                    self.active.live += 1;
-                    self.index.keys.insert(name, key)
-                }
-                None => self.index.keys.remove(&name),
+        let cut_off = self.change.cut.len() - cut;
+        self.change.undo.push(Undo::Advanced {
+            queue: id.0,
+            begun,
+            cut: cut_off,
+        });
+        if begun != active || first == 0 {
+            self.active.live += 1;
+            if first > 0 {
+                self.lose(begun, 1);
+            }
+        }
+        self.forget_cut(cut, to - first)?;
+        self.active.push(&Record::Advance { queue: id.0, to });
+        Ok(())
+    }
+
+    fn drop_queue(&mut self, id: QueueId) -> Result<(), CommitError> {
+        let Some(queue) = self.index.queues.remove(&id.0) else {
+            return Err(CommitError::UnknownQueue(id));
+        };
+        let active = self.active.id;
+        let cut = self.change.cut.len();
+        self.change.blobs.clear();
+        for run in &queue.runs {
+            if run.segment == active {
+                let range = run.index as usize..(run.index + run.count) as usize;
+                let items = queue.items.get(range).unwrap_or_default();
+                self.change
+                    .blobs
+                    .extend(items.iter().filter_map(Item::blob));
+                self.active.live -= u64::from(run.count);
+            }
+            self.change.cut.push(*run);
+        }
+        let (first, count, begun) = (queue.first, queue.end - queue.first, queue.begun);
+        let new = self.active.dropped.insert(id.0);
+        let undo = Undo::Dropped(id.0, Box::new(queue), new);
+        self.change.undo.push(undo);
+        if begun == active && first > 0 {
+            self.active.live -= 1;
+        } else if first > 0 {
+            self.lose(begun, 1);
+        }
+        self.forget_cut(cut, count)?;
+        self.active.push(&Record::DropQueue { queue: id.0 });
+        Ok(())
+    }
+
+    /// Forgets what `count` entries refer to: blobs that were gathered, and runs cut off from `from` on.
+    fn forget_cut(&mut self, from: usize, count: u64) -> Result<(), ReadError> {
+        let active = self.active.id;
+        if count > AT_ONCE {
+            let runs = self.change.cut.get(from..).unwrap_or_default();
+            let runs = runs.iter().filter(|run| run.segment != active);
+            self.change.forgotten.push(Forgotten {
+                runs: runs.copied().collect(),
+                blobs: self.change.blobs.clone(),
+            });
+            return Ok(());
+        }
+        for at in from..self.change.cut.len() {
+            let Some(run) = self.change.cut.get(at).copied() else {
+                break;
             };
-            if let Some(old) = old {
-                self.count(old.segment, -1);
+            if run.segment != active {
+                let items = self.items(run)?;
+                self.change
+                    .blobs
+                    .extend(items.iter().filter_map(Item::blob));
+                self.lose(run.segment, run.count.into());
+            }
+        }
+        let blobs = std::mem::take(&mut self.change.blobs);
+        for id in &blobs {
+            self.forget(*id);
+        }
+        self.change.blobs = blobs;
+        Ok(())
+    }
+
+    fn put_key(
+        &mut self,
+        key: &Bytes,
+        value: &Bytes,
+        blob: Option<BlobId>,
+    ) -> Result<(), CommitError> {
+        self.refer(blob)?;
+        let blob = blob.map(|blob| blob.0);
+        let small = value.len() <= self.options.resident_value_bytes;
+        let new = Key {
+            value: small.then(|| value.clone()),
+            blob,
+            segment: self.active.id,
+            offset: self.active.next_offset(),
+        };
+        self.active.live += 1;
+        self.active.puts += 1;
+        self.active.touch_key(key);
+        let old = self.index.keys.insert(key.clone(), new);
+        self.replaced(key, old);
+        self.active.push(&Record::PutKey { key, blob, value });
+        Ok(())
+    }
+
+    fn delete_key(&mut self, key: &Bytes) {
+        if let Some(old) = self.index.keys.remove(key) {
+            self.active.touch_key(key);
+            self.replaced(key, Some(old));
+            self.active.push(&Record::DeleteKey { key });
+        }
+    }
+
+    fn replaced(&mut self, key: &Bytes, old: Option<Key>) {
+        let undo = Undo::Key(Box::new((key.clone(), old.clone())));
+        self.change.undo.push(undo);
+        let Some(old) = old else { return };
+        if old.segment == self.active.id {
+            self.active.live -= 1;
+        } else {
+            self.lose(old.segment, 1);
+        }
+        if let Some(blob) = old.blob {
+            self.forget(blob);
+        }
+    }
+
+    fn refer(&mut self, id: Option<BlobId>) -> Result<(), CommitError> {
+        let Some(id) = id else { return Ok(()) };
+        let changed = self.index.blobs.change(id.0, |state| Some(state + 1));
+        let Some((place, state)) = changed else {
+            return Err(CommitError::UnknownBlob(id));
+        };
+        let undo = Undo::Blob(id.0, Some((place, state)));
+        self.change.undo.push(undo);
+        Ok(())
+    }
+
+    fn forget(&mut self, id: u64) {
+        let referred = |state: u32| (state & !HELD > 0).then(|| state - 1);
+        if let Some((place, state)) = self.index.blobs.change(id, referred) {
+            self.note_blob(id, place, state, state - 1);
+        } else {
+            debug_assert!(false, "a reference was counted");
+        }
+    }
+
+    /// Notes that a blob has another state.
+    fn note_blob(&mut self, id: u64, place: BlobPlace, old: u32, new: u32) {
+        let undo = Undo::Blob(id, Some((place, old)));
+        self.change.undo.push(undo);
+        if new == 0 {
+            match place {
+                BlobPlace::Active(_) => self.active.live -= 1,
+                BlobPlace::Sealed { segment, .. } => self.lose(segment, 1),
             }
         }
     }
 
-    fn install_blob(&mut self, id: u64, blob: BlobChange) {
-        let state = if blob.offset.is_some() { 0 } else { blob.state };
-        match self.index.blobs.find(id) {
-            Some((BlobPlace::Active { .. }, _)) if state == 0 => {
-                self.index.blobs.active.remove(&id);
-                self.active.live -= 1;
-            }
-            Some((BlobPlace::Active { .. }, _)) => {
-                if let Some(known) = self.index.blobs.active.get_mut(&id) {
-                    known.state = state;
-                }
-            }
-            Some((BlobPlace::Sealed { segment, .. }, _)) => {
-                if let Some((_, known)) = self.index.blobs.sealed_state(id) {
-                    *known = state;
-                }
-                if state == 0 {
-                    self.count(segment, -1);
-                }
-            }
-            None => {}
-        }
-        if let Some(offset) = blob.offset
-            && blob.state > 0
-        {
-            let state = blob.state;
-            let new = ActiveBlob { offset, state };
-            self.index.blobs.active.insert(id, new);
-            self.active.live += 1;
-        }
+    /// Notes that less lives in a sealed segment.
+    fn lose(&mut self, segment: u32, count: u64) {
+        self.change.undo.push(Undo::Lived(segment, count));
+        self.count(segment, -(count as i64));
     }
 
-    fn install_queue(&mut self, id: u64, change: &QueueChange) {
-        let segment = self.active.id;
-        let old = self.index.queues.remove(&id);
-        let mut queue = match old {
-            Some(mut queue) => {
-                let kept = if change.continued && change.exists {
-                    change.first
-                } else {
-                    u64::MAX
-                };
-                for run in queue.between(0, kept) {
-                    self.count(run.segment, -i64::from(run.count));
+    fn undo(&mut self) {
+        self.change.forgotten.clear();
+        while let Some(undo) = self.change.undo.pop() {
+            match undo {
+                Undo::Blob(id, old) => self.index.blobs.restore(id, old),
+                Undo::Lived(segment, count) => self.count(segment, count as i64),
+                Undo::Made(id) => {
+                    self.index.queues.remove(&id);
                 }
-                if kept == u64::MAX {
-                    self.count(queue.begun, -1);
-                    queue = Default::default();
+                Undo::Appended(id) => {
+                    if let Some(queue) = self.index.queues.get_mut(&id) {
+                        queue.unappend();
+                    }
                 }
-                queue
+                Undo::Advanced { queue, begun, cut } => {
+                    let runs = self.change.cut.split_off(self.change.cut.len() - cut);
+                    if let Some(queue) = self.index.queues.get_mut(&queue) {
+                        queue.begun = begun;
+                        for run in runs.into_iter().rev() {
+                            queue.uncut(run);
+                        }
+                    }
+                }
+                Undo::Dropped(id, queue, new) => {
+                    let cut = self.change.cut.len() - queue.runs.len();
+                    self.change.cut.truncate(cut);
+                    self.index.queues.insert(id, *queue);
+                    if new {
+                        self.active.dropped.remove(&id);
+                    }
+                }
+                Undo::Key(key) => {
+                    let (name, old) = *key;
+                    match old {
+                        Some(old) => self.index.keys.insert(name, old),
+                        None => self.index.keys.remove(&name),
+                    };
+                }
             }
-            None => Default::default(),
-        };
-        if !change.exists {
-            return;
         }
-        if change.first > queue.first {
-            self.count(queue.begun, -1);
-            queue.begun = segment;
-            self.active.live += 1;
-        }
-        queue.advance(change.first);
-        queue.end = change.end;
-        let items = self.active.summary.items.get(&id).map_or(0, Vec::len);
-        let run = Run {
-            first: change.appended_from,
-            count: change.appended.len() as u32,
-            segment,
-            index: (items - change.appended.len()) as u32,
-        };
-        let run = run.from(change.first);
-        self.active.live += u64::from(run.count);
-        queue.place(run);
-        self.index.queues.insert(id, queue);
+        self.change.cut.clear();
     }
 }

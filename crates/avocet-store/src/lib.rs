@@ -1,11 +1,14 @@
 #![doc = include_str!("../README.md")]
 
+mod active;
 mod batch;
+mod blobs;
 mod check;
 mod commit;
 mod index;
 mod log;
 mod memory;
+mod queue;
 mod reclaim;
 mod record;
 mod recovery;
@@ -14,7 +17,7 @@ mod sim;
 mod summary;
 mod vfs;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::ops::Range;
 
@@ -30,6 +33,7 @@ pub use sim::{SimFile, SimLock, SimVfs};
 pub use vfs::{DirVfs, Vfs, VfsFile};
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
+type Set<T> = HashSet<T, foldhash::fast::FixedState>;
 
 /// The name of a blob, chosen by the caller. It may be used again once the blob is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -140,9 +144,18 @@ pub trait Store {
     /// nothing is written, and reads see it at once.
     fn commit(&mut self, batch: Batch) -> Result<Position, CommitError>;
 
+    /// Writes every batch committed so far, and returns the position of the last one: it survives the
+    /// end of the program from here on, but not that of the power. A store may sync, if it would have
+    /// to keep too much in memory otherwise.
+    fn write(&mut self) -> Result<Position, SyncError>;
+
     /// Makes every batch committed so far durable, and returns the position of the last one. May
     /// take as long as the disk does.
     fn sync(&mut self) -> Result<Position, SyncError>;
+
+    /// The position up to which everything survives the end of the program. After a failed sync it is
+    /// that of [`Store::durable`] again, until the next write or sync succeeds.
+    fn written(&self) -> Position;
 
     /// The position up to which everything survives.
     fn durable(&self) -> Position;

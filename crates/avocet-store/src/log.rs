@@ -7,14 +7,15 @@ use std::ops::{Bound, Range};
 
 use bytes::Bytes;
 
-use crate::commit::Change;
-use crate::index::{ActiveBlob, BlobPlace, HELD, Index, Key, Queue, Run};
+use crate::active::{Active, Pending};
+use crate::blobs::BlobPlace;
+use crate::commit::{Change, Forgotten};
+use crate::index::{Index, Key};
 use crate::memory::page;
+use crate::queue::{Item, Run};
 use crate::reclaim::Cleaning;
-use crate::record::{
-    GROUP_LEN, HEADER_LEN, Header, Record, VERSION, own, record_len, records_of_group, write_group,
-};
-use crate::summary::{Footer, ITEM_LEN, Item, Summary};
+use crate::record::{Record, own, record_len};
+use crate::summary::{ITEM_LEN, decode_item};
 use crate::vfs::{Vfs, VfsFile};
 use crate::{
     Batch, BlobId, CommitError, DirVfs, Entry, KeyValue, Map, PageLimit, Position, QueueId,
@@ -28,6 +29,9 @@ pub struct LogOptions {
     /// A segment that has this many bytes is followed by another one. The last group of a segment
     /// may make it longer.
     pub segment_bytes: u32,
+    /// So does one that was given this many blobs, entries and keys: those of the last segment are kept
+    /// track of in memory.
+    pub segment_puts: u32,
     /// Values of keys up to this length are kept in memory.
     pub resident_value_bytes: usize,
     /// Bytes of segments kept in memory because they were read.
@@ -40,6 +44,7 @@ impl Default for LogOptions {
     fn default() -> Self {
         Self {
             segment_bytes: 64 << 20,
+            segment_puts: 512 << 10,
             resident_value_bytes: 1024,
             cache_bytes: 8 << 20,
             garbage_bytes: 256 << 20,
@@ -49,8 +54,8 @@ impl Default for LogOptions {
 
 /// A [`Store`] in the files of one directory.
 ///
-/// [`Store::commit`] buffers, [`Store::sync`] writes the buffer with one write and makes it durable
-/// with one sync. [`Store::maintain`] has to be called now and then for space to be given back.
+/// [`Store::commit`] buffers, [`Store::write`] writes the buffer with one write, [`Store::sync`] makes
+/// it durable with one sync. [`Store::maintain`] has to be called now and then for space to be given back.
 #[derive(Debug)]
 pub struct LogStore<V: Vfs = DirVfs> {
     pub(crate) vfs: V,
@@ -58,12 +63,18 @@ pub struct LogStore<V: Vfs = DirVfs> {
     pub(crate) options: LogOptions,
     pub(crate) salt: u64,
     pub(crate) last: Position,
+    pub(crate) written: Position,
     pub(crate) durable: Position,
     pub(crate) index: Index,
     /// Segments that are no longer written to.
     pub(crate) segments: BTreeMap<u32, Segment<V::File>>,
     pub(crate) active: Active<V::File>,
+    /// Whether the name of the active segment's file is durable.
+    pub(crate) named: bool,
+    /// Footers that are not written yet.
+    pub(crate) footers: VecDeque<Pending>,
     pub(crate) change: Change,
+    pub(crate) forgotten: VecDeque<Forgotten>,
     pub(crate) cache: RefCell<Cache>,
     pub(crate) cleaning: Option<Cleaning>,
     /// Segments whose files go once that they are dead is durable.
@@ -76,70 +87,30 @@ pub(crate) struct Segment<F> {
     pub(crate) file: F,
     /// Where its data ends.
     pub(crate) end: u32,
-    pub(crate) items: Table,
-    pub(crate) offsets: Table,
+    pub(crate) tables: Tables,
+    /// How many bytes of the tables are items.
+    pub(crate) items: u32,
     /// How many blobs, entries, keys and places of queues were put here, and how many of them live.
     pub(crate) puts: u64,
     pub(crate) live: u64,
 }
 
-/// Fixed-size values, in memory as long as no footer holds them.
+/// The items and the offsets of blobs of a segment.
 #[derive(Debug)]
-pub(crate) enum Table {
+pub(crate) enum Tables {
+    /// As long as no footer holds them.
     Memory(Bytes),
-    File(u64),
-}
-
-/// The segment that is written to.
-#[derive(Debug)]
-pub(crate) struct Active<F> {
-    pub(crate) id: u32,
-    /// `None` until the first sync.
-    pub(crate) file: Option<F>,
-    /// The end of what is durable.
-    pub(crate) end: u32,
-    /// The next group: room for its header, and records.
-    pub(crate) buffer: Vec<u8>,
-    pub(crate) summary: Summary,
-    pub(crate) live: u64,
-    pub(crate) previous: u32,
-    pub(crate) previous_end: u32,
-    /// The last position before the segment.
-    pub(crate) position: Position,
-}
-
-impl<F> Active<F> {
-    pub(crate) fn new(id: u32, previous: u32, previous_end: u32, position: Position) -> Self {
-        Self {
-            id,
-            file: None,
-            end: HEADER_LEN,
-            buffer: Vec::new(),
-            summary: Summary::default(),
-            live: 0,
-            previous,
-            previous_end,
-            position,
-        }
-    }
-
-    /// Where the next record will be.
-    pub(crate) fn next_offset(&self) -> u32 {
-        self.end + self.buffer.len() as u32
-    }
-
-    /// Begins a group unless one is open.
-    pub(crate) fn open_group(&mut self) {
-        if self.buffer.is_empty() {
-            self.buffer.resize(GROUP_LEN, 0);
-        }
-    }
+    /// At this place in the file.
+    File(u32),
 }
 
 /// Large enough for neighbouring records, small enough that one record of a queue whose entries are far
 /// apart costs little more than its own read.
 const CHUNK: usize = 8 << 10;
-const BUFFER_KEPT: usize = 4 << 20;
+/// So that a page that is soon full reads few.
+const ITEMS_AT_ONCE: u32 = 64;
+/// Footers of the last segments are made durable when a store is closed.
+const FOOTERS_SYNCED: usize = 4;
 
 /// Pieces of segments that were read lately.
 #[derive(Debug, Default)]
@@ -163,17 +134,6 @@ pub(crate) fn read_error(error: &io::Error) -> ReadError {
     ReadError::Io(error.kind())
 }
 
-fn write_error(error: &io::Error) -> SyncError {
-    if matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    ) {
-        SyncError::Full
-    } else {
-        SyncError::Write(error.kind())
-    }
-}
-
 impl LogStore<DirVfs> {
     /// Opens the store in a directory, which is made when it is missing.
     pub fn open_dir(
@@ -193,8 +153,13 @@ impl<V: Vfs> LogStore<V> {
     /// Makes everything durable and ends the log with a footer, so that the next opening is quick.
     pub fn close(mut self) -> Result<Position, SyncError> {
         let position = self.sync()?;
-        if self.active.end > HEADER_LEN {
+        if self.active.begun() {
             self.seal();
+        }
+        while self.write_footers(usize::MAX) > 0 {}
+        for segment in self.segments.values().rev().take(FOOTERS_SYNCED) {
+            // One that is not durable is made again when the store is opened.
+            let _ = segment.file.sync_data();
         }
         Ok(position)
     }
@@ -211,10 +176,19 @@ impl<V: Vfs> LogStore<V> {
 
     /// How many bytes the files of the log have together.
     pub fn disk_bytes(&self) -> u64 {
-        let segments = self.segments.values();
-        let sealed: u64 = segments.map(|s| s.file.size().unwrap_or(0)).sum();
-        let active = self.active.file.as_ref();
-        sealed + active.and_then(|file| file.size().ok()).unwrap_or(0)
+        let sealed = self.segments.values().map(|segment| &segment.file);
+        let files = sealed.chain(&self.active.file);
+        files.map(|file| file.size().unwrap_or(0)).sum()
+    }
+
+    /// About how many bytes of memory are taken by what is known of blobs and entries.
+    pub fn index_bytes(&self) -> usize {
+        let memory = |segment: &Segment<_>| match &segment.tables {
+            Tables::Memory(tables) => tables.len(),
+            Tables::File(_) => 0,
+        };
+        let tables: usize = self.segments.values().map(memory).sum();
+        self.index.memory() + tables
     }
 
     pub(crate) fn live(&mut self, segment: u32) -> Option<&mut u64> {
@@ -289,13 +263,12 @@ impl<V: Vfs> LogStore<V> {
             self.read_cached(segment, offset.into(), len, &mut frame)?;
             return Ok(frame);
         }
-        if let Some(at) = offset.checked_sub(self.active.end) {
-            let rest = self.active.buffer.get(at as usize..).unwrap_or_default();
+        if let Some(rest) = self.active.buffered(offset) {
             let len = record_len(rest).ok_or(ReadError::Corrupt)?;
             return Ok(rest.get(..len).ok_or(ReadError::Corrupt)?.to_vec());
         }
         let file = self.active.file.as_ref().ok_or(ReadError::Corrupt)?;
-        let left = (self.active.end - offset) as usize;
+        let left = (self.active.durable - offset) as usize;
         let mut frame = vec![0; left.min(FIRST)];
         let read = |offset: u64, buffer: &mut [u8]| match file.read_at(offset, buffer) {
             Ok(read) if read == buffer.len() => Ok(()),
@@ -313,44 +286,37 @@ impl<V: Vfs> LogStore<V> {
         Ok(frame)
     }
 
-    /// The items of a run of a queue.
-    pub(crate) fn items(&self, queue: u64, run: Run) -> Result<Vec<Item>, ReadError> {
-        let (start, count) = (run.index as usize, run.count as usize);
-        if run.segment == self.active.id {
-            let items = self.active.summary.items.get(&queue);
-            let items = items.and_then(|items| items.get(start..start + count));
-            return Ok(items.ok_or(ReadError::Corrupt)?.to_vec());
-        }
-        let segment = self.segments.get(&run.segment).ok_or(ReadError::Corrupt)?;
-        let (start, len) = (start * ITEM_LEN, count * ITEM_LEN);
-        let mut read = Vec::new();
-        let bytes = match &segment.items {
-            Table::Memory(items) => items.get(start..start + len).ok_or(ReadError::Corrupt)?,
-            Table::File(offset) => {
-                self.read_cached(run.segment, offset + start as u64, len, &mut read)?;
-                &read
+    /// Reads from the tables of a sealed segment.
+    fn read_table(&self, id: u32, start: usize, len: usize) -> Result<Vec<u8>, ReadError> {
+        let segment = self.segments.get(&id).ok_or(ReadError::Corrupt)?;
+        let mut read = Vec::with_capacity(len);
+        match &segment.tables {
+            Tables::Memory(tables) => {
+                let piece = tables.get(start..start + len).ok_or(ReadError::Corrupt)?;
+                read.extend_from_slice(piece);
             }
-        };
-        let items = bytes.chunks_exact(ITEM_LEN).map(Item::decode);
+            Tables::File(offset) => {
+                self.read_cached(id, u64::from(*offset) + start as u64, len, &mut read)?;
+            }
+        }
+        Ok(read)
+    }
+
+    /// The items of a run in a sealed segment.
+    pub(crate) fn items(&self, run: Run) -> Result<Vec<Item>, ReadError> {
+        let (start, len) = (run.index as usize * ITEM_LEN, run.count as usize * ITEM_LEN);
+        let bytes = self.read_table(run.segment, start, len)?;
+        let items = bytes.chunks_exact(ITEM_LEN).map(decode_item);
         items.collect::<Option<_>>().ok_or(ReadError::Corrupt)
     }
 
-    pub(crate) fn blob_offset(&self, place: BlobPlace) -> Result<(u32, u32), ReadError> {
-        let (id, ordinal) = match place {
-            BlobPlace::Active { offset } => return Ok((self.active.id, offset)),
-            BlobPlace::Sealed { segment, ordinal } => (segment, ordinal as usize * 4),
-        };
+    /// Where the blob of a sealed segment with this ordinal is.
+    pub(crate) fn offset_of(&self, id: u32, ordinal: u32) -> Result<u32, ReadError> {
         let segment = self.segments.get(&id).ok_or(ReadError::Corrupt)?;
-        let mut read = Vec::new();
-        let bytes = match &segment.offsets {
-            Table::Memory(offsets) => offsets.get(ordinal..).unwrap_or_default(),
-            Table::File(offset) => {
-                self.read_cached(id, offset + ordinal as u64, 4, &mut read)?;
-                &read
-            }
-        };
+        let start = segment.items as usize + ordinal as usize * 4;
+        let bytes = self.read_table(id, start, 4)?;
         let offset = bytes.first_chunk().ok_or(ReadError::Corrupt)?;
-        Ok((id, u32::from_le_bytes(*offset)))
+        Ok(u32::from_le_bytes(*offset))
     }
 
     fn key_value(&self, key: &Bytes, stored: &Key) -> Result<KeyValue, ReadError> {
@@ -358,8 +324,8 @@ impl<V: Vfs> LogStore<V> {
             Some(value) => value.clone(),
             None => {
                 let frame = self.read_frame(stored.segment, stored.offset)?;
-                match Record::decode(&frame) {
-                    Some((Record::PutKey { key: of, value, .. }, _)) if of == key => own(value),
+                match Record::decode(&frame).map(|decoded| decoded.record) {
+                    Some(Record::PutKey { key: of, value, .. }) if of == key => own(value),
                     _ => return Err(ReadError::Corrupt),
                 }
             }
@@ -370,240 +336,6 @@ impl<V: Vfs> LogStore<V> {
             blob: stored.blob.map(BlobId),
         })
     }
-
-    /// Makes the file of the active segment and its header durable.
-    fn create_file(&mut self) -> Result<(), SyncError> {
-        if self.active.file.is_some() {
-            return Ok(());
-        }
-        let header = Header {
-            version: VERSION,
-            segment: self.active.id,
-            salt: self.salt,
-            previous: self.active.previous,
-            previous_end: self.active.previous_end,
-            position: self.active.position.0,
-        };
-        let name = file_name(self.active.id);
-        let file = self.vfs.create(&name).map_err(|e| write_error(&e))?;
-        // A sync that fails here is retried with a file made anew: `create` empties it.
-        file.preallocate(self.options.segment_bytes.into())
-            .map_err(|e| write_error(&e))?;
-        file.write_at(0, &header.encode())
-            .map_err(|e| write_error(&e))?;
-        let synced = file.sync_data().and_then(|()| self.vfs.sync_dir());
-        if let Err(error) = synced {
-            self.skip_file(&name);
-            return Err(SyncError::Sync(error.kind()));
-        }
-        self.active.file = Some(file);
-        Ok(())
-    }
-
-    /// Gives up the file of the active segment, which holds nothing durable, for another one.
-    fn skip_file(&mut self, name: &str) {
-        // One that stays is no part of the log and is removed when the store is opened.
-        let _ = self.vfs.remove(name);
-        self.retire();
-    }
-
-    /// Ends the active segment before what is not durable, which goes to a new segment.
-    fn retire(&mut self) {
-        let (old, durable) = (self.active.id, self.active.end);
-        let keeps = durable > HEADER_LEN;
-        let (previous, previous_end) = if keeps {
-            (old, durable)
-        } else {
-            (self.active.previous, self.active.previous_end)
-        };
-        let position = if keeps {
-            self.durable
-        } else {
-            self.active.position
-        };
-        let mut next = Active::new(old + 1, previous, previous_end, position);
-        next.buffer = std::mem::take(&mut self.active.buffer);
-        let summary = &mut next.summary;
-        records_of_group(&next.buffer, GROUP_LEN, |record, at| {
-            summary.record(record, HEADER_LEN + at);
-        });
-        for (id, items) in &next.summary.items {
-            let Some(kept) = self.active.summary.items.get_mut(id) else {
-                continue;
-            };
-            kept.truncate(kept.len().saturating_sub(items.len()));
-            let split = kept.len() as u32;
-            let Some(queue) = self.index.queues.get_mut(id) else {
-                continue;
-            };
-            let moved: Vec<_> = queue
-                .runs
-                .iter()
-                .filter(|run| run.segment == old && run.index + run.count > split)
-                .map(|run| run.from(run.first + u64::from(split.saturating_sub(run.index))))
-                .collect();
-            for run in moved {
-                next.live += u64::from(run.count);
-                queue.place(Run {
-                    segment: next.id,
-                    index: run.index - split,
-                    ..run
-                });
-            }
-        }
-        let queues = next.summary.queues.iter();
-        for (id, _) in queues.filter(|(_, summary)| summary.first > 0) {
-            if let Some(queue) = self.index.queues.get_mut(id) {
-                queue.begun = next.id;
-                next.live += 1;
-            }
-        }
-        for (name, offset) in &next.summary.keys {
-            if let (Some(key), Some(offset)) = (self.index.keys.get_mut(name), offset) {
-                key.segment = next.id;
-                key.offset = *offset;
-                next.live += 1;
-            }
-        }
-        let mut moved = Vec::new();
-        self.index.blobs.active.retain(|id, blob| {
-            let stays = blob.offset < durable;
-            if !stays {
-                let offset = blob.offset - durable + HEADER_LEN;
-                moved.push((*id, ActiveBlob { offset, ..*blob }));
-            }
-            stays
-        });
-        next.live += moved.len() as u64;
-        let active = std::mem::replace(&mut self.active, next);
-        let live = active.live.saturating_sub(self.active.live);
-        if keeps && let Some(segment) = self.seal_segment(active, live, false) {
-            self.segments.insert(old, segment);
-        }
-        self.index.blobs.active.extend(moved);
-    }
-
-    /// Completes the active segment, all of which is durable, and begins another one.
-    pub(crate) fn seal(&mut self) {
-        let next = Active::new(
-            self.active.id + 1,
-            self.active.id,
-            self.active.end,
-            self.durable,
-        );
-        let active = std::mem::replace(&mut self.active, next);
-        let (id, live) = (active.id, active.live);
-        if let Some(segment) = self.seal_segment(active, live, true) {
-            self.segments.insert(id, segment);
-        }
-    }
-
-    /// Gathers what lives in a segment, and writes the footer where `store` is set.
-    fn seal_segment(
-        &mut self,
-        active: Active<V::File>,
-        live: u64,
-        store: bool,
-    ) -> Option<Segment<V::File>> {
-        let (id, summary) = (active.id, active.summary);
-        let mut footer = Footer {
-            released: summary.released,
-            trim: summary.trim,
-            position: summary.position,
-            records: summary.puts,
-            ..Footer::default()
-        };
-        let mut items = Vec::new();
-        footer.queues = summary.queues.into_iter().collect();
-        for (name, queue) in &mut footer.queues {
-            queue.runs.clear();
-            let known = self.index.queues.get_mut(name);
-            let runs = known.map(|queue| queue.runs.iter_mut());
-            let stored = summary.items.get(name);
-            for run in runs.into_iter().flatten().filter(|run| run.segment == id) {
-                let range = run.index as usize..(run.index + run.count) as usize;
-                run.index = (items.len() / ITEM_LEN) as u32;
-                for item in stored
-                    .and_then(|items| items.get(range))
-                    .into_iter()
-                    .flatten()
-                {
-                    Footer::push_item(&mut items, *item);
-                }
-                queue.runs.push((run.first, run.count));
-            }
-        }
-        footer.items = items.into();
-        let keys = &self.index.keys;
-        let lives = |name: &Bytes, offset: u32| {
-            keys.get(name)
-                .is_some_and(|key| key.segment == id && key.offset == offset)
-        };
-        footer.keys = summary
-            .keys
-            .into_iter()
-            .map(|(name, offset)| {
-                let offset = offset.filter(|offset| lives(&name, *offset));
-                (name, offset)
-            })
-            .collect();
-        let mut blobs: Vec<_> = self.index.blobs.active.drain().collect();
-        blobs.sort_unstable_by_key(|(id, _)| *id);
-        let summaries: Vec<_> = blobs
-            .iter()
-            .map(|(id, blob)| (*id, blob.offset, blob.state & HELD != 0))
-            .collect();
-        footer.set_blobs(&summaries);
-        let states = blobs.into_iter().map(|(id, blob)| (id, blob.state));
-        self.index.blobs.seal(id, states);
-        let puts = footer.puts();
-        let file = active.file?;
-        let stored = store && write_footer(&file, active.end, &footer).is_ok();
-        let (items, offsets) = tables(&footer, active.end, stored);
-        Some(Segment {
-            file,
-            end: active.end,
-            items,
-            offsets,
-            puts,
-            live,
-        })
-    }
-
-    /// Removes the files of segments that hold nothing that lives.
-    fn remove_dead(&mut self) {
-        for segment in self.dead.drain(..) {
-            // What stays is removed when the store is opened.
-            let _ = self.vfs.remove(&file_name(segment));
-        }
-    }
-}
-
-/// Where the tables of a footer are read from.
-pub(crate) fn tables(footer: &Footer, end: u32, stored: bool) -> (Table, Table) {
-    if stored {
-        let end = u64::from(end);
-        return (
-            Table::File(end),
-            Table::File(end + footer.items.len() as u64),
-        );
-    }
-    (
-        Table::Memory(footer.items.clone()),
-        Table::Memory(footer.offsets.clone()),
-    )
-}
-
-/// Ends a file with a footer. Without one the segment is read through when the store is opened.
-pub(crate) fn write_footer(file: &impl VfsFile, end: u32, footer: &Footer) -> io::Result<()> {
-    // Its trailer counts in 32 bits.
-    if footer.items.len().max(footer.offsets.len()) > i32::MAX as usize {
-        return Err(io::ErrorKind::FileTooLarge.into());
-    }
-    let bytes = footer.encode(end);
-    file.write_at(end.into(), &bytes)?;
-    file.set_size(u64::from(end) + bytes.len() as u64)?;
-    file.sync_data()
 }
 
 impl<V: Vfs> Store for LogStore<V> {
@@ -611,45 +343,22 @@ impl<V: Vfs> Store for LogStore<V> {
         self.commit_batch(&batch)
     }
 
+    fn write(&mut self) -> Result<Position, SyncError> {
+        self.write_group()?;
+        if self.must_sync() {
+            self.sync_groups()?;
+        }
+        Ok(self.written)
+    }
+
     fn sync(&mut self) -> Result<Position, SyncError> {
-        if self.active.buffer.is_empty() {
-            return Ok(self.durable);
-        }
-        self.create_file()?;
-        let Active {
-            id,
-            end,
-            buffer,
-            file: Some(file),
-            ..
-        } = &mut self.active
-        else {
-            return Err(SyncError::Write(io::ErrorKind::NotFound));
-        };
-        write_group(buffer, self.salt, *id, *end);
-        // A write that failed may have written a part. The next one begins at the same place with
-        // the same records, so what is found there is always a part of the log.
-        file.write_at((*end).into(), buffer)
-            .map_err(|e| write_error(&e))?;
-        if let Err(error) = file.sync_data() {
-            if *end == HEADER_LEN {
-                let name = file_name(*id);
-                self.skip_file(&name);
-            } else {
-                self.retire();
-            }
-            return Err(SyncError::Sync(error.kind()));
-        }
-        *end += buffer.len() as u32;
-        buffer.clear();
-        buffer.shrink_to(BUFFER_KEPT);
-        self.durable = self.last;
-        let full = *end >= self.options.segment_bytes;
-        self.remove_dead();
-        if full {
-            self.seal();
-        }
+        self.write_group()?;
+        self.sync_groups()?;
         Ok(self.durable)
+    }
+
+    fn written(&self) -> Position {
+        self.written
     }
 
     fn durable(&self) -> Position {
@@ -657,7 +366,7 @@ impl<V: Vfs> Store for LogStore<V> {
     }
 
     fn buffered_bytes(&self) -> usize {
-        self.active.buffer.len()
+        self.active.waiting_bytes()
     }
 
     fn maintain(&mut self, budget: usize) -> Result<bool, ReadError> {
@@ -668,10 +377,13 @@ impl<V: Vfs> Store for LogStore<V> {
         let Some((place, _)) = self.index.blobs.find(id.0) else {
             return Ok(None);
         };
-        let (segment, offset) = self.blob_offset(place)?;
+        let (segment, offset) = match place {
+            BlobPlace::Active(blob) => (self.active.id, blob.offset),
+            BlobPlace::Sealed { segment, ordinal } => (segment, self.offset_of(segment, ordinal)?),
+        };
         let frame = Bytes::from(self.read_frame(segment, offset)?);
-        match Record::decode(&frame) {
-            Some((Record::Blob { id: of, bytes, .. }, _)) if of == id.0 => {
+        match Record::decode(&frame).map(|decoded| decoded.record) {
+            Some(Record::Blob { id: of, bytes, .. }) if of == id.0 => {
                 Ok(Some(frame.slice_ref(bytes)))
             }
             _ => Err(ReadError::Corrupt),
@@ -692,20 +404,37 @@ impl<V: Vfs> Store for LogStore<V> {
         let Some(queue) = self.index.queues.get(&id.0) else {
             return Ok(Vec::new());
         };
-        let from = from.max(queue.first);
-        let count = limit.items.max(1) as u64;
-        let to = queue.end.min(from.saturating_add(count));
-        let mut left = limit.bytes;
+        let mut left = limit;
+        left.items = left.items.max(1);
         let mut entries = Vec::new();
-        for run in queue.between(from, to) {
-            for (sequence, item) in (run.first..).zip(self.items(id.0, run)?) {
-                let entry = self.entry(id.0, sequence, run.segment, item)?;
-                let size = entry.value.len();
-                if size > left && !entries.is_empty() {
-                    return Ok(entries);
+        for (first, run) in queue.from(from) {
+            let mut first = first;
+            let mut run = run.take(u32::try_from(left.items).unwrap_or(u32::MAX));
+            while run.count > 0 {
+                let part = run.take(ITEMS_AT_ONCE);
+                let read;
+                let items = if run.segment == self.active.id {
+                    let range = part.index as usize..(part.index + part.count) as usize;
+                    queue.items.get(range).ok_or(ReadError::Corrupt)?
+                } else {
+                    read = self.items(part)?;
+                    &read
+                };
+                for (sequence, item) in (first..).zip(items) {
+                    let entry = self.entry(id.0, sequence, run.segment, *item)?;
+                    let size = entry.value.len();
+                    if size > left.bytes && !entries.is_empty() {
+                        return Ok(entries);
+                    }
+                    left.bytes = left.bytes.saturating_sub(size);
+                    left.items -= 1;
+                    entries.push(entry);
                 }
-                left = left.saturating_sub(size);
-                entries.push(entry);
+                first += u64::from(part.count);
+                run = run.skip(part.count);
+            }
+            if left.items == 0 {
+                break;
             }
         }
         Ok(entries)
@@ -748,25 +477,18 @@ impl<V: Vfs> LogStore<V> {
         item: Item,
     ) -> Result<Entry, ReadError> {
         let frame = Bytes::from(self.read_frame(segment, item.offset)?);
-        match Record::decode(&frame) {
-            Some((
-                Record::Entry {
-                    queue: of,
-                    sequence: at,
-                    blob,
-                    value,
-                },
-                _,
-            )) if (of, at, blob) == (queue, sequence, item.blob) => Ok(Entry {
+        match Record::decode(&frame).map(|decoded| decoded.record) {
+            Some(Record::Entry {
+                queue: of,
+                sequence: at,
+                blob,
+                value,
+            }) if (of, at, blob) == (queue, sequence, item.blob()) => Ok(Entry {
                 sequence,
                 value: frame.slice_ref(value),
                 blob: blob.map(BlobId),
             }),
             _ => Err(ReadError::Corrupt),
         }
-    }
-
-    pub(crate) fn queue_of(&self, id: u64) -> Option<&Queue> {
-        self.index.queues.get(&id)
     }
 }

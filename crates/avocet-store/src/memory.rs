@@ -324,8 +324,16 @@ impl Store for MemoryStore {
         Ok(self.last)
     }
 
+    fn write(&mut self) -> Result<Position, SyncError> {
+        Ok(self.last)
+    }
+
     fn sync(&mut self) -> Result<Position, SyncError> {
         Ok(self.last)
+    }
+
+    fn written(&self) -> Position {
+        self.last
     }
 
     fn durable(&self) -> Position {

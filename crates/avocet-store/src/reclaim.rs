@@ -3,64 +3,158 @@
 //! Only the oldest segment is ever dropped, so what says that something is gone is never dropped
 //! before what it speaks of.
 
-use crate::ReadError;
-use crate::index::{ActiveBlob, BlobPlace, HELD, Run};
-use crate::log::{LogStore, Segment};
-use crate::record::{GROUP_LEN, HEADER_LEN, Record};
-use crate::vfs::{Vfs, VfsFile};
+use bytes::Bytes;
 
-/// How far the copying of a segment has come.
-#[derive(Clone, Copy, Debug)]
+use crate::ReadError;
+use crate::blobs::{ActiveBlob, BlobPlace, HELD};
+use crate::log::LogStore;
+use crate::queue::Item;
+use crate::record::Record;
+use crate::recovery::read_footer;
+use crate::vfs::Vfs;
+
+/// What is left to copy of a segment, the last first.
+#[derive(Debug)]
 pub(crate) struct Cleaning {
     segment: u32,
-    at: u32,
-    group_end: u32,
+    blobs: Vec<u64>,
+    queues: Vec<u64>,
+    keys: Vec<Bytes>,
 }
 
-/// What a record costs that needs no copy, beside its bytes.
-const RECORD_COST: usize = 16;
+/// What a thing costs that needs no copy, in bytes.
+const COST: usize = 16;
+/// What is read at once.
+const ITEMS: u32 = 64;
 
 impl<V: Vfs> LogStore<V> {
     pub(crate) fn reclaim(&mut self, budget: usize) -> Result<bool, ReadError> {
-        let start = self.active.next_offset();
-        let done = self.clean(budget);
-        if self.active.next_offset() > start {
-            let position = self.last.0;
-            self.note(Record::End { position });
-        }
-        done.map(|()| self.cleaning.is_some() || self.worth_cleaning())
+        let mut left = budget.saturating_sub(self.write_footers(budget));
+        let done = self.forget_some(&mut left).and_then(|()| self.clean(left));
+        self.active.finish_copies();
+        done.map(|()| {
+            let works = self.cleaning.is_some() || !self.footers.is_empty();
+            works || !self.forgotten.is_empty() || self.worth_cleaning()
+        })
     }
 
-    fn clean(&mut self, budget: usize) -> Result<(), ReadError> {
-        let mut left = budget;
+    /// Forgets what entries referred to that are gone.
+    fn forget_some(&mut self, left: &mut usize) -> Result<(), ReadError> {
+        while *left > 0
+            && let Some(mut forgotten) = self.forgotten.pop_front()
+        {
+            if forgotten.blobs.is_empty()
+                && let Some(run) = forgotten.runs.last_mut()
+            {
+                let part = run.skip(run.count.saturating_sub(ITEMS));
+                match self.items(part) {
+                    Ok(items) => forgotten.blobs.extend(items.iter().filter_map(Item::blob)),
+                    Err(error) => {
+                        self.forgotten.push_front(forgotten);
+                        return Err(error);
+                    }
+                }
+                self.count(part.segment, -i64::from(part.count));
+                *left = left.saturating_sub(part.count as usize * COST);
+                run.count -= part.count;
+                if run.count == 0 {
+                    forgotten.runs.pop();
+                }
+            }
+            for _ in 0..ITEMS {
+                if let Some(id) = forgotten.blobs.pop() {
+                    self.forget_blob(id);
+                    *left = left.saturating_sub(COST);
+                }
+            }
+            if !forgotten.blobs.is_empty() || !forgotten.runs.is_empty() {
+                self.forgotten.push_front(forgotten);
+            }
+        }
+        Ok(())
+    }
+
+    fn forget_blob(&mut self, id: u64) {
+        let referred = |state: u32| (state & !HELD > 0).then(|| state - 1);
+        if let Some((place, 1)) = self.index.blobs.change(id, referred) {
+            match place {
+                BlobPlace::Active(_) => self.active.live -= 1,
+                BlobPlace::Sealed { segment, .. } => self.count(segment, -1),
+            }
+        }
+    }
+
+    fn clean(&mut self, mut left: usize) -> Result<(), ReadError> {
         while left > 0 {
-            let Some(mut cleaning) = self.cleaning else {
-                let oldest = self.segments.keys().next().copied();
-                let Some(segment) = oldest.filter(|_| self.worth_cleaning()) else {
+            let Some(mut cleaning) = self.cleaning.take() else {
+                if !self.worth_cleaning() {
+                    return Ok(());
+                }
+                let Some(oldest) = self.segments.keys().next().copied() else {
                     return Ok(());
                 };
-                self.cleaning = Some(Cleaning {
-                    segment,
-                    at: HEADER_LEN,
-                    group_end: HEADER_LEN,
-                });
+                self.cleaning = Some(self.begin(oldest));
                 continue;
             };
-            let Some(segment) = self.segments.get(&cleaning.segment) else {
-                self.cleaning = None;
-                continue;
-            };
-            if segment.live == 0 || cleaning.at >= segment.end {
+            let lives = self.segments.get(&cleaning.segment).map(|s| s.live);
+            if lives == Some(0) {
                 self.drop_segment(cleaning.segment);
-                self.cleaning = None;
-                left = left.saturating_sub(RECORD_COST);
+                left = left.saturating_sub(COST);
                 continue;
             }
-            let cost = self.step(&mut cleaning)?;
+            let cost = self.step(&mut cleaning);
+            let Ok(Some(cost)) = cost else {
+                debug_assert!(cost.is_err(), "what is counted is known");
+                if cost.is_err() {
+                    self.cleaning = Some(cleaning);
+                }
+                return cost.map(|_| ());
+            };
             self.cleaning = Some(cleaning);
             left = left.saturating_sub(cost);
         }
         Ok(())
+    }
+
+    /// Finds out what may live in a segment.
+    fn begin(&self, segment: u32) -> Cleaning {
+        let known = self.segments.get(&segment).filter(|known| known.live > 0);
+        let Some(known) = known else {
+            return Cleaning {
+                segment,
+                blobs: Vec::new(),
+                queues: Vec::new(),
+                keys: Vec::new(),
+            };
+        };
+        let mut blobs: Vec<_> = self.index.blobs.of(segment).collect();
+        blobs.reverse();
+        let footer = read_footer(&known.file).ok().flatten();
+        let footer = footer.filter(|(trailer, _)| trailer.data_end == known.end);
+        let (queues, keys) = match footer {
+            Some((_, footer)) => {
+                let queues = footer.queues.iter().map(|(id, _)| *id).collect();
+                let keys = footer.keys.into_iter();
+                (queues, keys.map(|(name, _)| name).collect())
+            }
+            None => {
+                let queues = self.index.queues.iter();
+                let queues = queues
+                    .filter(|(_, queue)| queue.begun == segment || queue.find(segment).is_some());
+                let keys = self.index.keys.iter();
+                let keys = keys.filter(|(_, key)| key.segment == segment);
+                (
+                    queues.map(|(id, _)| *id).collect(),
+                    keys.map(|(name, _)| name.clone()).collect(),
+                )
+            }
+        };
+        Cleaning {
+            segment,
+            blobs,
+            queues,
+            keys,
+        }
     }
 
     /// Whether dropping the oldest segment costs nothing, or there is too much garbage.
@@ -81,156 +175,159 @@ impl<V: Vfs> LogStore<V> {
         total > living.saturating_mul(2) + self.options.garbage_bytes
     }
 
-    /// Copies the next record if it lives, and says what it cost.
-    fn step(&mut self, cleaning: &mut Cleaning) -> Result<usize, ReadError> {
-        if cleaning.at == cleaning.group_end {
-            let len = self.read_group_len(cleaning.segment, cleaning.at)?;
-            cleaning.at += GROUP_LEN as u32;
-            cleaning.group_end = cleaning.at + len;
+    /// Copies something that lives, and says what it cost; `None` when there is nothing left.
+    fn step(&mut self, cleaning: &mut Cleaning) -> Result<Option<usize>, ReadError> {
+        let segment = cleaning.segment;
+        if let Some(id) = cleaning.blobs.last().copied() {
+            let cost = self.copy_blob(segment, id)?;
+            cleaning.blobs.pop();
+            return Ok(Some(cost));
         }
-        let frame = self.read_frame(cleaning.segment, cleaning.at)?;
-        let (record, len) = Record::decode(&frame).ok_or(ReadError::Corrupt)?;
-        let copied = self.copy(cleaning.segment, cleaning.at, record)?;
-        cleaning.at += len as u32;
-        Ok(RECORD_COST + len + if copied { len } else { 0 })
-    }
-
-    fn read_group_len(&self, segment: u32, at: u32) -> Result<u32, ReadError> {
-        let known = self.segments.get(&segment).ok_or(ReadError::Corrupt)?;
-        let mut head = [0; GROUP_LEN];
-        known
-            .file
-            .read_at(at.into(), &mut head)
-            .map_err(|error| crate::log::read_error(&error))?;
-        let len = crate::record::read_group(&head, self.salt, segment, at);
-        Ok(len.ok_or(ReadError::Corrupt)? as u32)
-    }
-
-    fn copy(&mut self, segment: u32, offset: u32, record: Record<'_>) -> Result<bool, ReadError> {
-        match record {
-            Record::Blob { id, bytes, .. } => {
-                let Some((place, state)) = self.index.blobs.find(id) else {
-                    return Ok(false);
-                };
-                let lives = matches!(place, BlobPlace::Sealed { segment: of, .. } if of == segment)
-                    && self.blob_offset(place)? == (segment, offset);
-                if lives {
-                    self.copy_blob(segment, id, bytes, state);
-                }
-                Ok(lives)
+        if let Some(id) = cleaning.queues.last().copied() {
+            let cost = self.copy_entries(segment, id)?;
+            if cost == 0 {
+                self.copy_queue(segment, id);
+                cleaning.queues.pop();
             }
-            Record::Entry {
-                queue, sequence, ..
-            } => {
-                let run = self.queue_of(queue).and_then(|known| known.find(sequence));
-                let run = run.filter(|run| run.segment == segment);
-                let item = match run {
-                    Some(run) => self.items(queue, run.until(sequence + 1))?.pop(),
-                    None => None,
-                };
-                let lives = item.is_some_and(|item| item.offset == offset);
-                if lives {
-                    self.copy_entry(segment, queue, sequence, record);
-                }
-                self.copy_queue(segment, queue);
-                Ok(lives)
-            }
-            Record::Advance { queue, .. } | Record::Queue { queue, .. } => {
-                self.copy_queue(segment, queue);
-                Ok(false)
-            }
-            Record::PutKey { key, .. } => {
-                self.active.open_group();
-                let place = (self.active.id, self.active.next_offset());
-                let known = self.index.keys.get_mut(key);
-                let lives =
-                    known.filter(|known| (known.segment, known.offset) == (segment, offset));
-                let Some(known) = lives else { return Ok(false) };
-                (known.segment, known.offset) = place;
-                self.count(segment, -1);
-                self.active.live += 1;
-                self.note(record);
-                Ok(true)
-            }
-            Record::Release { .. }
-            | Record::DropQueue { .. }
-            | Record::DeleteKey { .. }
-            | Record::End { .. }
-            | Record::Trim { .. } => Ok(false),
+            return Ok(Some(cost + COST));
         }
+        if let Some(name) = cleaning.keys.last() {
+            let cost = self.copy_key(segment, name)?;
+            cleaning.keys.pop();
+            return Ok(Some(cost));
+        }
+        Ok(None)
     }
 
-    fn copy_blob(&mut self, segment: u32, id: u64, bytes: &[u8], state: u32) {
+    fn copy_blob(&mut self, segment: u32, id: u64) -> Result<usize, ReadError> {
+        let known = self.index.blobs.find(id);
+        let Some((
+            BlobPlace::Sealed {
+                segment: of,
+                ordinal,
+            },
+            state,
+        )) = known
+        else {
+            return Ok(COST);
+        };
+        if of != segment {
+            return Ok(COST);
+        }
+        let frame = self.read_frame(segment, self.offset_of(segment, ordinal)?)?;
+        let decoded = Record::decode(&frame).ok_or(ReadError::Corrupt)?;
+        let Record::Blob {
+            id: read, bytes, ..
+        } = decoded.record
+        else {
+            return Err(ReadError::Corrupt);
+        };
+        if read != id {
+            return Err(ReadError::Corrupt);
+        }
         self.active.open_group();
-        let offset = self.active.next_offset();
-        let held = state & HELD != 0;
-        self.note(Record::Blob {
+        let blob = ActiveBlob::new(self.active.next_offset(), state, true);
+        self.active.push(&Record::Blob {
             id,
-            held,
+            held: state & HELD != 0,
             copied: true,
             bytes,
         });
-        if let Some((_, old)) = self.index.blobs.sealed_state(id) {
-            *old = 0;
-        }
-        let blob = ActiveBlob { offset, state };
+        self.index.blobs.change(id, |_| Some(0));
         self.index.blobs.active.insert(id, blob);
         self.count(segment, -1);
         self.active.live += 1;
+        self.active.puts += 1;
+        Ok(COST + frame.len() * 2)
     }
 
-    fn copy_entry(&mut self, segment: u32, queue: u64, sequence: u64, record: Record<'_>) {
-        self.note(record);
-        let items = self.active.summary.items.get(&queue).map_or(1, Vec::len);
-        let run = Run {
-            first: sequence,
-            count: 1,
-            segment: self.active.id,
-            index: (items - 1) as u32,
+    /// Copies some entries of a queue, and says what it cost; 0 if there are none.
+    fn copy_entries(&mut self, segment: u32, id: u64) -> Result<usize, ReadError> {
+        let run = self
+            .index
+            .queues
+            .get(&id)
+            .and_then(|queue| queue.find(segment));
+        let Some((first, run)) = run else {
+            return Ok(0);
         };
-        if let Some(queue) = self.index.queues.get_mut(&queue) {
-            queue.place(run);
+        let mut cost = 0;
+        for (expected, item) in (first..).zip(self.items(run.take(ITEMS))?) {
+            let frame = self.read_frame(segment, item.offset)?;
+            let decoded = Record::decode(&frame).ok_or(ReadError::Corrupt)?;
+            if !matches!(decoded.record, Record::Entry { queue, sequence, .. }
+                if (queue, sequence) == (id, expected))
+            {
+                return Err(ReadError::Corrupt);
+            }
+            self.active.open_group();
+            let copied = Item::new(self.active.next_offset(), item.blob());
+            self.active.push(&decoded.record);
+            if let Some(queue) = self.index.queues.get_mut(&id) {
+                queue.relocate(segment, self.active.id, copied);
+                self.active.touch(id, &mut queue.touched);
+            }
+            self.count(segment, -1);
+            self.active.live += 1;
+            self.active.puts += 1;
+            cost += frame.len() * 2;
         }
-        self.count(segment, -1);
-        self.active.live += 1;
+        Ok(cost)
     }
 
     /// Says again where a queue begins, if the segment is the last one to know.
     fn copy_queue(&mut self, segment: u32, id: u64) {
-        let active = self.active.id;
         let Some(queue) = self.index.queues.get_mut(&id) else {
             return;
         };
-        if queue.begun != segment {
+        if queue.begun != segment || queue.first == 0 {
             return;
         }
-        queue.begun = active;
+        queue.begun = self.active.id;
+        self.active.touch(id, &mut queue.touched);
         let (first, end) = (queue.first, queue.end);
         self.count(segment, -1);
         self.active.live += 1;
-        self.note(Record::Queue {
+        self.active.open_group();
+        self.active.push(&Record::Queue {
             queue: id,
             first,
             end,
         });
     }
 
+    fn copy_key(&mut self, segment: u32, name: &Bytes) -> Result<usize, ReadError> {
+        let known = self.index.keys.get(name);
+        let Some(known) = known.filter(|known| known.segment == segment) else {
+            return Ok(COST);
+        };
+        let frame = self.read_frame(segment, known.offset)?;
+        let decoded = Record::decode(&frame).ok_or(ReadError::Corrupt)?;
+        if !matches!(decoded.record, Record::PutKey { key, .. } if key == name) {
+            return Err(ReadError::Corrupt);
+        }
+        self.active.open_group();
+        let place = (self.active.id, self.active.next_offset());
+        self.active.push(&decoded.record);
+        self.active.touch_key(name);
+        if let Some(known) = self.index.keys.get_mut(name) {
+            (known.segment, known.offset) = place;
+        }
+        self.count(segment, -1);
+        self.active.live += 1;
+        self.active.puts += 1;
+        Ok(COST + frame.len() * 2)
+    }
+
     fn drop_segment(&mut self, segment: u32) {
         let next = self.segments.keys().find(|id| **id > segment).copied();
         let next = next.unwrap_or(self.active.id);
-        self.note(Record::Trim { segment: next });
-        let dropped: Option<Segment<_>> = self.segments.remove(&segment);
-        debug_assert!(dropped.is_some_and(|dropped| dropped.live == 0));
+        self.active.open_group();
+        self.active.push(&Record::Trim { segment: next });
+        self.active.trim = self.active.trim.max(next);
+        self.segments.remove(&segment);
         self.index.blobs.forget(segment);
         self.cache.borrow_mut().forget(segment);
         self.dead.push(segment);
-    }
-
-    /// Puts a record into the buffer.
-    fn note(&mut self, record: Record<'_>) {
-        self.active.open_group();
-        let start = self.active.buffer.len();
-        record.encode(&mut self.active.buffer);
-        self.summarize(start);
     }
 }

@@ -5,13 +5,22 @@ use bytes::Bytes;
 /// Length of the header of a segment.
 pub(crate) const HEADER_LEN: u32 = 48;
 /// Length of the header of a group.
-pub(crate) const GROUP_LEN: usize = 12;
+pub(crate) const GROUP_LEN: usize = 16;
 /// The format this code writes.
 pub(crate) const VERSION: u32 = 1;
 
 const MAGIC: &[u8; 8] = b"avocetlg";
 const GROUP_MAGIC: u32 = 0x5047_4c41;
 const RECORD_PREFIX: usize = 5;
+
+/// The kind of a record is in the low bits of its byte; these are beside it.
+const KIND: u8 = 0x0f;
+/// A blob was put in an earlier segment.
+const COPIED: u8 = 0x20;
+/// A blob is held.
+const HOLDS: u8 = 0x40;
+/// The batch ends with this record.
+const LAST: u8 = 0x80;
 
 /// What one record says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,91 +61,103 @@ pub(crate) enum Record<'a> {
     DeleteKey {
         key: &'a [u8],
     },
-    /// Ends a batch: what precedes it holds from here on.
-    End {
-        position: u64,
-    },
+    /// Says nothing: ends a batch of nothing, or what was copied, which is no batch.
+    End,
     /// Segments before this one hold nothing that lives.
     Trim {
         segment: u32,
     },
 }
 
+/// A record as it was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Decoded<'a> {
+    pub(crate) record: Record<'a>,
+    pub(crate) len: usize,
+    /// Whether a batch ends with it.
+    pub(crate) last: bool,
+}
+
+impl Decoded<'_> {
+    /// Whether what precedes it holds from here on.
+    pub(crate) fn ends(&self) -> bool {
+        self.last || self.record == Record::End
+    }
+}
+
 impl<'a> Record<'a> {
-    /// Appends the record to `out`.
+    /// Appends the record to `out`, with room for the checksum that [`finish`] puts there.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
-        let (kind, body, tail): (u8, Body, &[u8]) = match *self {
+        let (kind, body, tails): (u8, Body, [&[u8]; 2]) = match *self {
             Self::Blob {
                 id,
                 held,
                 copied,
                 bytes,
             } => {
-                let flags = u64::from(held) | u64::from(copied) << 1;
-                (1, Body::new().int(id).int(flags), bytes)
+                let held = if held { HOLDS } else { 0 };
+                let copied = if copied { COPIED } else { 0 };
+                (1 | held | copied, Body::new().int(id), [bytes, &[]])
             }
-            Self::Release { id } => (2, Body::new().int(id), &[]),
+            Self::Release { id } => (2, Body::new().int(id), [&[], &[]]),
             Self::Entry {
                 queue,
                 sequence,
                 blob,
                 value,
-            } => (
-                3,
-                Body::new().int(queue).int(sequence).reference(blob),
-                value,
-            ),
-            Self::Advance { queue, to } => (4, Body::new().int(queue).int(to), &[]),
-            Self::DropQueue { queue } => (5, Body::new().int(queue), &[]),
+            } => {
+                let body = Body::new().int(queue).int(sequence).reference(blob);
+                (3, body, [value, &[]])
+            }
+            Self::Advance { queue, to } => (4, Body::new().int(queue).int(to), [&[], &[]]),
+            Self::DropQueue { queue } => (5, Body::new().int(queue), [&[], &[]]),
             Self::Queue { queue, first, end } => {
-                (6, Body::new().int(queue).int(first).int(end), &[])
+                let body = Body::new().int(queue).int(first).int(end);
+                (6, body, [&[], &[]])
             }
             Self::PutKey { key, blob, value } => {
-                let head = Body::new().reference(blob).int(key.len() as u64);
-                let len = head.len + key.len() + value.len();
-                let start = open(7, len, out);
-                out.extend_from_slice(head.bytes());
-                out.extend_from_slice(key);
-                out.extend_from_slice(value);
-                return close(start, out);
+                let body = Body::new().reference(blob).int(key.len() as u64);
+                (7, body, [key, value])
             }
-            Self::DeleteKey { key } => (8, Body::new(), key),
-            Self::End { position } => (9, Body::new().int(position), &[]),
-            Self::Trim { segment } => (10, Body::new().int(segment.into()), &[]),
+            Self::DeleteKey { key } => (8, Body::new(), [key, &[]]),
+            Self::End => (9, Body::new(), [&[], &[]]),
+            Self::Trim { segment } => (10, Body::new().int(segment.into()), [&[], &[]]),
         };
-        let start = open(kind, body.len + tail.len(), out);
-        out.extend_from_slice(body.bytes());
-        out.extend_from_slice(tail);
-        close(start, out);
+        let [first, second] = tails;
+        let body = body.bytes();
+        let len = body.len() + first.len() + second.len();
+        out.reserve(RECORD_PREFIX + 10 + len);
+        out.extend_from_slice(&[0, 0, 0, 0, kind]);
+        put_int(len as u64, out);
+        out.extend_from_slice(body);
+        out.extend_from_slice(first);
+        out.extend_from_slice(second);
     }
 
-    /// The record at the beginning of `input` and its length; `None` when it is cut short or does
-    /// not match its checksum.
-    pub(crate) fn decode(input: &'a [u8]) -> Option<(Self, usize)> {
+    /// The record at the beginning of `input`; `None` when it is cut short or does not match its
+    /// checksum.
+    pub(crate) fn decode(input: &'a [u8]) -> Option<Decoded<'a>> {
         let len = record_len(input)?;
         let frame = input.get(..len)?;
         let (crc, rest) = frame.split_first_chunk()?;
         if crc32c::crc32c(rest) != u32::from_le_bytes(*crc) {
             return None;
         }
-        Some((Self::parse(frame)?, len))
+        Self::parse(frame)
     }
 
     /// The record in a frame whose checksum was looked at.
-    pub(crate) fn parse(frame: &'a [u8]) -> Option<Self> {
+    pub(crate) fn parse(frame: &'a [u8]) -> Option<Decoded<'a>> {
         let kind = *frame.get(4)?;
         let mut body = Reader(frame.get(RECORD_PREFIX..)?);
         body.int()?;
-        Some(match kind {
-            1 => {
-                let (id, flags) = (body.int()?, body.int()?);
-                Self::Blob {
-                    id,
-                    held: flags & 1 != 0,
-                    copied: flags & 2 != 0,
-                    bytes: body.0,
-                }
-            }
+        let record = match kind & KIND {
+            1 => Self::Blob {
+                id: body.int()?,
+                held: kind & HOLDS != 0,
+                copied: kind & COPIED != 0,
+                bytes: body.0,
+            },
             2 => Self::Release { id: body.int()? },
             3 => Self::Entry {
                 queue: body.int()?,
@@ -161,14 +182,44 @@ impl<'a> Record<'a> {
                 Self::PutKey { key, blob, value }
             }
             8 => Self::DeleteKey { key: body.0 },
-            9 => Self::End {
-                position: body.int()?,
-            },
+            9 => Self::End,
             10 => Self::Trim {
                 segment: u32::try_from(body.int()?).ok()?,
             },
             _ => return None,
+        };
+        Some(Decoded {
+            record,
+            len: frame.len(),
+            last: kind & LAST != 0,
         })
+    }
+}
+
+/// Puts checksums into the encoded records that begin at `starts`, and ends a batch with the last one
+/// of them if `last` is set.
+pub(crate) fn finish(bytes: &mut [u8], starts: &[usize], last: bool) {
+    if let Some(kind) = starts.last().and_then(|start| bytes.get_mut(start + 4))
+        && last
+    {
+        *kind |= LAST;
+    }
+    let mut end = bytes.len();
+    for start in starts.iter().rev() {
+        if let Some((crc, rest)) = bytes
+            .get_mut(*start..end)
+            .and_then(<[u8]>::split_first_chunk_mut::<4>)
+        {
+            *crc = crc32c::crc32c(rest).to_le_bytes();
+        }
+        end = *start;
+    }
+}
+
+/// Takes the hold from the blob that begins at `start`, before it has a checksum.
+pub(crate) fn unhold(bytes: &mut [u8], start: usize) {
+    if let Some(kind) = bytes.get_mut(start + 4) {
+        *kind &= !HOLDS;
     }
 }
 
@@ -178,22 +229,6 @@ pub(crate) fn record_len(input: &[u8]) -> Option<usize> {
     let before = rest.0.len();
     let body = usize::try_from(rest.int()?).ok()?;
     (RECORD_PREFIX + before - rest.0.len()).checked_add(body)
-}
-
-fn open(kind: u8, len: usize, out: &mut Vec<u8>) -> usize {
-    let start = out.len();
-    out.extend_from_slice(&[0, 0, 0, 0, kind]);
-    put_int(len as u64, out);
-    start
-}
-
-fn close(start: usize, out: &mut [u8]) {
-    if let Some((crc, rest)) = out
-        .get_mut(start..)
-        .and_then(<[u8]>::split_first_chunk_mut::<4>)
-    {
-        *crc = crc32c::crc32c(rest).to_le_bytes();
-    }
 }
 
 /// The integers that begin a record: at most three of ten bytes, and a flag.
@@ -339,29 +374,40 @@ pub(crate) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
-fn group_crc(len: u32, salt: u64, segment: u32, offset: u32) -> u32 {
+fn group_crc(len: u32, durable: u32, salt: u64, segment: u32, offset: u32) -> u32 {
     let mut crc = crc32c::crc32c(&len.to_le_bytes());
+    crc = crc32c::crc32c_append(crc, &durable.to_le_bytes());
     crc = crc32c::crc32c_append(crc, &salt.to_le_bytes());
     crc = crc32c::crc32c_append(crc, &segment.to_le_bytes());
     crc32c::crc32c_append(crc, &offset.to_le_bytes())
 }
 
-/// Writes the header of a group over the place that was left for it.
-pub(crate) fn write_group(group: &mut [u8], salt: u64, segment: u32, offset: u32) {
-    let len = group.len().saturating_sub(GROUP_LEN) as u32;
-    let crc = group_crc(len, salt, segment, offset);
-    let words = [GROUP_MAGIC, len, crc];
-    for (place, word) in group.chunks_exact_mut(4).zip(words) {
-        place.copy_from_slice(&word.to_le_bytes());
-    }
+/// What the header of a group says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Group {
+    /// Length of its records.
+    pub(crate) len: u32,
+    /// Where what was durable ended when the group was written.
+    pub(crate) durable: u32,
 }
 
-/// The length of the records of the group whose header begins `bytes`.
-pub(crate) fn read_group(bytes: &[u8], salt: u64, segment: u32, offset: u32) -> Option<usize> {
-    let len = u32_at(bytes, 4)?;
-    let good = u32_at(bytes, 0)? == GROUP_MAGIC
-        && u32_at(bytes, 8)? == group_crc(len, salt, segment, offset);
-    good.then_some(len as usize)
+impl Group {
+    /// Writes the header of a group over the place that was left for it.
+    pub(crate) fn encode(&self, place: &mut [u8], salt: u64, segment: u32, offset: u32) {
+        let crc = group_crc(self.len, self.durable, salt, segment, offset);
+        let words = [GROUP_MAGIC, self.len, self.durable, crc];
+        for (place, word) in place.chunks_exact_mut(4).zip(words) {
+            place.copy_from_slice(&word.to_le_bytes());
+        }
+    }
+
+    /// The header of a group that begins `bytes`.
+    pub(crate) fn decode(bytes: &[u8], salt: u64, segment: u32, offset: u32) -> Option<Self> {
+        let (len, durable) = (u32_at(bytes, 4)?, u32_at(bytes, 8)?);
+        let good = u32_at(bytes, 0)? == GROUP_MAGIC
+            && u32_at(bytes, 12)? == group_crc(len, durable, salt, segment, offset);
+        good.then_some(Self { len, durable })
+    }
 }
 
 /// Where reading a segment from its beginning came to.
@@ -371,8 +417,7 @@ pub(crate) struct Extent {
     pub(crate) end: u32,
     /// The first place that is not as it was written, unless all is good.
     pub(crate) bad: Option<u32>,
-    /// Whether a group was begun behind that place, which happens only when all before it is
-    /// durable.
+    /// Whether a group behind that place says that it was durable.
     pub(crate) damaged: bool,
 }
 
@@ -381,45 +426,48 @@ pub(crate) fn extent(bytes: &[u8], salt: u64, segment: u32) -> Extent {
     let mut end = HEADER_LEN;
     let mut at = HEADER_LEN as usize;
     let mut bad = None;
-    while at < bytes.len() {
+    while at < bytes.len() && bad.is_none() {
         let head = bytes.get(at..).unwrap_or_default();
-        let Some(len) = read_group(head, salt, segment, at as u32) else {
+        let Some(group) = Group::decode(head, salt, segment, at as u32) else {
             bad = Some(at as u32);
             break;
         };
-        let group_end = at + GROUP_LEN + len;
+        let group_end = at + GROUP_LEN + group.len as usize;
         at += GROUP_LEN;
         while at < group_end {
             let rest = bytes
                 .get(at..group_end.min(bytes.len()))
                 .unwrap_or_default();
-            let Some((record, len)) = Record::decode(rest) else {
+            let Some(decoded) = Record::decode(rest) else {
                 bad = Some(at as u32);
                 break;
             };
-            at += len;
-            if matches!(record, Record::End { .. }) {
+            at += decoded.len;
+            if decoded.ends() {
                 end = at as u32;
             }
         }
-        if bad.is_some() {
-            break;
-        }
     }
-    let damaged = bad.is_some_and(|bad| {
-        let magic = GROUP_MAGIC.to_le_bytes();
-        let rest = bytes.get(bad as usize + 1..).unwrap_or_default();
-        rest.windows(magic.len()).enumerate().any(|(at, window)| {
-            let offset = bad as usize + 1 + at;
-            let head = bytes.get(offset..).unwrap_or_default();
-            window == magic && read_group(head, salt, segment, offset as u32).is_some()
-        })
-    });
+    let damaged = bad.is_some_and(|bad| durable_beyond(bytes, salt, segment, bad));
     Extent { end, bad, damaged }
 }
 
+/// Whether a group behind `bad` says that what is there was durable.
+pub(crate) fn durable_beyond(bytes: &[u8], salt: u64, segment: u32, bad: u32) -> bool {
+    let magic = GROUP_MAGIC.to_le_bytes();
+    let rest = bytes.get(bad as usize + 1..).unwrap_or_default();
+    rest.windows(magic.len()).enumerate().any(|(at, window)| {
+        let offset = bad as usize + 1 + at;
+        let group = || {
+            let head = bytes.get(offset..)?;
+            Group::decode(head, salt, segment, offset as u32)
+        };
+        window == magic && group().is_some_and(|group| group.durable > bad)
+    })
+}
+
 /// Calls `each` with the records of whole groups that end at `end`, and their places.
-pub(crate) fn records(bytes: &[u8], start: u32, end: u32, mut each: impl FnMut(Record<'_>, u32)) {
+pub(crate) fn records(bytes: &[u8], start: u32, end: u32, mut each: impl FnMut(Decoded<'_>, u32)) {
     let bytes = bytes.get(..end as usize).unwrap_or(bytes);
     let mut at = start as usize;
     while at < bytes.len() {
@@ -427,20 +475,15 @@ pub(crate) fn records(bytes: &[u8], start: u32, end: u32, mut each: impl FnMut(R
             return;
         };
         let group_end = (at + GROUP_LEN + len as usize).min(bytes.len());
-        let group = bytes.get(..group_end).unwrap_or_default();
-        records_of_group(group, at + GROUP_LEN, &mut each);
-        at = group_end;
-    }
-}
-
-/// Calls `each` with the records from `at` to the end of `bytes`, and their places.
-pub(crate) fn records_of_group(bytes: &[u8], mut at: usize, mut each: impl FnMut(Record<'_>, u32)) {
-    while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
-        let Some(len) = record_len(rest) else { return };
-        if let Some(record) = rest.get(..len).and_then(Record::parse) {
-            each(record, at as u32);
+        at += GROUP_LEN;
+        while let Some(rest) = bytes.get(at..group_end).filter(|rest| !rest.is_empty()) {
+            let Some(len) = record_len(rest) else { return };
+            if let Some(decoded) = rest.get(..len).and_then(Record::parse) {
+                each(decoded, at as u32);
+            }
+            at += len;
         }
-        at += len;
+        at = group_end;
     }
 }
 

@@ -1,17 +1,18 @@
 //! Opening: footers are read, segments without one are read through, a torn tail is cut.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 
-use bytes::Bytes;
-
-use crate::index::{HELD, Index, Key, Run};
-use crate::log::{Active, Cache, LogOptions, LogStore, Segment, file_name, tables, write_footer};
-use crate::record::{HEADER_LEN, Header, Record, VERSION, extent, own, records};
-use crate::summary::{Footer, ITEM_LEN, Summary, TRAILER_LEN, Trailer};
+use crate::active::{Active, Pending};
+use crate::blobs::HELD;
+use crate::index::{Index, Key};
+use crate::log::{Cache, LogOptions, LogStore, Segment, Tables, file_name};
+use crate::queue::{Queue, Run};
+use crate::record::{HEADER_LEN, Header, Record, VERSION, durable_beyond, extent, own, records};
+use crate::summary::{Footer, Summary, TRAILER_LEN, Trailer};
 use crate::vfs::{Vfs, VfsFile};
-use crate::{Position, ReadError};
+use crate::{Map, Position, ReadError};
 
 /// Why a store cannot be opened. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -70,29 +71,23 @@ pub(crate) fn read(file: &impl VfsFile, offset: u64, len: usize) -> io::Result<V
     Ok(bytes)
 }
 
-/// The footer of a file, if it has one that is whole.
-pub(crate) fn read_footer(file: &impl VfsFile) -> io::Result<Option<(u32, Footer)>> {
+fn read_trailer(file: &impl VfsFile) -> io::Result<Option<Trailer>> {
     let size = file.size()?;
     let Some(at) = size.checked_sub(TRAILER_LEN as u64) else {
         return Ok(None);
     };
-    let Some(trailer) = Trailer::decode(&read(file, at, TRAILER_LEN)?) else {
-        return Ok(None);
-    };
-    if u64::from(trailer.data_end) + trailer.len() as u64 != at {
-        return Ok(None);
-    }
-    let bytes = Bytes::from(read(file, trailer.data_end.into(), trailer.len())?);
-    Ok(Footer::decode(&bytes, &trailer).map(|footer| (trailer.data_end, footer)))
+    let trailer = Trailer::decode(&read(file, at, TRAILER_LEN)?);
+    let ends = |trailer: &Trailer| u64::from(trailer.data_end) + trailer.len() as u64 == at;
+    Ok(trailer.filter(ends))
 }
 
-/// What a segment says, read from its records.
-pub(crate) fn summarize(bytes: &[u8], end: u32) -> Footer {
-    let mut summary = Summary::default();
-    records(bytes, HEADER_LEN, end, |record, offset| {
-        summary.record(record, offset);
-    });
-    summary.into_footer()
+/// The footer of a file, if it has one that is whole.
+pub(crate) fn read_footer(file: &impl VfsFile) -> io::Result<Option<(Trailer, Footer)>> {
+    let Some(trailer) = read_trailer(file)? else {
+        return Ok(None);
+    };
+    let bytes = read(file, trailer.data_end.into(), trailer.len())?;
+    Ok(Footer::decode(&bytes, &trailer).map(|footer| (trailer, footer)))
 }
 
 /// A segment and what it says.
@@ -141,6 +136,7 @@ fn find_files<V: Vfs>(vfs: &V) -> Result<Files<V::File>, OpenError> {
         broken: BTreeSet::new(),
         highest: 0,
     };
+    let mut headless = Vec::new();
     for id in names.iter().filter_map(|name| segment_of(name)) {
         let name = file_name(id);
         let file = vfs.open(&name).map_err(io_error(&name))?;
@@ -158,17 +154,94 @@ fn find_files<V: Vfs>(vfs: &V) -> Result<Files<V::File>, OpenError> {
                 files.found.insert(id, Found { file, header });
             }
             Some(_) => return Err(corrupt(id, 0u32)),
-            None => {
-                // A header is durable before anything is written behind it.
-                let rest = read(&file, HEADER_LEN.into(), usize::MAX).map_err(io_error(&name))?;
-                if rest.iter().any(|byte| *byte != 0) {
-                    return Err(corrupt(id, 0u32));
-                }
-                files.broken.insert(id);
-            }
+            None => headless.push((id, file)),
         }
     }
+    let salt = files.found.values().next().map(|found| found.header.salt);
+    for (id, file) in headless {
+        let name = file_name(id);
+        if was_durable(id, &file, salt).map_err(io_error(&name))? {
+            return Err(corrupt(id, 0u32));
+        }
+        files.broken.insert(id);
+    }
     Ok(files)
+}
+
+/// Whether a file whose header is not whole held anything durable, as far as can be told.
+fn was_durable(id: u32, file: &impl VfsFile, salt: Option<u64>) -> io::Result<bool> {
+    if read_trailer(file)?.is_some() {
+        return Ok(true);
+    }
+    let bytes = read(file, 0, usize::MAX)?;
+    Ok(match salt {
+        Some(salt) => durable_beyond(&bytes, salt, id, 0),
+        // The header of the first segment is durable before anything is written behind it.
+        None => {
+            let rest = bytes.get(HEADER_LEN as usize..).unwrap_or_default();
+            rest.iter().any(|byte| *byte != 0)
+        }
+    })
+}
+
+/// A queue as segment after segment tells of it.
+#[derive(Debug, Default)]
+struct Told {
+    first: u64,
+    end: u64,
+    begun: u32,
+    /// By the sequences they begin with, without overlap.
+    runs: Vec<(u64, Run)>,
+}
+
+impl Told {
+    /// Puts a run in place of what was known of its sequences.
+    fn place(&mut self, first: u64, run: Run) {
+        let end = first + u64::from(run.count);
+        let start = self
+            .runs
+            .partition_point(|(at, old)| at + u64::from(old.count) <= first);
+        let stop = self.runs.partition_point(|(at, _)| *at < end);
+        let mut pieces = Vec::new();
+        if let Some((at, old)) = self.runs.get(start).filter(|_| start < stop)
+            && *at < first
+        {
+            pieces.push((*at, old.take((first - at) as u32)));
+        }
+        pieces.push((first, run));
+        if let Some((at, old)) = stop.checked_sub(1).and_then(|last| self.runs.get(last))
+            && start < stop
+            && at + u64::from(old.count) > end
+        {
+            pieces.push((end, old.skip((end - at) as u32)));
+        }
+        self.runs.splice(start..stop.max(start), pieces);
+    }
+
+    /// The queue, unless entries are missing.
+    fn into_queue(self) -> Option<Queue> {
+        let mut queue = Queue {
+            first: self.first,
+            end: self.end,
+            begun: self.begun,
+            ..Queue::default()
+        };
+        let mut next = self.first;
+        for (first, run) in self.runs {
+            let skip = self.first.saturating_sub(first).min(run.count.into()) as u32;
+            let run = run.skip(skip);
+            if run.count == 0 {
+                continue;
+            }
+            if first + u64::from(skip) != next {
+                return None;
+            }
+            next += u64::from(run.count);
+            queue.runs.push_back(run);
+        }
+        queue.runs.shrink_to_fit();
+        (next == self.end).then_some(queue)
+    }
 }
 
 impl<V: Vfs> LogStore<V> {
@@ -183,11 +256,15 @@ impl<V: Vfs> LogStore<V> {
             _lock: lock,
             options,
             last: Position(0),
+            written: Position(0),
             durable: Position(0),
             index: Index::default(),
             segments: BTreeMap::new(),
-            active: Active::new(files.highest + 1, 0, 0, Position(0)),
+            active: Active::new(files.highest + 1, salt, 0, 0, Position(0)),
+            named: false,
+            footers: VecDeque::new(),
             change: Default::default(),
+            forgotten: VecDeque::new(),
             cache: RefCell::new(Cache::default()),
             cleaning: None,
             dead: Vec::new(),
@@ -220,9 +297,10 @@ impl<V: Vfs> LogStore<V> {
         folded.reverse();
         let (mut previous, mut previous_end, mut trim) = (0, 0, 0);
         let mut strays = Vec::new();
+        let mut queues: Map<u64, Told> = Map::default();
         for (id, file, header, known_end) in folded {
             self.last = self.last.max(Position(header.position));
-            let segment = self.read_segment(id, file, known_end)?;
+            let segment = self.read_segment(id, file, header, known_end)?;
             let Some((segment, footer)) = segment else {
                 strays.push(id);
                 (previous, previous_end) = (header.previous, header.previous_end);
@@ -232,15 +310,20 @@ impl<V: Vfs> LogStore<V> {
             self.last = self.last.max(Position(footer.position));
             trim = trim.max(footer.trim);
             self.segments.insert(id, segment);
-            self.fold(id, footer);
+            self.fold(id, footer, &mut queues);
         }
         if let Some(missing) = missing.filter(|missing| trim <= *missing) {
             let file = file_name(missing);
             return Err(OpenError::Missing { file });
         }
-        self.durable = self.last;
+        (self.written, self.durable) = (self.last, self.last);
         let id = self.active.id;
-        self.active = Active::new(id, previous, previous_end, self.last);
+        self.active = Active::new(id, self.salt, previous, previous_end, self.last);
+        for (name, told) in queues {
+            let last = told.runs.last().map_or(told.begun, |(_, run)| run.segment);
+            let queue = told.into_queue().ok_or_else(|| corrupt(last, HEADER_LEN))?;
+            self.index.queues.insert(name, queue);
+        }
         self.load_keys()?;
         self.count_references()?;
         self.count_living();
@@ -260,83 +343,86 @@ impl<V: Vfs> LogStore<V> {
 
     /// The segment and what it says; `None` for the last one when nothing was written to it.
     fn read_segment(
-        &self,
+        &mut self,
         id: u32,
         file: V::File,
+        header: Header,
         known_end: Option<u32>,
     ) -> Result<Option<Read<V::File>>, OpenError> {
         let name = file_name(id);
         let footer = read_footer(&file).map_err(io_error(&name))?;
-        let footer = footer.filter(|(end, _)| known_end.is_none_or(|known| known == *end));
-        let (end, footer, stored) = match footer {
-            Some((end, footer)) => (end, footer, true),
-            None => {
-                let len = known_end.map_or(usize::MAX, |end| end as usize);
-                let bytes = read(&file, 0, len).map_err(io_error(&name))?;
-                let extent = extent(&bytes, self.salt, id);
-                if let Some(known) = known_end
-                    && extent.end != known
-                {
-                    return Err(corrupt(id, extent.bad.unwrap_or(extent.end)));
-                }
-                if extent.damaged {
-                    return Err(corrupt(id, extent.bad.unwrap_or(extent.end)));
-                }
-                if extent.end == HEADER_LEN {
-                    return Ok(None);
-                }
-                let footer = summarize(&bytes, extent.end);
-                let stored = write_footer(&file, extent.end, &footer).is_ok();
-                (extent.end, footer, stored)
-            }
-        };
-        let (items, offsets) = tables(&footer, end, stored);
-        let puts = footer.puts();
+        let whole = |trailer: &Trailer| known_end.is_none_or(|known| known == trailer.data_end);
+        if let Some((trailer, footer)) = footer.filter(|(trailer, _)| whole(trailer)) {
+            let segment = Segment {
+                file,
+                end: trailer.data_end,
+                tables: Tables::File(trailer.data_end),
+                items: trailer.items,
+                puts: footer.puts(),
+                live: 0,
+            };
+            return Ok(Some((segment, footer)));
+        }
+        let len = known_end.map_or(usize::MAX, |end| end as usize);
+        let bytes = read(&file, 0, len).map_err(io_error(&name))?;
+        let extent = extent(&bytes, self.salt, id);
+        let end = extent.end;
+        if extent.damaged || known_end.is_some_and(|known| end != known) {
+            return Err(corrupt(id, extent.bad.unwrap_or(end)));
+        }
+        if end == HEADER_LEN {
+            return Ok(None);
+        }
+        let mut summary = Summary::new(header.position);
+        records(&bytes, HEADER_LEN, end, |decoded, offset| {
+            summary.record(decoded, offset);
+        });
+        drop(bytes);
+        let (footer, items, offsets) = summary.into_footer();
+        let encoded = footer.encode(end, &items, &offsets);
         let segment = Segment {
             file,
             end,
-            items,
-            offsets,
-            puts,
+            tables: Tables::Memory(encoded.slice(..items.len() + offsets.len())),
+            items: items.len() as u32,
+            puts: footer.puts(),
             live: 0,
         };
+        self.footers.push_back(Pending::new(id, encoded));
         Ok(Some((segment, footer)))
     }
 
-    fn fold(&mut self, id: u32, footer: Footer) {
+    fn fold(&mut self, id: u32, footer: Footer, queues: &mut Map<u64, Told>) {
         for blob in &footer.released {
-            if let Some((_, state)) = self.index.blobs.sealed_state(*blob) {
-                *state &= !HELD;
-            }
+            self.index.blobs.release(*blob);
         }
         let blobs = footer.blobs.iter();
         let blobs = blobs.map(|(blob, held)| (*blob, if *held { HELD } else { 0 }));
         self.index.blobs.seal(id, blobs);
         let mut index = 0;
-        for (name, summary) in &footer.queues {
+        for (name, summary) in footer.queues {
             if summary.reset {
-                self.index.queues.remove(name);
+                queues.remove(&name);
             }
             if !summary.exists {
                 continue;
             }
-            let queue = self.index.queues.entry(*name).or_default();
-            for (first, count) in &summary.runs {
-                queue.place(Run {
-                    first: *first,
-                    count: *count,
+            let queue = queues.entry(name).or_default();
+            for (first, count) in summary.runs {
+                let run = Run {
                     segment: id,
                     index,
-                });
+                    count,
+                };
+                queue.place(first, run);
                 index += count;
             }
             if summary.first > queue.first {
                 queue.begun = id;
             }
+            queue.first = queue.first.max(summary.first);
             queue.end = queue.end.max(summary.end);
-            queue.advance(summary.first.max(queue.first));
         }
-        debug_assert_eq!(index as usize * ITEM_LEN, footer.items.len());
         for (name, offset) in footer.keys {
             match offset {
                 Some(offset) => {
@@ -364,7 +450,8 @@ impl<V: Vfs> LogStore<V> {
         for (segment, offset, name) in places {
             let frame = self.read_frame(segment, offset);
             let frame = frame.map_err(|error| damage(error, segment, offset))?;
-            let Some((Record::PutKey { key, blob, value }, _)) = Record::decode(&frame) else {
+            let decoded = Record::decode(&frame).map(|decoded| decoded.record);
+            let Some(Record::PutKey { key, blob, value }) = decoded else {
                 return Err(corrupt(segment, offset));
             };
             if key != name {
@@ -380,14 +467,18 @@ impl<V: Vfs> LogStore<V> {
 
     /// A blob is referred to by what lives of queues and keys.
     fn count_references(&mut self) -> Result<(), OpenError> {
+        /// What is read at once.
+        const ITEMS: u32 = 1024;
         let queues = std::mem::take(&mut self.index.queues);
-        for (id, queue) in &queues {
-            for run in &queue.runs {
-                let items = self.items(*id, *run);
+        for run in queues.values().flat_map(|queue| &queue.runs) {
+            let mut rest = *run;
+            while rest.count > 0 {
+                let items = self.items(rest.take(ITEMS));
                 let items = items.map_err(|error| damage(error, run.segment, 0))?;
-                for item in items {
-                    self.count_reference(item.blob, run.segment, item.offset)?;
+                for item in &items {
+                    self.count_reference(item.blob(), run.segment, item.offset)?;
                 }
+                rest = rest.skip(ITEMS);
             }
         }
         self.index.queues = queues;
@@ -405,20 +496,18 @@ impl<V: Vfs> LogStore<V> {
         segment: u32,
         offset: u32,
     ) -> Result<(), OpenError> {
-        let Some(blob) = blob else { return Ok(()) };
-        let (_, state) = self
-            .index
-            .blobs
-            .sealed_state(blob)
-            .ok_or_else(|| corrupt(segment, offset))?;
-        *state += 1;
+        if blob.is_some_and(|blob| !self.index.blobs.count(blob)) {
+            return Err(corrupt(segment, offset));
+        }
         Ok(())
     }
 
     fn count_living(&mut self) {
-        let mut living = self.index.blobs.living();
+        let mut living: BTreeMap<_, _> = self.index.blobs.living().collect();
         for queue in self.index.queues.values() {
-            *living.entry(queue.begun).or_default() += 1;
+            if queue.first > 0 {
+                *living.entry(queue.begun).or_default() += 1;
+            }
             for run in &queue.runs {
                 *living.entry(run.segment).or_default() += u64::from(run.count);
             }

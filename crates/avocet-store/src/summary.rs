@@ -1,11 +1,10 @@
 //! What a segment amounts to: gathered while it is written or read, and kept as its footer.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 
 use crate::Map;
-use crate::record::{Reader, Record, own, put_int, u32_at, u64_at};
+use crate::queue::Item;
+use crate::record::{Decoded, Reader, Record, own, put_int, u32_at, u64_at};
 
 /// Length of an encoded [`Item`].
 pub(crate) const ITEM_LEN: usize = 17;
@@ -13,33 +12,27 @@ pub(crate) const ITEM_LEN: usize = 17;
 pub(crate) const TRAILER_LEN: usize = 40;
 const TRAILER_MAGIC: u64 = u64::from_le_bytes(*b"avocetft");
 
-/// Where an entry of a queue is in its segment, and what it refers to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Item {
-    pub(crate) offset: u32,
-    pub(crate) blob: Option<u64>,
+/// Appends an item with its checksum.
+pub(crate) fn encode_item(item: Item, out: &mut Vec<u8>) {
+    let mut bytes = [0; ITEM_LEN];
+    let (body, crc) = bytes.split_at_mut(ITEM_LEN - 4);
+    let (offset, rest) = body.split_at_mut(4);
+    offset.copy_from_slice(&item.offset.to_le_bytes());
+    let (refers, blob) = rest.split_at_mut(1);
+    refers.fill(item.refers.into());
+    blob.copy_from_slice(&item.blob.to_le_bytes());
+    crc.copy_from_slice(&crc32c::crc32c(body).to_le_bytes());
+    out.extend_from_slice(&bytes);
 }
 
-impl Item {
-    fn encode(self, out: &mut Vec<u8>) {
-        let start = out.len();
-        out.extend_from_slice(&self.offset.to_le_bytes());
-        out.push(self.blob.is_some().into());
-        out.extend_from_slice(&self.blob.unwrap_or_default().to_le_bytes());
-        let crc = crc32c::crc32c(out.get(start..).unwrap_or_default());
-        out.extend_from_slice(&crc.to_le_bytes());
+/// The item that begins `bytes`; `None` when it does not match its checksum.
+pub(crate) fn decode_item(bytes: &[u8]) -> Option<Item> {
+    let body = bytes.get(..ITEM_LEN - 4)?;
+    if crc32c::crc32c(body) != u32_at(bytes, ITEM_LEN - 4)? {
+        return None;
     }
-
-    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        let body = bytes.get(..13)?;
-        if crc32c::crc32c(body) != u32_at(bytes, 13)? {
-            return None;
-        }
-        Some(Self {
-            offset: u32_at(body, 0)?,
-            blob: (*body.get(4)? != 0).then_some(u64_at(body, 5)?),
-        })
-    }
+    let blob = (*body.get(4)? != 0).then_some(u64_at(body, 5)?);
+    Some(Item::new(u32_at(body, 0)?, blob))
 }
 
 /// What a segment says about one queue.
@@ -55,48 +48,55 @@ pub(crate) struct QueueSummary {
     pub(crate) runs: Vec<(u64, u32)>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct BlobSummary {
-    pub(crate) offset: u32,
-    pub(crate) held: bool,
-    pub(crate) copied: bool,
+impl QueueSummary {
+    /// Puts a run behind the others.
+    pub(crate) fn place(&mut self, first: u64, count: u32) {
+        match self.runs.last_mut() {
+            Some((before, known)) if *before + u64::from(*known) == first => *known += count,
+            _ => self.runs.push((first, count)),
+        }
+    }
 }
 
-/// Gathers what a segment says, record by record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct BlobSummary {
+    offset: u32,
+    held: bool,
+}
+
+/// Gathers what a segment says from its records.
 #[derive(Debug, Default)]
 pub(crate) struct Summary {
-    pub(crate) blobs: Map<u64, BlobSummary>,
-    pub(crate) released: Vec<u64>,
-    pub(crate) queues: Map<u64, QueueSummary>,
-    pub(crate) items: Map<u64, Vec<Item>>,
-    pub(crate) keys: Map<Bytes, Option<u32>>,
-    pub(crate) trim: u32,
-    pub(crate) position: u64,
-    /// How many blobs, entries and keys were put here.
-    pub(crate) puts: u64,
+    blobs: Map<u64, BlobSummary>,
+    released: Vec<u64>,
+    queues: Map<u64, QueueSummary>,
+    items: Map<u64, Vec<Item>>,
+    keys: Map<Bytes, Option<u32>>,
+    trim: u32,
+    position: u64,
+    puts: u64,
 }
 
 impl Summary {
-    pub(crate) fn record(&mut self, record: Record<'_>, offset: u32) {
-        match record {
-            Record::Blob {
-                id, held, copied, ..
-            } => {
+    /// Begins with the last position before the segment.
+    pub(crate) fn new(position: u64) -> Self {
+        Self {
+            position,
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn record(&mut self, decoded: Decoded<'_>, offset: u32) {
+        self.position += u64::from(decoded.last);
+        match decoded.record {
+            Record::Blob { id, held, .. } => {
                 self.puts += 1;
-                let blob = BlobSummary {
-                    offset,
-                    held,
-                    copied,
-                };
-                self.blobs.insert(id, blob);
+                self.blobs.insert(id, BlobSummary { offset, held });
             }
             Record::Release { id } => {
-                let blob = self.blobs.get_mut(&id);
-                // The segment it was copied from may still be there and say that it is held.
-                if blob.as_ref().is_none_or(|blob| blob.copied) {
-                    self.released.push(id);
-                }
-                if let Some(blob) = blob {
+                // An earlier segment may say that it is held, even if it was copied here.
+                self.released.push(id);
+                if let Some(blob) = self.blobs.get_mut(&id) {
                     blob.held = false;
                 }
             }
@@ -107,17 +107,12 @@ impl Summary {
                 ..
             } => {
                 self.puts += 1;
-                self.items
-                    .entry(queue)
-                    .or_default()
-                    .push(Item { offset, blob });
+                let items = self.items.entry(queue).or_default();
+                items.push(Item::new(offset, blob));
                 let queue = self.queues.entry(queue).or_default();
                 queue.exists = true;
                 queue.end = queue.end.max(sequence + 1);
-                match queue.runs.last_mut() {
-                    Some((first, count)) if *first + u64::from(*count) == sequence => *count += 1,
-                    _ => queue.runs.push((sequence, 1)),
-                }
+                queue.place(sequence, 1);
             }
             Record::Advance { queue, to } => self.queue(queue, to, to),
             Record::Queue { queue, first, end } => self.queue(queue, first, end),
@@ -136,7 +131,7 @@ impl Summary {
             Record::DeleteKey { key } => {
                 self.keys.insert(own(key), None);
             }
-            Record::End { position } => self.position = self.position.max(position),
+            Record::End => {}
             Record::Trim { segment } => self.trim = self.trim.max(segment),
         }
     }
@@ -148,76 +143,64 @@ impl Summary {
         queue.end = queue.end.max(end);
     }
 
-    /// Everything that was gathered, dead or alive.
-    pub(crate) fn into_footer(self) -> Footer {
-        let queues: BTreeMap<_, _> = self.queues.into_iter().collect();
+    /// Everything that was gathered, dead or alive, and the items and offsets of the footer.
+    pub(crate) fn into_footer(self) -> (Footer, Vec<u8>, Vec<u8>) {
+        let mut queues: Vec<_> = self.queues.into_iter().collect();
+        queues.sort_unstable_by_key(|(id, _)| *id);
         let mut items = Vec::new();
-        for id in queues.keys() {
+        for (id, _) in &queues {
             for item in self.items.get(id).into_iter().flatten() {
-                item.encode(&mut items);
+                encode_item(*item, &mut items);
             }
         }
-        let blobs = self.blobs.into_iter();
-        let mut blobs: Vec<_> = blobs
-            .map(|(id, blob)| (id, blob.offset, blob.held))
-            .collect();
-        blobs.sort_unstable();
-        let mut footer = Footer {
+        let mut blobs: Vec<_> = self.blobs.into_iter().collect();
+        blobs.sort_unstable_by_key(|(id, _)| *id);
+        let offsets = blobs.iter().flat_map(|(_, blob)| blob.offset.to_le_bytes());
+        let offsets = offsets.collect();
+        let mut keys: Vec<_> = self.keys.into_iter().collect();
+        keys.sort_unstable();
+        let footer = Footer {
             queues,
+            blobs: blobs.iter().map(|(id, blob)| (*id, blob.held)).collect(),
             released: self.released,
-            keys: self.keys.into_iter().collect(),
+            keys,
             trim: self.trim,
             position: self.position,
             records: self.puts,
-            items: items.into(),
-            ..Footer::default()
         };
-        footer.set_blobs(&blobs);
-        footer
+        (footer, items, offsets)
     }
 }
 
-/// A summary in the shape in which it is stored.
+/// A summary in the shape in which it is stored, beside its tables: encoded items, queue by queue and
+/// run by run, and offsets of blobs by ordinal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Footer {
-    pub(crate) queues: BTreeMap<u64, QueueSummary>,
+    /// By id.
+    pub(crate) queues: Vec<(u64, QueueSummary)>,
     /// By id; the place in this list is the blob's ordinal.
     pub(crate) blobs: Vec<(u64, bool)>,
     pub(crate) released: Vec<u64>,
-    pub(crate) keys: BTreeMap<Bytes, Option<u32>>,
+    /// By name.
+    pub(crate) keys: Vec<(Bytes, Option<u32>)>,
     pub(crate) trim: u32,
     pub(crate) position: u64,
     /// How many blobs, entries and keys were put here.
     pub(crate) records: u64,
-    /// Encoded items, queue by queue, run by run.
-    pub(crate) items: Bytes,
-    /// Offsets of the blobs, by ordinal.
-    pub(crate) offsets: Bytes,
 }
 
 impl Footer {
-    /// Takes ids, offsets and holds of blobs, in the order of their ids.
-    pub(crate) fn set_blobs(&mut self, blobs: &[(u64, u32, bool)]) {
-        self.blobs = blobs.iter().map(|(id, _, held)| (*id, *held)).collect();
-        let offsets = blobs.iter().flat_map(|(_, offset, _)| offset.to_le_bytes());
-        self.offsets = offsets.collect();
-    }
-
     /// How many things the segment holds or held, with the places where queues begin.
     pub(crate) fn puts(&self) -> u64 {
-        let begun = self.queues.values().filter(|queue| queue.first > 0);
+        let begun = self.queues.iter().filter(|(_, queue)| queue.first > 0);
         self.records + begun.count() as u64
     }
 
-    pub(crate) fn push_item(items: &mut Vec<u8>, item: Item) {
-        item.encode(items);
-    }
-
-    /// The bytes that follow the data of a segment of `data_end` bytes.
-    pub(crate) fn encode(&self, data_end: u32) -> Vec<u8> {
-        let mut out = Vec::new();
-        out.extend_from_slice(&self.items);
-        out.extend_from_slice(&self.offsets);
+    /// The bytes that follow the data of a segment of `data_end` bytes, tables first.
+    pub(crate) fn encode(&self, data_end: u32, items: &[u8], offsets: &[u8]) -> Bytes {
+        let mut out = Vec::with_capacity(items.len() + offsets.len() + self.blobs.len() * 2);
+        out.extend_from_slice(items);
+        out.extend_from_slice(offsets);
         let tables = out.len();
         put_int(self.position, &mut out);
         put_int(self.trim.into(), &mut out);
@@ -255,8 +238,8 @@ impl Footer {
         let crc = crc32c::crc32c(&out);
         let trailer = [
             data_end,
-            self.items.len() as u32,
-            self.offsets.len() as u32,
+            items.len() as u32,
+            offsets.len() as u32,
             (out.len() - tables) as u32,
             crc,
             0,
@@ -269,24 +252,21 @@ impl Footer {
         }
         let crc = crc32c::crc32c(out.get(start..).unwrap_or_default());
         out.extend_from_slice(&crc.to_le_bytes());
-        out
+        out.into()
     }
 
     /// The footer in `bytes`, which [`Trailer::decode`] found.
-    pub(crate) fn decode(bytes: &Bytes, trailer: &Trailer) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8], trailer: &Trailer) -> Option<Self> {
         let body = bytes.get(..trailer.len())?;
         if crc32c::crc32c(body) != trailer.crc {
             return None;
         }
-        let items = trailer.items as usize;
-        let tables = items + trailer.offsets as usize;
+        let tables = trailer.items as usize + trailer.offsets as usize;
         let mut meta = Reader(body.get(tables..)?);
         let mut footer = Self {
             position: meta.int()?,
             trim: meta.int32()?,
             records: meta.int()?,
-            items: bytes.slice(..items),
-            offsets: bytes.slice(items..tables),
             ..Self::default()
         };
         let mut last = 0u64;
@@ -310,12 +290,12 @@ impl Footer {
             for _ in 0..meta.int()? {
                 queue.runs.push((meta.int()?, meta.int32()?));
             }
-            footer.queues.insert(id, queue);
+            footer.queues.push((id, queue));
         }
         for _ in 0..meta.int()? {
             let key = own(meta.bytes()?);
             let offset = meta.int32()?;
-            footer.keys.insert(key, (offset > 0).then_some(offset));
+            footer.keys.push((key, (offset > 0).then_some(offset)));
         }
         Some(footer)
     }
@@ -325,7 +305,7 @@ impl Footer {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Trailer {
     pub(crate) data_end: u32,
-    items: u32,
+    pub(crate) items: u32,
     offsets: u32,
     meta: u32,
     crc: u32,

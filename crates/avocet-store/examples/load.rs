@@ -1,0 +1,128 @@
+//! What the store costs: `load DIR steady|offline MESSAGES QUEUES [PAYLOAD]`.
+//!
+//! `steady` puts messages into queues in turn, 512 for each sync, removes those of the group before, and
+//! gives space back. `offline` puts each message into one queue, then reopens and drains all.
+//! CPU time, memory and bytes written are those that Linux counts.
+#![allow(clippy::unwrap_used, reason = "a failing disk ends the run")]
+#![allow(clippy::disallowed_methods, reason = "it measures time")]
+
+use std::fs;
+use std::time::Instant;
+
+use avocet_store::{Batch, BlobId, LogOptions, LogStore, PageLimit, QueueId, Store};
+use bytes::Bytes;
+
+const GROUP: u64 = 512;
+
+/// CPU seconds, resident MiB and MiB written so far.
+fn used() -> (f64, f64, f64) {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let ticks = |at: usize| -> f64 {
+        let field = stat.split_whitespace().nth(at);
+        field.and_then(|field| field.parse().ok()).unwrap_or(0.0)
+    };
+    let counted = |file: &str, name: &str| -> f64 {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        let line = text.lines().find(|line| line.starts_with(name));
+        let number = line.and_then(|line| line.split_whitespace().nth(1));
+        number.and_then(|number| number.parse().ok()).unwrap_or(0.0)
+    };
+    (
+        (ticks(13) + ticks(14)) / 100.0,
+        counted("/proc/self/status", "VmRSS:") / 1024.0,
+        counted("/proc/self/io", "write_bytes:") / 1048576.0,
+    )
+}
+
+fn phase<T>(name: &str, messages: u64, run: impl FnOnce() -> T) -> T {
+    let (before, start) = (used(), Instant::now());
+    let result = run();
+    let (seconds, after) = (start.elapsed().as_secs_f64(), used());
+    println!(
+        "{name:8} {:8.0} msg/s  {:.2} CPU s per million  RSS {:.1} MiB  {:.0} bytes written per message",
+        messages as f64 / seconds,
+        (after.0 - before.0) * 1e6 / messages as f64,
+        after.1,
+        (after.2 - before.2) * 1048576.0 / messages as f64,
+    );
+    result
+}
+
+fn message(id: u64, queues: u64, payload: &Bytes) -> Batch {
+    let mut batch = Batch::new();
+    batch.put_blob(BlobId(id), payload.clone());
+    batch.append(QueueId(id % queues), Bytes::new(), Some(BlobId(id)));
+    batch.release_blob(BlobId(id));
+    batch
+}
+
+fn main() {
+    let args: Vec<_> = std::env::args().collect();
+    let number = |at: usize| args.get(at).and_then(|arg| arg.parse::<u64>().ok());
+    let dir = args.get(1).unwrap();
+    let (messages, queues) = (number(3).unwrap(), number(4).unwrap());
+    let payload = Bytes::from(vec![0x5a; number(5).unwrap_or(256) as usize]);
+    let _ = fs::remove_dir_all(dir);
+    let mut store = LogStore::open_dir(dir, LogOptions::default()).unwrap();
+    println!("start: RSS {:.1} MiB", used().1);
+    if args.get(2).unwrap() == "steady" {
+        phase("steady", messages, || {
+            for id in 0..messages {
+                store.commit(message(id, queues, &payload)).unwrap();
+                if let Some(old) = id.checked_sub(GROUP) {
+                    let mut batch = Batch::new();
+                    batch.advance(QueueId(old % queues), old / queues + 1);
+                    store.commit(batch).unwrap();
+                }
+                if id % GROUP == 0 {
+                    store.sync().unwrap();
+                    store.maintain(1 << 20).unwrap();
+                }
+            }
+            store.sync().unwrap();
+        });
+        return;
+    }
+    phase("enqueue", messages, || {
+        for id in 0..messages {
+            store.commit(message(id, queues, &payload)).unwrap();
+            if id % GROUP == 0 {
+                store.sync().unwrap();
+                store.maintain(1 << 20).unwrap();
+            }
+        }
+        store.sync().unwrap();
+    });
+    drop(store);
+    let mut store = phase("reopen", messages, || {
+        LogStore::open_dir(dir, LogOptions::default()).unwrap()
+    });
+    phase("drain", messages, || {
+        let limit = PageLimit {
+            items: 64,
+            bytes: 65_536,
+        };
+        let (mut drained, mut group) = (0, 0);
+        while drained < messages {
+            for queue in (0..queues).map(QueueId) {
+                let entries = store.read_queue(queue, 0, limit).unwrap();
+                for entry in &entries {
+                    let blob = store.blob(entry.blob.unwrap()).unwrap().unwrap();
+                    assert_eq!(blob.len(), payload.len());
+                    let mut batch = Batch::new();
+                    batch.advance(queue, entry.sequence + 1);
+                    store.commit(batch).unwrap();
+                }
+                drained += entries.len() as u64;
+                group += entries.len() as u64;
+                if group >= GROUP {
+                    group = 0;
+                    store.sync().unwrap();
+                    store.maintain(1 << 20).unwrap();
+                }
+            }
+        }
+        store.sync().unwrap();
+    });
+    println!("left: {} bytes", store.disk_bytes());
+}
