@@ -283,6 +283,8 @@ impl<'a> Bench<'a> {
             .env("CARGO_PROFILE_DEV_OPT_LEVEL", "1")
             .env("CARGO_PROFILE_DEV_DEBUG", "0")
             .env("CARGO_TARGET_DIR", self.folder.join("target"));
+        // The first test that fails is enough, whatever else still runs.
+        mutants.args(["--", "--max-fail", "1:immediate"]);
         println!("{} mutants, tests of {}", piece.len(), tests.join(", "));
         // The exit status tells of missed mutants; the files tell more.
         mutants.status().context("cannot start cargo mutants")?;

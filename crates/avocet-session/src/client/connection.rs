@@ -880,8 +880,8 @@ impl ClientConnection {
 
     pub(super) fn exchange_mut(&mut self) -> Option<&mut Exchange> {
         match &mut self.holder {
-            Holder::Attached(exchange) if self.phase == Phase::Connected => Some(exchange),
-            Holder::Attached(_) | Holder::Idle(_) => None,
+            Holder::Attached(exchange) => Some(exchange),
+            Holder::Idle(_) => None,
         }
     }
 

@@ -91,3 +91,9 @@ fn tells_the_seconds_begun_until_it_expires() {
         Expiry::Never
     );
 }
+
+#[test]
+fn no_message_is_empty() {
+    let message = Message::new(TopicName::new("a").unwrap(), b"");
+    assert_eq!((message.len(), message.is_empty()), (1, false));
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 use avocet_codec::{
     Ack, Auth, Connack, ConnackProperties, Connect, Delivery, Disconnect, MessageProperties,
     MessagePropertiesParts, Packet, PacketId, Publish, QoS, ReasonCode, Suback, SubscribeFilter,
-    SubscriptionId, TopicFilter, TopicName, Unsuback, Version, frame_len,
+    SubscriptionId, TopicFilter, TopicName, Unsuback, UserProperty, Version, frame_len,
 };
 use avocet_session::client::{
     Authentication, ClientConfig, ClientConnection, ClientEvent, ClientNotice, ControlError,

@@ -310,17 +310,45 @@ fn outgoing_aliases_stand_for_topics_that_repeat() {
             plain + 3 - name.len()
         ]
     );
-    // More names than aliases, each several times: the client resolves all of them.
+    // More names than aliases, in turns that use each alias and set it anew: the client resolves all.
     let mut expected = vec![name.to_owned(); 4];
-    for round in 0..20 {
-        let name = format!("topic/{}", round % 5);
-        publish(&mut pair, &name);
-        expected.push(name);
+    let mut known = 0;
+    for round in "ababab cacaca bcbcbc abcabc abcabc aabbcc".split_whitespace() {
+        for letter in round.chars() {
+            let name = format!("some/long/topic/{letter}");
+            known += usize::from(publish(&mut pair, &name) < plain - 10);
+            expected.push(name);
+        }
     }
     assert_eq!(pair.client.topics, expected);
+    assert!(known > 5, "{known} messages without a Topic Name");
 
     let mut pair = Pair::connected(Version::V5);
     assert!((0..4).all(|_| publish(&mut pair, name) == plain));
+}
+
+#[test]
+fn a_name_gets_an_alias_if_it_comes_again_within_sixteen_others() {
+    let is_set_after = |others: u32| {
+        let mut pair = Pair::connected_with(Version::V5, ServerConfig::default(), |client| {
+            client.topic_alias_maximum = 1;
+        });
+        let mut publish = |name: &str| {
+            let message = message(QoS::AtMostOnce, name, "x").into();
+            let _ = pair.publish(Outgoing::new(message));
+            let mut out = TransmitBuf::new(1);
+            pair.server.poll_transmit(pair.now, &mut out);
+            out.len()
+        };
+        let plain = publish("again");
+        for other in 0..others {
+            publish(&format!("other/{other}"));
+        }
+        publish("again") == plain + 3
+    };
+    assert!(is_set_after(0));
+    assert!(is_set_after(15));
+    assert!(!is_set_after(16));
 }
 
 /// [MQTT5-3.3.2-7] [MQTT5-3.3.2-12]
@@ -369,6 +397,17 @@ fn natural_order_is_kept_between_qos() {
     }
     pair.run();
     assert_eq!(pair.client.received, ["1", "2", "3", "4", "5", "6"]);
+}
+
+#[test]
+fn payloads_of_4096_bytes_and_more_are_not_copied() {
+    for (len, slices) in [(4_095, 1), (4_096, 2)] {
+        let mut pair = Pair::connected(Version::V3_1_1);
+        let _ = pair.publish(qos1(&"x".repeat(len)));
+        let mut out = TransmitBuf::new(usize::MAX);
+        pair.server.poll_transmit(pair.now, &mut out);
+        assert_eq!(out.slices().count(), slices, "{len}");
+    }
 }
 
 #[test]

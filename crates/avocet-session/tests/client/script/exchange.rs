@@ -274,6 +274,27 @@ fn requests_that_cannot_be_sent_are_refused() {
 }
 
 #[test]
+fn a_request_has_user_properties_in_5_0_only() {
+    let property = [UserProperty {
+        name: "a",
+        value: "b",
+    }];
+    let topic_filter = TopicFilter::new("a").unwrap();
+    for version in BOTH {
+        let mut script = Script::connected(version);
+        let subscribed = script.client.subscribe(&[filter("a")], None, &property);
+        let unsubscribed = script.client.unsubscribe(&[topic_filter], &property);
+        if version == Version::V5 {
+            assert!(subscribed.is_ok() && unsubscribed.is_ok());
+        } else {
+            let refused = Err(SubscribeError::OptionsNotInVersion);
+            assert_eq!((subscribed, unsubscribed), (refused, refused));
+            script.client.unsubscribe(&[topic_filter], &[]).unwrap();
+        }
+    }
+}
+
+#[test]
 fn properties_and_expiry_need_5_0() {
     let now = start();
     let properties = MessageProperties::new(MessagePropertiesParts {
