@@ -35,8 +35,8 @@ const fn layer(name: &'static str, colour: Colour, below: &'static [&'static str
     }
 }
 
-/// A new edge needs a decision record. What no edge may change: the engine and the store never
-/// meet, the client and the broker meet in no crate but tools, and below the store and the
+/// A new edge needs a decision record. What no edge may change: the engine and the store meet in
+/// the journal and above it, the client and the broker meet in no crate but tools, and below the store and the
 /// transport there is no MQTT.
 #[rustfmt::skip]
 const LAYERS: &[Layer] = &[
@@ -45,10 +45,12 @@ const LAYERS: &[Layer] = &[
     layer("avocet-session",   Pure,  &["avocet-topic", "avocet-codec"]),
     layer("avocet-engine",    Pure,  &["avocet-topic", "avocet-codec", "avocet-session"]),
     layer("avocet-store",     Shell, &[]),
+    layer("avocet-journal",   Shell, &["avocet-topic", "avocet-codec", "avocet-session", "avocet-engine",
+                                       "avocet-store"]),
     layer("avocet-transport", Shell, &[]),
     layer("avocet-client",    Shell, &["avocet-topic", "avocet-codec", "avocet-session", "avocet-transport"]),
     layer("avocet-broker",    Shell, &["avocet-topic", "avocet-codec", "avocet-session", "avocet-engine",
-                                       "avocet-store", "avocet-transport"]),
+                                       "avocet-store", "avocet-journal", "avocet-transport"]),
     layer("avocet-cli",       Shell, &["avocet-topic", "avocet-codec", "avocet-session", "avocet-client",
                                        "avocet-transport"]),
     layer("avocet-sim",       Tool,  &[]),

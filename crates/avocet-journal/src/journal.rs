@@ -1,0 +1,310 @@
+//! The journal: what is kept in memory of what is stored.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use avocet_engine::{GroupPlace, SessionKey};
+use avocet_session::Message;
+use avocet_store::{
+    BlobId, CommitError, KeyValue, PageLimit, Position, QueueId, ReadError, Store, SyncError,
+};
+use avocet_topic::TopicFilterBuf;
+use bytes::Bytes;
+
+use crate::value::{
+    EntryValue, FORMAT, Kind, OfGroupValue, Reader, SessionValue, ValueError, decode_message, key,
+    part_key,
+};
+
+pub(crate) type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
+/// Why the journal cannot go on with what it was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum JournalError {
+    /// The store refused the batch. Nothing of it was applied.
+    #[error("cannot store: {0}")]
+    Commit(#[from] CommitError),
+    /// The store could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// What is stored cannot be understood.
+    #[error(transparent)]
+    Value(#[from] ValueError),
+    /// What is stored is of a format that this version does not know.
+    #[error("format {0} is not known to this version")]
+    Format(u64),
+}
+
+/// What is known of a session without reading.
+#[derive(Clone, Debug)]
+pub(crate) struct Session {
+    /// Names it in keys, and its queue.
+    pub(crate) number: u64,
+    /// The session's sequence of the entry 0 of the queue, in wrapping arithmetic.
+    pub(crate) base: u64,
+    /// The first entry of the queue, by the session's sequence.
+    pub(crate) first: u64,
+    /// Behind its last one.
+    pub(crate) end: u64,
+    /// Bytes of all messages put into the queue since it was last empty.
+    pub(crate) bytes: u64,
+    /// How many entries were taken out of the queue because what is behind them is finished.
+    pub(crate) lifted: u64,
+    /// For how many messages PUBREC came.
+    pub(crate) pubrecs: u64,
+    /// Sequences behind the first one that are finished: beginnings and ends. At most as many as
+    /// there are messages in flight.
+    pub(crate) finished: BTreeMap<u64, u64>,
+    /// Messages that belong to a shared subscription, with its number, by their sequences; as many
+    /// as such a one gives to a member.
+    pub(crate) shared: BTreeMap<u64, (u64, GroupPlace)>,
+}
+
+/// A message that is not only in queues of sessions.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Held {
+    pub(crate) len: u32,
+    /// How many shared subscriptions hold it, and one more until it is routed.
+    pub(crate) holds: u32,
+    /// It was stored in this batch, which holds it too.
+    pub(crate) new: bool,
+}
+
+/// The records of a broker's engines in a [`Store`].
+///
+/// In memory are a few words for each session and for each message that is being routed or
+/// belongs to a shared subscription; nothing for a message in the queue of a session.
+#[derive(Debug)]
+pub struct Journal<S> {
+    pub(crate) store: S,
+    pub(crate) sessions: Map<Arc<SessionKey>, Session>,
+    /// The numbers of shared subscriptions.
+    pub(crate) groups: Map<TopicFilterBuf, u64>,
+    pub(crate) held: Map<u64, Held>,
+    /// The number of the next session or group.
+    pub(crate) next_number: u64,
+    /// What no message's count is above.
+    pub(crate) message_count: u64,
+    pub(crate) ignored: u64,
+}
+
+const PAGE: PageLimit = PageLimit {
+    items: 1_000,
+    bytes: 1 << 20,
+};
+
+impl<S: Store> Journal<S> {
+    /// Takes a store that is empty or was written by a journal.
+    pub fn open(store: S) -> Result<Self, JournalError> {
+        let mut journal = Self {
+            store,
+            sessions: Map::default(),
+            groups: Map::default(),
+            held: Map::default(),
+            next_number: 1,
+            message_count: 0,
+            ignored: 0,
+        };
+        match journal.int(&key(Kind::Format))? {
+            None => {}
+            Some(FORMAT) => journal.index()?,
+            Some(other) => return Err(JournalError::Format(other)),
+        }
+        Ok(journal)
+    }
+
+    /// The store.
+    pub const fn store(&self) -> &S {
+        &self.store
+    }
+
+    /// The store, for maintenance. What the journal wrote must stay as it is.
+    pub const fn store_mut(&mut self) -> &mut S {
+        &mut self.store
+    }
+
+    /// Gives the store back.
+    pub fn into_store(self) -> S {
+        self.store
+    }
+
+    /// Makes everything applied so far durable, and returns the position of the last batch.
+    pub fn sync(&mut self) -> Result<Position, SyncError> {
+        self.store.sync()
+    }
+
+    /// How many records said nothing because what they are about is not stored: late ones about a
+    /// session that has ended. Others would be a bug of the engine.
+    pub const fn ignored(&self) -> u64 {
+        self.ignored
+    }
+
+    /// How many sessions are stored.
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    pub(crate) fn int(&self, name: &Bytes) -> Result<Option<u64>, JournalError> {
+        let Some(found) = self.store.key(name)? else {
+            return Ok(None);
+        };
+        let kind = Kind::of(name).unwrap_or(Kind::Format);
+        Ok(Some(read_int(kind, &found.value)?))
+    }
+
+    /// Gives every key with a prefix to `take`, page by page.
+    pub(crate) fn for_each_key(
+        &self,
+        prefix: &[u8],
+        mut take: impl FnMut(&KeyValue) -> Result<(), JournalError>,
+    ) -> Result<(), JournalError> {
+        let mut after: Option<Bytes> = None;
+        loop {
+            let page = self.store.scan(prefix, after.as_deref(), PAGE)?;
+            let Some(last) = page.last() else {
+                return Ok(());
+            };
+            after = Some(last.key.clone());
+            for found in &page {
+                take(found)?;
+            }
+        }
+    }
+
+    /// Learns what it keeps in memory.
+    fn index(&mut self) -> Result<(), JournalError> {
+        let mut groups: Map<TopicFilterBuf, u64> = Map::default();
+        let mut names: Map<u64, TopicFilterBuf> = Map::default();
+        let mut next_number = self.next_number;
+        self.for_each_key(&key(Kind::Group), |found| {
+            let group = Reader::of_key(Kind::Group, &found.key).filter()?;
+            let number = read_int(Kind::Group, &found.value)?;
+            next_number = next_number.max(number.saturating_add(1));
+            names.insert(number, group.clone());
+            groups.insert(group, number);
+            Ok(())
+        })?;
+        let mut sessions: Map<Arc<SessionKey>, Session> = Map::default();
+        self.for_each_key(&key(Kind::Session), |found| {
+            let mut name = Reader::of_key(Kind::Session, &found.key);
+            let session = name.session_key()?;
+            name.end(())?;
+            let number = SessionValue::decode(&found.value)?.number;
+            next_number = next_number.max(number.saturating_add(1));
+            sessions.insert(Arc::new(session), self.session(number, &names)?);
+            Ok(())
+        })?;
+        let mut held: Map<u64, Held> = Map::default();
+        for kind in [Kind::GroupMessage, Kind::Unrouted] {
+            self.for_each_key(&key(kind), |found| self.hold(found, &mut held))?;
+        }
+        self.message_count = self.int(&key(Kind::MessageCount))?.unwrap_or(0);
+        self.sessions = sessions;
+        self.groups = groups;
+        self.held = held;
+        self.next_number = next_number;
+        Ok(())
+    }
+
+    fn session(
+        &self,
+        number: u64,
+        groups: &Map<u64, TopicFilterBuf>,
+    ) -> Result<Session, JournalError> {
+        let base = self.int(&part_key(Kind::Base, number, &[]))?.unwrap_or(0);
+        let range = self.store.queue(QueueId(number)).unwrap_or(0..0);
+        let mut session = Session {
+            number,
+            base,
+            first: base.wrapping_add(range.start),
+            end: base.wrapping_add(range.end),
+            bytes: 0,
+            lifted: 0,
+            pubrecs: 0,
+            finished: BTreeMap::new(),
+            shared: BTreeMap::new(),
+        };
+        if !range.is_empty() {
+            let last = self.entry(number, range.end - 1)?;
+            session.bytes = last.before.saturating_add(last.len.into());
+        }
+        self.for_each_key(&part_key(Kind::Finished, number, &[]), |found| {
+            let start = sequence_of(Kind::Finished, &found.key)?;
+            let end = read_int(Kind::Finished, &found.value)?;
+            session.finished.insert(start, end);
+            Ok(())
+        })?;
+        for (kind, count) in [
+            (Kind::Lifted, &mut session.lifted),
+            (Kind::Pubrec, &mut session.pubrecs),
+        ] {
+            self.for_each_key(&part_key(kind, number, &[]), |_| {
+                *count += 1;
+                Ok(())
+            })?;
+        }
+        self.for_each_key(&part_key(Kind::OfGroup, number, &[]), |found| {
+            let value = OfGroupValue::decode(&found.value)?;
+            // One that has ended holds nothing any more.
+            if let Some(group) = groups.get(&value.group) {
+                let at = sequence_of(Kind::OfGroup, &found.key)?;
+                let place = GroupPlace {
+                    group: group.clone(),
+                    sequence: value.sequence,
+                };
+                session.shared.insert(at, (value.group, place));
+            }
+            Ok(())
+        })?;
+        Ok(session)
+    }
+
+    fn hold(&self, found: &KeyValue, held: &mut Map<u64, Held>) -> Result<(), JournalError> {
+        let missing = ValueError(Kind::Message);
+        let id = found.blob.ok_or(missing)?;
+        if let Some(known) = held.get_mut(&id.0) {
+            known.holds += 1;
+            return Ok(());
+        }
+        let len = self.message(id)?.len();
+        let len = u32::try_from(len).map_err(|_| missing)?;
+        held.insert(
+            id.0,
+            Held {
+                len,
+                holds: 1,
+                new: false,
+            },
+        );
+        Ok(())
+    }
+
+    /// An entry of a queue, by its place in the queue.
+    pub(crate) fn entry(&self, queue: u64, place: u64) -> Result<EntryValue, JournalError> {
+        let limit = PageLimit { items: 1, bytes: 0 };
+        let entries = self.store.read_queue(QueueId(queue), place, limit)?;
+        let entry = entries.first().ok_or(ValueError(Kind::Entry))?;
+        Ok(EntryValue::decode(&entry.value)?)
+    }
+
+    pub(crate) fn message(&self, id: BlobId) -> Result<Arc<Message>, JournalError> {
+        let missing = ValueError(Kind::Message);
+        let blob = self.store.blob(id)?.ok_or(missing)?;
+        Ok(decode_message(Kind::Message, &blob, None)?.message)
+    }
+}
+
+pub(crate) fn read_int(kind: Kind, bytes: &[u8]) -> Result<u64, ValueError> {
+    let mut reader = Reader::new(kind, bytes);
+    let value = reader.int()?;
+    reader.end(value)
+}
+
+/// The sequence in the key of a part of a session or group.
+pub(crate) fn sequence_of(kind: Kind, key: &[u8]) -> Result<u64, ValueError> {
+    let mut name = Reader::of_key(kind, key);
+    name.int()?;
+    let sequence = name.u64()?;
+    name.end(sequence)
+}

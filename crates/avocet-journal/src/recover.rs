@@ -1,0 +1,208 @@
+//! Everything that survived, given back piece by piece.
+
+use std::sync::Arc;
+
+use avocet_engine::{GroupPlace, MessageId, Part, Restored, SessionKey, ShardId};
+use avocet_session::UnixTime;
+use avocet_store::{BlobId, KeyValue, Store};
+use avocet_topic::TopicFilterBuf;
+
+use crate::journal::{Journal, JournalError, Session, read_int, sequence_of};
+use crate::value::{
+    EntryValue, Kind, OfGroupValue, Reader, SessionValue, SubscriptionValue, ValueError, WillValue,
+    decode_message, decode_publisher, id_key, key, part_key,
+};
+
+impl<S: Store> Journal<S> {
+    /// Gives everything that is stored to `take`, in the order that [`Restored`] asks for. Messages
+    /// in the queues of sessions are not among it: they come by [`Journal::fetch`].
+    pub fn recover(&self, mut take: impl FnMut(Restored)) -> Result<(), JournalError> {
+        if let Some(at) = self.int(&key(Kind::Time))? {
+            let at = UnixTime::from_millis(at);
+            take(Restored::Time { at });
+        }
+        let count = self.message_count;
+        take(Restored::MessageCount { count });
+        self.for_each_key(&key(Kind::Session), |found| {
+            self.recover_session(found, &mut take)
+        })?;
+        self.for_each_key(&key(Kind::Will), |found| {
+            let session = Reader::of_key(Kind::Will, &found.key).session_key()?;
+            let session = self.shared_key(session);
+            let will = WillValue::decode(&found.value)?;
+            take(Restored::Will {
+                session,
+                message: will.message,
+                message_expiry_interval: will.message_expiry_interval,
+                delay_interval: will.delay_interval,
+                publish_at: will.publish_at,
+            });
+            Ok(())
+        })?;
+        self.for_each_key(&key(Kind::Group), |found| {
+            let group = Reader::of_key(Kind::Group, &found.key).filter()?;
+            self.recover_group(&group, read_int(Kind::Group, &found.value)?, &mut take)
+        })?;
+        self.for_each_key(&key(Kind::Retained), |found| {
+            let topic = Reader::of_key(Kind::Retained, &found.key).rest()?;
+            let stored = decode_message(Kind::Retained, &found.value, Some(topic))?;
+            take(Restored::Retained {
+                message: stored.message,
+                publisher: stored.publisher.map(|publisher| self.shared_key(publisher)),
+            });
+            Ok(())
+        })?;
+        self.for_each_key(&key(Kind::Unrouted), |found| {
+            take(self.unrouted(found)?);
+            Ok(())
+        })
+    }
+
+    fn recover_session(
+        &self,
+        found: &KeyValue,
+        take: &mut impl FnMut(Restored),
+    ) -> Result<(), JournalError> {
+        let session = Reader::of_key(Kind::Session, &found.key).session_key()?;
+        let value = SessionValue::decode(&found.value)?;
+        let known = self.sessions.get_key_value(&session);
+        let (session, known) = known.ok_or(ValueError(Kind::Session))?;
+        let number = known.number;
+        take(Restored::Session {
+            session: Arc::clone(session),
+            expiry_interval: value.expiry_interval,
+            expires_at: value.expires_at,
+            sent: value.sent,
+            window: value.window,
+            queue: self.first_unfinished(known)?..known.end,
+            queued_bytes: self.queued_bytes(known)?,
+        });
+        self.for_each_key(&part_key(Kind::Subscription, number, &[]), |found| {
+            let mut name = Reader::of_key(Kind::Subscription, &found.key);
+            name.int()?;
+            let filter = name.filter()?;
+            let value = SubscriptionValue::decode(&found.value)?;
+            take(Restored::Subscription {
+                session: Arc::clone(session),
+                filter,
+                options: value.options,
+                subscription_id: value.subscription_id,
+            });
+            Ok(())
+        })?;
+        self.for_each_key(&part_key(Kind::Received, number, &[]), |found| {
+            let mut name = Reader::of_key(Kind::Received, &found.key);
+            name.int()?;
+            let packet_id = name.packet_id()?;
+            let session = Arc::clone(session);
+            take(Restored::PublishReceived { session, packet_id });
+            Ok(())
+        })?;
+        self.for_each_key(&part_key(Kind::OfGroup, number, &[]), |found| {
+            let sequence = sequence_of(Kind::OfGroup, &found.key)?;
+            let value = OfGroupValue::decode(&found.value)?;
+            // Not of a group that has ended.
+            if let Some((group, place)) = known.shared.get(&sequence)
+                && self.groups.get(&place.group) == Some(group)
+            {
+                take(Restored::OfGroup {
+                    session: Arc::clone(session),
+                    sequence,
+                    id: MessageId::new(value.id),
+                    qos: value.qos,
+                    place: place.clone(),
+                });
+            }
+            Ok(())
+        })
+    }
+
+    fn recover_group(
+        &self,
+        group: &TopicFilterBuf,
+        number: u64,
+        take: &mut impl FnMut(Restored),
+    ) -> Result<(), JournalError> {
+        self.for_each_key(&part_key(Kind::GroupMessage, number, &[]), |found| {
+            let id = found.blob.ok_or(ValueError(Kind::GroupMessage))?;
+            let publisher = decode_publisher(Kind::GroupMessage, &found.value)?;
+            take(Restored::GroupMessage {
+                place: GroupPlace {
+                    group: group.clone(),
+                    sequence: sequence_of(Kind::GroupMessage, &found.key)?,
+                },
+                id: MessageId::new(id.0),
+                message: self.message(id)?,
+                publisher: publisher.map(|publisher| self.shared_key(publisher)),
+            });
+            Ok(())
+        })
+    }
+
+    fn first_unfinished(&self, known: &Session) -> Result<u64, JournalError> {
+        let mut first = known.first;
+        if known.lifted > 0 {
+            self.for_each_key(&part_key(Kind::Lifted, known.number, &[]), |found| {
+                first = first.min(sequence_of(Kind::Lifted, &found.key)?);
+                Ok(())
+            })?;
+        }
+        Ok(first)
+    }
+
+    fn queued_bytes(&self, known: &Session) -> Result<u64, JournalError> {
+        let mut bytes = 0;
+        if known.lifted > 0 {
+            self.for_each_key(&part_key(Kind::Lifted, known.number, &[]), |found| {
+                bytes += u64::from(EntryValue::decode(&found.value)?.len);
+                Ok(())
+            })?;
+        }
+        let before = |sequence: u64| {
+            if sequence == known.end {
+                return Ok(known.bytes);
+            }
+            let place = sequence.wrapping_sub(known.base);
+            self.entry(known.number, place).map(|entry| entry.before)
+        };
+        let mut at = known.first;
+        let ends = [(known.end, known.end)];
+        for (start, end) in known.finished.iter().map(|(s, e)| (*s, *e)).chain(ends) {
+            if start > at {
+                bytes += before(start)?.saturating_sub(before(at)?);
+            }
+            at = end;
+        }
+        Ok(bytes)
+    }
+
+    fn unrouted(&self, found: &KeyValue) -> Result<Restored, JournalError> {
+        let mut name = Reader::of_key(Kind::Unrouted, &found.key);
+        let id = name.u64()?;
+        name.end(())?;
+        let publisher = decode_publisher(Kind::Unrouted, &found.value)?;
+        let mut arrived = Vec::new();
+        self.for_each_key(&id_key(Kind::Arrived, id), |found| {
+            let mut name = Reader::of_key(Kind::Arrived, &found.key);
+            name.u64()?;
+            let part = Part {
+                shard: ShardId::new(name.u16()?),
+                shards: name.u16()?,
+            };
+            arrived.push(name.end(part)?);
+            Ok(())
+        })?;
+        Ok(Restored::Unrouted {
+            id: MessageId::new(id),
+            message: self.message(BlobId(id))?,
+            publisher: publisher.map(|publisher| self.shared_key(publisher)),
+            arrived,
+        })
+    }
+
+    /// The key of a session that is known is in memory once.
+    fn shared_key(&self, session: SessionKey) -> Arc<SessionKey> {
+        let known = self.sessions.get_key_value(&session);
+        known.map_or_else(|| Arc::new(session), |(known, _)| Arc::clone(known))
+    }
+}
