@@ -129,6 +129,12 @@ impl<S: Store> Journal<S> {
         self.store
     }
 
+    /// Writes everything applied so far: it survives the end of the program, but not that of the
+    /// power.
+    pub fn write(&mut self) -> Result<Position, SyncError> {
+        self.store.write()
+    }
+
     /// Makes everything applied so far durable, and returns the position of the last batch.
     pub fn sync(&mut self) -> Result<Position, SyncError> {
         self.store.sync()
