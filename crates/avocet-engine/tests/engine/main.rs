@@ -14,6 +14,7 @@ mod connect;
 mod durability;
 mod limits;
 mod model;
+mod names;
 mod order;
 mod publish;
 mod retained;

@@ -66,6 +66,47 @@ impl World {
     }
 }
 
+/// Twenty messages, of which the store alone has ten.
+fn half_stored(window: u16) -> World {
+    let mut world = World::new(NonZeroU16::new(window).unwrap());
+    world.limits.queued_messages_max = 100;
+    world.limits.resident_messages = 10;
+    for _ in 0..20 {
+        world.enqueue(QoS::AtLeastOnce);
+    }
+    world
+}
+
+#[test]
+fn the_store_is_asked_when_half_of_what_may_be_resident_is_sent() {
+    let mut world = half_stored(4);
+    assert_eq!(world.sent(), [1, 2, 3, 4]);
+    assert_eq!(world.sender.poll_fetch(&world.limits), None);
+    world.puback(1);
+    assert_eq!(world.sent(), [5]);
+    let page = FetchFrom {
+        sequence: 10,
+        max_messages: 5,
+        max_bytes: 1_048_576,
+    };
+    assert_eq!(world.sender.poll_fetch(&world.limits), Some(page));
+    assert_eq!(world.sender.poll_fetch(&world.limits), None, "asked twice");
+}
+
+/// [MQTT5-2.2.1-3]
+#[test]
+fn a_request_takes_the_identifier_whose_turn_for_a_message_is_farthest_off() {
+    let mut world = half_stored(10);
+    let request = |world: &mut World| world.sender.take_request_id().map(PacketId::get);
+    assert_eq!(request(&mut world), Some(65_535));
+    assert_eq!(world.sent().len(), 10);
+    for id in 1..=10 {
+        world.puback(id);
+    }
+    // The next is message 11, which the store has.
+    assert_eq!(request(&mut world), Some(10));
+}
+
 /// [MQTT5-2.2.1-4]
 #[test]
 fn identifiers_are_found_across_the_gaps_that_drops_leave() {

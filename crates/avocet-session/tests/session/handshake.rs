@@ -60,6 +60,23 @@ fn says_whether_the_session_is_present() {
     }
 }
 
+/// [MQTT5-3.1.2-21] [MQTT5-3.2.2-21]
+#[test]
+fn a_longer_keep_alive_than_the_servers_own_is_replaced() {
+    for (asked, told) in [(0, Some(60)), (59, None), (60, None), (61, Some(60))] {
+        let config = ServerConfig {
+            keep_alive_max: NonZeroU16::new(60),
+            ..ServerConfig::default()
+        };
+        let mut pair = opened(Version::V5, config);
+        let mut connect = Connect::new(Version::V5, "client");
+        connect.keep_alive = asked;
+        send_connect(&mut pair, connect);
+        assert_eq!(connack(&pair).properties.server_keep_alive, told);
+        assert_eq!(pair.server.keep_alive(), told.unwrap_or(asked));
+    }
+}
+
 /// [MQTT5-3.2.2-16] [MQTT5-3.2.2-21] [MQTT5-3.2.2-22]
 #[test]
 fn tells_a_5_0_client_what_the_server_offers() {
