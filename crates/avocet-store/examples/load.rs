@@ -1,7 +1,8 @@
-//! What the store costs: `load DIR steady|offline MESSAGES QUEUES [PAYLOAD]`.
+//! What the store costs: `load DIR steady|offline|shared MESSAGES QUEUES [PAYLOAD]`.
 //!
 //! `steady` puts messages into queues in turn, 512 for each sync, removes those of the group before, and
-//! gives space back. `offline` puts each message into one queue, then reopens and drains all.
+//! gives space back. `offline` puts each message into one queue, then reopens and drains all. `shared`
+//! puts as many entries, but each message into all queues.
 //! CPU time, memory and bytes written are those that Linux counts.
 #![allow(clippy::unwrap_used, reason = "a failing disk ends the run")]
 #![allow(clippy::disallowed_methods, reason = "it measures time")]
@@ -14,8 +15,8 @@ use bytes::Bytes;
 
 const GROUP: u64 = 512;
 
-/// CPU seconds, resident MiB and MiB written so far.
-fn used() -> (f64, f64, f64) {
+/// CPU seconds, resident MiB, the most of them and MiB written so far.
+fn used() -> (f64, f64, f64, f64) {
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let ticks = |at: usize| -> f64 {
         let field = stat.split_whitespace().nth(at);
@@ -30,6 +31,7 @@ fn used() -> (f64, f64, f64) {
     (
         (ticks(13) + ticks(14)) / 100.0,
         counted("/proc/self/status", "VmRSS:") / 1024.0,
+        counted("/proc/self/status", "VmHWM:") / 1024.0,
         counted("/proc/self/io", "write_bytes:") / 1048576.0,
     )
 }
@@ -39,11 +41,12 @@ fn phase<T>(name: &str, messages: u64, run: impl FnOnce() -> T) -> T {
     let result = run();
     let (seconds, after) = (start.elapsed().as_secs_f64(), used());
     println!(
-        "{name:8} {:8.0} msg/s  {:.2} CPU s per million  RSS {:.1} MiB  {:.0} bytes written per message",
+        "{name:8} {:8.0} msg/s  {:.2} CPU s per million  RSS {:.1} MiB (most {:.1})  {:.0} bytes written per message",
         messages as f64 / seconds,
         (after.0 - before.0) * 1e6 / messages as f64,
         after.1,
-        (after.2 - before.2) * 1048576.0 / messages as f64,
+        after.2,
+        (after.3 - before.3) * 1048576.0 / messages as f64,
     );
     result
 }
@@ -65,7 +68,8 @@ fn main() {
     let _ = fs::remove_dir_all(dir);
     let mut store = LogStore::open_dir(dir, LogOptions::default()).unwrap();
     println!("start: RSS {:.1} MiB", used().1);
-    if args.get(2).unwrap() == "steady" {
+    let mode = args.get(2).unwrap();
+    if mode == "steady" {
         phase("steady", messages, || {
             for id in 0..messages {
                 store.commit(message(id, queues, &payload)).unwrap();
@@ -84,15 +88,28 @@ fn main() {
         return;
     }
     phase("enqueue", messages, || {
-        for id in 0..messages {
-            store.commit(message(id, queues, &payload)).unwrap();
-            if id % GROUP == 0 {
+        let shared = mode == "shared";
+        let blobs = if shared { messages / queues } else { messages };
+        for id in 0..blobs {
+            if shared {
+                let mut batch = Batch::new();
+                batch.put_blob(BlobId(id), payload.clone());
+                for queue in (0..queues).map(QueueId) {
+                    batch.append(queue, Bytes::new(), Some(BlobId(id)));
+                }
+                batch.release_blob(BlobId(id));
+                store.commit(batch).unwrap();
+            } else {
+                store.commit(message(id, queues, &payload)).unwrap();
+            }
+            if id % GROUP == 0 || shared {
                 store.sync().unwrap();
                 store.maintain(1 << 20).unwrap();
             }
         }
         store.sync().unwrap();
     });
+    println!("index: {:.1} MiB", store.index_bytes() as f64 / 1048576.0);
     drop(store);
     let mut store = phase("reopen", messages, || {
         LogStore::open_dir(dir, LogOptions::default()).unwrap()

@@ -20,6 +20,10 @@ const AT_ONCE: u64 = 1024;
 #[derive(Debug, Default)]
 pub(crate) struct Change {
     undo: Vec<Undo>,
+    /// Queues that were dropped.
+    dropped: Vec<Queue>,
+    /// Keys, and what was stored under them.
+    keys: Vec<(Bytes, Option<Key>)>,
     /// Runs that were cut off queues.
     cut: Vec<Run>,
     /// Blobs that are referred to once less.
@@ -28,7 +32,7 @@ pub(crate) struct Change {
     forgotten: Vec<Forgotten>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Undo {
     /// What was known of a blob.
     Blob(u64, Option<(BlobPlace, u32)>),
@@ -40,10 +44,11 @@ enum Undo {
     Appended(u64),
     /// Where a queue began was said elsewhere, and so many runs were cut off.
     Advanced { queue: u64, begun: u32, cut: usize },
-    /// There was such a queue; whether the active segment drops it for the first time.
-    Dropped(u64, Box<Queue>, bool),
-    /// What was stored under a key.
-    Key(Box<(Bytes, Option<Key>)>),
+    /// There was the last of the dropped queues; whether the active segment drops it for the first
+    /// time.
+    Dropped(u64, bool),
+    /// The last of the keys was different.
+    Key,
 }
 
 /// Entries that are gone but for the references to blobs that they count.
@@ -72,6 +77,8 @@ impl<V: Vfs> LogStore<V> {
         }
         self.active.finish(true);
         self.change.undo.clear();
+        self.change.dropped.clear();
+        self.change.keys.clear();
         self.change.cut.clear();
         self.forgotten.extend(self.change.forgotten.drain(..));
         self.last.0 += 1;
@@ -247,8 +254,8 @@ impl<V: Vfs> LogStore<V> {
         }
         let (first, count, begun) = (queue.first, queue.end - queue.first, queue.begun);
         let new = self.active.dropped.insert(id.0);
-        let undo = Undo::Dropped(id.0, Box::new(queue), new);
-        self.change.undo.push(undo);
+        self.change.dropped.push(queue);
+        self.change.undo.push(Undo::Dropped(id.0, new));
         if begun == active && first > 0 {
             self.active.live -= 1;
         } else if first > 0 {
@@ -324,8 +331,8 @@ impl<V: Vfs> LogStore<V> {
     }
 
     fn replaced(&mut self, key: &Bytes, old: Option<Key>) {
-        let undo = Undo::Key(Box::new((key.clone(), old.clone())));
-        self.change.undo.push(undo);
+        self.change.keys.push((key.clone(), old.clone()));
+        self.change.undo.push(Undo::Key);
         let Some(old) = old else { return };
         if old.segment == self.active.id {
             self.active.live -= 1;
@@ -398,20 +405,23 @@ impl<V: Vfs> LogStore<V> {
                         }
                     }
                 }
-                Undo::Dropped(id, queue, new) => {
-                    let cut = self.change.cut.len() - queue.runs.len();
-                    self.change.cut.truncate(cut);
-                    self.index.queues.insert(id, *queue);
+                Undo::Dropped(id, new) => {
+                    if let Some(queue) = self.change.dropped.pop() {
+                        let cut = self.change.cut.len() - queue.runs.len();
+                        self.change.cut.truncate(cut);
+                        self.index.queues.insert(id, queue);
+                    }
                     if new {
                         self.active.dropped.remove(&id);
                     }
                 }
-                Undo::Key(key) => {
-                    let (name, old) = *key;
-                    match old {
-                        Some(old) => self.index.keys.insert(name, old),
-                        None => self.index.keys.remove(&name),
-                    };
+                Undo::Key => {
+                    if let Some((name, old)) = self.change.keys.pop() {
+                        match old {
+                            Some(old) => self.index.keys.insert(name, old),
+                            None => self.index.keys.remove(&name),
+                        };
+                    }
                 }
             }
         }

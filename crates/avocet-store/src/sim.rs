@@ -42,6 +42,9 @@ struct Disk {
     power_ends: Option<u64>,
     failing_syncs: u32,
     failing_writes: u32,
+    failing_reads: u32,
+    /// The number of the call that fails.
+    failing_step: Option<u64>,
     capacity: Option<u64>,
 }
 
@@ -117,6 +120,20 @@ impl Disk {
         Ok(())
     }
 
+    /// Whether the call that was counted last is the one to fail.
+    fn fails(&self) -> bool {
+        self.failing_step == Some(self.steps - 1)
+    }
+
+    /// Counts a call that only succeeds or fails.
+    fn simple_step(&mut self) -> io::Result<()> {
+        self.step()?;
+        if self.fails() {
+            return Err(broken());
+        }
+        Ok(())
+    }
+
     fn used(&self) -> u64 {
         let files = self.names.values();
         let sizes = files.map(|inode| self.inodes.get(*inode).map_or(0, |i| i.live.len() as u64));
@@ -150,15 +167,21 @@ impl Disk {
         };
         self.room(now, then)?;
         if let Change::Write(offset, data) = &change {
-            if self.failing_writes > 0 {
-                self.failing_writes -= 1;
+            let error = match self.failing_writes {
+                0 => self.fails().then(broken),
+                _ => Some(io::ErrorKind::StorageFull.into()),
+            };
+            self.failing_writes = self.failing_writes.saturating_sub(1);
+            if let Some(error) = error {
                 let partial = Change::Write(*offset, data.split_at(data.len() / 3).0.to_vec());
                 let inode = self.inode(inode)?;
                 partial.apply(&mut inode.live);
                 inode.changes.push(partial);
-                return Err(io::ErrorKind::StorageFull.into());
+                return Err(error);
             }
             self.written_bytes += data.len() as u64;
+        } else if self.fails() {
+            return Err(broken());
         }
         let inode = self.inode(inode)?;
         change.apply(&mut inode.live);
@@ -211,6 +234,17 @@ impl SimVfs {
     /// Lets the next `count` writes fail for want of space, after a part of them was written.
     pub fn fail_writes(&self, count: u32) {
         self.disk().failing_writes = count;
+    }
+
+    /// Lets the next `count` reads fail.
+    pub fn fail_reads(&self, count: u32) {
+        self.disk().failing_reads = count;
+    }
+
+    /// Lets the one call fail that comes after `steps` others that change or sync something: what a sync
+    /// should have made durable may be lost, of a write a part is done.
+    pub fn fail_step(&self, steps: u64) {
+        self.disk().failing_step = Some(steps);
     }
 
     /// Limits the bytes of all files together.
@@ -284,6 +318,10 @@ impl SimVfs {
     }
 }
 
+fn broken() -> io::Error {
+    io::Error::other("the disk failed")
+}
+
 fn lock(disk: &Mutex<Disk>) -> MutexGuard<'_, Disk> {
     disk.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -294,7 +332,7 @@ impl Vfs for SimVfs {
 
     fn create(&self, name: &str) -> io::Result<SimFile> {
         let mut disk = self.disk();
-        disk.step()?;
+        disk.simple_step()?;
         disk.inodes.push(Inode::default());
         let inode = disk.inodes.len() - 1;
         disk.names.insert(name.to_owned(), inode);
@@ -311,7 +349,7 @@ impl Vfs for SimVfs {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut disk = self.disk();
-        disk.step()?;
+        disk.simple_step()?;
         let inode = disk.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
         disk.names.insert(to.to_owned(), inode);
         disk.name_changes
@@ -322,7 +360,7 @@ impl Vfs for SimVfs {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut disk = self.disk();
-        disk.step()?;
+        disk.simple_step()?;
         disk.names.remove(name).ok_or(io::ErrorKind::NotFound)?;
         disk.name_changes.push(NameChange::Remove(name.to_owned()));
         Ok(())
@@ -334,7 +372,7 @@ impl Vfs for SimVfs {
 
     fn sync_dir(&self) -> io::Result<()> {
         let mut disk = self.disk();
-        disk.step()?;
+        disk.simple_step()?;
         disk.durable_names = disk.names.clone();
         disk.name_changes.clear();
         Ok(())
@@ -359,6 +397,10 @@ impl Vfs for SimVfs {
 impl VfsFile for SimFile {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let mut disk = lock(&self.disk);
+        if disk.failing_reads > 0 {
+            disk.failing_reads -= 1;
+            return Err(broken());
+        }
         let live = &disk.inode(self.inode)?.live;
         let rest = live.get(offset as usize..).unwrap_or_default();
         let len = rest.len().min(buffer.len());
@@ -375,14 +417,14 @@ impl VfsFile for SimFile {
     fn sync_data(&self) -> io::Result<()> {
         let mut disk = lock(&self.disk);
         disk.step()?;
-        let fails = disk.failing_syncs > 0;
+        let fails = disk.failing_syncs > 0 || disk.fails();
         disk.failing_syncs = disk.failing_syncs.saturating_sub(1);
         disk.syncs += u64::from(!fails);
         let inode = disk.inode(self.inode)?;
         let changes = std::mem::take(&mut inode.changes);
         if fails {
             inode.lost.extend(changes);
-            return Err(io::Error::other("the disk failed"));
+            return Err(broken());
         }
         for change in changes {
             change.apply(&mut inode.durable);

@@ -11,4 +11,5 @@ mod files;
 mod oracle;
 mod power;
 mod reclaim;
+mod size;
 mod support;

@@ -1,6 +1,6 @@
 //! Random histories against the store in memory.
 
-use avocet_store::{Batch, MemoryStore, Position, SimVfs, Store};
+use avocet_store::{Batch, CommitError, MemoryStore, Position, SimVfs, Store};
 use proptest::prelude::*;
 
 use crate::support::{batch, contents, open};
@@ -8,9 +8,11 @@ use crate::support::{batch, contents, open};
 #[derive(Clone, Debug)]
 enum Step {
     Commit(Batch),
+    Write,
     Sync,
     FailSync,
     FailWrite,
+    FailRead,
     Maintain(usize),
     Close,
     Kill,
@@ -19,9 +21,11 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         12 => batch().prop_map(Step::Commit),
+        2 => Just(Step::Write),
         4 => Just(Step::Sync),
         1 => Just(Step::FailSync),
         1 => Just(Step::FailWrite),
+        1 => Just(Step::FailRead),
         3 => (1usize..400).prop_map(Step::Maintain),
         1 => Just(Step::Close),
         1 => Just(Step::Kill),
@@ -39,7 +43,13 @@ proptest! {
         for step in steps {
             match step {
                 Step::Commit(batch) => {
-                    let result = store.commit(batch.clone());
+                    let mut result = store.commit(batch.clone());
+                    if let Err(CommitError::Read(_)) = result {
+                        vfs.fail_reads(0);
+                        prop_assert_eq!(contents(&store), contents(&oracle));
+                        result = store.commit(batch.clone());
+                    }
+                    vfs.fail_reads(0);
                     let expected = oracle.commit(batch);
                     prop_assert_eq!(result.is_ok(), expected.is_ok());
                     prop_assert_eq!(result.err(), expected.err());
@@ -48,6 +58,15 @@ proptest! {
                     let position = store.sync().unwrap();
                     prop_assert_eq!(position, store.durable());
                     prop_assert_eq!(store.buffered_bytes(), 0);
+                }
+                Step::Write => {
+                    let position = store.write().unwrap();
+                    prop_assert_eq!(position, store.written());
+                    prop_assert_eq!(position, oracle.written());
+                }
+                Step::FailRead => {
+                    vfs.fail_reads(1);
+                    continue;
                 }
                 Step::FailSync => {
                     let before = store.durable();
@@ -60,26 +79,30 @@ proptest! {
                 Step::FailWrite => {
                     let before = store.durable();
                     vfs.fail_writes(1);
-                    let failed = store.buffered_bytes() > 0;
-                    prop_assert_eq!(store.sync().is_err(), failed);
+                    let failed = store.written() < oracle.written();
+                    prop_assert!(store.write().is_err() || !failed);
                     vfs.fail_writes(0);
                     prop_assert_eq!(store.durable(), before);
                 }
                 Step::Maintain(budget) => {
-                    store.maintain(budget).unwrap();
+                    let _ = store.maintain(budget);
+                    vfs.fail_reads(0);
                 }
                 Step::Close => {
+                    vfs.fail_reads(0);
                     let position = store.close().unwrap();
                     store = open(&vfs);
                     prop_assert_eq!(store.durable(), position);
                 }
                 Step::Kill => {
-                    let position = store.sync().unwrap();
+                    vfs.fail_reads(0);
+                    let position = store.write().unwrap();
                     drop(store);
                     store = open(&vfs);
                     prop_assert_eq!(store.durable(), position);
                 }
             }
+            vfs.fail_reads(0);
             prop_assert_eq!(contents(&store), contents(&oracle));
             prop_assert_eq!(store.blobs(), oracle.blobs() as u64);
         }

@@ -9,6 +9,7 @@ use crate::support::{batch, contents, message, open, small, states};
 #[derive(Clone, Debug)]
 enum Step {
     Commit(Batch),
+    Write,
     Sync,
     FailSync,
     Maintain,
@@ -27,6 +28,10 @@ fn run(vfs: &SimVfs, history: &[Step], steps: u64) -> (u64, bool) {
         match step {
             Step::Commit(batch) => {
                 let _ = store.commit(batch.clone());
+            }
+            Step::Write => {
+                let _ = store.write();
+                durable = durable.max(store.durable().0);
             }
             Step::Sync => {
                 if let Ok(position) = store.sync() {
@@ -60,7 +65,7 @@ fn run(vfs: &SimVfs, history: &[Step], steps: u64) -> (u64, bool) {
 fn batches(history: &[Step]) -> Vec<Batch> {
     let batch = |step: &Step| match step {
         Step::Commit(batch) => Some(batch.clone()),
-        Step::Sync | Step::FailSync | Step::Maintain | Step::Reopen => None,
+        Step::Write | Step::Sync | Step::FailSync | Step::Maintain | Step::Reopen => None,
     };
     history.iter().filter_map(batch).collect()
 }
@@ -177,6 +182,41 @@ fn every_power_cut_around_a_failing_sync_leaves_a_prefix() {
     assert!(every_cut(&history) > 50);
 }
 
+/// Of two groups that are written before one sync the disk may keep the second alone.
+#[test]
+fn every_power_cut_between_writes_leaves_a_prefix() {
+    let history = [
+        Step::Commit(message(1, &[0, 1], b"a message")),
+        Step::Write,
+        Step::Commit(message(2, &[0], b"another one")),
+        Step::Write,
+        Step::Sync,
+        Step::Commit(message(3, &[0], b"the third")),
+        Step::Write,
+        advance(0, 1),
+        Step::Write,
+        Step::Commit(message(4, &[1], b"the fourth")),
+        Step::Sync,
+    ];
+    assert!(every_cut(&history) > 500);
+}
+
+#[test]
+fn every_power_cut_after_writes_whose_sync_failed_leaves_a_prefix() {
+    let history = [
+        Step::Commit(message(1, &[0, 1], b"a message")),
+        Step::Sync,
+        Step::Commit(message(2, &[0], b"another one")),
+        Step::Write,
+        Step::Commit(message(3, &[1], b"which the disk loses")),
+        Step::FailSync,
+        advance(1, 1),
+        Step::Write,
+        Step::Sync,
+    ];
+    assert!(every_cut(&history) > 500);
+}
+
 #[test]
 fn every_power_cut_while_space_is_given_back_leaves_a_prefix() {
     let mut history = vec![Step::Commit(message(0, &[5], b"sleeps"))];
@@ -203,6 +243,7 @@ fn every_power_cut_while_space_is_given_back_leaves_a_prefix() {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => batch().prop_map(Step::Commit),
+        2 => Just(Step::Write),
         4 => Just(Step::Sync),
         1 => Just(Step::FailSync),
         2 => Just(Step::Maintain),
