@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll as TaskPoll;
 use std::thread::{self, JoinHandle};
 
-use avocet_engine::ShardId;
+use avocet_engine::{Engine, ShardId};
+use avocet_journal::Journal;
+use avocet_store::LogStore;
 use avocet_transport::ListenError;
 use mio::{Interest, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -21,7 +23,9 @@ use crate::acceptor::Acceptor;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
 use crate::inbox::{Inbox, Mail};
+use crate::recovery::{self, DataError};
 use crate::shard::{self, Parts, Shard};
+use crate::store::{StoreHandle, StoreInbox, StoreThread};
 use crate::stream::{InProcessStream, Stream, pipe};
 
 /// Why a broker could not start.
@@ -34,6 +38,9 @@ pub enum StartError {
     /// A listener could not be opened.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Data(#[from] DataError),
     /// The system gave no thread, or no way to wait for events.
     #[error("cannot start a shard: {0}")]
     System(#[from] io::Error),
@@ -51,6 +58,7 @@ pub struct ShardFailed(pub u16);
 pub struct Broker {
     stopper: Stopper,
     threads: Vec<JoinHandle<()>>,
+    store: Option<JoinHandle<()>>,
     local_addrs: Vec<SocketAddr>,
     next_shard: AtomicUsize,
 }
@@ -77,7 +85,8 @@ impl Stopper {
 }
 
 impl Broker {
-    /// Opens the listeners and starts one thread per shard. Clients are served when it returns.
+    /// Restores what the data directory holds, if there is one, opens the listeners and starts one
+    /// thread per shard. Clients are served when it returns.
     pub fn start(config: Config) -> Result<Self, StartError> {
         config.check()?;
         let cores = || thread::available_parallelism().map_or(1, |cores| cores.get());
@@ -97,6 +106,9 @@ impl Broker {
             polls.push(poll);
         }
         let inboxes: Arc<[_]> = inboxes.into();
+
+        let clock = Clock::start();
+        let (engines, journal) = engines(&config, shards, clock)?;
 
         let mut sockets = Vec::new();
         let mut local_addrs = Vec::new();
@@ -118,23 +130,37 @@ impl Broker {
                 inboxes: Arc::clone(&inboxes),
             },
             threads: Vec::new(),
+            store: None,
             local_addrs,
             next_shard: AtomicUsize::new(0),
         };
-        let engine = Arc::new(config.engine);
-        let clock = Clock::start();
-        for (index, poll) in (0..).zip(polls) {
-            let parts = Parts {
-                id: ShardId::new(index),
-                engine: Arc::clone(&engine),
-                seed: seed(),
+        let store = journal.as_ref().map(|_| Arc::new(StoreInbox::default()));
+        let mut all_parts = Vec::new();
+        for ((index, poll), engine) in (0..).zip(polls).zip(engines) {
+            let id = ShardId::new(index);
+            all_parts.push(Parts {
+                id,
+                engine,
+                store: store.as_ref().map(|inbox| StoreHandle::new(id, inbox)),
                 clock,
                 poll,
                 inboxes: Arc::clone(&inboxes),
                 acceptor: std::mem::take(&mut acceptor),
                 listeners,
                 stop_timeout: config.stop_timeout,
+            });
+        }
+        if let (Some(journal), Some(inbox)) = (journal, store) {
+            let inboxes = Arc::clone(&inboxes);
+            let thread = StoreThread {
+                journal,
+                inbox,
+                inboxes,
+                durability: config.durability,
             };
+            broker.store = Some(spawn_store(thread, broker.stopper.clone())?);
+        }
+        for parts in all_parts {
             // Should starting a later thread fail, dropping the broker stops these.
             broker.threads.push(spawn(parts, broker.stopper.clone())?);
         }
@@ -170,6 +196,13 @@ impl Broker {
             if thread.join().is_err() {
                 result = Err(ShardFailed(index));
             }
+        }
+        // It ends with the last shard, once everything is on disk.
+        if let Some(store) = self.store.take()
+            && store.join().is_err()
+            && result.is_ok()
+        {
+            result = Err(ShardFailed(u16::MAX));
         }
         result
     }
@@ -252,6 +285,69 @@ fn spawn(parts: Parts, stopper: Stopper) -> io::Result<JoinHandle<()>> {
             shard.run();
         }
     })
+}
+
+fn spawn_store(store: StoreThread, stopper: Stopper) -> io::Result<JoinHandle<()>> {
+    let end = EndOfStore { stopper };
+    thread::Builder::new()
+        .name("store".to_owned())
+        .spawn(move || {
+            let _end = end;
+            store.run();
+        })
+}
+
+/// Without a store there is nothing to promise: the broker stops.
+struct EndOfStore {
+    stopper: Stopper,
+}
+
+impl Drop for EndOfStore {
+    fn drop(&mut self) {
+        self.stopper.stop();
+    }
+}
+
+/// The engines of all shards, with what the data directory holds, and its journal.
+fn engines(
+    config: &Config,
+    shards: u16,
+    clock: Clock,
+) -> Result<(Vec<Engine>, Option<Journal<LogStore>>), StartError> {
+    let dir = config.data_dir.as_ref().filter(|_| config.is_durable());
+    let mut engine = config.engine.clone();
+    engine.durability = match dir {
+        Some(_) => avocet_engine::Durability::Stored,
+        None => avocet_engine::Durability::Memory,
+    };
+    let engine = Arc::new(engine);
+    let now = clock.now();
+    let new = |index| {
+        let id = ShardId::new(index);
+        Engine::new(Arc::clone(&engine), id, shards, seed(), now)
+    };
+    let mut engines: Vec<Engine> = (0..shards).map(new).collect();
+    let Some(dir) = dir else {
+        return Ok((engines, None));
+    };
+    let failed = |reason| DataError {
+        dir: dir.clone(),
+        reason,
+    };
+    let mut journal = recovery::open(dir).map_err(failed)?;
+    let amounts = recovery::restore(&mut journal, &mut engines, now).map_err(failed)?;
+    let took = clock.now().instant.duration_since(now.instant);
+    info!(
+        sessions = amounts.sessions,
+        subscriptions = amounts.subscriptions,
+        queued = amounts.queued,
+        retained = amounts.retained,
+        wills = amounts.wills,
+        milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        "restored from {}",
+        dir.display()
+    );
+    Ok((engines, Some(journal)))
 }
 
 /// What happens when the thread of a shard ends, also by a panic.

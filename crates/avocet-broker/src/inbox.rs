@@ -1,9 +1,10 @@
 //! What arrives at a shard from other threads.
 
 use std::mem;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use avocet_engine::{ConnectionId, Moved, ShardId, ShardMessage};
+use avocet_engine::{ConnectionId, Fetched, Moved, SessionKey, ShardId, ShardMessage};
+use avocet_session::CommitId;
 use mio::Waker;
 
 use crate::connection::Connection;
@@ -26,14 +27,23 @@ pub(crate) enum Mail {
     FromShard(ShardId, ShardMessage),
     /// The in-process stream of a connection can be read or written again.
     Ready(ConnectionId),
+    /// Everything that the shard committed up to here is durable.
+    Committed(CommitId),
+    /// What the shard asked the store for.
+    Fetched {
+        session: Arc<SessionKey>,
+        /// The first sequence not looked at.
+        next: u64,
+        messages: Vec<Fetched>,
+    },
     /// The broker stops.
     Stop,
 }
 
 /// One queue for all senders, first in first out: what was caused arrives after its cause.
 ///
-/// It has no bound of its own. What engines send each other is bounded by their credits, accepted
-/// connections by the system's limit on open files, and a stream is announced at most once until
+/// It has no bound of its own. What engines send each other is bounded by their credits, what the
+/// store answers by what it was asked, accepted connections by the system's limit on open files, and a stream is announced at most once until
 /// it was looked at.
 pub(crate) struct Inbox {
     /// None once the shard has ended.

@@ -8,10 +8,15 @@ mod connection;
 mod connections;
 mod events;
 mod inbox;
+mod recovery;
 mod shard;
+mod store;
 mod stream;
 
 pub use avocet_engine::EngineConfig;
 pub use broker::{Broker, ShardFailed, StartError, Stopper};
-pub use config::{Access, Config, ConfigBuilder, ConfigError, Log, LogFormat, Origin, reference};
+pub use config::{
+    Access, Config, ConfigBuilder, ConfigError, Durability, Log, LogFormat, Origin, reference,
+};
+pub use recovery::{DataError, DataErrorReason};
 pub use stream::InProcessStream;

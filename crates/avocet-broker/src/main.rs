@@ -2,11 +2,13 @@
 
 use std::io::{self, IsTerminal};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 
-use avocet_broker::{Broker, Config, ConfigBuilder, ConfigError, LogFormat, StartError, reference};
+use avocet_broker::{
+    Broker, Config, ConfigBuilder, ConfigError, Durability, LogFormat, StartError, reference,
+};
 use clap::{Args, Parser, Subcommand};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -37,6 +39,18 @@ enum Action {
     Check,
     /// Print all settings with their defaults, as Markdown
     Settings,
+    /// Look at a data directory that no broker uses
+    #[command(subcommand)]
+    Store(StoreAction),
+}
+
+#[derive(Subcommand)]
+enum StoreAction {
+    /// Read everything in a data directory and say what is wrong with it: 0 when it is sound, 1 when not
+    Check {
+        /// The data directory
+        dir: PathBuf,
+    },
 }
 
 #[derive(Args)]
@@ -47,6 +61,12 @@ struct Settings {
     /// Listen here (may be repeated); port 0 is any free one
     #[arg(long, value_name = "HOST:PORT", global = true)]
     listen: Vec<String>,
+    /// Keep sessions and messages in this folder, so that they survive the process
+    #[arg(long, value_name = "DIR", global = true)]
+    data_dir: Option<String>,
+    /// What an acknowledgement says where there is a data directory: fsync, os or memory
+    #[arg(long, value_name = "LEVEL", global = true)]
+    durability: Option<String>,
     /// Share the clients among N threads; 0 is one per core
     #[arg(long, value_name = "N", global = true)]
     shards: Option<String>,
@@ -86,6 +106,8 @@ impl Settings {
             builder = builder.flag("--anonymous", "access.anonymous", "true")?;
         }
         let flags = [
+            ("--data-dir", "data_dir", &self.data_dir),
+            ("--durability", "durability", &self.durability),
             ("--shards", "shards", &self.shards),
             ("--log", "log.filter", &self.log),
             ("--log-format", "log.format", &self.log_format),
@@ -104,6 +126,9 @@ fn main() -> ExitCode {
     if matches!(arguments.command, Some(Action::Settings)) {
         print!("{}", reference());
         return ExitCode::SUCCESS;
+    }
+    if let Some(Action::Store(StoreAction::Check { dir })) = &arguments.command {
+        return check_store(dir);
     }
     let config = match arguments.settings.load() {
         Ok(config) => config,
@@ -164,6 +189,42 @@ fn advise(error: StartError) -> anyhow::Error {
     error.into()
 }
 
+/// Reads a data directory through and tells what is in it, file by file.
+fn check_store(dir: &Path) -> ExitCode {
+    if !dir.is_dir() {
+        eprintln!("avocet-broker: {} is not a folder", dir.display());
+        return ExitCode::FAILURE;
+    }
+    let report = match avocet_store::check(dir) {
+        Ok(report) => report,
+        Err(error) => {
+            eprintln!("avocet-broker: {}: {error}", dir.display());
+            return ExitCode::FAILURE;
+        }
+    };
+    for segment in &report.segments {
+        println!(
+            "{}: {} records, {} bytes{}",
+            segment.file,
+            segment.records,
+            segment.data_bytes,
+            if segment.footer { "" } else { ", no footer" }
+        );
+        for problem in &segment.problems {
+            println!("{}: {problem}", segment.file);
+        }
+    }
+    if report.is_sound() {
+        println!("the data directory is sound");
+        return ExitCode::SUCCESS;
+    }
+    println!(
+        "the data directory is damaged: what stands behind a damaged place is lost; restore it from \
+         a backup"
+    );
+    ExitCode::FAILURE
+}
+
 /// Tells what runs and how to go on.
 fn describe(config: &Config, broker: &Broker) {
     let connection = &config.engine.connection;
@@ -178,7 +239,7 @@ fn describe(config: &Config, broker: &Broker) {
             "anonymous access from other machines",
             config.access.anonymous,
         ),
-        ("durable storage", false),
+        ("durable storage", config.is_durable()),
     ];
     let those = |wanted: bool| {
         let names = features
@@ -192,10 +253,14 @@ fn describe(config: &Config, broker: &Broker) {
         env!("CARGO_PKG_VERSION")
     );
     info!("on: {}", those(true));
-    info!(
-        "off: {} (all state is in memory and ends with this process)",
-        those(false)
-    );
+    info!("off: {}", those(false));
+    if config.is_durable() && config.durability == Durability::Os {
+        info!("what is acknowledged survives this process, not a loss of power");
+    } else if config.is_durable() {
+        info!("what is acknowledged is on disk");
+    } else {
+        info!("all state is in memory and ends with this process; --data-dir DIR keeps it on disk");
+    }
     info!("not supported yet: TLS, WebSocket, authentication");
     if let Some(address) = broker.local_addrs().first() {
         let host = match address.ip() {

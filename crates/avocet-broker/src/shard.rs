@@ -6,7 +6,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use avocet_engine::{Command, ConnectionId, Engine, EngineConfig, Moved, Opened, ShardId};
+use avocet_engine::{Command, ConnectionId, Engine, Moved, Opened, ShardId};
 use avocet_session::{Demand, Instant, Now, TransmitBuf};
 use mio::{Events, Interest, Poll, Token};
 use tracing::{debug, error};
@@ -17,6 +17,7 @@ use crate::connection::{Closing, Connection, Reading};
 use crate::connections::{Connections, Key};
 use crate::events;
 use crate::inbox::{Inbox, Mail};
+use crate::store::StoreHandle;
 use crate::stream::Stream;
 
 /// Bytes read from one connection at once, into the one buffer of the shard.
@@ -52,8 +53,9 @@ pub(crate) fn listener_token(index: usize) -> Token {
 /// What a shard is made of.
 pub(crate) struct Parts {
     pub(crate) id: ShardId,
-    pub(crate) engine: Arc<EngineConfig>,
-    pub(crate) seed: u64,
+    pub(crate) engine: Engine,
+    /// None when all state is in memory.
+    pub(crate) store: Option<StoreHandle>,
     pub(crate) clock: Clock,
     pub(crate) poll: Poll,
     /// The inboxes of all shards, this one's at its index.
@@ -67,6 +69,9 @@ pub(crate) struct Parts {
 pub(crate) struct Shard {
     id: ShardId,
     engine: Engine,
+    store: Option<StoreHandle>,
+    /// So much waits for the store that nothing is read.
+    stalled: bool,
     clock: Clock,
     poll: Poll,
     inboxes: Arc<[Arc<Inbox>]>,
@@ -98,11 +103,11 @@ pub(crate) struct Shard {
 impl Shard {
     /// None when there is no inbox for the shard's index.
     pub(crate) fn new(parts: Parts) -> Option<Self> {
-        let shards = u16::try_from(parts.inboxes.len()).ok()?;
-        let now = parts.clock.now();
         Some(Self {
             id: parts.id,
-            engine: Engine::new(parts.engine, parts.id, shards, parts.seed, now),
+            engine: parts.engine,
+            store: parts.store,
+            stalled: false,
             clock: parts.clock,
             poll: parts.poll,
             inbox: Arc::clone(parts.inboxes.get(parts.id.index())?),
@@ -142,7 +147,10 @@ impl Shard {
             }
             self.handle_mail(now);
             self.accept(now);
-            self.read_ready(now);
+            self.stalled = self.store.as_ref().is_some_and(StoreHandle::is_full);
+            if !self.stalled {
+                self.read_ready(now);
+            }
             if self
                 .engine
                 .poll_timeout()
@@ -164,7 +172,8 @@ impl Shard {
 
     /// How long the poll may wait.
     fn timeout(&self) -> Option<Duration> {
-        if !self.ready.is_empty() || !self.dirty.is_empty() || self.acceptor.is_ready() {
+        let ready = !self.ready.is_empty() && !self.stalled;
+        if ready || !self.dirty.is_empty() || self.acceptor.is_ready() {
             return Some(Duration::ZERO);
         }
         let overdue = [&self.draining, &self.lingering].map(|queue| Some(queue.front()?.0));
@@ -259,6 +268,12 @@ impl Shard {
                     self.set_ready(key);
                     self.retry_write(key);
                 }
+                Mail::Committed(id) => self.engine.handle_committed(id, now),
+                Mail::Fetched {
+                    session,
+                    next,
+                    messages,
+                } => self.engine.handle_fetched(&session, next, messages, now),
                 Mail::Stop => self.stop(now),
             }
         }
@@ -427,8 +442,17 @@ impl Shard {
 
     fn command(&mut self, command: Command, now: Now) {
         match command {
-            // All state is in memory, where it is as soon as it is said.
-            Command::Commit { id, .. } => self.engine.handle_committed(id, now),
+            Command::Commit { id, records } => match &self.store {
+                Some(store) => store.commit(id, records),
+                // All state is in memory, where it is as soon as it is said.
+                None => self.engine.handle_committed(id, now),
+            },
+            Command::Fetch { session, from } => {
+                debug_assert!(self.store.is_some(), "what is in memory is not fetched");
+                if let Some(store) = &self.store {
+                    store.fetch(session, from);
+                }
+            }
             Command::ToShard { to, value } => {
                 self.push(to.index(), Mail::FromShard(self.id, value));
             }
@@ -458,10 +482,7 @@ impl Shard {
             Command::Close(id) => self.close(id, now),
             Command::Log(event) => events::log(&event),
             // What is not configured, the engine does not ask for.
-            Command::Fetch { .. }
-            | Command::Authenticate { .. }
-            | Command::Authorize { .. }
-            | _ => {
+            Command::Authenticate { .. } | Command::Authorize { .. } | _ => {
                 debug_assert!(false, "the engine asked for what is not configured");
                 error!("shard {}: unexpected command of the engine", self.id);
             }

@@ -88,9 +88,9 @@ fn mistakes_name_the_key_the_value_the_line_and_what_is_allowed() {
              allow that set `anonymous = true` in section `[access]`",
         ),
         (
-            "data_dir = '/var/lib/avocet'",
-            "avocet.toml, line 1: `data_dir = \"/var/lib/avocet\"` is refused: durable storage is \
-             not supported yet, all state is in memory",
+            "data_dir = '/var/lib/avocet'\ndurability = 'quorum'",
+            "avocet.toml, line 2: `durability = 'quorum'` is not allowed: it must be \"fsync\", \
+             \"os\" or \"memory\"",
         ),
         ("shards = \n", "avocet.toml, line 1: not valid TOML: "),
         (
@@ -173,17 +173,17 @@ fn a_mistake_outside_of_the_file_names_its_place() {
         "flag --set: unknown setting `shrads`; did you mean `shards`?"
     );
 
-    let builder = ConfigBuilder::new().environment(variables(&[("AVOCET_DATA_DIR", "/tmp/x")]));
+    let builder = ConfigBuilder::new().environment(variables(&[("AVOCET_LISTEN", "0.0.0.0:1")]));
     let Err(ConfigError::Refused { origin, key, .. }) = builder.unwrap().build() else {
-        panic!("a data directory was accepted");
+        panic!("a listener that anyone can reach was accepted");
     };
     assert_eq!(
         origin,
         Origin::Environment {
-            name: "AVOCET_DATA_DIR".to_owned()
+            name: "AVOCET_LISTEN".to_owned()
         }
     );
-    assert_eq!(key, "data_dir");
+    assert_eq!(key, "listen");
 }
 
 #[test]

@@ -218,7 +218,7 @@ fn check(kind: &str, name: &[u8], value: &[u8]) -> bool {
 #[test]
 fn writes_the_bytes_that_were_always_written() {
     let dump = dump(journal().store());
-    if std::env::var_os("AVOCET_UPDATE_DOCS").is_some() {
+    if std::env::var_os("AVOCET_WRITE_VECTORS").is_some() {
         std::fs::write("tests/format-v1.txt", &dump).unwrap();
     }
     assert_eq!(dump, VECTORS);

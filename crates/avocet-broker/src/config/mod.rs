@@ -20,14 +20,19 @@ pub use sources::ConfigBuilder;
 
 const MAXIMUM_PACKET_SIZE: NonZeroU32 = const { NonZeroU32::new(4 << 20).unwrap() };
 
+/// A few pages of what a client takes at once.
+const RESIDENT_MESSAGES: usize = 1_000;
+
 /// Everything that can be set. `docs/configuration.md` describes each setting.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
     /// Where plain TCP is served. Port 0 lets the system choose.
     pub listen: Vec<SocketAddr>,
-    /// Where durable state would be kept. Not supported yet: must be `None`.
+    /// Where durable state is kept; made when it is missing. `None`: all state is in memory.
     pub data_dir: Option<PathBuf>,
+    /// What an acknowledgement says, where there is a data directory.
+    pub durability: Durability,
     /// How many threads share the clients; `None` is one per core.
     pub shards: Option<NonZeroU16>,
     /// How long clients may take to read what they were still to get when the broker stops.
@@ -38,6 +43,27 @@ pub struct Config {
     pub log: Log,
     /// How the protocol is served, and the limits.
     pub engine: EngineConfig,
+}
+
+/// What an acknowledgement says of the message, or of the change, that it is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Durability {
+    /// That it is in memory: it ends with the process.
+    Memory,
+    /// That the operating system has it: it survives the process, but not the loss of power.
+    Os,
+    /// That it is on disk, where it survives the loss of power.
+    #[default]
+    Fsync,
+}
+
+impl Config {
+    /// Whether state is kept in a data directory.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        self.data_dir.is_some() && self.durability != Durability::Memory
+    }
 }
 
 /// Who may connect.
@@ -73,6 +99,7 @@ impl Default for Config {
         Self {
             listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 1883))],
             data_dir: None,
+            durability: Durability::default(),
             shards: None,
             stop_timeout: Duration::from_secs(5),
             access: Access::default(),
@@ -85,11 +112,13 @@ impl Default for Config {
     }
 }
 
-/// The engine's own defaults, but for packets that may hold a few megabytes: devices send images.
+/// The engine's own defaults, but for packets that may hold a few megabytes (devices send images),
+/// and for queues, whose messages stay on disk where there is one.
 fn engine_defaults() -> EngineConfig {
     let mut engine = EngineConfig::default();
     let connection = Arc::make_mut(&mut engine.connection);
     connection.maximum_packet_size = MAXIMUM_PACKET_SIZE;
+    connection.limits.resident_messages = RESIDENT_MESSAGES;
     engine
 }
 
@@ -106,11 +135,6 @@ impl Config {
             value: sources::shown(self, key),
             reason,
         };
-        if self.data_dir.is_some() {
-            let reason = "durable storage is not supported yet, all state is in memory; \
-                          remove the setting";
-            return Err(refused("data_dir", reason.to_owned()));
-        }
         let public = self
             .listen
             .iter()

@@ -10,7 +10,7 @@ use avocet_engine::SharedStrategy;
 use avocet_session::{Limits, Overflow, ServerConfig};
 
 use super::value::{Kind, Value};
-use super::{Config, LogFormat};
+use super::{Config, Durability, LogFormat};
 
 /// One setting.
 #[derive(Debug)]
@@ -221,6 +221,12 @@ macro_rules! text {
 
 const LOG_FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
 
+const DURABILITIES: [(&str, Durability); 3] = [
+    ("fsync", Durability::Fsync),
+    ("os", Durability::Os),
+    ("memory", Durability::Memory),
+];
+
 const SHARED_STRATEGIES: [(&str, SharedStrategy); 5] = [
     ("round robin", SharedStrategy::RoundRobin),
     ("least in flight", SharedStrategy::LeastInFlight),
@@ -284,8 +290,8 @@ pub(crate) static SETTINGS: &[Setting] = &[
             allowed: "the path of a folder",
             is_allowed: |_| true,
         },
-        about: "Where durable state is kept. Not supported yet: all state is in memory, and a \
-                broker with this setting refuses to start.",
+        about: "Where sessions, queued and retained messages are kept, so that they survive the \
+                process. It is made when it is missing. Empty: all state is in memory.",
         get: |config| {
             let path = config.data_dir.as_ref();
             Value::Text(
@@ -298,6 +304,14 @@ pub(crate) static SETTINGS: &[Setting] = &[
             config.data_dir = (!path.is_empty()).then(|| PathBuf::from(path));
         },
     },
+    choice!(
+        "durability",
+        DURABILITIES,
+        |config| &mut config.durability,
+        "What an acknowledgement says, where there is a `data_dir`. `fsync`: what it stands for is on \
+         disk and survives a loss of power. `os`: the operating system has it, it survives the \
+         process. `memory`: it ends with the process, and `data_dir` is not used."
+    ),
     integer!(
         "shards",
         0..=256,
@@ -485,6 +499,13 @@ pub(crate) static SETTINGS: &[Setting] = &[
         OVERFLOWS,
         |config| &mut session(config).overflow,
         "Which message is dropped when a queue is full."
+    ),
+    integer!(
+        "queue.resident_messages",
+        1..=MANY,
+        |config| &mut session(config).resident_messages,
+        "How many of the QoS 1 and 2 messages that wait for one client are kept in memory; the \
+         others are on disk only. Without a `data_dir` all are in memory."
     ),
     flag!(
         "queue.qos0",

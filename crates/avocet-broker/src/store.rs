@@ -1,0 +1,385 @@
+//! The one thread that owns the store, and how shards speak with it.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use avocet_engine::{Record, SessionKey, ShardId};
+use avocet_journal::{Journal, JournalError};
+use avocet_session::{CommitId, FetchFrom};
+use avocet_store::{CommitError, LogStore, Store as _, SyncError};
+use tracing::{error, info, warn};
+
+use crate::config::Durability;
+use crate::inbox::{Inbox, Mail};
+
+/// Bytes of changes that may wait for the store. Beyond, shards do not read.
+const WAITING_MAX: usize = 32 << 20;
+
+/// What a record takes beside its message, about.
+const RECORD_BYTES: usize = 128;
+
+/// Bytes that giving space back reads and writes between two groups, and while nothing waits.
+const MAINTAIN_BUSY: usize = 256 << 10;
+const MAINTAIN_IDLE: usize = 1 << 20;
+
+/// How long to wait before trying again after the disk failed.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// One thing for the store to do.
+pub(crate) enum Request {
+    Commit {
+        shard: ShardId,
+        id: CommitId,
+        records: Vec<Record>,
+    },
+    Fetch {
+        shard: ShardId,
+        session: Arc<SessionKey>,
+        from: FetchFrom,
+    },
+}
+
+#[derive(Default)]
+struct Queue {
+    requests: VecDeque<Request>,
+    /// Shards that do not read until there is room.
+    waiting: Vec<ShardId>,
+    /// Shards that may still send something.
+    senders: usize,
+    /// Bytes of the requests, about.
+    bytes: usize,
+}
+
+/// What waits for the store: one queue for all shards, first in first out.
+#[derive(Default)]
+pub(crate) struct StoreInbox {
+    queue: Mutex<Queue>,
+    filled: Condvar,
+    /// What the queue says of its bytes.
+    bytes: AtomicUsize,
+}
+
+impl StoreInbox {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // Nothing that holds the lock leaves the queue half changed.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All requests, once there are some; at once if `wait` is zero. None when there are none and
+    /// no shard is left.
+    fn take(&self, wait: Option<Duration>, inboxes: &[Arc<Inbox>]) -> Option<VecDeque<Request>> {
+        let mut queue = self.lock();
+        let idle = |queue: &mut Queue| queue.requests.is_empty() && queue.senders > 0;
+        queue = match wait {
+            None => self.filled.wait_while(queue, idle),
+            Some(wait) => match self.filled.wait_timeout_while(queue, wait, idle) {
+                Ok((queue, _)) => Ok(queue),
+                Err(poisoned) => Ok(poisoned.into_inner().0),
+            },
+        }
+        .unwrap_or_else(PoisonError::into_inner);
+        if queue.requests.is_empty() && queue.senders == 0 {
+            return None;
+        }
+        let requests = mem::take(&mut queue.requests);
+        let waiting = mem::take(&mut queue.waiting);
+        queue.bytes = 0;
+        self.bytes.store(0, Ordering::Relaxed);
+        drop(queue);
+        for shard in waiting {
+            if let Some(inbox) = inboxes.get(shard.index()) {
+                inbox.wake();
+            }
+        }
+        Some(requests)
+    }
+}
+
+/// How a shard speaks with the store. The store ends with the last one.
+pub(crate) struct StoreHandle {
+    shard: ShardId,
+    inbox: Arc<StoreInbox>,
+}
+
+impl StoreHandle {
+    pub(crate) fn new(shard: ShardId, inbox: &Arc<StoreInbox>) -> Self {
+        inbox.lock().senders += 1;
+        let inbox = Arc::clone(inbox);
+        Self { shard, inbox }
+    }
+
+    /// Stores the changes behind all others; [`Mail::Committed`] says when they are durable.
+    pub(crate) fn commit(&self, id: CommitId, records: Vec<Record>) {
+        let bytes: usize = records.iter().map(record_bytes).sum();
+        let shard = self.shard;
+        self.push(Request::Commit { shard, id, records }, bytes);
+    }
+
+    /// Reads messages back; they come as [`Mail::Fetched`].
+    pub(crate) fn fetch(&self, session: Arc<SessionKey>, from: FetchFrom) {
+        let shard = self.shard;
+        let fetch = Request::Fetch {
+            shard,
+            session,
+            from,
+        };
+        self.push(fetch, RECORD_BYTES);
+    }
+
+    fn push(&self, request: Request, bytes: usize) {
+        let mut queue = self.inbox.lock();
+        queue.requests.push_back(request);
+        queue.bytes += bytes;
+        self.inbox.bytes.store(queue.bytes, Ordering::Relaxed);
+        let first = queue.requests.len() == 1;
+        drop(queue);
+        if first {
+            self.inbox.filled.notify_one();
+        }
+    }
+
+    /// Whether so much waits that the shard should not read. It is woken when there is room.
+    pub(crate) fn is_full(&self) -> bool {
+        if self.inbox.bytes.load(Ordering::Relaxed) < WAITING_MAX {
+            return false;
+        }
+        let mut queue = self.inbox.lock();
+        if queue.requests.is_empty() {
+            return false;
+        }
+        if !queue.waiting.contains(&self.shard) {
+            queue.waiting.push(self.shard);
+        }
+        true
+    }
+}
+
+impl Drop for StoreHandle {
+    fn drop(&mut self) {
+        let mut queue = self.inbox.lock();
+        queue.senders -= 1;
+        drop(queue);
+        self.inbox.filled.notify_one();
+    }
+}
+
+fn record_bytes(record: &Record) -> usize {
+    let mut bytes = RECORD_BYTES;
+    if let Record::MessageStored { message, .. }
+    | Record::RetainedPut { message, .. }
+    | Record::WillPut { message, .. } = record
+    {
+        bytes += message.len();
+    }
+    bytes
+}
+
+/// The store's thread.
+pub(crate) struct StoreThread {
+    pub(crate) journal: Journal<LogStore>,
+    pub(crate) inbox: Arc<StoreInbox>,
+    /// Of the shards.
+    pub(crate) inboxes: Arc<[Arc<Inbox>]>,
+    pub(crate) durability: Durability,
+}
+
+/// What is done and not yet said, as it is not durable.
+#[derive(Default)]
+struct Unsaid {
+    /// The last commit of each shard.
+    committed: Vec<Option<CommitId>>,
+    fetches: Vec<Request>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum GroupError {
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    Sync(#[from] SyncError),
+}
+
+/// Whether the operator knows how the disk is.
+#[derive(Default)]
+struct Health {
+    failing: bool,
+    failures: u64,
+}
+
+impl Health {
+    fn failed(&mut self, why: &dyn std::fmt::Display) {
+        self.failures += 1;
+        if !mem::replace(&mut self.failing, true) {
+            error!("{why}; nothing durable is acknowledged until the disk works again; retrying");
+        }
+    }
+
+    fn worked(&mut self) {
+        if mem::take(&mut self.failing) {
+            let failures = mem::take(&mut self.failures);
+            warn!("the disk works again after {failures} failures; nothing was lost");
+        }
+    }
+}
+
+impl StoreThread {
+    /// Serves the shards until the last one has ended, then makes everything durable.
+    pub(crate) fn run(mut self) {
+        let mut unsaid = Unsaid {
+            committed: self.inboxes.iter().map(|_| None).collect(),
+            fetches: Vec::new(),
+        };
+        let mut health = Health::default();
+        let mut todo = VecDeque::new();
+        let mut more = true;
+        loop {
+            if health.failing {
+                // What waits stays in the inbox, which is bounded.
+                if !self.pause(RETRY_PAUSE) {
+                    break;
+                }
+            } else {
+                let wait = more.then_some(Duration::ZERO);
+                match self.inbox.take(wait, &self.inboxes) {
+                    Some(requests) => todo.extend(requests),
+                    None => break,
+                }
+            }
+            let idle = todo.is_empty();
+            let budget = if idle { MAINTAIN_IDLE } else { MAINTAIN_BUSY };
+            match self.group(&mut todo, &mut unsaid, idle) {
+                Ok(()) => {
+                    health.worked();
+                    let unsynced = self.durability == Durability::Os && !idle;
+                    more = self.maintain(budget) || unsynced;
+                }
+                Err(error) => health.failed(&error),
+            }
+        }
+        let store = self.journal.into_store();
+        match store.close() {
+            Ok(_) => info!("the store is closed; everything is on disk"),
+            Err(error) => error!("the store could not be closed: {error}"),
+        }
+    }
+
+    /// Waits; false when no shard is left.
+    fn pause(&self, pause: Duration) -> bool {
+        let queue = self.inbox.lock();
+        let waited = self
+            .inbox
+            .filled
+            .wait_timeout_while(queue, pause, |queue| queue.senders > 0);
+        match waited {
+            Ok((queue, _)) => queue.senders > 0,
+            Err(poisoned) => poisoned.into_inner().0.senders > 0,
+        }
+    }
+
+    /// Applies what there is, makes it durable with one sync, and says so.
+    fn group(
+        &mut self,
+        todo: &mut VecDeque<Request>,
+        unsaid: &mut Unsaid,
+        idle: bool,
+    ) -> Result<(), GroupError> {
+        loop {
+            let applied = self.apply(todo, unsaid);
+            if self.durability == Durability::Os && !idle {
+                self.journal.write()?;
+            } else {
+                self.journal.sync()?;
+            }
+            self.say(unsaid);
+            match applied {
+                Ok(()) => return Ok(()),
+                // There is room again, unless it is one commit that is too large.
+                Err((JournalError::Commit(CommitError::TooLarge), true)) => {}
+                Err((error, _)) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Applies requests until one fails, which stays the first; an error says too whether one
+    /// succeeded.
+    fn apply(
+        &mut self,
+        todo: &mut VecDeque<Request>,
+        unsaid: &mut Unsaid,
+    ) -> Result<(), (JournalError, bool)> {
+        let mut some = false;
+        while let Some(request) = todo.pop_front() {
+            match request {
+                Request::Commit { shard, id, records } => {
+                    if let Err(error) = self.journal.apply(&records) {
+                        todo.push_front(Request::Commit { shard, id, records });
+                        return Err((error, some));
+                    }
+                    some = true;
+                    if let Some(committed) = unsaid.committed.get_mut(shard.index()) {
+                        *committed = Some(id);
+                    }
+                }
+                Request::Fetch { .. } => unsaid.fetches.push(request),
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything is durable: the shards hear of it, each once.
+    fn say(&self, unsaid: &mut Unsaid) {
+        let mut wake = vec![false; self.inboxes.len()];
+        for fetch in mem::take(&mut unsaid.fetches) {
+            let Request::Fetch {
+                shard,
+                session,
+                from,
+            } = fetch
+            else {
+                continue;
+            };
+            match self.journal.fetch(&session, from) {
+                Ok((next, messages)) => {
+                    let mail = Mail::Fetched {
+                        session,
+                        next,
+                        messages,
+                    };
+                    if let (Some(inbox), Some(wake)) =
+                        (self.inboxes.get(shard.index()), wake.get_mut(shard.index()))
+                    {
+                        *wake |= inbox.push(mail);
+                    }
+                }
+                // Other sessions go on.
+                Err(error) => error!(
+                    client_id = session.client_id(),
+                    "queued messages cannot be read, they are not delivered: {error}"
+                ),
+            }
+        }
+        let shards = unsaid.committed.iter_mut().zip(&mut wake);
+        for (inbox, (committed, wake)) in self.inboxes.iter().zip(shards) {
+            if let Some(id) = committed.take() {
+                *wake |= inbox.push(Mail::Committed(id));
+            }
+            if *wake {
+                inbox.wake();
+            }
+        }
+    }
+
+    /// Works on giving space back. Says whether there is more to do.
+    fn maintain(&mut self, budget: usize) -> bool {
+        match self.journal.store_mut().maintain(budget) {
+            Ok(more) => more,
+            Err(error) => {
+                error!("space cannot be given back: {error}");
+                false
+            }
+        }
+    }
+}
