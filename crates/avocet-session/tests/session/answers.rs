@@ -325,11 +325,19 @@ fn authenticating(problem_information: bool, maximum_packet_size: u32) -> Pair {
     pair
 }
 
-/// [MQTT5-3.1.2-29] [MQTT5-3.15.2-2] [MQTT5-3.15.2-3]
+/// [MQTT5-3.1.2-24] [MQTT5-3.1.2-29] [MQTT5-3.15.2-2] [MQTT5-3.15.2-3]
 #[test]
 fn a_reason_in_auth_goes_to_clients_that_want_it_and_have_room() {
-    for (wanted, maximum, expected) in [(true, 100, true), (false, 100, false), (true, 20, false)] {
+    // A packet of just the Maximum Packet Size is not too large.
+    let size = 33;
+    for (wanted, maximum, expected) in [
+        (true, size, true),
+        (true, size - 1, false),
+        (false, 100, false),
+        (true, 20, false),
+    ] {
         let mut pair = authenticating(wanted, maximum);
+        assert_eq!(pair.server.request_problem_information(), wanted);
         let reason_string = Some("a reason of many words");
         pair.server
             .authenticate(Authentication {
