@@ -422,12 +422,12 @@ fn large_payloads_leave_as_shared_segments_in_order() {
     assert_eq!(out.slices().count(), 4);
     // As a socket does it: whatever number of bytes at a time.
     let mut written = Vec::new();
-    for n in (1..).map(|n| n * 37 % 1_000) {
-        let Some(slice) = out.slices().next() else {
+    for n in (1..).map(|n| n * 7 % 60) {
+        if out.is_empty() {
             break;
-        };
-        let n = n.min(slice.len());
-        written.extend_from_slice(&slice[..n]);
+        }
+        let n = n.min(out.len());
+        written.extend(out.slices().flatten().take(n));
         out.advance(n);
         if n % 5 == 0 {
             let mut rest = out.take_rest();

@@ -495,6 +495,7 @@ fn a_connack_too_large_for_the_client_leaves_its_session_alone() {
         Some(ConnectionEvent::Closed(refused))
     );
     let session = pair.server.take_session().unwrap();
+    assert!(!session.is_connected());
     assert_eq!((session.queued(), session.expiry_interval()), (1, 7));
 }
 
