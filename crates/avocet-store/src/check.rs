@@ -4,10 +4,11 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::log::file_name;
+use crate::lost::Losses;
 use crate::record::{HEADER_LEN, Header, VERSION, extent, records};
-use crate::recovery::{lock, read, read_footer, segment_of};
+use crate::recovery::{Link, lock, read, read_footer, segment_of};
 use crate::vfs::{DirVfs, Vfs, VfsFile};
-use crate::{OpenError, Position};
+use crate::{BlobId, LogOptions, LogStore, Lost, OpenError, PageLimit, Position, QueueId, Store};
 
 /// What [`check`] found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,6 +16,8 @@ use crate::{OpenError, Position};
 pub struct Report {
     /// The files of the log in their order.
     pub segments: Vec<SegmentReport>,
+    /// What cannot be read, by name as far as names are left.
+    pub lost: Vec<Lost>,
 }
 
 impl Report {
@@ -22,7 +25,7 @@ impl Report {
     pub fn is_sound(&self) -> bool {
         let torn = |problem: &Problem| matches!(problem, Problem::TornTail { .. });
         let mut problems = self.segments.iter().flat_map(|s| &s.problems);
-        problems.all(torn)
+        problems.all(torn) && self.lost.is_empty()
     }
 }
 
@@ -48,6 +51,9 @@ pub struct SegmentReport {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Problem {
+    /// It is not there, and nothing says that it need not be.
+    #[error("the file is missing")]
+    Missing,
     /// Its header is not whole.
     #[error("the header is damaged")]
     Header,
@@ -82,7 +88,7 @@ pub fn check(dir: impl Into<PathBuf>) -> Result<Report, OpenError> {
     check_vfs(&vfs)
 }
 
-fn check_vfs<V: Vfs>(vfs: &V) -> Result<Report, OpenError> {
+fn check_vfs<V: Vfs + Clone>(vfs: &V) -> Result<Report, OpenError> {
     let error = |file: &str, error: &io::Error| OpenError::Io {
         file: file.to_owned(),
         kind: error.kind(),
@@ -92,22 +98,117 @@ fn check_vfs<V: Vfs>(vfs: &V) -> Result<Report, OpenError> {
     let mut ids: Vec<_> = names.iter().filter_map(|name| segment_of(name)).collect();
     ids.sort_unstable();
     let mut report = Report::default();
-    let mut next: Option<Header> = None;
+    let mut links = Vec::new();
+    let mut losses = Losses::listed();
+    // The segment that the later one names, if its header is whole, and where that one ends.
+    let mut expected = None;
     for id in ids.into_iter().rev() {
         let name = file_name(id);
+        let known_end = match expected {
+            // One that the next segment does not continue is no part of the log.
+            Some((previous, _)) if previous < id => continue,
+            Some((previous, end)) if previous == id => Some(end),
+            Some((previous, _)) if previous > 0 => {
+                report.segments.push(missing(previous));
+                None
+            }
+            Some(_) => continue,
+            None => None,
+        };
         let file = vfs.open(&name).map_err(|e| error(&name, &e))?;
-        // One that the next segment does not continue is no part of the log.
-        if next.is_some_and(|next| next.previous != id) {
-            continue;
-        }
-        let known_end = next.map(|next| next.previous_end);
         let (segment, header) =
             check_segment(id, &file, known_end).map_err(|e| error(&name, &e))?;
-        next = header.or(next);
+        expected = header.map(|header| (header.previous, header.previous_end));
+        match header {
+            Some(header) => links.push(Link {
+                id,
+                file,
+                header,
+                end: known_end,
+            }),
+            None if segment.problems.iter().any(is_damage) => {
+                let offset = 0;
+                losses.list(Lost::Rest { file: name, offset });
+            }
+            None => {}
+        }
         report.segments.push(segment);
     }
+    links.reverse();
+    let (view, trim) = LogStore::view(vfs.clone(), LogOptions::default(), links, &mut losses)?;
+    if let Some((previous, _)) = expected
+        && previous > 0
+        && trim <= previous
+    {
+        report.segments.push(missing(previous));
+    }
+    for segment in &report.segments {
+        if segment.problems.iter().any(is_damage)
+            && let Some(id) = segment_of(&segment.file)
+        {
+            view.list_unreadable(id, &mut losses);
+        }
+    }
+    report.lost = losses.into_list();
     report.segments.reverse();
     Ok(report)
+}
+
+fn is_damage(problem: &Problem) -> bool {
+    !matches!(problem, Problem::TornTail { .. })
+}
+
+fn missing(id: u32) -> SegmentReport {
+    SegmentReport {
+        problems: vec![Problem::Missing],
+        ..SegmentReport::new(id)
+    }
+}
+
+impl SegmentReport {
+    fn new(id: u32) -> Self {
+        Self {
+            file: file_name(id),
+            data_bytes: 0,
+            records: 0,
+            position: Position(0),
+            footer: false,
+            problems: Vec::new(),
+        }
+    }
+}
+
+impl<V: Vfs> LogStore<V> {
+    /// Lists what lives in a segment and cannot be read.
+    fn list_unreadable(&self, segment: u32, losses: &mut Losses) {
+        let mut blobs: Vec<_> = self.index.blobs.of(segment).collect();
+        blobs.retain(|id| self.blob(BlobId(*id)).is_err());
+        for id in blobs.into_iter().map(BlobId) {
+            losses.list(Lost::Blob { id });
+        }
+        let one = PageLimit {
+            items: 1,
+            bytes: usize::MAX,
+        };
+        let mut queues: Vec<_> = self.index.queues.iter().collect();
+        queues.sort_unstable_by_key(|(id, _)| **id);
+        for (id, queue) in queues {
+            let queue_id = QueueId(*id);
+            for (first, run) in queue.from(queue.first) {
+                if run.segment != segment {
+                    continue;
+                }
+                for sequence in first..first + u64::from(run.count) {
+                    if self.read_queue(queue_id, sequence, one).is_err() {
+                        losses.list(Lost::Entries {
+                            queue: queue_id,
+                            sequences: sequence..sequence + 1,
+                        });
+                    }
+                }
+            }
+        }
+    }
 }
 
 fn check_segment(
@@ -115,14 +216,7 @@ fn check_segment(
     file: &impl VfsFile,
     known_end: Option<u32>,
 ) -> io::Result<(SegmentReport, Option<Header>)> {
-    let mut report = SegmentReport {
-        file: file_name(id),
-        data_bytes: 0,
-        records: 0,
-        position: Position(0),
-        footer: false,
-        problems: Vec::new(),
-    };
+    let mut report = SegmentReport::new(id);
     let footer = read_footer(file)?;
     report.footer = footer.is_some();
     let end = known_end.or_else(|| footer.map(|(trailer, _)| trailer.data_end));

@@ -7,6 +7,7 @@ mod check;
 mod commit;
 mod index;
 mod log;
+mod lost;
 mod memory;
 mod queue;
 mod reclaim;
@@ -26,6 +27,7 @@ use bytes::Bytes;
 pub use batch::{Batch, Operation};
 pub use check::{Problem, Report, SegmentReport, check};
 pub use log::{LogOptions, LogStore};
+pub use lost::Lost;
 pub use memory::MemoryStore;
 pub use recovery::OpenError;
 #[cfg(feature = "sim")]

@@ -59,7 +59,8 @@ impl Default for LogOptions {
 #[derive(Debug)]
 pub struct LogStore<V: Vfs = DirVfs> {
     pub(crate) vfs: V,
-    pub(crate) _lock: V::Lock,
+    /// Nothing is written without it.
+    pub(crate) _lock: Option<V::Lock>,
     pub(crate) options: LogOptions,
     pub(crate) salt: u64,
     pub(crate) last: Position,

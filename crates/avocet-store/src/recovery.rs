@@ -3,16 +3,20 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
+use std::ops::Range;
+
+use bytes::Bytes;
 
 use crate::active::{Active, Pending};
 use crate::blobs::HELD;
 use crate::index::{Index, Key};
 use crate::log::{Cache, LogOptions, LogStore, Segment, Tables, file_name};
+use crate::lost::{Losses, Lost};
 use crate::queue::{Queue, Run};
 use crate::record::{HEADER_LEN, Header, Record, VERSION, durable_beyond, extent, own, records};
 use crate::summary::{Footer, Summary, TRAILER_LEN, Trailer};
 use crate::vfs::{Vfs, VfsFile};
-use crate::{Map, Position, ReadError};
+use crate::{BlobId, Map, Position, QueueId, ReadError};
 
 /// Why a store cannot be opened. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -218,8 +222,8 @@ impl Told {
         self.runs.splice(start..stop.max(start), pieces);
     }
 
-    /// The queue, unless entries are missing.
-    fn into_queue(self) -> Option<Queue> {
+    /// The queue as far as it is whole from its end back, and the entries that are missing.
+    fn into_queue(self, mut missing: impl FnMut(u32, Range<u64>)) -> Queue {
         let mut queue = Queue {
             first: self.first,
             end: self.end,
@@ -233,15 +237,43 @@ impl Told {
             if run.count == 0 {
                 continue;
             }
-            if first + u64::from(skip) != next {
-                return None;
+            let start = first + u64::from(skip);
+            if start != next {
+                missing(run.segment, next..start);
+                queue.runs.clear();
+                queue.first = start;
             }
-            next += u64::from(run.count);
+            next = start + u64::from(run.count);
             queue.runs.push_back(run);
         }
+        if next != self.end {
+            missing(self.begun, next..self.end);
+            queue.runs.clear();
+            queue.first = self.end;
+        }
         queue.runs.shrink_to_fit();
-        (next == self.end).then_some(queue)
+        queue
     }
+}
+
+/// A segment of the log on its way into memory.
+pub(crate) struct Link<F> {
+    pub(crate) id: u32,
+    pub(crate) file: F,
+    pub(crate) header: Header,
+    /// Where it ends, if that is known.
+    pub(crate) end: Option<u32>,
+}
+
+/// What the segments say about the log.
+#[derive(Debug, Default)]
+struct Loaded {
+    /// The last segment that counts and its end.
+    previous: u32,
+    previous_end: u32,
+    trim: u32,
+    /// Segments that hold nothing.
+    empty: Vec<u32>,
 }
 
 impl<V: Vfs> LogStore<V> {
@@ -249,9 +281,59 @@ impl<V: Vfs> LogStore<V> {
     pub fn open(vfs: V, options: LogOptions) -> Result<Self, OpenError> {
         let lock = lock(&vfs)?;
         let mut files = find_files(&vfs)?;
-        let salt = files.found.values().next_back();
-        let salt = salt.map_or_else(|| vfs.random(), |found| found.header.salt);
-        let mut store = Self {
+        // What a killed program wrote may be in memory only, and must not be taken back later.
+        if let Some((id, newest)) = files.found.iter().next_back() {
+            let name = file_name(*id);
+            newest.file.sync_data().map_err(io_error(&name))?;
+            vfs.sync_dir().map_err(io_error("."))?;
+        }
+        let (links, missing) = chain(&mut files)?;
+        let salt = links.last().map(|link| link.header.salt);
+        let salt = salt.unwrap_or_else(|| vfs.random());
+        let mut store = Self::empty(vfs, options, Some(lock), salt, files.highest + 1);
+        let mut losses = Losses::default();
+        let (loaded, queues) = store.load(links, &mut losses)?;
+        if let Some(missing) = missing.filter(|missing| loaded.trim <= *missing) {
+            let file = file_name(missing);
+            return Err(OpenError::Missing { file });
+        }
+        store.complete(queues, &mut losses)?;
+        let (id, previous_end) = (store.active.id, loaded.previous_end);
+        store.active = Active::new(id, salt, loaded.previous, previous_end, store.last);
+        let trimmed: Vec<_> = store
+            .segments
+            .range(..loaded.trim)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in &trimmed {
+            store.segments.remove(id);
+            store.index.blobs.forget(*id);
+        }
+        let strays = files.found.keys().chain(&files.broken);
+        for id in strays.chain(&loaded.empty).chain(&trimmed) {
+            // What stays is found and removed the next time.
+            let _ = store.vfs.remove(&file_name(*id));
+        }
+        Ok(store)
+    }
+
+    /// What segments of a log hold, to be read only, and the first segment that counts.
+    pub(crate) fn view(
+        vfs: V,
+        options: LogOptions,
+        links: Vec<Link<V::File>>,
+        losses: &mut Losses,
+    ) -> Result<(Self, u32), OpenError> {
+        let salt = links.last().map_or(0, |link| link.header.salt);
+        let next = links.last().map_or(0, |link| link.id) + 1;
+        let mut store = Self::empty(vfs, options, None, salt, next);
+        let (loaded, queues) = store.load(links, losses)?;
+        store.complete(queues, losses)?;
+        Ok((store, loaded.trim))
+    }
+
+    fn empty(vfs: V, options: LogOptions, lock: Option<V::Lock>, salt: u64, next: u32) -> Self {
+        Self {
             salt,
             _lock: lock,
             options,
@@ -260,7 +342,7 @@ impl<V: Vfs> LogStore<V> {
             durable: Position(0),
             index: Index::default(),
             segments: BTreeMap::new(),
-            active: Active::new(files.highest + 1, salt, 0, 0, Position(0)),
+            active: Active::new(next, salt, 0, 0, Position(0)),
             named: false,
             footers: VecDeque::new(),
             change: Default::default(),
@@ -269,86 +351,65 @@ impl<V: Vfs> LogStore<V> {
             cleaning: None,
             dead: Vec::new(),
             vfs,
-        };
-        store.recover(&mut files)?;
-        Ok(store)
+        }
     }
 
-    fn recover(&mut self, files: &mut Files<V::File>) -> Result<(), OpenError> {
-        // What a killed program wrote may be in memory only, and must not be taken back later.
-        if let Some((id, newest)) = files.found.iter().next_back() {
-            let name = file_name(*id);
-            newest.file.sync_data().map_err(io_error(&name))?;
-            self.vfs.sync_dir().map_err(io_error("."))?;
-        }
-        let (chain, missing) = chain(files)?;
-        let mut next: Option<Header> = None;
-        let mut folded = Vec::new();
-        for id in chain.iter().copied() {
-            let Some(found) = files.found.remove(&id) else {
-                continue;
-            };
-            folded.push((id, found.file, found.header, None));
-        }
-        for (_, _, header, end) in &mut folded {
-            *end = next.map(|next| next.previous_end);
-            next = Some(*header);
-        }
-        folded.reverse();
-        let (mut previous, mut previous_end, mut trim) = (0, 0, 0);
-        let mut strays = Vec::new();
+    /// Reads what the segments say.
+    fn load(
+        &mut self,
+        links: Vec<Link<V::File>>,
+        losses: &mut Losses,
+    ) -> Result<(Loaded, Map<u64, Told>), OpenError> {
+        let mut loaded = Loaded::default();
         let mut queues: Map<u64, Told> = Map::default();
-        for (id, file, header, known_end) in folded {
+        for link in links {
+            let (id, header) = (link.id, link.header);
             self.last = self.last.max(Position(header.position));
-            let segment = self.read_segment(id, file, header, known_end)?;
-            let Some((segment, footer)) = segment else {
-                strays.push(id);
-                (previous, previous_end) = (header.previous, header.previous_end);
+            let Some((segment, footer)) = self.read_segment(link, losses)? else {
+                loaded.empty.push(id);
+                (loaded.previous, loaded.previous_end) = (header.previous, header.previous_end);
                 continue;
             };
-            (previous, previous_end) = (id, segment.end);
+            (loaded.previous, loaded.previous_end) = (id, segment.end);
             self.last = self.last.max(Position(footer.position));
-            trim = trim.max(footer.trim);
+            loaded.trim = loaded.trim.max(footer.trim);
             self.segments.insert(id, segment);
             self.fold(id, footer, &mut queues);
         }
-        if let Some(missing) = missing.filter(|missing| trim <= *missing) {
-            let file = file_name(missing);
-            return Err(OpenError::Missing { file });
-        }
         (self.written, self.durable) = (self.last, self.last);
-        let id = self.active.id;
-        self.active = Active::new(id, self.salt, previous, previous_end, self.last);
+        Ok((loaded, queues))
+    }
+
+    /// Finds out what lives.
+    fn complete(&mut self, queues: Map<u64, Told>, losses: &mut Losses) -> Result<(), OpenError> {
         for (name, told) in queues {
-            let last = told.runs.last().map_or(told.begun, |(_, run)| run.segment);
-            let queue = told.into_queue().ok_or_else(|| corrupt(last, HEADER_LEN))?;
+            let mut refused = Ok(());
+            let queue = told.into_queue(|segment, sequences| {
+                let queue = QueueId(name);
+                let lost = Lost::Entries { queue, sequences };
+                refused = losses.accept(corrupt(segment, HEADER_LEN), lost);
+            });
+            refused?;
             self.index.queues.insert(name, queue);
         }
-        self.load_keys()?;
-        self.count_references()?;
+        self.load_keys(losses)?;
+        self.count_references(losses)?;
         self.count_living();
-        strays.extend(files.found.keys().chain(&files.broken));
-        let dead: Vec<_> = self.segments.range(..trim).map(|(id, _)| *id).collect();
-        for id in dead {
-            self.segments.remove(&id);
-            self.index.blobs.forget(id);
-            strays.push(id);
-        }
-        for id in strays {
-            // What stays is found and removed the next time.
-            let _ = self.vfs.remove(&file_name(id));
-        }
         Ok(())
     }
 
     /// The segment and what it says; `None` for the last one when nothing was written to it.
     fn read_segment(
         &mut self,
-        id: u32,
-        file: V::File,
-        header: Header,
-        known_end: Option<u32>,
+        link: Link<V::File>,
+        losses: &mut Losses,
     ) -> Result<Option<Read<V::File>>, OpenError> {
+        let Link {
+            id,
+            file,
+            header,
+            end: known_end,
+        } = link;
         let name = file_name(id);
         let footer = read_footer(&file).map_err(io_error(&name))?;
         let whole = |trailer: &Trailer| known_end.is_none_or(|known| known == trailer.data_end);
@@ -368,7 +429,12 @@ impl<V: Vfs> LogStore<V> {
         let extent = extent(&bytes, self.salt, id);
         let end = extent.end;
         if extent.damaged || known_end.is_some_and(|known| end != known) {
-            return Err(corrupt(id, extent.bad.unwrap_or(end)));
+            let offset = extent.bad.unwrap_or(end);
+            let lost = Lost::Rest {
+                file: name,
+                offset: end.into(),
+            };
+            losses.accept(corrupt(id, offset), lost)?;
         }
         if end == HEADER_LEN {
             return Ok(None);
@@ -441,50 +507,85 @@ impl<V: Vfs> LogStore<V> {
         }
     }
 
-    fn load_keys(&mut self) -> Result<(), OpenError> {
+    fn load_keys(&mut self, losses: &mut Losses) -> Result<(), OpenError> {
         let keys = self.index.keys.iter();
         let mut places: Vec<_> = keys
             .map(|(name, key)| (key.segment, key.offset, name.clone()))
             .collect();
         places.sort_unstable();
         for (segment, offset, name) in places {
-            let frame = self.read_frame(segment, offset);
-            let frame = frame.map_err(|error| damage(error, segment, offset))?;
-            let decoded = Record::decode(&frame).map(|decoded| decoded.record);
-            let Some(Record::PutKey { key, blob, value }) = decoded else {
-                return Err(corrupt(segment, offset));
-            };
-            if key != name {
-                return Err(corrupt(segment, offset));
-            }
-            let value = (value.len() <= self.options.resident_value_bytes).then(|| own(value));
-            if let Some(key) = self.index.keys.get_mut(&name) {
-                (key.blob, key.value) = (blob, value);
+            match self.read_key(segment, offset, &name) {
+                Ok((value, blob)) => {
+                    if let Some(key) = self.index.keys.get_mut(&name) {
+                        (key.blob, key.value) = (blob, value);
+                    }
+                }
+                Err(error) => {
+                    self.index.keys.remove(&name);
+                    let lost = Lost::Key { key: name };
+                    losses.accept(damage(error, segment, offset), lost)?;
+                }
             }
         }
         Ok(())
     }
 
+    /// The value of a key, if it is small enough to be kept, and what it refers to.
+    fn read_key(
+        &self,
+        segment: u32,
+        offset: u32,
+        name: &Bytes,
+    ) -> Result<(Option<Bytes>, Option<u64>), ReadError> {
+        let frame = self.read_frame(segment, offset)?;
+        match Record::decode(&frame).map(|decoded| decoded.record) {
+            Some(Record::PutKey { key, blob, value }) if key == name => {
+                let small = value.len() <= self.options.resident_value_bytes;
+                Ok((small.then(|| own(value)), blob))
+            }
+            _ => Err(ReadError::Corrupt),
+        }
+    }
+
     /// A blob is referred to by what lives of queues and keys.
-    fn count_references(&mut self) -> Result<(), OpenError> {
+    fn count_references(&mut self, losses: &mut Losses) -> Result<(), OpenError> {
         /// What is read at once.
         const ITEMS: u32 = 1024;
         let queues = std::mem::take(&mut self.index.queues);
-        for run in queues.values().flat_map(|queue| &queue.runs) {
-            let mut rest = *run;
-            while rest.count > 0 {
-                let items = self.items(rest.take(ITEMS));
-                let items = items.map_err(|error| damage(error, run.segment, 0))?;
-                for item in &items {
-                    self.count_reference(item.blob(), run.segment, item.offset)?;
+        for (id, queue) in &queues {
+            for (first, run) in queue.from(queue.first) {
+                let (mut first, mut rest) = (first, run);
+                while rest.count > 0 {
+                    let part = rest.take(ITEMS);
+                    let end = first + u64::from(part.count);
+                    match self.items(part) {
+                        Ok(items) => {
+                            for item in &items {
+                                self.count_reference(
+                                    item.blob(),
+                                    run.segment,
+                                    item.offset,
+                                    losses,
+                                )?;
+                            }
+                        }
+                        Err(error) => {
+                            let lost = Lost::Entries {
+                                queue: QueueId(*id),
+                                sequences: first..end,
+                            };
+                            losses.accept(damage(error, run.segment, 0), lost)?;
+                        }
+                    }
+                    first = end;
+                    rest = rest.skip(ITEMS);
                 }
-                rest = rest.skip(ITEMS);
             }
         }
         self.index.queues = queues;
         let keys = std::mem::take(&mut self.index.keys);
         for key in keys.values() {
-            self.count_reference(key.blob, key.segment, key.offset)?;
+            self.count_reference(key.blob, key.segment, key.offset, losses)?;
         }
         self.index.keys = keys;
         Ok(())
@@ -495,9 +596,11 @@ impl<V: Vfs> LogStore<V> {
         blob: Option<u64>,
         segment: u32,
         offset: u32,
+        losses: &mut Losses,
     ) -> Result<(), OpenError> {
-        if blob.is_some_and(|blob| !self.index.blobs.count(blob)) {
-            return Err(corrupt(segment, offset));
+        if let Some(id) = blob.filter(|id| !self.index.blobs.count(*id)) {
+            let lost = Lost::Blob { id: BlobId(id) };
+            losses.accept(corrupt(segment, offset), lost)?;
         }
         Ok(())
     }
@@ -531,23 +634,34 @@ fn damage(error: ReadError, segment: u32, offset: u32) -> OpenError {
     }
 }
 
-/// The segments of the log from the last to the first, and the one that is missing before it.
-fn chain<F>(files: &Files<F>) -> Result<(Vec<u32>, Option<u32>), OpenError> {
-    let mut chain = Vec::new();
+/// The segments of the log from the first to the last, taken out of the files, and the one that is
+/// missing before them.
+fn chain<F>(files: &mut Files<F>) -> Result<(Vec<Link<F>>, Option<u32>), OpenError> {
+    let mut links = Vec::new();
     let mut at = files.found.keys().next_back().copied();
+    let mut end = None;
+    let mut missing = None;
     while let Some(id) = at {
-        let Some(found) = files.found.get(&id) else {
+        let Some(found) = files.found.remove(&id) else {
             if files.broken.contains(&id) {
                 return Err(corrupt(id, 0u32));
             }
-            return Ok((chain, Some(id)));
+            missing = Some(id);
+            break;
         };
-        chain.push(id);
-        let previous = found.header.previous;
-        if previous >= id {
+        let header = found.header;
+        if header.previous >= id {
             return Err(corrupt(id, 0u32));
         }
-        at = (previous > 0).then_some(previous);
+        links.push(Link {
+            id,
+            file: found.file,
+            header,
+            end,
+        });
+        end = Some(header.previous_end);
+        at = (header.previous > 0).then_some(header.previous);
     }
-    Ok((chain, None))
+    links.reverse();
+    Ok((links, missing))
 }

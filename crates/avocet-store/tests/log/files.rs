@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use avocet_store::{LogOptions, LogStore, OpenError, Problem, QueueId, Store, check};
+use avocet_store::{
+    Batch, BlobId, LogOptions, LogStore, Lost, OpenError, Problem, QueueId, Store, check,
+};
+use bytes::Bytes;
 
 use crate::support::{EVERYTHING, contents, message};
 
@@ -77,14 +80,63 @@ fn check_names_what_is_damaged() {
         store.commit(message(id, &[0], &[7; 256])).unwrap();
         store.sync().unwrap();
     }
+    let mut batch = Batch::new();
+    batch.advance(QueueId(0), 2);
+    batch.put_key(
+        Bytes::from_static(b"key"),
+        Bytes::from_static(b"value"),
+        None,
+    );
+    store.commit(batch).unwrap();
     store.close().unwrap();
-    let file = dir.0.join("0000000001.log");
-    let mut bytes = std::fs::read(&file).unwrap();
-    bytes[1_000] ^= 1;
-    std::fs::write(&file, bytes).unwrap();
+    let damage = |name: &str, offset: usize| {
+        let file = dir.0.join(name);
+        let mut bytes = std::fs::read(&file).unwrap();
+        bytes[offset] ^= 1;
+        std::fs::write(&file, bytes).unwrap();
+    };
+    // All messages take as much, in a group each. The blob of one that is done with, that of the
+    // fourth, and the entry of the fifth.
+    let first = &check(&dir.0).unwrap().segments[0];
+    let size = (first.data_bytes as usize - 48) / (first.records as usize / 2);
+    for offset in [100, 48 + 3 * size + 100, 48 + 5 * size - 2] {
+        damage("0000000001.log", offset);
+    }
     let report = check(&dir.0).unwrap();
     assert!(!report.is_sound());
     let problem = report.segments[0].problems[0];
-    assert!(matches!(problem, Problem::Damaged { offset } if (600..=1_000).contains(&offset)));
+    assert!(matches!(problem, Problem::Damaged { offset } if offset <= 100));
     assert!(report.segments[1..].iter().all(|s| s.problems.is_empty()));
+    let entries = Lost::Entries {
+        queue: QueueId(0),
+        sequences: 4..5,
+    };
+    assert_eq!(report.lost, [Lost::Blob { id: BlobId(3) }, entries]);
+    assert_eq!(report.lost[1].to_string(), "entries 4 to 4 of queue 0");
+
+    // The only file that says something of the key.
+    let last = report.segments.last().unwrap();
+    damage(&last.file, last.data_bytes as usize - 4);
+    let lost = check(&dir.0).unwrap().lost;
+    let key = Bytes::from_static(b"key");
+    assert!(lost.contains(&Lost::Key { key }), "{lost:?}");
+}
+
+#[test]
+fn check_names_what_a_missing_file_and_one_without_footer_held() {
+    let dir = TempDir::new("missing");
+    let mut store = LogStore::open_dir(&dir.0, options()).unwrap();
+    for id in 0..90 {
+        store.commit(message(id, &[id / 60], &[7; 256])).unwrap();
+        store.sync().unwrap();
+    }
+    drop(store);
+    std::fs::remove_file(dir.0.join("0000000002.log")).unwrap();
+    let report = check(&dir.0).unwrap();
+    assert_eq!(report.segments[1].problems, [Problem::Missing]);
+    let is_lost = |lost: &Lost| matches!(lost, Lost::Entries { queue: QueueId(0), sequences } if sequences.start > 20);
+    assert!(report.lost.iter().any(is_lost), "{:?}", report.lost);
+    let file = "0000000002.log".to_owned();
+    let opened = LogStore::open_dir(&dir.0, options());
+    assert_eq!(opened.err(), Some(OpenError::Missing { file }));
 }
