@@ -155,6 +155,8 @@ pub(crate) struct Receiver {
     pubacks: AckQueue,
     pubrecs: AckQueue,
     pubcomps: AckQueue,
+    /// The commit that stores the latest release; it outlives the connection.
+    released: CommitId,
 }
 
 impl Receiver {
@@ -396,21 +398,18 @@ impl Receiver {
     }
 
     /// PUBREL: the Packet Identifier is free again. One that is not known is answered too, in 5.0
-    /// with 0x92 [MQTT5-4.3.3-11] [MQTT311-4.3.3-2].
+    /// with 0x92 [MQTT5-4.3.3-11] [MQTT311-4.3.3-2]. It may have been released on an earlier
+    /// connection: PUBCOMP, which lets the sender use the identifier again, waits until no store
+    /// can still have it.
     pub(crate) fn release(&mut self, packet_id: PacketId) -> Released {
         let received = self
             .find(packet_id)
             .ok()
             .and_then(|index| self.received.remove(index));
-        let answer = |reason_code| {
-            Some(Answer {
-                reason_code,
-                gate: CommitId::ZERO,
-            })
-        };
+        let answer = |reason_code, gate| Some(Answer { reason_code, gate });
         match received {
             None => {
-                let answer = answer(ReasonCode::PacketIdentifierNotFound);
+                let answer = answer(ReasonCode::PacketIdentifierNotFound, self.released);
                 self.pubcomps.push(packet_id, false, answer);
                 Released::Answered
             }
@@ -423,8 +422,8 @@ impl Receiver {
                 Released::Stored
             }
             Some(Received { counted, .. }) => {
-                self.pubcomps
-                    .push(packet_id, counted, answer(ReasonCode::Success));
+                let answer = answer(ReasonCode::Success, CommitId::ZERO);
+                self.pubcomps.push(packet_id, counted, answer);
                 Released::Answered
             }
         }
@@ -436,11 +435,12 @@ impl Receiver {
         packet_id: PacketId,
         gate: Option<CommitId>,
     ) -> Result<(), AckError> {
+        let gate = gate.unwrap_or(CommitId::ZERO);
+        self.released = self.released.max(gate);
         // The owner answers at once, so it is one of the last.
         let mut entries = self.pubcomps.entries.iter_mut().rev();
         let entry = entries.find(|entry| entry.answer.is_none() && entry.packet_id == packet_id);
         let entry = entry.ok_or(AckError::Unknown)?;
-        let gate = gate.unwrap_or(CommitId::ZERO);
         entry.answer = Some(Answer {
             reason_code: ReasonCode::Success,
             gate,

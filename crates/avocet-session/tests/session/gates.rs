@@ -82,6 +82,34 @@ fn pubcomp_waits_for_the_release_to_be_stored() {
     assert_eq!(pair.client.take_seen(), [(Pubcomp, 1)]);
 }
 
+/// PUBREL comes again on the next connection, before the store has forgotten the message: a PUBCOMP
+/// would let the client use the Packet Identifier for another one, which a restart would take for
+/// the old one.
+#[test]
+fn pubcomp_waits_for_a_release_of_an_earlier_connection_to_be_stored() {
+    for version in [Version::V3_1_1, Version::V5] {
+        let mut pair = Pair::connected_with(version, ServerConfig::default(), |client| {
+            client.clean_start = false;
+        });
+        pair.gate = Some(CommitId::new(1));
+        pair.client.publish(QoS::ExactlyOnce, "x");
+        pair.run();
+        pair.committed(1);
+        pair.run();
+        let packet_id = PacketId::new(1).unwrap();
+        let gate = Some(CommitId::new(2));
+        pair.session_mut().complete(packet_id, gate).unwrap();
+        pair.cut();
+        pair.reconnect();
+        pair.run();
+        assert!(!pair.client.is_idle(), "PUBCOMP is not there");
+        assert_eq!(pair.session().waits_for(), gate);
+        pair.committed(2);
+        pair.run();
+        assert!(pair.client.is_idle());
+    }
+}
+
 #[test]
 fn publish_and_pubrel_of_a_stored_message_wait_for_their_commits() {
     let mut pair = silent(Version::V5);
