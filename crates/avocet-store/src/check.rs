@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::log::file_name;
 use crate::lost::Losses;
 use crate::record::{HEADER_LEN, Header, VERSION, extent, records};
-use crate::recovery::{Link, lock, read, read_footer, segment_of};
+use crate::recovery::{Link, lock, read, read_footer, refuse_unfinished, segment_of};
 use crate::vfs::{DirVfs, Vfs, VfsFile};
 use crate::{BlobId, LogOptions, LogStore, Lost, OpenError, PageLimit, Position, QueueId, Store};
 
@@ -94,6 +94,7 @@ fn check_vfs<V: Vfs + Clone>(vfs: &V) -> Result<Report, OpenError> {
         kind: error.kind(),
     };
     let _lock = lock(vfs)?;
+    refuse_unfinished(vfs)?;
     let names = vfs.list().map_err(|e| error(".", &e))?;
     let mut ids: Vec<_> = names.iter().filter_map(|name| segment_of(name)).collect();
     ids.sort_unstable();

@@ -5,6 +5,7 @@ mod batch;
 mod blobs;
 mod check;
 mod commit;
+mod export;
 mod index;
 mod log;
 mod lost;
@@ -26,6 +27,7 @@ use bytes::Bytes;
 
 pub use batch::{Batch, Operation};
 pub use check::{Problem, Report, SegmentReport, check};
+pub use export::{ExportError, Exported, ImportError, Snapshot};
 pub use log::{LogOptions, LogStore};
 pub use lost::Lost;
 pub use memory::MemoryStore;

@@ -49,6 +49,9 @@ pub enum OpenError {
         /// The file.
         file: String,
     },
+    /// An import into the directory did not come to its end.
+    #[error("an import into the data directory did not finish: empty it, and import again")]
+    Unfinished,
     /// The file was written by a later version.
     #[error("{file} has format {version}, which is newer than this program: use a newer one")]
     Version {
@@ -131,6 +134,17 @@ pub(crate) fn lock<V: Vfs>(vfs: &V) -> Result<V::Lock, OpenError> {
         }
         io_error("lock")(error)
     })
+}
+
+/// The name of the file that is there while an import is not complete.
+pub(crate) const IMPORTING: &str = "importing";
+
+pub(crate) fn refuse_unfinished<V: Vfs>(vfs: &V) -> Result<(), OpenError> {
+    let names = vfs.list().map_err(io_error("."))?;
+    if names.iter().any(|name| name == IMPORTING) {
+        return Err(OpenError::Unfinished);
+    }
+    Ok(())
 }
 
 fn find_files<V: Vfs>(vfs: &V) -> Result<Files<V::File>, OpenError> {
@@ -257,6 +271,7 @@ impl Told {
 }
 
 /// A segment of the log on its way into memory.
+#[derive(Debug)]
 pub(crate) struct Link<F> {
     pub(crate) id: u32,
     pub(crate) file: F,
@@ -280,6 +295,15 @@ impl<V: Vfs> LogStore<V> {
     /// Opens the store in a directory, an empty one if there is none.
     pub fn open(vfs: V, options: LogOptions) -> Result<Self, OpenError> {
         let lock = lock(&vfs)?;
+        refuse_unfinished(&vfs)?;
+        Self::open_locked(vfs, lock, options)
+    }
+
+    pub(crate) fn open_locked(
+        vfs: V,
+        lock: V::Lock,
+        options: LogOptions,
+    ) -> Result<Self, OpenError> {
         let mut files = find_files(&vfs)?;
         // What a killed program wrote may be in memory only, and must not be taken back later.
         if let Some((id, newest)) = files.found.iter().next_back() {
