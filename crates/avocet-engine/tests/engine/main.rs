@@ -11,6 +11,7 @@
 mod access;
 mod cluster;
 mod connect;
+mod counters;
 mod durability;
 mod limits;
 mod model;
