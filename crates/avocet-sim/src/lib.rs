@@ -21,5 +21,5 @@ mod world;
 
 #[cfg(feature = "planted")]
 pub use run::find_planted;
-pub use run::{Outcome, run};
+pub use run::{Outcome, run, run_bytes};
 pub use shrink::{Shrunk, shrink};

@@ -190,8 +190,16 @@ pub(crate) fn share_id(filter: &str) -> Option<u32> {
 
 impl Plan {
     pub(crate) fn new(seed: u64) -> Self {
-        let mut rng = Rng::new(seed, "plan", 0);
-        let rng = &mut rng;
+        Self::draw(seed, &mut Rng::new(seed, "plan", 0))
+    }
+
+    /// A plan of a fuzzer's choices: the first byte is the seed of everything that is not planned.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Self {
+        let (seed, choices) = bytes.split_first().unwrap_or((&0, &[]));
+        Self::draw((*seed).into(), &mut Rng::from_bytes(choices))
+    }
+
+    fn draw(seed: u64, rng: &mut Rng) -> Self {
         let system = System::draw(rng);
         let mut clients = vec![Profile::reliable(Role::Witness), {
             let mut checker = Profile::reliable(Role::Checker);
@@ -222,6 +230,9 @@ impl Plan {
             }
         }
         for _ in 0..rng.range(10, 120) {
+            if rng.is_over() {
+                break;
+            }
             let client = rng.range(2, clients.len() as u64 - 1) as usize;
             let at = rng.below(calm_at);
             let mut action = draw_action(&clients[client], wild, jumps, rng);

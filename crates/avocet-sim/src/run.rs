@@ -28,6 +28,12 @@ pub fn run(seed: u64, readable: bool) -> Outcome {
     run_plan(&Plan::new(seed), readable)
 }
 
+/// Runs a plan whose choices are bytes, as a fuzzer makes them.
+#[must_use]
+pub fn run_bytes(bytes: &[u8], readable: bool) -> Outcome {
+    run_plan(&Plan::from_bytes(bytes), readable)
+}
+
 /// Plants each bug in turn, and runs seeds until one fails: the bug, the seed and the invariant.
 #[cfg(feature = "planted")]
 pub fn find_planted(
