@@ -65,7 +65,8 @@ pub enum OpenError {
 pub(crate) fn segment_of(name: &str) -> Option<u32> {
     let digits = name.strip_suffix(".log")?;
     let id = digits.parse().ok()?;
-    (file_name(id) == name).then_some(id)
+    // No log grows as long: a file that is called so is somebody else's, and others have a next.
+    (file_name(id) == name && id < u32::MAX / 2).then_some(id)
 }
 
 /// Fills a buffer from `offset` on with at most `len` bytes.

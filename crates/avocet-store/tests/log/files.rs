@@ -140,3 +140,17 @@ fn check_names_what_a_missing_file_and_one_without_footer_held() {
     let opened = LogStore::open_dir(&dir.0, options());
     assert_eq!(opened.err(), Some(OpenError::Missing { file }));
 }
+
+/// Numbers of segments never end.
+#[test]
+fn leaves_a_file_with_the_last_number_alone() {
+    let dir = TempDir::new("last-number");
+    std::fs::create_dir_all(&dir.0).unwrap();
+    let stray = dir.0.join("4294967295.log");
+    std::fs::write(&stray, b"not ours").unwrap();
+    let mut store = LogStore::open_dir(&dir.0, options()).unwrap();
+    store.commit(message(1, &[1], b"x")).unwrap();
+    store.close().unwrap();
+    assert!(check(&dir.0).unwrap().is_sound());
+    assert_eq!(std::fs::read(stray).unwrap(), b"not ours");
+}
