@@ -1,6 +1,6 @@
 //! What a setting may hold, and how it is read and shown.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
@@ -254,7 +254,7 @@ impl fmt::Display for Value {
         match self {
             Self::Flag(flag) => write!(f, "{flag}"),
             Self::Integer(integer) => write!(f, "{integer}"),
-            Self::Text(text) => write!(f, "{text:?}"),
+            Self::Text(text) => write_text(text, f),
             Self::Duration(duration) => write!(f, "{:?}", show_duration(*duration)),
             Self::Bytes(bytes) => write!(f, "{:?}", show_bytes(*bytes)),
             Self::Addresses(addresses) => {
@@ -263,6 +263,21 @@ impl fmt::Display for Value {
             }
         }
     }
+}
+
+/// A basic string of TOML, on one line.
+fn write_text(text: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    f.write_char('"')?;
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => write!(f, "\\{character}")?,
+            '\n' => f.write_str("\\n")?,
+            '\t' => f.write_str("\\t")?,
+            _ if character.is_control() => write!(f, "\\u{:04x}", u32::from(character))?,
+            _ => f.write_char(character)?,
+        }
+    }
+    f.write_char('"')
 }
 
 /// What is allowed, in words that follow "must be".
@@ -322,6 +337,21 @@ mod tests {
             assert_eq!(value.to_string(), format!("{text:?}"));
         }
         assert_eq!(bytes.read(&Raw::Integer(4096)), Some(Value::Bytes(4096)));
+    }
+
+    #[test]
+    fn texts_are_shown_as_toml_reads_them() {
+        for text in [
+            "",
+            "a b",
+            "\"'\\",
+            "\n\t\r",
+            "\u{0}\u{1f}\u{7f}\u{85}\u{e9}",
+        ] {
+            let shown = format!("key = {}", Value::Text(text.to_owned()));
+            let table: toml::Table = shown.parse().unwrap();
+            assert_eq!(table["key"].as_str(), Some(text), "{shown}");
+        }
     }
 
     #[test]
