@@ -64,7 +64,11 @@ fn host_and_port(server: &str) -> Result<(&str, u16), String> {
         .strip_prefix('[')
         .and_then(|rest| rest.split_once(']'))
     {
-        Some((host, rest)) => (host, rest.strip_prefix(':')),
+        Some((host, "")) => (host, None),
+        Some((host, rest)) => match rest.strip_prefix(':') {
+            Some(port) => (host, Some(port)),
+            None => return Err(format!("{rest:?} stands behind the address")),
+        },
         None => match server.split_once(':') {
             Some((host, port)) => (host, Some(port)),
             None => (server, None),
@@ -140,6 +144,7 @@ mod tests {
             ("mqtts://broker/t", "mqtts:// is not supported yet"),
             ("mqtt:///t", "the host is missing"),
             ("mqtt://broker:70000/t", "\"70000\" is no port"),
+            ("mqtt://[::1]1884/t", "\"1884\" stands behind the address"),
             ("mqtt://broker/%2", "without two hexadecimal digits"),
             ("mqtt://broker/%ff", "not UTF-8"),
         ] {
