@@ -12,16 +12,23 @@ use crate::exit::Failure;
 use crate::format::hex;
 
 pub(crate) fn run(args: &DecodeArgs) -> Result<(), Failure> {
-    let bytes = read(args)?;
-    let version = match (args.protocol_version, guess(&bytes)) {
+    print(args, &read(args)?, &mut io::stdout().lock())
+}
+
+/// Writes a line for each packet in `bytes`.
+///
+/// # Errors
+///
+/// Where and why decoding stopped before the end.
+pub(crate) fn print(args: &DecodeArgs, bytes: &[u8], out: &mut impl Write) -> Result<(), Failure> {
+    let version = match (args.protocol_version, guess(bytes)) {
         (Some(version), _) | (None, Guess::Connect(version)) => version,
         (None, Guess::Decodes(version)) => {
             eprintln!("avocet: there is no CONNECT; taken as {version}, -V says otherwise");
             version
         }
     };
-    let mut out = io::stdout().lock();
-    let result = decode(&bytes, version, |packet| {
+    let result = decode(bytes, version, |packet| {
         let mut line = if args.json {
             packet.json()
         } else {
@@ -51,7 +58,7 @@ pub(crate) fn run(args: &DecodeArgs) -> Result<(), Failure> {
     }
 }
 
-fn read(args: &DecodeArgs) -> Result<Vec<u8>, Failure> {
+pub(crate) fn read(args: &DecodeArgs) -> Result<Vec<u8>, Failure> {
     if !args.hex.is_empty() {
         let text = args.hex.concat();
         return from_hex(text.as_bytes())
