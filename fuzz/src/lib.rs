@@ -1,5 +1,6 @@
 //! What the targets share: an input read as choices, time that it decides, and packets one by one.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use avocet_codec::{PACKET_SIZE_MAX, Packet, PacketId, QoS, ReasonCode, Version, frame_len};
@@ -100,4 +101,15 @@ pub fn take_packets(
         }
         rest = behind;
     }
+}
+
+/// Whether one of these addresses, separated by commas, has a host name, for which a program would
+/// ask the network.
+pub fn asks_dns(addresses: &str) -> bool {
+    addresses.split(',').map(str::trim).any(|address| {
+        let port = address
+            .rsplit_once(':')
+            .map(|(_, port)| port.parse::<u16>());
+        matches!(port, Some(Ok(_))) && address.parse::<SocketAddr>().is_err()
+    })
 }

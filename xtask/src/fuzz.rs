@@ -1,8 +1,9 @@
 //! Builds and runs the fuzz targets with the installed stable compiler.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -16,6 +17,16 @@ pub(crate) struct Args {
     /// How long each target runs, in seconds.
     #[arg(long, default_value_t = 60)]
     seconds: u32,
+    /// Processes per target; with several, a crash does not end the run.
+    #[arg(long, default_value_t = 1)]
+    jobs: u32,
+    /// Append a row for each target to this file.
+    #[arg(long, conflicts_with = "jobs")]
+    record: Option<PathBuf>,
+    /// Do not look for new inputs: make the committed ones the fewest that reach as much as they
+    /// and those that were found.
+    #[arg(long, requires = "target")]
+    minimize: bool,
 }
 
 /// What `cargo fuzz` passes too, without the sanitizers, for which it needs a nightly compiler.
@@ -26,36 +37,136 @@ const RUSTFLAGS: &str = "-Dwarnings --cfg fuzzing -Cpasses=sancov-module \
 
 pub(crate) fn run_with(args: &Args) -> Result<()> {
     let workspace = Workspace::load()?;
-    let folder = build(&workspace)?;
+    let built = build(&workspace)?;
     let targets = match &args.target {
         Some(target) => vec![target.clone()],
         None => targets(&workspace)?,
     };
-    targets
-        .iter()
-        .try_for_each(|target| run(&mut fuzzer(&workspace, &folder, target, args.seconds)?))
+    for target in targets {
+        if args.minimize {
+            return minimize(&workspace, &built, &target);
+        }
+        let mut fuzzer = fuzzer(&workspace, &built, &target, args.seconds)?;
+        if args.jobs > 1 {
+            fuzzer.arg(format!("-fork={}", args.jobs)).args([
+                "-ignore_crashes=1",
+                "-ignore_ooms=1",
+                "-ignore_timeouts=1",
+            ]);
+        }
+        match &args.record {
+            Some(path) => record(&workspace, &mut fuzzer, &target, path)?,
+            None => run(&mut fuzzer)?,
+        }
+    }
+    Ok(())
 }
 
-/// Ten seconds per target over the committed inputs.
+/// Every committed input, and five seconds more.
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
-    let folder = build(workspace)?;
+    let built = build(workspace)?;
     for target in targets(workspace)? {
-        let mut fuzzer = fuzzer(workspace, &folder, &target, 10)?;
+        let mut fuzzer = fuzzer(workspace, &built, &target, 5)?;
         // Without a fixed seed, a run could fail on a change that did not cause it.
-        let output = fuzzer.arg("-seed=1").output()?;
+        let output = fuzzer.args(["-seed=1", "-verbosity=0"]).output()?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(
             output.status.success(),
             "{said}\n{target} ended with {}",
             output.status
         );
-        let inputs = said
-            .lines()
-            .find_map(|line| line.strip_prefix("stat::number_of_executed_units:"));
+        let inputs = statistic(&said, "number_of_executed_units");
         println!(
             "{target}: {} inputs",
-            inputs.context("libFuzzer prints statistics")?.trim()
+            inputs.context("libFuzzer prints statistics")?
         );
+    }
+    Ok(())
+}
+
+/// Runs, and appends what came of it as a row of a table.
+fn record(workspace: &Workspace, fuzzer: &mut Command, target: &str, path: &Path) -> Result<()> {
+    let commit = output(&mut workspace.line("git rev-parse --short HEAD"))?;
+    let before = cpu_seconds_of_children();
+    let mut child = fuzzer.stderr(Stdio::piped()).spawn()?;
+    let mut said = String::new();
+    for line in BufReader::new(child.stderr.take().context("it is piped")?).split(b'\n') {
+        let line = String::from_utf8_lossy(&line?).into_owned();
+        eprintln!("{line}");
+        said.push_str(&line);
+        said.push('\n');
+    }
+    let status = child.wait()?;
+    let seconds = cpu_seconds_of_children() - before;
+    let coverage = said.lines().rev().find(|line| line.contains(" cov: "));
+    let after = |name: &str| {
+        let mut words = coverage.unwrap_or_default().split_whitespace();
+        words.find(|word| *word == name);
+        words.next().unwrap_or("-").to_owned()
+    };
+    let inputs = after("corp:");
+    let (inputs, _) = inputs.split_once('/').unwrap_or((&inputs, ""));
+    let row = format!(
+        "| {target} | {} | {seconds} | {} | {} | {} | {inputs} | {} |",
+        commit.trim(),
+        statistic(&said, "number_of_executed_units").unwrap_or("-"),
+        after("cov:"),
+        after("ft:"),
+        if status.success() {
+            "nothing"
+        } else {
+            "a finding"
+        },
+    );
+    let mut file = fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)?;
+    writeln!(file, "{row}")?;
+    ensure!(status.success(), "{target} ended with {status}");
+    Ok(())
+}
+
+/// What libFuzzer counted.
+fn statistic<'a>(said: &'a str, name: &str) -> Option<&'a str> {
+    let value = |line: &'a str| {
+        line.strip_prefix("stat::")?
+            .strip_prefix(name)?
+            .strip_prefix(':')
+    };
+    said.lines().find_map(value).map(str::trim)
+}
+
+/// User time of all children that have ended, in seconds; 0 where the system does not say it.
+fn cpu_seconds_of_children() -> u64 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // Behind the name of the program, which may hold blanks; a hundred ticks are a second.
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+    let ticks = fields.split_whitespace().nth(13);
+    ticks
+        .and_then(|ticks| ticks.parse::<u64>().ok())
+        .unwrap_or(0)
+        / 100
+}
+
+/// Edges alone count here, or there would be thousands of inputs.
+fn minimize(workspace: &Workspace, built: &Path, target: &str) -> Result<()> {
+    let fewest = folder(workspace).join("fewest").join(target);
+    if fewest.exists() {
+        fs::remove_dir_all(&fewest)?;
+    }
+    fs::create_dir_all(&fewest)?;
+    let seeds = seeds(workspace, target);
+    let mut merge = workspace.program(built.join(target));
+    merge
+        .args(["-set_cover_merge=1", "-use_counters=0", "-max_len=1000"])
+        .args([&fewest, &seeds, &found(workspace, target)]);
+    run(&mut merge)?;
+    fs::remove_dir_all(&seeds)?;
+    fs::create_dir_all(&seeds)?;
+    for entry in fs::read_dir(&fewest)? {
+        let entry = entry?;
+        fs::copy(entry.path(), seeds.join(entry.file_name()))?;
     }
     Ok(())
 }
@@ -93,14 +204,24 @@ fn folder(workspace: &Workspace) -> PathBuf {
     workspace.target().join("fuzz")
 }
 
+fn seeds(workspace: &Workspace, target: &str) -> PathBuf {
+    workspace.root().join("fuzz/corpus").join(target)
+}
+
+fn found(workspace: &Workspace, target: &str) -> PathBuf {
+    folder(workspace).join("corpus").join(target)
+}
+
 fn fuzzer(workspace: &Workspace, built: &Path, target: &str, seconds: u32) -> Result<Command> {
-    let seeds = workspace.root().join("fuzz/corpus").join(target);
+    let seeds = seeds(workspace, target);
     let is_seeded = fs::read_dir(&seeds).is_ok_and(|mut entries| entries.next().is_some());
     ensure!(is_seeded, "{} has no inputs", seeds.display());
-    let found = folder(workspace).join("corpus").join(target);
+    let found = found(workspace, target);
     let artifacts = folder(workspace).join("artifacts");
     fs::create_dir_all(&found)?;
     fs::create_dir_all(&artifacts)?;
+    let own = format!("fuzz/{target}.dict");
+    let is_own = workspace.root().join(&own).exists();
     let mut fuzzer = workspace.program(built.join(target));
     fuzzer
         .arg(format!("-max_total_time={seconds}"))
@@ -108,13 +229,24 @@ fn fuzzer(workspace: &Workspace, built: &Path, target: &str, seconds: u32) -> Re
             "-artifact_prefix={}/{target}-",
             artifacts.display()
         ))
-        .args([
-            "-dict=fuzz/mqtt.dict",
-            "-timeout=5",
-            "-verbosity=0",
-            "-print_final_stats=1",
-        ])
+        .arg(format!(
+            "-dict={}",
+            if is_own { &own } else { "fuzz/mqtt.dict" }
+        ))
+        .args(["-timeout=10", "-print_final_stats=1"])
         // New inputs go to the first folder, so that a run leaves the committed ones alone.
         .args([found, seeds]);
     Ok(fuzzer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statistics_are_found_by_name() {
+        let said = "Done\nstat::number_of_executed_units: 12\nstat::peak_rss_mb: 3\n";
+        assert_eq!(statistic(said, "number_of_executed_units"), Some("12"));
+        assert_eq!(statistic(said, "peak_rss"), None);
+    }
 }

@@ -33,7 +33,7 @@ pub(crate) const STEPS: &[Step] = &[
     step("no-std",   "the pure crates link and run without the standard library", no_std),
     step("package",  "every published crate can be packaged, and builds from its package", package::check),
     step("benches",  "every bench runs once, as a test", benches),
-    step("fuzz",     "every fuzz target runs for ten seconds over its committed inputs", fuzz::check),
+    step("fuzz",     "every fuzz target takes its committed inputs, and five seconds of new ones", fuzz::check),
     step("interop",  "other people's clients and brokers understand the built programs", interop),
 ];
 
