@@ -1,14 +1,19 @@
-//! What the store costs: `load DIR steady|offline|shared MESSAGES QUEUES [PAYLOAD]`.
+//! What the store costs: `load DIR steady|sleeper|paced|offline|shared MESSAGES QUEUES [PAYLOAD]`.
 //!
 //! `steady` puts messages into queues in turn, 512 for each sync, removes those of the group before, and
-//! gives space back. `offline` puts each message into one queue, then reopens and drains all. `shared`
+//! gives space back. With `sleeper` each hundredth message stays, in a queue of its own. `paced` does
+//! the same with 128 messages every 2.5 milliseconds, and syncs as many bytes to a file beside it in
+//! turn. `offline` puts each message into one queue, then reopens and drains all. `shared`
 //! puts as many entries, but each message into all queues.
 //! CPU time, memory and bytes written are those that Linux counts.
 #![allow(clippy::unwrap_used, reason = "a failing disk ends the run")]
 #![allow(clippy::disallowed_methods, reason = "it measures time")]
+#![allow(clippy::indexing_slicing, reason = "it fails as a whole")]
 
 use std::fs;
-use std::time::Instant;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
 
 use avocet_store::{Batch, BlobId, LogOptions, LogStore, PageLimit, QueueId, Store};
 use bytes::Bytes;
@@ -51,12 +56,109 @@ fn phase<T>(name: &str, messages: u64, run: impl FnOnce() -> T) -> T {
     result
 }
 
+/// A message for one of the queues.
 fn message(id: u64, queues: u64, payload: &Bytes) -> Batch {
     let mut batch = Batch::new();
     batch.put_blob(BlobId(id), payload.clone());
     batch.append(QueueId(id % queues), Bytes::new(), Some(BlobId(id)));
     batch.release_blob(BlobId(id));
     batch
+}
+
+/// Messages come and go; one of a hundred stays if `sleeper` is set.
+struct Steady {
+    store: LogStore,
+    payload: Bytes,
+    queues: u64,
+    sleeper: bool,
+    /// The messages of the group before: queue and sequence.
+    group: Vec<(u64, u64)>,
+    ends: Vec<u64>,
+}
+
+impl Steady {
+    fn commit(&mut self, messages: Range<u64>) {
+        let old = std::mem::take(&mut self.group);
+        for id in messages {
+            let sleeps = self.sleeper && id % 100 == 0;
+            let queue = if sleeps {
+                self.queues
+            } else {
+                id % self.queues
+            };
+            let mut batch = Batch::new();
+            batch.put_blob(BlobId(id), self.payload.clone());
+            batch.append(QueueId(queue), Bytes::new(), Some(BlobId(id)));
+            batch.release_blob(BlobId(id));
+            self.store.commit(batch).unwrap();
+            let end = &mut self.ends[queue as usize];
+            *end += 1;
+            if !sleeps {
+                self.group.push((queue, *end));
+            }
+        }
+        for (queue, to) in old {
+            let mut batch = Batch::new();
+            batch.advance(QueueId(queue), to);
+            self.store.commit(batch).unwrap();
+        }
+    }
+
+    fn run(&mut self, messages: u64) {
+        let mut id = 0;
+        while id < messages {
+            self.commit(id..id + GROUP);
+            self.store.sync().unwrap();
+            self.store.maintain(1 << 20).unwrap();
+            id += GROUP;
+        }
+    }
+
+    /// How long calls take, while messages come at some rate.
+    fn run_paced(&mut self, messages: u64, dir: &str) {
+        const PACED: u64 = 128;
+        let tick = Duration::from_micros(2_500);
+        let name = format!("{dir}/beside");
+        let beside = fs::File::create(&name).unwrap();
+        let (mut offset, mut id) = (0, 0);
+        let mut times: [Vec<f64>; 4] = Default::default();
+        let mut next = Instant::now();
+        while id < messages {
+            next += tick;
+            let mut time = |at: usize, start: Instant| {
+                times[at].push(start.elapsed().as_secs_f64() * 1e3);
+            };
+            let start = Instant::now();
+            self.commit(id..id + PACED);
+            time(0, start);
+            let bytes = vec![7; self.store.buffered_bytes()];
+            self.store.sync().unwrap();
+            time(1, start);
+            let start = Instant::now();
+            self.store.maintain(64 << 10).unwrap();
+            time(2, start);
+            let start = Instant::now();
+            beside.write_all_at(&bytes, offset).unwrap();
+            beside.sync_data().unwrap();
+            time(3, start);
+            offset = (offset + bytes.len() as u64) % (64 << 20);
+            id += PACED;
+            std::thread::sleep(next.saturating_duration_since(Instant::now()));
+        }
+        fs::remove_file(name).unwrap();
+        let names = ["commit", "commit+sync", "maintain", "bare sync"];
+        for (name, mut times) in names.into_iter().zip(times) {
+            times.sort_by(f64::total_cmp);
+            let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize];
+            println!(
+                "{name:12} p50 {:.3}  p99 {:.3}  p99.9 {:.3}  most {:.3} ms",
+                at(0.5),
+                at(0.99),
+                at(0.999),
+                at(1.0)
+            );
+        }
+    }
 }
 
 fn main() {
@@ -69,22 +171,23 @@ fn main() {
     let mut store = LogStore::open_dir(dir, LogOptions::default()).unwrap();
     println!("start: RSS {:.1} MiB", used().1);
     let mode = args.get(2).unwrap();
-    if mode == "steady" {
-        phase("steady", messages, || {
-            for id in 0..messages {
-                store.commit(message(id, queues, &payload)).unwrap();
-                if let Some(old) = id.checked_sub(GROUP) {
-                    let mut batch = Batch::new();
-                    batch.advance(QueueId(old % queues), old / queues + 1);
-                    store.commit(batch).unwrap();
-                }
-                if id % GROUP == 0 {
-                    store.sync().unwrap();
-                    store.maintain(1 << 20).unwrap();
-                }
-            }
-            store.sync().unwrap();
+    if ["steady", "sleeper", "paced"].contains(&mode.as_str()) {
+        let mut steady = Steady {
+            store,
+            payload,
+            queues,
+            sleeper: mode != "steady",
+            group: Vec::new(),
+            ends: vec![0; queues as usize + 1],
+        };
+        phase(mode, messages, || match mode.as_str() {
+            "paced" => steady.run_paced(messages, dir),
+            _ => steady.run(messages),
         });
+        println!(
+            "log: {:.1} MiB",
+            steady.store.disk_bytes() as f64 / 1048576.0
+        );
         return;
     }
     phase("enqueue", messages, || {

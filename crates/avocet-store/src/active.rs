@@ -273,6 +273,7 @@ impl<V: Vfs> LogStore<V> {
         active.buffer.shrink_to(BUFFER_KEPT);
         active.written = 0;
         self.durable = self.written;
+        self.removable.extend(self.dead.drain(..));
         self.remove_dead();
         if self.active.durable >= self.options.segment_bytes
             || self.active.puts >= u64::from(self.options.segment_puts)
@@ -562,9 +563,10 @@ impl<V: Vfs> LogStore<V> {
         budget - left
     }
 
-    /// Removes the files of segments that hold nothing that lives.
-    fn remove_dead(&mut self) {
-        for segment in self.dead.drain(..) {
+    /// Removes the file of a segment that holds nothing that lives: one at a time, since the system
+    /// may take long to give its space back.
+    pub(crate) fn remove_dead(&mut self) {
+        if let Some(segment) = self.removable.pop_front() {
             // What stays is removed when the store is opened.
             let _ = self.vfs.remove(&file_name(segment));
         }

@@ -44,7 +44,7 @@ impl Default for LogOptions {
     fn default() -> Self {
         Self {
             segment_bytes: 64 << 20,
-            segment_puts: 512 << 10,
+            segment_puts: 256 << 10,
             resident_value_bytes: 1024,
             cache_bytes: 8 << 20,
             garbage_bytes: 256 << 20,
@@ -80,6 +80,8 @@ pub struct LogStore<V: Vfs = DirVfs> {
     pub(crate) cleaning: Option<Cleaning>,
     /// Segments whose files go once that they are dead is durable.
     pub(crate) dead: Vec<u32>,
+    /// Those of which it is.
+    pub(crate) removable: VecDeque<u32>,
 }
 
 /// A segment that is complete.

@@ -29,12 +29,14 @@ const ITEMS: u32 = 64;
 
 impl<V: Vfs> LogStore<V> {
     pub(crate) fn reclaim(&mut self, budget: usize) -> Result<bool, ReadError> {
+        self.remove_dead();
         let mut left = budget.saturating_sub(self.write_footers(budget));
         let done = self.forget_some(&mut left).and_then(|()| self.clean(left));
         self.active.finish_copies();
         done.map(|()| {
-            let works = self.cleaning.is_some() || !self.footers.is_empty();
-            works || !self.forgotten.is_empty() || self.worth_cleaning()
+            let works = self.cleaning.is_some() || self.worth_cleaning();
+            let waits = !self.forgotten.is_empty() || !self.footers.is_empty();
+            works || waits || !self.removable.is_empty()
         })
     }
 

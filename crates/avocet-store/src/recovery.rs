@@ -375,6 +375,7 @@ impl<V: Vfs> LogStore<V> {
             cache: RefCell::new(Cache::default()),
             cleaning: None,
             dead: Vec::new(),
+            removable: VecDeque::new(),
             vfs,
         }
     }

@@ -9,10 +9,11 @@ use bytes::Bytes;
 
 use crate::support::{EVERYTHING, contents, message};
 
-struct TempDir(PathBuf);
+/// A directory that goes with its value.
+pub(crate) struct TempDir(pub(crate) PathBuf);
 
 impl TempDir {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let name = format!("avocet-store-{}-{name}", std::process::id());
         let dir = std::env::temp_dir().join(name);
         let _ = std::fs::remove_dir_all(&dir);

@@ -9,6 +9,7 @@ mod damage;
 mod export;
 mod faults;
 mod files;
+mod formats;
 mod oracle;
 mod power;
 mod reclaim;

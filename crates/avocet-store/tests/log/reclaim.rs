@@ -115,3 +115,116 @@ fn maintenance_works_in_slices() {
         100
     );
 }
+
+/// What a batch takes away that is large goes in slices, through everything that may come between.
+#[test]
+fn a_long_queue_is_forgotten_in_slices() {
+    for drops in [false, true] {
+        let vfs = SimVfs::new();
+        let mut store = LogStore::open(vfs.clone(), options()).unwrap();
+        for id in 0..6_000 {
+            let queues = if id % 10 == 0 { &[0, 1][..] } else { &[0] };
+            store.commit(message(id, queues, &[3; 20])).unwrap();
+            if id % 64 == 0 {
+                store.sync().unwrap();
+            }
+        }
+        let mut batch = Batch::new();
+        if drops {
+            batch.drop_queue(QueueId(0));
+        } else {
+            batch.advance(QueueId(0), 5_990);
+        }
+        let mut refused = batch.clone();
+        refused.advance(QueueId(0), 7_000);
+        store.commit(refused).unwrap_err();
+        assert_eq!(store.blobs(), 6_000);
+        assert_eq!(store.queue(QueueId(0)), Some(0..6_000));
+
+        let before = store.blobs();
+        store.commit(batch).unwrap();
+        assert!(before - store.blobs() < 1_100);
+        let kept = if drops { None } else { Some(5_990..6_000) };
+        assert_eq!(store.queue(QueueId(0)), kept);
+        store.commit(message(7_000, &[0], b"more")).unwrap();
+        vfs.fail_syncs(1);
+        store.sync().unwrap_err();
+        let mut slices = 0;
+        loop {
+            let before = store.blobs();
+            let more = store.maintain(2_048).unwrap();
+            assert!(before - store.blobs() <= 256);
+            store.sync().unwrap();
+            slices += 1;
+            if !more {
+                break;
+            }
+        }
+        assert!(slices > 20, "{slices}");
+        let left = if drops { 601 } else { 600 + 9 + 1 };
+        assert_eq!(store.blobs(), left);
+        drop(store);
+        let store = LogStore::open(vfs, options()).unwrap();
+        assert_eq!(store.blobs(), left);
+        let kept = if drops { 0..1 } else { 5_990..6_001 };
+        assert_eq!(store.queue(QueueId(0)), Some(kept));
+    }
+}
+
+/// Until all is forgotten nothing is lost by ending the program.
+#[test]
+fn a_long_queue_that_was_dropped_is_gone_after_opening() {
+    let vfs = SimVfs::new();
+    let mut store = LogStore::open(vfs.clone(), options()).unwrap();
+    for id in 0..3_000 {
+        store.commit(message(id, &[0], &[3; 20])).unwrap();
+    }
+    let mut batch = Batch::new();
+    batch.drop_queue(QueueId(0));
+    store.commit(batch).unwrap();
+    store.maintain(1_000).unwrap();
+    store.sync().unwrap();
+    drop(store);
+    let mut store = LogStore::open(vfs, options()).unwrap();
+    assert_eq!((store.blobs(), store.queue(QueueId(0))), (0, None));
+    maintain(&mut store);
+    assert_eq!(store.blobs(), 0);
+}
+
+/// Messages come and go, one of a hundred stays for ever: footers, records and copies together write
+/// less than twice what is stored, and no call writes more than its share.
+#[test]
+fn little_more_is_written_than_what_is_stored() {
+    const PAYLOAD: u64 = 256;
+    const MESSAGES: u64 = 20_000;
+    const BUDGET: usize = 4 << 10;
+    let vfs = SimVfs::new();
+    let mut store = LogStore::open(vfs.clone(), options()).unwrap();
+    let mut ends = [0; 8];
+    for id in 0..MESSAGES {
+        let queue = if id % 100 == 0 { 7 } else { id % 7 };
+        store
+            .commit(message(id, &[queue], &[1; PAYLOAD as usize]))
+            .unwrap();
+        ends[queue as usize] += 1;
+        if queue < 7 {
+            store.commit(advance(queue, ends[queue as usize])).unwrap();
+        }
+        if id % 16 == 0 {
+            let (before, waits) = (vfs.written_bytes(), store.buffered_bytes() as u64);
+            store.sync().unwrap();
+            // The very first header is written for itself too.
+            assert!(vfs.written_bytes() - before <= waits + 48);
+            let (before, waits) = (vfs.written_bytes(), store.buffered_bytes());
+            store.maintain(BUDGET).unwrap();
+            let copied = store.buffered_bytes() - waits;
+            assert!(vfs.written_bytes() - before <= BUDGET as u64);
+            assert!(copied <= BUDGET + 1_024, "{copied}");
+        }
+    }
+    maintain(&mut store);
+    assert_eq!(store.blobs(), MESSAGES / 100);
+    assert!(store.disk_bytes() < 250_000, "{}", store.disk_bytes());
+    let factor = vfs.written_bytes() as f64 / (MESSAGES * PAYLOAD) as f64;
+    assert!(factor < 1.7, "{factor}");
+}
