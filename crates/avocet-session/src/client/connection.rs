@@ -5,8 +5,8 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use avocet_codec::{
-    Ack, AckType, Auth, Connack, Disconnect, Packet, PacketId, Publish, QoS, ReasonCode, Suback,
-    Unsuback, Version, frame_len,
+    Ack, AckType, Auth, Connack, Disconnect, EncodeError, List, Packet, PacketId, Publish, QoS,
+    ReasonCode, Suback, Unsuback, Version, frame_len,
 };
 use core::num::NonZeroU16;
 use core::time::Duration;
@@ -344,7 +344,9 @@ impl ClientConnection {
     }
 
     /// Sends DISCONNECT behind what may leave at once, and closes. Messages not yet sent stay in
-    /// the Session. Before CONNACK it closes without a packet.
+    /// the Session. Before CONNACK it closes without a packet. User Properties and Reason String
+    /// that the server's Maximum Packet Size has no room for are left out
+    /// [MQTT5-3.14.2-3] [MQTT5-3.14.2-4].
     ///
     /// # Errors
     ///
@@ -368,8 +370,10 @@ impl ClientConnection {
                 {
                     return Err(ControlError::SessionExpiryInterval);
                 }
-                let mut packet = Vec::new();
-                Packet::Disconnect(*disconnect).encode(self.config.version, &mut packet)?;
+                let Some(packet) = self.encode_disconnect(*disconnect)? else {
+                    self.close(reason);
+                    return Ok(());
+                };
                 if let Some(seconds) = expiry {
                     self.server.session_expiry_interval = seconds;
                 }
@@ -785,7 +789,7 @@ impl ClientConnection {
             return Err(PublishError::RetainNotSupported);
         }
         let size = packet_size(message, version, now);
-        let maximum = usize::try_from(self.server.maximum_packet_size).unwrap_or(usize::MAX);
+        let maximum = self.packet_size_max();
         if size > maximum {
             return Err(PublishError::PacketTooLarge { size, maximum });
         }
@@ -805,7 +809,15 @@ impl ClientConnection {
             authentication_data: data,
             ..Auth::new(reason_code, method)
         };
-        Packet::Auth(auth).encode(self.config.version, &mut self.control)?;
+        let packet = Packet::Auth(auth);
+        let (size, maximum) = (
+            packet.encoded_len(self.config.version),
+            self.packet_size_max(),
+        );
+        if size > maximum {
+            return Err(ControlError::PacketTooLarge { size, maximum });
+        }
+        packet.encode(self.config.version, &mut self.control)?;
         Ok(())
     }
 
@@ -857,15 +869,48 @@ impl ClientConnection {
         let is_5_0 = self.config.version == Version::V5;
         self.control.clear();
         // A server may have answered a CONNECT that had not left [MQTT5-3.1.0-1].
-        if self.phase == Phase::Connected && is_5_0 && self.connect_sent {
-            let disconnect = Packet::Disconnect(Disconnect::new(reason_code));
-            let written = disconnect.encode(self.config.version, &mut self.disconnect);
+        let packet = if self.phase == Phase::Connected && is_5_0 && self.connect_sent {
+            let written = self.encode_disconnect(Disconnect::new(reason_code));
             debug_assert!(written.is_ok(), "{written:?}");
+            written.ok().flatten()
+        } else {
+            None
+        };
+        if let Some(packet) = packet {
+            self.disconnect = packet;
             let deadline = now.instant + self.config.drain_timeout;
             self.phase = Phase::Closing { reason, deadline };
         } else {
             self.close(reason);
         }
+    }
+
+    /// With as much of what is for people as the server has room for; `None` if it has no room.
+    fn encode_disconnect(
+        &self,
+        disconnect: Disconnect<'_>,
+    ) -> Result<Option<Vec<u8>>, EncodeError> {
+        let version = self.config.version;
+        let without_properties = Disconnect {
+            user_properties: List::EMPTY,
+            ..disconnect
+        };
+        let bare = Disconnect {
+            reason_string: None,
+            ..without_properties
+        };
+        for disconnect in [disconnect, without_properties, bare] {
+            let mut packet = Vec::new();
+            Packet::Disconnect(disconnect).encode(version, &mut packet)?;
+            if packet.len() <= self.packet_size_max() {
+                return Ok(Some(packet));
+            }
+        }
+        Ok(None)
+    }
+
+    fn packet_size_max(&self) -> usize {
+        usize::try_from(self.server.maximum_packet_size).unwrap_or(usize::MAX)
     }
 
     fn close(&mut self, reason: CloseReason) {

@@ -183,6 +183,14 @@ pub enum ControlError {
     /// CONNECT had set the Session Expiry Interval to 0 [MQTT5-3.1.2-23].
     #[error("the session expiry interval was 0, and cannot become another")]
     SessionExpiryInterval,
+    /// The packet would exceed the server's Maximum Packet Size.
+    #[error("[MQTT5-3.2.2-15] the packet takes {size} bytes, the server allows {maximum}")]
+    PacketTooLarge {
+        /// What it would take, in bytes.
+        size: usize,
+        /// What the server allows, in bytes.
+        maximum: usize,
+    },
     /// A value that no packet can carry.
     #[error(transparent)]
     Encode(#[from] avocet_codec::EncodeError),

@@ -350,7 +350,7 @@ fn pings_when_nothing_came_for_keep_alive_though_something_was_sent() {
     assert_eq!(script.sent(), ["PINGREQ"]);
 }
 
-/// [MQTT5-3.1.2-21]
+/// [MQTT5-3.1.2-21] [MQTT5-3.2.2-21]
 #[test]
 fn server_keep_alive_replaces_the_clients() {
     let properties = ConnackProperties {

@@ -49,7 +49,7 @@ fn a_full_window_holds_back_nothing_but_publish() {
     );
 }
 
-/// [MQTT5-4.5.0-2] [MQTT311-4.5.0-2]: also a message of a topic that was never subscribed to.
+/// [MQTT5-3.3.4-1] [MQTT5-4.5.0-2] [MQTT311-3.3.4-1] [MQTT311-4.5.0-2]: also a message of a topic that was never subscribed to.
 #[test]
 fn every_message_is_acknowledged_as_its_qos_says() {
     for version in VERSIONS {
@@ -95,4 +95,39 @@ fn what_is_sent_again_keeps_its_identifier() {
         let again = ["PUBLISH 1 dup", "PUBLISH 3 dup", "PUBREL 2 success"];
         assert_eq!(sent, again);
     }
+}
+
+/// [MQTT5-3.3.2-5] [MQTT5-4.3.3-7] [MQTT5-4.3.3-13]: not even while there is no connection.
+#[test]
+fn a_message_does_not_expire_once_it_was_sent() {
+    let mut config = ClientConfig::new(Version::V5, "c");
+    config.clean_start = false;
+    let mut script = Script::new(config.clone());
+    script.sent();
+    script.give(Packet::Connack(Connack::new(ReasonCode::Success)));
+    for pubrec in [true, false] {
+        let message = Message::new(name_of("a"), b"x").with_qos(QoS::ExactlyOnce);
+        let message = Arc::new(message.with_expiry(Some(1), script.now.unix));
+        script.client.publish(message, script.now).unwrap();
+        let sent = script.sent();
+        assert_eq!(sent.len(), 1);
+        if pubrec {
+            script.give(Packet::Pubrec(Ack::new(id(1))));
+            assert_eq!(script.sent(), ["PUBREL 1 success"]);
+        }
+    }
+    script.client.handle_closed();
+    let now = script.now + 10 * SECOND;
+    let mut script = Script::with_session(config, script.client.into_session());
+    script.now = now;
+    script.sent();
+    script.give(Packet::Connack(Connack {
+        session_present: true,
+        ..Connack::new(ReasonCode::Success)
+    }));
+    let mut sent = script.sent();
+    sent.sort();
+    assert_eq!(sent, ["PUBLISH 2 dup", "PUBREL 1 success"]);
+    script.give(Packet::Pubrec(Ack::new(id(2))));
+    assert_eq!(script.sent(), ["PUBREL 2 success"]);
 }
