@@ -42,6 +42,7 @@ async fn expect_lines(process: &mut Process, lines: &[&str]) {
     assert_eq!(process.lines(), lines);
 }
 
+/// [MQTT311-7.0.0-2]
 #[tokio::test]
 async fn avocet_pub_reaches_mosquitto_sub_in_every_qos() {
     let mosquitto = Mosquitto::start("").await;

@@ -22,7 +22,7 @@ pub(crate) const STEPS: &[Step] = &[
     step("fmt",      "the code is formatted", fmt),
     step("layers",   "crates depend on what the table of layers allows", layers::check),
     step("tidy",     "no leftovers, no oversized files, known statement tags", tidy::check),
-    step("conformance", "tags name statements, and docs/conformance.md lists their tests", conformance::check),
+    step("conformance", "every statement has a test on each side it binds, and docs/conformance.md lists them", conformance::check),
     step("msrv",     "the installed compiler is as new as `rust-version` asks", msrv),
     step("clippy",   "no warnings, in any target, with and without each feature", clippy),
     step("tests",    "unit and integration tests, with and without features", tests),

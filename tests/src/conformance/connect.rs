@@ -24,7 +24,7 @@ pub(super) const GROUP: Group = Group {
         another_protocol_name_is_refused,
         /// [MQTT5-3.1.2-2] [MQTT311-3.1.2-2]
         another_protocol_version_is_refused,
-        /// [MQTT5-3.1.2-3] [MQTT311-3.1.2-3]
+        /// [MQTT5-3.1.2-3] [MQTT311-3.1.2-3] [MQTT311-3.2.2-6]
         the_reserved_connect_flag_is_refused,
         /// [MQTT5-3.1.2-11] [MQTT5-3.1.2-12] [MQTT5-3.1.2-13]
         /// [MQTT311-3.1.2-11] [MQTT311-3.1.2-13] [MQTT311-3.1.2-14] [MQTT311-3.1.2-15]

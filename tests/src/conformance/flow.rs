@@ -23,8 +23,8 @@ pub(super) const GROUP: Group = Group {
         /// [MQTT5-3.1.2-24] [MQTT5-3.1.2-25]
         messages_too_large_for_the_client_count_as_delivered,
         /// [MQTT5-3.1.2-24] [MQTT5-3.2.2-19] [MQTT5-3.2.2-20] [MQTT5-3.4.2-2] [MQTT5-3.4.2-3]
-        /// [MQTT5-3.5.2-2] [MQTT5-3.5.2-3] [MQTT5-3.7.2-2] [MQTT5-3.7.2-3] [MQTT5-3.9.2-1]
-        /// [MQTT5-3.9.2-2] [MQTT5-3.11.2-1] [MQTT5-3.11.2-2] [MQTT5-3.14.2-3] [MQTT5-3.14.2-4]
+        /// [MQTT5-3.5.2-2] [MQTT5-3.5.2-3] [MQTT5-3.6.2-2] [MQTT5-3.6.2-3] [MQTT5-3.7.2-2]
+        /// [MQTT5-3.7.2-3] [MQTT5-3.9.2-1] [MQTT5-3.9.2-2] [MQTT5-3.11.2-1] [MQTT5-3.11.2-2] [MQTT5-3.14.2-3] [MQTT5-3.14.2-4]
         answers_fit_into_a_small_maximum_packet_size,
         /// [MQTT5-3.1.2-29]
         reasons_stay_away_from_a_client_that_does_not_want_them,
@@ -152,6 +152,8 @@ fn answers_fit_into_a_small_maximum_packet_size(server: &Server) -> Result<()> {
     let packet_id = peer.new_id()?;
     peer.ack(AckType::Pubrel, packet_id)?;
     peer.acked(PacketType::Pubcomp, packet_id)?;
+    peer.ack(AckType::Pubrec, packet_id)?;
+    peer.acked(PacketType::Pubrel, packet_id)?;
     // SUBSCRIBE with wrong flags.
     peer.send_bytes(&[0x80, 0])?;
     peer.is_ended(&[ReasonCode::MalformedPacket, ReasonCode::ProtocolError])
