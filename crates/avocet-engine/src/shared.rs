@@ -277,6 +277,9 @@ impl Engine {
         let Some(group) = self.groups.groups.get_mut(&handle) else {
             return false;
         };
+        if published.has_reached(|shards| ShardId::of_group(&group.name, shards)) {
+            return false;
+        }
         if self.counters.is_full(&self.config.limits) {
             self.count_dropped(DropReason::TotalFull);
             return false;
