@@ -279,8 +279,10 @@ impl<'a> Bench<'a> {
             .arg(&self.folder)
             .args(["--package", package])
             .args(["--test-package", &tests.join(",")])
-            // A little optimization is repaid by the tests, and nobody reads a backtrace.
+            // A little optimization is repaid by the tests of the session, which try everything, but
+            // not by those of the engine; and nobody reads a backtrace.
             .env("CARGO_PROFILE_DEV_OPT_LEVEL", "1")
+            .arg("--cargo-arg=--config=profile.dev.package.avocet-engine.opt-level=0")
             .env("CARGO_PROFILE_DEV_DEBUG", "0")
             .env("CARGO_TARGET_DIR", self.folder.join("target"));
         // The first test that fails is enough, whatever else still runs.

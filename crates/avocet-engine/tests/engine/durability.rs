@@ -1,4 +1,4 @@
-use avocet_engine::{Durability, EngineConfig, Record};
+use avocet_engine::{Durability, EngineConfig, Record, SessionKey, ShardId};
 
 use crate::cluster::{Cluster, each, each_with};
 
@@ -413,6 +413,34 @@ fn acknowledgements_wait_for_the_message_itself() {
                 }
             }
             assert_eq!(cluster.packets(publisher), ["puback 2 0x00"]);
+        });
+    }
+}
+
+/// Otherwise a shard that fails before it stores the message would lose it, after PUBACK.
+#[test]
+fn a_message_is_stored_before_it_leaves_for_a_durable_session_of_another_shard() {
+    for durable in ["s0", "s1", "s2", "s3", "s4", "s5"] {
+        each_with(stored, |mut cluster| {
+            // Every shard wants the message for somebody whose session does not survive.
+            for passing in ["c0", "c1", "c2", "c3", "c4", "c5"] {
+                let client = cluster.client(passing);
+                cluster.subscribe(client, "t/+", 1);
+            }
+            let (subscriber, _) = cluster.persistent(durable);
+            cluster.subscribe(subscriber, "t/a", 1);
+            let publisher = cluster.client("publisher");
+            cluster.records.clear();
+            cluster.publish(publisher, "t/a", "x", 1);
+            cluster.run();
+            let shards = cluster.shards() as u16;
+            let shard_of = |id| ShardId::of_session(&SessionKey::new("", id), shards);
+            let accepted = cluster
+                .records
+                .iter()
+                .filter(|record| matches!(record, Record::MessageAccepted { .. }));
+            let leaves = shard_of(durable) != shard_of("publisher");
+            assert_eq!(accepted.count(), usize::from(leaves), "{durable}");
         });
     }
 }

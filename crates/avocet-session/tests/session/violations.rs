@@ -287,3 +287,13 @@ fn nothing_is_sent_or_read_after_the_end() {
     pair.server.handle_closed(pair.now);
     assert_eq!(pair.server.poll_event(), None);
 }
+
+/// [MQTT5-3.14.2.1]: 0x00 has a name of its own in DISCONNECT.
+#[test]
+fn an_end_is_told_in_words() {
+    let normal = ReasonCode::NORMAL_DISCONNECTION;
+    let by_peer = CloseReason::PeerDisconnected(normal).to_string();
+    assert_eq!(by_peer, "disconnected by the peer: normal disconnection");
+    let taken_over = CloseReason::Disconnected(ReasonCode::SessionTakenOver).to_string();
+    assert_eq!(taken_over, "disconnected: session taken over");
+}
