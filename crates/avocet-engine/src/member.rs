@@ -175,8 +175,12 @@ impl Engine {
         let Some(membership) = self.memberships.entries.get(&id) else {
             return;
         };
+        // A SUBSCRIBE that changes the QoS may be on its way to the group.
+        let slot = self.sessions.get(membership.session);
+        let subscription = slot.and_then(|slot| slot.subscriptions.get(&group));
+        let maximum_qos = subscription.map_or(qos, |subscription| subscription.maximum_qos);
         let outgoing = Outgoing {
-            qos,
+            qos: qos.min(maximum_qos),
             retain: published.message.retain() && membership.retain_as_published,
             subscription_ids: membership.subscription_id.into_iter().collect(),
             tag: 0,
@@ -186,7 +190,8 @@ impl Engine {
         let session = membership.session;
         let shared = Some((id, sequence));
         self.deliver(session, outgoing, &mut published, shared, now);
-        if qos == QoS::AtMostOnce && from != self.shard {
+        let awaited = from != self.shard || qos > QoS::AtMostOnce;
+        if qos.min(maximum_qos) == QoS::AtMostOnce && awaited {
             self.finish_shared(shared);
         }
     }

@@ -256,6 +256,8 @@ impl Engine {
         let Some(handle) = self.sessions.find(session) else {
             return;
         };
+        // The store may give back what it has not made durable.
+        let gate = CommitId::new(self.next_commit - 1);
         let Some(slot) = self.sessions.get_mut(handle) else {
             return;
         };
@@ -271,8 +273,7 @@ impl Engine {
                     retain: fetched.retain,
                     subscription_ids: fetched.subscription_ids.into_iter().collect(),
                     tag: Tag::shared(mark.unwrap_or_default(), true).0,
-                    // Stored long ago: nothing to wait for.
-                    gate: (fetched.qos == QoS::ExactlyOnce).then_some(CommitId::ZERO),
+                    gate: (fetched.qos == QoS::ExactlyOnce).then_some(gate),
                 };
                 FetchedMessage {
                     sequence: fetched.sequence,
@@ -287,6 +288,7 @@ impl Engine {
             self.count_queue(handle, counted);
         }
         if let Some(connection) = connection {
+            self.wait_for_commit(connection, Some(gate));
             self.need_flush(connection);
         }
         self.poll_fetch(handle);

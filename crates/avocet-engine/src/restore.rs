@@ -198,6 +198,7 @@ impl Engine {
                 }
                 if let Some(slot) = self.sessions.get_mut(handle) {
                     slot.expiry_interval = expiry_interval;
+                    slot.durable = true;
                     slot.expires_at = expires_at;
                     let state = slot.session.get_or_insert_default();
                     state.set_expiry_interval(expiry_interval);

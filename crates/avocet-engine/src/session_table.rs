@@ -93,6 +93,8 @@ pub(crate) struct Slot {
     pub(crate) session: Option<Session>,
     /// Seconds, as it stood when the connection was accepted or ended.
     pub(crate) expiry_interval: u32,
+    /// Whether it was ever to outlive its connection, so that the store knows it.
+    pub(crate) durable: bool,
     /// When it ends, while there is no connection.
     pub(crate) expires_at: Option<UnixTime>,
     pub(crate) subscriptions: BTreeMap<TopicFilterBuf, Subscription>,
@@ -119,6 +121,7 @@ impl Slot {
             connection: None,
             session: None,
             expiry_interval: 0,
+            durable: false,
             expires_at: None,
             subscriptions: BTreeMap::new(),
             shapes: Shapes::default(),
@@ -132,9 +135,10 @@ impl Slot {
         }
     }
 
-    /// Whether the session survives the process.
+    /// Whether the session survives the process, or ends after it: one that goes on with an
+    /// interval of 0 keeps what only the store has.
     pub(crate) fn is_durable(&self) -> bool {
-        self.expiry_interval > 0
+        self.durable
     }
 }
 

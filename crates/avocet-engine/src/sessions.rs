@@ -36,11 +36,12 @@ impl Engine {
         let Some(slot) = self.sessions.get_mut(handle) else {
             return;
         };
-        let was_durable = slot.is_durable();
         slot.expiry_interval = seconds;
+        slot.durable |= seconds > 0;
+        let recorded = stored && slot.durable;
         let (session, expires_at) = (Arc::clone(&slot.key), slot.expires_at);
         let (sent, sent_more) = slot.session.as_ref().map(Session::sent).unwrap_or_default();
-        if stored && seconds > 0 {
+        if recorded {
             self.record(Record::SessionPut {
                 session,
                 expiry_interval: seconds,
@@ -48,8 +49,6 @@ impl Engine {
                 sent,
                 window: sent_more.max(window.into()),
             });
-        } else if stored && was_durable {
-            self.record(Record::SessionDeleted { session });
         }
     }
 
@@ -100,10 +99,10 @@ impl Engine {
         if !publishes_will {
             self.set_will(handle, None);
         }
-        self.set_expiry_interval(handle, expiry_interval, 0);
         if expiry_interval == 0 {
             self.end_session(handle, now);
         } else {
+            self.set_expiry_interval(handle, expiry_interval, 0);
             self.begin_will(handle, now);
         }
     }
@@ -129,7 +128,7 @@ impl Engine {
         };
         let waiting = slot.session.as_ref().map_or(0, Session::queued);
         // What it held is deleted with it, not piece by piece.
-        slot.expiry_interval = 0;
+        slot.durable = false;
         let filters: Vec<_> = slot.subscriptions.keys().cloned().collect();
         for filter in filters {
             self.remove_subscription(handle, &filter);

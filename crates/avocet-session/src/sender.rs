@@ -731,6 +731,12 @@ impl Sender {
         messages: impl IntoIterator<Item = FetchedMessage>,
     ) {
         self.fetching = false;
+        if next <= self.next_sequence - self.stored {
+            // The store has none of them.
+            self.stored = 0;
+            self.stored_bytes = 0;
+            return;
+        }
         for fetched in messages {
             let FetchedMessage {
                 sequence,

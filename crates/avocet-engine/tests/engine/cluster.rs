@@ -17,6 +17,8 @@ use avocet_engine::{
 use avocet_session::{CommitId, Demand, FetchFrom, Now, TransmitBuf, UnixTime};
 use bytes::Bytes;
 
+use crate::store::Store;
+
 /// Runs a test with one shard, with three, and with three in several random orders.
 pub(crate) fn each(test: impl Fn(Cluster)) {
     each_with(|_| {}, test);
@@ -83,6 +85,12 @@ pub(crate) struct Cluster {
     pub(crate) late_commits: bool,
     /// Every byte that left a shard, for comparison.
     pub(crate) output: Vec<u8>,
+    /// The one log of all shards.
+    pub(crate) log: Vec<Vec<Record>>,
+    /// How many of its commits are reported back, where commits are reported at once.
+    pub(crate) reported_max: usize,
+    /// What the log amounts to, where fetches are answered at once.
+    pub(crate) store: Option<Store>,
 }
 
 #[derive(Clone)]
@@ -136,7 +144,45 @@ impl Cluster {
             auto_commit: true,
             late_commits: false,
             output: Vec::new(),
+            log: Vec::new(),
+            reported_max: usize::MAX,
+            store: None,
         }
+    }
+
+    /// A broker that goes on from what is stored.
+    pub(crate) fn restored(
+        shards: u16,
+        configure: impl Fn(&mut EngineConfig),
+        log: Vec<Vec<Record>>,
+        reported_max: usize,
+        now: Now,
+    ) -> Self {
+        let mut cluster = Self::new(shards, None, configure);
+        cluster.now = now;
+        let store = Store::new(&log);
+        for restored in store.restored() {
+            match restored.shard(shards) {
+                Some(shard) => cluster.engines[shard.index()].restore(restored),
+                None => {
+                    for engine in &mut cluster.engines {
+                        engine.restore(restored.clone());
+                    }
+                }
+            }
+        }
+        cluster.store = Some(store);
+        cluster.log = log;
+        cluster.reported_max = reported_max;
+        for engine in &mut cluster.engines {
+            engine.finish_restore(now);
+        }
+        for shard in 0..cluster.shards() {
+            cluster.carry_out(shard);
+        }
+        cluster.run();
+        assert!(!cluster.engines.iter().any(Engine::is_restoring));
+        cluster
     }
 
     pub(crate) fn shards(&self) -> usize {
@@ -505,10 +551,20 @@ impl Cluster {
                 Command::Log(event) => self.events.push(event),
                 Command::Authenticate { id, request } => self.authenticate.push((id, request)),
                 Command::Authorize { id, request, .. } => self.authorize.push((id, request)),
-                Command::Fetch { session, from } => self.fetches.push((session, from)),
+                Command::Fetch { session, from } => match &self.store {
+                    Some(store) => {
+                        let (next, messages) = store.fetch(&session, from);
+                        self.engines[shard].handle_fetched(&session, next, messages, self.now);
+                    }
+                    None => self.fetches.push((session, from)),
+                },
                 Command::Commit { id, records } => {
+                    self.log.push(records.clone());
+                    if let Some(store) = &mut self.store {
+                        store.apply(&records);
+                    }
                     self.records.extend(records);
-                    if self.auto_commit {
+                    if self.auto_commit && self.log.len() <= self.reported_max {
                         self.engines[shard].handle_committed(id, self.now);
                     } else {
                         self.commits[shard].push_back(id);

@@ -2,7 +2,7 @@ use avocet_engine::{Durability, EngineConfig, Record, SessionKey, ShardId};
 
 use crate::cluster::{Cluster, each, each_with};
 
-fn stored(config: &mut EngineConfig) {
+pub(crate) fn stored(config: &mut EngineConfig) {
     config.durability = Durability::Stored;
 }
 

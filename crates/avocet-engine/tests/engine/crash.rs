@@ -1,0 +1,887 @@
+//! Crashes at every commit of small histories: what the log holds up to there, another broker takes
+//! over, with any number of shards, and clients go on where they were.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use avocet_codec::{AckType, Connect, Delivery, Packet, PacketId, Version};
+use avocet_engine::EngineConfig;
+use avocet_session::{Now, UnixTime};
+
+use crate::cluster::{Client, Cluster, ack, describe};
+use crate::durability::stored;
+
+/// A message that a client publishes until the broker has it.
+struct Publication {
+    topic: &'static str,
+    payload: String,
+    qos: u8,
+    retain: bool,
+    packet_id: PacketId,
+    sent: bool,
+    pubrec_received: bool,
+    done: bool,
+}
+
+/// A client that keeps its Session State across connections.
+#[derive(Default)]
+struct Peer {
+    client: Option<Client>,
+    expiry_interval: u32,
+    next_packet_id: u16,
+    publications: Vec<Publication>,
+    filters: BTreeMap<&'static str, u8>,
+    /// Whether the broker has said that it has the session, or something of it.
+    confirmed: bool,
+    /// Whether the broker has said that it has its subscriptions.
+    subscribed: bool,
+    /// Whether its last CONNECT was answered.
+    connected: bool,
+    unsubscribed: bool,
+    /// QoS 2 messages without PUBREL.
+    received: BTreeSet<PacketId>,
+    /// QoS 2 messages, by Packet Identifier, that came and whose PUBREC may have been lost.
+    seen: BTreeMap<PacketId, String>,
+    /// Payloads with the QoS that they came with, duplicates of QoS 2 left out.
+    got: Vec<(String, u8)>,
+}
+
+#[derive(Clone, Copy)]
+struct World {
+    shards: u16,
+    /// Of the order in which shards have their turns.
+    seed: Option<u64>,
+    configure: fn(&mut EngineConfig),
+}
+
+/// Clients around a broker.
+struct Run {
+    cluster: Cluster,
+    peers: BTreeMap<&'static str, Peer>,
+}
+
+type Story = fn(&mut Run);
+
+impl Run {
+    fn new(world: World, reported_max: usize) -> Self {
+        let mut cluster = Cluster::new(world.shards, world.seed, world.configure);
+        cluster.reported_max = reported_max;
+        cluster.store = Some(crate::store::Store::default());
+        Self {
+            cluster,
+            peers: BTreeMap::new(),
+        }
+    }
+
+    /// The broker is gone, and with it what it had not stored; another one takes over.
+    fn restart(&mut self, world: World, stored: usize, reported_max: usize, now: Now) {
+        self.look();
+        let mut log = std::mem::take(&mut self.cluster.log);
+        log.truncate(stored);
+        self.cluster = Cluster::restored(world.shards, world.configure, log, reported_max, now);
+        for peer in self.peers.values_mut() {
+            peer.client = None;
+        }
+    }
+
+    fn restart_at_once(&mut self, world: World) {
+        let now = self.cluster.now;
+        self.restart(world, usize::MAX, usize::MAX, now);
+    }
+
+    fn connect(&mut self, name: &'static str, expiry_interval: u32) {
+        self.connect_with(name, expiry_interval, |_| {});
+    }
+
+    fn connect_with<'a>(
+        &mut self,
+        name: &'a str,
+        expiry_interval: u32,
+        change: impl FnOnce(&mut Connect<'a>),
+    ) where
+        'a: 'static,
+    {
+        let mut connect = Connect::new(Version::V5, name);
+        connect.clean_start = false;
+        connect.properties.session_expiry_interval = expiry_interval;
+        change(&mut connect);
+        let clean_start = connect.clean_start;
+        let client = self.cluster.connect(&connect);
+        let peer = self.peers.entry(name).or_default();
+        peer.client = Some(client);
+        peer.expiry_interval = expiry_interval;
+        peer.connected = false;
+        if clean_start {
+            *peer = Peer {
+                client: Some(client),
+                expiry_interval,
+                got: std::mem::take(&mut peer.got),
+                ..Peer::default()
+            };
+        }
+        self.look();
+    }
+
+    fn subscribe(&mut self, name: &'static str, filter: &'static str, qos: u8) {
+        let peer = self.peers.get_mut(name).unwrap();
+        peer.filters.insert(filter, qos);
+        let client = peer.client.unwrap();
+        self.cluster
+            .send_subscribe(client, filter, qos, None, |_| {});
+        self.cluster.run();
+        self.look();
+    }
+
+    fn publish(&mut self, name: &'static str, topic: &'static str, payload: &str, qos: u8) {
+        self.publish_with(name, topic, payload, qos, false);
+    }
+
+    fn publish_with(
+        &mut self,
+        name: &'static str,
+        topic: &'static str,
+        payload: &str,
+        qos: u8,
+        retain: bool,
+    ) {
+        let peer = self.peers.get_mut(name).unwrap();
+        peer.next_packet_id += 1;
+        peer.publications.push(Publication {
+            topic,
+            payload: payload.into(),
+            qos,
+            retain,
+            packet_id: PacketId::new(peer.next_packet_id).unwrap(),
+            sent: false,
+            pubrec_received: false,
+            done: false,
+        });
+        self.send_publications(name);
+    }
+
+    /// Sends what is not sent, or, on a new connection, what is not acknowledged.
+    fn send_publications(&mut self, name: &'static str) {
+        let peer = self.peers.get_mut(name).unwrap();
+        let Some(client) = peer.client else {
+            return;
+        };
+        for publication in &mut peer.publications {
+            if publication.done || publication.sent {
+                continue;
+            }
+            publication.sent = true;
+            let packet_id = publication.packet_id;
+            if publication.pubrec_received {
+                let pubrel = ack(AckType::Pubrel, packet_id);
+                self.cluster.send(client, &pubrel);
+                continue;
+            }
+            let (topic, payload) = (publication.topic, publication.payload.clone());
+            let (qos, retain) = (publication.qos, publication.retain);
+            self.cluster
+                .publish_with(client, topic, &payload, qos, |publish| {
+                    publish.retain = retain;
+                    publish.delivery = match qos {
+                        2 => Delivery::ExactlyOnce(packet_id),
+                        _ => Delivery::AtLeastOnce(packet_id),
+                    };
+                });
+        }
+        self.cluster.run();
+        self.look();
+    }
+
+    fn cut(&mut self, name: &'static str) {
+        self.look();
+        if let Some(client) = self.peers.get_mut(name).and_then(|peer| peer.client.take()) {
+            self.cluster.cut(client);
+            self.cluster.run();
+        }
+    }
+
+    fn client(&self, name: &str) -> Client {
+        self.peers[name].client.unwrap()
+    }
+
+    fn set_acks(&mut self, name: &'static str, acks: bool) {
+        let client = self.client(name);
+        self.cluster.set_acks(client, acks);
+    }
+
+    fn send_ack(&mut self, name: &'static str, ack_type: AckType, packet_id: u16) {
+        let packet_id = PacketId::new(packet_id).unwrap();
+        let client = self.client(name);
+        self.cluster.send(client, &ack(ack_type, packet_id));
+        self.cluster.run();
+    }
+
+    fn advance(&mut self, seconds: u64) {
+        self.cluster.advance(Duration::from_secs(seconds));
+        self.cluster.run();
+        self.look();
+    }
+
+    fn packets(&mut self, name: &str) -> Vec<String> {
+        let client = self.client(name);
+        self.cluster.packets(client)
+    }
+
+    /// Whether the session is there; the client goes on with it, or begins anew.
+    fn reconnect(&mut self, name: &'static str) -> bool {
+        self.cut(name);
+        let peer = self.peers.get_mut(name).unwrap();
+        let mut connect = Connect::new(Version::V5, name);
+        connect.clean_start = false;
+        connect.properties.session_expiry_interval = peer.expiry_interval;
+        peer.connected = false;
+        let client = self.cluster.connect(&connect);
+        peer.client = Some(client);
+        let frames = self.cluster.frames(client);
+        // The CONNACK may wait for a commit that is never reported.
+        let connack = frames.first().map(describe).unwrap_or_default();
+        if connack.is_empty() {
+            return false;
+        }
+        assert!(connack.starts_with("connack 0x00"), "{name}: {connack}");
+        let present = connack.contains("present");
+        let peer = self.peers.get_mut(name).unwrap();
+        for publication in &mut peer.publications {
+            publication.sent = false;
+            publication.pubrec_received &= present;
+        }
+        if !present {
+            assert!(!peer.confirmed, "{name}: the broker has lost the session");
+            peer.received.clear();
+            peer.seen.clear();
+            peer.subscribed = false;
+        }
+        if !peer.subscribed {
+            for (filter, qos) in peer.filters.clone() {
+                self.subscribe(name, filter, qos);
+            }
+        }
+        self.read(name, &frames);
+        self.send_publications(name);
+        present
+    }
+
+    /// Lets all clients read what came.
+    fn look(&mut self) {
+        let names: Vec<_> = self.peers.keys().copied().collect();
+        for name in names {
+            if let Some(client) = self.peers[name].client {
+                let frames = self.cluster.frames(client);
+                self.read(name, &frames);
+            }
+        }
+    }
+
+    fn read(&mut self, name: &'static str, frames: &[avocet_codec::Frame]) {
+        let peer = self.peers.get_mut(name).unwrap();
+        for frame in frames {
+            match frame.packet() {
+                Packet::Publish(publish) => {
+                    let payload = String::from_utf8_lossy(publish.payload).into_owned();
+                    match publish.delivery {
+                        Delivery::ExactlyOnce(packet_id) => {
+                            if let Some(before) = peer.seen.insert(packet_id, payload.clone()) {
+                                assert_eq!(before, payload, "{name}: another message");
+                                assert!(publish.dup, "{name}: sent before, and DUP is 0");
+                            }
+                            if peer.received.insert(packet_id) {
+                                peer.got.push((payload, 2));
+                            }
+                        }
+                        delivery => {
+                            let qos = delivery.qos() as u8;
+                            peer.got.push((payload, qos));
+                        }
+                    }
+                }
+                Packet::Pubrel(ack) => {
+                    peer.received.remove(&ack.packet_id);
+                    peer.seen.remove(&ack.packet_id);
+                }
+                Packet::Puback(ack) | Packet::Pubcomp(ack) => {
+                    peer.confirmed |= peer.expiry_interval > 0;
+                    let mut all = peer.publications.iter_mut();
+                    let found = all.find(|it| it.packet_id == ack.packet_id && !it.done);
+                    if let Some(publication) = found {
+                        publication.done = true;
+                    }
+                }
+                Packet::Pubrec(ack) => {
+                    peer.confirmed |= peer.expiry_interval > 0;
+                    let mut all = peer.publications.iter_mut();
+                    let found = all.find(|it| it.packet_id == ack.packet_id && !it.done);
+                    if let Some(publication) = found {
+                        publication.pubrec_received = true;
+                    }
+                }
+                Packet::Suback(_) => {
+                    peer.subscribed = true;
+                    peer.confirmed |= peer.expiry_interval > 0;
+                }
+                Packet::Connack(connack) => {
+                    assert!(!connack.reason_code.is_error());
+                    peer.connected = true;
+                    peer.confirmed |= connack.session_present && peer.expiry_interval > 0;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn got(&self, name: &str, payload: &str) -> usize {
+        let got = self.peers[name].got.iter();
+        got.filter(|(it, _)| it == payload).count()
+    }
+}
+
+/// Runs a story, crashes after each of its commits, whether reported or not, and checks what
+/// clients see of any other number of shards.
+fn crash_everywhere(configure: fn(&mut EngineConfig), story: Story, check: fn(&mut Run)) {
+    let cases = [(1, None), (2, None), (3, None), (2, Some(1)), (3, Some(2))];
+    for (shards, seed) in cases {
+        let world = World {
+            shards,
+            seed,
+            configure,
+        };
+        let mut whole = Run::new(world, usize::MAX);
+        story(&mut whole);
+        let commits = whole.cluster.log.len();
+        for (stored, reported) in (0..=commits).flat_map(|at| [(at, at), (at, at.max(1) - 1)]) {
+            // Another number of shards each time.
+            let then = World {
+                shards: 1 + (shards + stored as u16) % 3,
+                seed: None,
+                configure,
+            };
+            eprintln!(
+                "{shards} shards, order {seed:?}, {stored} of {commits} commits stored, {reported} \
+                 reported, then {} shards",
+                then.shards
+            );
+            let mut run = Run::new(world, reported);
+            story(&mut run);
+            let now = run.cluster.now + Duration::from_secs(1);
+            run.restart(then, stored, usize::MAX, now);
+            check(&mut run);
+        }
+    }
+}
+
+fn reconnect_all(run: &mut Run) {
+    let names: Vec<_> = run.peers.keys().copied().collect();
+    for name in names {
+        run.reconnect(name);
+    }
+    run.cluster.run();
+    run.look();
+}
+
+/// Nothing is left behind that nobody needs.
+fn assert_nothing_is_left(run: &Run) {
+    let store = run.cluster.store.as_ref().unwrap();
+    assert_eq!(store.holds().0, 0, "messages are left");
+    assert_eq!(store.holds().2, 0, "messages of groups are left");
+    assert_eq!(run.cluster.counters().queued_messages, 0);
+}
+
+const NAMES: [&str; 4] = ["s0", "s1", "s2", "s3"];
+
+/// [MQTT5-4.3.2] [MQTT5-4.3.3] A QoS 1 message comes at least once, a QoS 2 message exactly once,
+/// whenever the broker crashes, in one shard and between several.
+#[test]
+fn a_crash_at_any_commit_neither_loses_nor_doubles_messages() {
+    let story = |run: &mut Run| {
+        for name in NAMES {
+            run.connect(name, u32::MAX);
+            run.subscribe(name, "t/#", 2);
+        }
+        run.connect("publisher", u32::MAX);
+        run.publish("publisher", "t/a", "one", 2);
+        run.publish("publisher", "t/a", "two", 1);
+        run.publish("publisher", "t/b", "three", 2);
+    };
+    crash_everywhere(stored, story, |run| {
+        let subscribed: Vec<_> = NAMES
+            .into_iter()
+            .filter(|name| run.peers[name].subscribed)
+            .collect();
+        reconnect_all(run);
+        for name in subscribed {
+            assert_eq!(run.got(name, "one"), 1, "{name}");
+            assert!(run.got(name, "two") >= 1, "{name}");
+            assert_eq!(run.got(name, "three"), 1, "{name}");
+        }
+        assert!(run.peers["publisher"].publications.iter().all(|it| it.done));
+        assert_nothing_is_left(run);
+    });
+}
+
+/// [MQTT5-4.3.3-5] [MQTT5-4.4.0-1] What a client had in hand comes again with the same Packet
+/// Identifier and DUP 1, or as PUBREL.
+#[test]
+fn a_crash_at_any_commit_goes_on_with_what_was_in_flight() {
+    let story = |run: &mut Run| {
+        for name in ["s0", "s1"] {
+            run.connect(name, u32::MAX);
+            run.subscribe(name, "t", 2);
+            run.set_acks(name, false);
+        }
+        run.connect("publisher", u32::MAX);
+        for payload in ["one", "two", "three"] {
+            run.publish("publisher", "t", payload, 2);
+        }
+        for packet_id in [1, 2] {
+            run.send_ack("s1", AckType::Pubrec, packet_id);
+        }
+        run.send_ack("s1", AckType::Pubcomp, 1);
+    };
+    crash_everywhere(stored, story, |run| {
+        let subscribed = ["s0", "s1"].map(|name| run.peers[name].subscribed);
+        reconnect_all(run);
+        for (name, subscribed) in ["s0", "s1"].into_iter().zip(subscribed) {
+            for payload in ["one", "two", "three"] {
+                assert!(
+                    !subscribed || run.got(name, payload) == 1,
+                    "{name} {payload}"
+                );
+            }
+        }
+        assert_nothing_is_left(run);
+    });
+}
+
+/// [MQTT5-3.3.1-5] The last value of a topic is retained, or none, whatever came before it.
+#[test]
+fn a_crash_at_any_commit_keeps_what_is_retained() {
+    let story = |run: &mut Run| {
+        run.connect("s0", u32::MAX);
+        run.subscribe("s0", "r/#", 2);
+        run.connect("p0", u32::MAX);
+        run.connect("p1", u32::MAX);
+        run.publish_with("p0", "r/gone", "first", 2, true);
+        run.publish_with("p1", "r/gone", "second", 2, true);
+        run.publish_with("p0", "r/kept", "first", 1, true);
+        run.publish_with("p1", "r/kept", "last", 2, true);
+        run.publish_with("p1", "r/gone", "", 2, true);
+    };
+    crash_everywhere(stored, story, |run| {
+        let over = |name: &str| run.peers[name].publications.iter().all(|it| it.done);
+        let acknowledged = over("p0") && over("p1");
+        // What was on its way is where it belongs before anybody comes.
+        let store = run.cluster.store.as_ref().unwrap();
+        if acknowledged {
+            assert_eq!(store.retained("r/gone"), None);
+            assert_eq!(store.retained("r/kept").as_deref(), Some("last"));
+        }
+        for name in ["s0", "p0", "p1"] {
+            run.reconnect(name);
+        }
+        assert!(run.got("s0", "last") >= 1);
+        let store = run.cluster.store.as_ref().unwrap();
+        assert_eq!(store.retained("r/gone"), None);
+    });
+}
+
+/// [MQTT5-4.8.2-4] [MQTT5-4.8.2-5] Messages of a shared subscription come to one member each, and
+/// one of QoS 2 that a member may have stays with it.
+#[test]
+fn a_crash_at_any_commit_neither_loses_nor_doubles_messages_of_a_group() {
+    let story = |run: &mut Run| {
+        for name in ["m0", "m1"] {
+            run.connect(name, u32::MAX);
+            run.subscribe(name, "$share/g/t", 2);
+        }
+        run.set_acks("m1", false);
+        run.connect("publisher", u32::MAX);
+        for (payload, qos) in [
+            ("one", 2),
+            ("two", 1),
+            ("three", 2),
+            ("four", 1),
+            ("five", 2),
+        ] {
+            run.publish("publisher", "t", payload, qos);
+        }
+    };
+    crash_everywhere(stored, story, |run| {
+        let subscribed = ["m0", "m1"]
+            .into_iter()
+            .all(|name| run.peers[name].subscribed);
+        reconnect_all(run);
+        reconnect_all(run);
+        if !subscribed {
+            return;
+        }
+        for payload in ["one", "two", "three", "four", "five"] {
+            let got = run.got("m0", payload) + run.got("m1", payload);
+            let once = ["one", "three", "five"].contains(&payload);
+            assert!(got == 1 || got > 1 && !once, "{payload}: {got}");
+        }
+        assert_nothing_is_left(run);
+    });
+}
+
+/// A group keeps its messages while none of its members is connected.
+#[test]
+fn queues_of_groups_survive() {
+    for (before, after) in [(1, 1), (1, 3), (3, 2)] {
+        let world = |shards| World {
+            shards,
+            seed: None,
+            configure: stored,
+        };
+        let mut run = Run::new(world(before), usize::MAX);
+        run.connect("m0", u32::MAX);
+        run.subscribe("m0", "$share/g/t", 2);
+        run.cut("m0");
+        run.connect("publisher", u32::MAX);
+        for payload in ["one", "two", "three"] {
+            run.publish("publisher", "t", payload, 2);
+        }
+        run.restart_at_once(world(after));
+        run.reconnect("publisher");
+        run.publish("publisher", "t", "four", 2);
+        run.reconnect("m0");
+        run.look();
+        let got: Vec<_> = run.peers["m0"].got.iter().map(|it| it.0.clone()).collect();
+        assert_eq!(got, ["one", "two", "three", "four"]);
+        assert_nothing_is_left(&run);
+    }
+}
+
+/// [MQTT5-3.1.2-8] A will is published once, whatever ended first: its connection or the broker.
+#[test]
+fn a_crash_at_any_commit_publishes_a_will_once() {
+    let story = |run: &mut Run| {
+        run.connect("s0", u32::MAX);
+        run.subscribe("s0", "wills/#", 2);
+        run.connect_with("durable", u32::MAX, |connect| {
+            connect.will = Some(with_qos_2(crate::publish::will("wills/a", "gone")));
+        });
+        run.connect_with("fleeting", 0, |connect| {
+            connect.will = Some(with_qos_2(crate::publish::will("wills/b", "gone too")));
+        });
+        run.connect_with("polite", u32::MAX, |connect| {
+            connect.will = Some(with_qos_2(crate::publish::will("wills/c", "never")));
+        });
+        let polite = run.client("polite");
+        run.cluster.disconnect(polite);
+        run.cluster.run();
+        run.cut("durable");
+    };
+    crash_everywhere(stored, story, |run| {
+        let subscribed = run.peers["s0"].subscribed;
+        // Who has seen its CONNACK has left its will.
+        let stored = run.peers["durable"].connected;
+        run.reconnect("s0");
+        if subscribed {
+            assert!(run.got("s0", "gone") <= 1);
+            assert!(run.got("s0", "gone") == 1 || !stored);
+            assert!(run.got("s0", "gone too") <= 1);
+        }
+        assert_eq!(run.cluster.store.as_ref().unwrap().wills(), 0);
+        assert_nothing_is_left(run);
+    });
+}
+
+fn with_qos_2(will: avocet_codec::Will<'_>) -> avocet_codec::Will<'_> {
+    avocet_codec::Will {
+        qos: avocet_codec::QoS::ExactlyOnce,
+        ..will
+    }
+}
+
+/// [MQTT5-3.1.3-9] A delay goes on while the broker is away; that of a connection which the
+/// crash cut begins with the restart.
+#[test]
+fn will_delays_run_through_downtime() {
+    for (before, after) in [(1, 1), (1, 2), (3, 2)] {
+        let world = |shards| World {
+            shards,
+            seed: None,
+            configure: stored,
+        };
+        let mut run = Run::new(world(before), usize::MAX);
+        run.connect("s0", u32::MAX);
+        run.subscribe("s0", "wills/#", 1);
+        for (name, topic) in [
+            ("cut", "wills/cut"),
+            ("open", "wills/open"),
+            ("back", "wills/back"),
+        ] {
+            run.connect_with(name, u32::MAX, |connect| {
+                let mut will = crate::publish::will(topic, name);
+                will.will_delay_interval = 100;
+                connect.will = Some(will);
+            });
+        }
+        run.cut("cut");
+        run.cut("back");
+        run.advance(10);
+        let now = run.cluster.now + Duration::from_secs(80);
+        run.restart(world(after), usize::MAX, usize::MAX, now);
+        run.reconnect("s0");
+        run.reconnect("back");
+        assert!(run.peers["s0"].got.is_empty());
+        run.advance(9);
+        assert!(run.peers["s0"].got.is_empty());
+        run.advance(2);
+        assert_eq!(run.got("s0", "cut"), 1);
+        run.advance(88);
+        assert_eq!(run.got("s0", "open"), 0);
+        run.advance(2);
+        assert_eq!(run.got("s0", "open"), 1);
+        assert_eq!(run.got("s0", "back"), 0);
+    }
+}
+
+/// [MQTT5-3.1.2-23] Deadlines are of the wall clock; a session whose connection the crash cut
+/// has its whole interval from the restart on, once.
+#[test]
+fn sessions_expire_through_downtime() {
+    let world = |shards| World {
+        shards,
+        seed: None,
+        configure: stored,
+    };
+    let begin = || {
+        let mut run = Run::new(world(2), usize::MAX);
+        for name in ["away", "open"] {
+            run.connect(name, 60);
+            run.subscribe(name, "t", 1);
+        }
+        run.cut("away");
+        run
+    };
+    let present = |run: &mut Run, name| {
+        let sessions = |run: &Run| {
+            let counters = run.cluster.counters();
+            counters.sessions_connected + counters.sessions_disconnected
+        };
+        run.peers.get_mut(name).unwrap().confirmed = false;
+        assert!(sessions(run) <= 2);
+        run.reconnect(name)
+    };
+    let later = |run: &Run, seconds| run.cluster.now + Duration::from_secs(seconds);
+
+    let mut run = begin();
+    let now = later(&run, 59);
+    run.restart(world(3), usize::MAX, usize::MAX, now);
+    assert!(present(&mut run, "away") && present(&mut run, "open"));
+
+    let mut run = begin();
+    let now = later(&run, 61);
+    run.restart(world(1), usize::MAX, usize::MAX, now);
+    run.advance(0);
+    assert!(!present(&mut run, "away") && present(&mut run, "open"));
+
+    let mut run = begin();
+    let now = later(&run, 40);
+    run.restart(world(3), usize::MAX, usize::MAX, now);
+    let now = later(&run, 40);
+    run.restart(world(2), usize::MAX, usize::MAX, now);
+    run.advance(19);
+    assert_eq!(run.cluster.counters().sessions_expired, 1);
+    run.advance(2);
+    assert_eq!(run.cluster.counters().sessions_expired, 2);
+}
+
+/// Gateways boot in 1970: nothing expires before the clock is right.
+#[test]
+fn nothing_expires_while_the_clock_is_behind() {
+    let world = World {
+        shards: 2,
+        seed: None,
+        configure: stored,
+    };
+    let mut run = Run::new(world, usize::MAX);
+    run.connect("away", 60);
+    run.subscribe("away", "t", 1);
+    run.cut("away");
+    let now = Now::new(run.cluster.now.instant, UnixTime::from_millis(1_000));
+    run.restart(world, usize::MAX, usize::MAX, now);
+    run.advance(3_600);
+    assert!(run.reconnect("away"));
+}
+
+/// [MQTT5-3.1.2-4] What a Clean Start discarded never comes back, and what an UNSUBACK ended
+/// neither.
+#[test]
+fn a_crash_at_any_commit_brings_nothing_back() {
+    let story = |run: &mut Run| {
+        for name in ["s0", "s1"] {
+            run.connect(name, u32::MAX);
+            run.subscribe(name, "t", 2);
+            run.cut(name);
+        }
+        run.connect("publisher", u32::MAX);
+        run.publish("publisher", "t", "old", 2);
+        run.connect_with("s0", 0, |connect| connect.clean_start = true);
+        run.reconnect("s1");
+        let client = run.client("s1");
+        run.cluster.send_unsubscribe(client, "t");
+        run.cluster.run();
+        let packets = run.packets("s1");
+        let confirmed = packets.iter().any(|packet| packet == "unsuback 0x00");
+        run.peers.get_mut("s1").unwrap().unsubscribed = confirmed;
+    };
+    crash_everywhere(stored, story, |run| {
+        let discarded = run.peers["s0"].expiry_interval == 0 && run.peers["s0"].connected;
+        let unsubscribed = run.peers["s1"].unsubscribed;
+        let present = run.reconnect("s0");
+        assert!(!(discarded && present));
+        run.reconnect("s1");
+        let connect = Connect::new(Version::V5, "other");
+        let other = run.cluster.client_with(&connect);
+        run.cluster.publish(other, "t", "new", 1);
+        run.cluster.run();
+        run.look();
+        if discarded {
+            assert_eq!(run.got("s0", "old") + run.got("s0", "new"), 0);
+        }
+        if unsubscribed {
+            assert_eq!(run.got("s1", "new"), 0);
+        }
+    });
+}
+
+/// [MQTT5-3.3.1-1] What was never sent comes with DUP 0 after a restart, and what may have been
+/// with DUP 1, though its time has passed [MQTT5-3.3.2-5].
+#[test]
+fn dup_tells_what_may_have_been_sent() {
+    fn configure(config: &mut EngineConfig) {
+        stored(config);
+        Arc::make_mut(&mut config.connection)
+            .limits
+            .resident_messages = 2;
+    }
+    for (shards, qos) in [(1, 1), (1, 2), (3, 1), (3, 2)] {
+        let world = World {
+            shards,
+            seed: None,
+            configure,
+        };
+        for cut in [false, true] {
+            let mut run = Run::new(world, usize::MAX);
+            run.connect_with("s0", u32::MAX, |connect| {
+                connect.properties.receive_maximum = std::num::NonZeroU16::new(2);
+            });
+            run.subscribe("s0", "t", qos);
+            run.set_acks("s0", false);
+            run.connect("publisher", u32::MAX);
+            for payload in ["1", "2", "3", "4", "5", "6"] {
+                run.publish("publisher", "t", payload, 1.max(qos));
+            }
+            if cut {
+                run.cut("s0");
+            }
+            for payload in ["7", "8"] {
+                run.publish("publisher", "t", payload, 1.max(qos));
+            }
+            run.restart_at_once(world);
+            let client = run.cluster.connect(&crate::cluster::persistent("s0"));
+            let messages = run.cluster.messages(client);
+            let expected = (1..=8).map(|n| {
+                let dup = if n <= 2 { " dup" } else { "" };
+                format!("t={n} q{qos}{dup}")
+            });
+            assert_eq!(messages, expected.collect::<Vec<_>>());
+        }
+    }
+}
+
+/// [MQTT5-3.8.4-3] Subscriptions come back with their options and identifiers.
+#[test]
+fn subscriptions_survive_with_their_options() {
+    for (before, after) in [(1, 3), (3, 1), (2, 3)] {
+        let world = |shards| World {
+            shards,
+            seed: None,
+            configure: stored,
+        };
+        let mut run = Run::new(world(before), usize::MAX);
+        run.connect("s0", u32::MAX);
+        let client = run.client("s0");
+        run.cluster
+            .subscribe_with(client, "t/+", 1, Some(7), |options| {
+                options.no_local = true;
+                options.retain_as_published = true;
+            });
+        run.cluster
+            .subscribe_with(client, "+/b", 2, Some(9), |_| {});
+        run.restart_at_once(world(after));
+        let (client, present) = run.cluster.persistent("s0");
+        assert!(present);
+        let other = run.cluster.client("other");
+        run.cluster.publish_retained(other, "t/a", "x", 2);
+        run.cluster.publish(other, "t/b", "x", 2);
+        run.cluster.publish(client, "t/a", "own", 1);
+        let mut messages = run.cluster.messages(client);
+        messages.sort();
+        assert_eq!(messages, ["t/a=x q1 retain ids [7]", "t/b=x q2 ids [7, 9]"]);
+    }
+}
+
+/// A crash while a restart is at work, or just after it, is like any other.
+#[test]
+fn a_crash_at_any_commit_of_a_restart_neither_loses_nor_doubles_messages() {
+    let world = |shards| World {
+        shards,
+        seed: None,
+        configure: stored,
+    };
+    let story = |run: &mut Run| {
+        for name in ["s0", "s1", "s2", "s3"] {
+            run.connect(name, u32::MAX);
+            run.subscribe(name, "t", 2);
+        }
+        run.subscribe("s2", "$share/g/t", 2);
+        run.connect("publisher", u32::MAX);
+        run.publish("publisher", "t", "one", 2);
+        run.publish_with("publisher", "t", "two", 2, true);
+    };
+    let mut whole = Run::new(world(3), usize::MAX);
+    story(&mut whole);
+    let commits = whole.cluster.log.len();
+    let subscribed = commits / 2;
+    for first in subscribed..=commits {
+        let second = |stored: Option<usize>| {
+            let mut run = Run::new(world(3), first);
+            story(&mut run);
+            let now = run.cluster.now;
+            run.restart(world(2), first, stored.unwrap_or(usize::MAX), now);
+            reconnect_all(&mut run);
+            run
+        };
+        let end = second(None).cluster.log.len();
+        for stored in first..=end {
+            eprintln!("{first} of {commits} commits, then {stored} of {end}");
+            let mut run = second(Some(stored));
+            let now = run.cluster.now;
+            run.restart(world(3), stored, usize::MAX, now);
+            reconnect_all(&mut run);
+            for name in ["s0", "s1", "s3"] {
+                assert_eq!(run.got(name, "one"), 1, "{name}");
+                assert_eq!(run.got(name, "two"), 1, "{name}");
+            }
+            // One by its own subscription, one by the group, whose only member it is.
+            assert_eq!(run.got("s2", "one"), 2);
+            assert_eq!(run.got("s2", "two"), 2);
+            assert_nothing_is_left_but_retained(&run);
+        }
+    }
+}
+
+fn assert_nothing_is_left_but_retained(run: &Run) {
+    assert_nothing_is_left(run);
+    assert_eq!(
+        run.cluster.store.as_ref().unwrap().retained("t").as_deref(),
+        Some("two")
+    );
+}
