@@ -142,6 +142,8 @@ pub struct EngineLimits {
     pub forwards_max: usize,
     /// Bytes of these; the outcome is the same.
     pub forwards_bytes_max: usize,
+    /// Bytes recorded and not stored. Beyond, connections that publish what must be stored pause.
+    pub uncommitted_bytes_max: usize,
     /// Packets read from one connection before the others have their turn.
     pub slice_packets: usize,
     /// Bytes read from one connection before the others have their turn.
@@ -170,6 +172,7 @@ impl Default for EngineLimits {
             session_expiry_interval_max: u32::MAX,
             forwards_max: 1_024,
             forwards_bytes_max: 1 << 20,
+            uncommitted_bytes_max: 16 << 20,
             slice_packets: 64,
             slice_bytes: 64 << 10,
             retained_page_messages: 64,

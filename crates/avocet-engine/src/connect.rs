@@ -26,8 +26,8 @@ struct Admission {
     handle: SessionHandle,
     /// Seconds.
     expiry_interval: u32,
-    /// Whether a Clean Start discarded a session that the store still has.
-    discarded: bool,
+    /// Whether it leaves a will.
+    will: bool,
     bridge: bool,
 }
 
@@ -265,11 +265,9 @@ impl Engine {
             self.take_over(handle, now);
         }
         let mut present = self.sessions.find(&key);
-        let mut discarded = false;
         if connect.clean_start
             && let Some(handle) = present.take()
         {
-            discarded = self.is_recorded(handle);
             self.end_session(handle, now);
         }
         let handle = present.unwrap_or_else(|| self.begin_session(Arc::clone(&key)));
@@ -279,7 +277,7 @@ impl Engine {
         let admission = Admission {
             handle,
             expiry_interval,
-            discarded,
+            will: connect.will.is_some(),
             bridge: connect.bridge,
         };
         let accept = Accept {
@@ -297,7 +295,11 @@ impl Engine {
         let handle = admission.handle;
         let window = self.connections.get(&id).map_or(0, |it| it.server.window());
         self.set_expiry_interval(handle, admission.expiry_interval, window);
-        let gate = self.gate_if(admission.discarded || self.is_recorded(handle));
+        // Session present and a will promise what is stored; a new session promises nothing, but
+        // that none before it comes back.
+        let promises = accept.session_present || admission.will;
+        let stored = self.gate_if(promises && self.is_recorded(handle));
+        let gate = stored.max(self.ended(handle));
         let (Some(slot), Some(entry)) =
             (self.sessions.get_mut(handle), self.connections.get_mut(&id))
         else {

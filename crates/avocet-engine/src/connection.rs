@@ -48,6 +48,8 @@ pub(crate) struct Connection {
     credit: (usize, usize),
     /// Whether there is too much of that.
     out_of_credit: bool,
+    /// Whether its input waits for the store.
+    pub(crate) waits_for_store: bool,
     /// What waits for the driver's answer.
     pub(crate) question: Option<Question>,
     /// Whether the driver is asked if the client is still who it says; meanwhile all goes on.
@@ -78,6 +80,7 @@ impl Connection {
             subacks: PendingSubacks::default(),
             credit: (0, 0),
             out_of_credit: false,
+            waits_for_store: false,
             question: None,
             reauthenticates: false,
             told_paused: false,
@@ -389,6 +392,10 @@ impl Engine {
             return;
         };
         let (session, key) = (entry.session, entry.key.clone());
+        if let Some(refusal) = self.refuse_for_store(id, &message) {
+            self.refuse_publish(id, token, refusal, now);
+            return;
+        }
         let recorded = token.is_some_and(|token| token.qos() == QoS::ExactlyOnce)
             && session.is_some_and(|session| self.is_recorded(session));
         if let (true, Some(session), Some(token)) = (recorded, key.clone(), token) {
@@ -407,7 +414,11 @@ impl Engine {
             unrouted: None,
         };
         let published = self.published(message, key);
+        let records = self.records();
         self.publish(origin, published, now);
+        if self.records() > records {
+            self.pause_for_store(id);
+        }
     }
 
     /// Sends PUBACK or PUBREC; false if the connection has ended.
@@ -485,11 +496,11 @@ impl Engine {
     }
 
     /// Lets a connection read on, unless something else holds it.
-    fn unpause(&mut self, id: ConnectionId, now: Now) {
+    pub(crate) fn unpause(&mut self, id: ConnectionId, now: Now) {
         let Some(entry) = self.connections.get_mut(&id) else {
             return;
         };
-        if entry.question.is_none() && !entry.out_of_credit {
+        if entry.question.is_none() && !entry.out_of_credit && !entry.waits_for_store {
             entry.server.resume(now);
         }
         self.check_resume(id);

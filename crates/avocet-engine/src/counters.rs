@@ -29,11 +29,13 @@ pub enum DropReason {
     NotAuthorized,
     /// The payload is not UTF-8 as its Payload Format Indicator says [MQTT5-3.3.2.3.2].
     PayloadFormat,
+    /// The store takes nothing, and the client was told so.
+    NotStored,
 }
 
 impl DropReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::QueueFull,
         Self::TotalFull,
         Self::OfflineQoS0,
@@ -44,6 +46,7 @@ impl DropReason {
         Self::RetainedFull,
         Self::NotAuthorized,
         Self::PayloadFormat,
+        Self::NotStored,
     ];
 }
 

@@ -17,9 +17,11 @@ use crate::publish::{Matches, Ticket};
 use crate::restore::Restoring;
 use crate::retained::RetainedMessages;
 use crate::routes::Routes;
+use crate::session_table::SessionKey;
 use crate::session_table::SessionTable;
 use crate::shard::{Received, ShardId, ShardMessage, TicketId, Unaccepted, Value};
 use crate::shared::Groups;
+use crate::store::{StoreState, Uncommitted};
 use crate::sys::Sys;
 use crate::timer::{Clock, Timers};
 
@@ -60,6 +62,11 @@ pub struct Engine {
     pub(crate) unanswered: bool,
     pub(crate) next_commit: u64,
     pub(crate) committed: CommitId,
+    /// Sessions whose end is not stored.
+    pub(crate) ended: BTreeMap<Arc<SessionKey>, CommitId>,
+    /// Whether the store takes what is recorded.
+    pub(crate) store: StoreState,
+    pub(crate) uncommitted: Uncommitted,
     /// Answers to other shards that wait for a commit, oldest first.
     pub(crate) gated_answers: VecDeque<(CommitId, ShardId, Value)>,
     /// Connections with output that waits for a commit.
@@ -116,6 +123,9 @@ impl Engine {
             unanswered: false,
             next_commit: 1,
             committed: CommitId::ZERO,
+            ended: BTreeMap::new(),
+            store: StoreState::Working,
+            uncommitted: Uncommitted::default(),
             gated_answers: VecDeque::new(),
             gated_connections: BTreeMap::new(),
             sys: Sys::new(&config, shard, shards, now),
@@ -223,9 +233,20 @@ impl Engine {
     pub fn handle_committed(&mut self, committed: CommitId, now: Now) {
         let now = self.clock.read(now);
         self.committed = self.committed.max(committed);
+        self.ended.retain(|_, gate| *gate > committed);
+        self.uncommitted.commit(committed);
+        self.resume_for_store(now);
         self.release_answers();
         self.release_connections(now);
         self.settle(now);
+    }
+
+    /// The store has stopped taking what is recorded, or takes it again. While it does not, clients of
+    /// 5.0 are told so when they publish what would have to be stored, with 0x97 (quota exceeded) or
+    /// 0x83 (implementation specific error), and others get no acknowledgement. What need not be
+    /// stored goes on as ever.
+    pub const fn set_store(&mut self, state: StoreState) {
+        self.store = state;
     }
 
     /// The broker stops: 5.0 clients are told so [MQTT5-4.13.2-1], and every connection ends once

@@ -94,9 +94,19 @@ impl Engine {
         CommitId::new(self.next_commit)
     }
 
+    /// How much was recorded in this turn.
+    pub(crate) fn records(&self) -> usize {
+        self.outbox.records.len()
+    }
+
     /// Whether something was recorded in this turn.
     pub(crate) fn has_records(&self) -> bool {
-        !self.outbox.records.is_empty()
+        self.records() > 0
+    }
+
+    /// Whether something that was recorded is not stored.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.has_records() || self.committed.get() + 1 < self.next_commit
     }
 
     /// The commit to wait for if state changed that must survive.
@@ -130,6 +140,7 @@ impl Engine {
                 self.recorded_time = at;
                 records.push(Record::Time { at });
             }
+            self.uncommitted.push(id, &records);
             return Some(Command::Commit { id, records });
         }
         for lane in &mut self.outbox.lanes {

@@ -6,6 +6,7 @@ use core::mem;
 
 use avocet_codec::{QoS, ReasonCode, SubscriptionId};
 use avocet_session::{AckToken, CommitId, Message, Now, Outgoing, SubscriptionIds};
+use avocet_topic::TopicName;
 
 use crate::counters::DropReason;
 use crate::record::{MessageId, Record};
@@ -300,13 +301,15 @@ impl Engine {
 
     /// Whether what must survive will refer to a message, in this shard or another.
     fn is_wanted_durably(&self, published: &Published) -> bool {
+        published.id.is_some() && self.matches_durably(published.message.topic_name())
+    }
+
+    /// Whether a topic matches a filter of what survives, in this shard or another.
+    pub(crate) fn matches_durably(&self, topic_name: TopicName<'_>) -> bool {
         let mut wanted = false;
-        if published.id.is_some() {
-            let topic_name = published.message.topic_name();
-            self.routes.tree.for_each_match(topic_name, |route| {
-                wanted |= route.durable || route.shards.iter().any(|shard| shard.durable);
-            });
-        }
+        self.routes.tree.for_each_match(topic_name, |route| {
+            wanted |= route.durable || route.shards.iter().any(|shard| shard.durable);
+        });
         wanted
     }
 

@@ -79,11 +79,13 @@ impl Engine {
         let expired = message.remaining_expiry(now.unix) == Expiry::Expired;
         if cleared || full || expired {
             // What was retained before is in no case the topic's last message any more.
-            if existed && stored {
+            // An earlier deletion may not be stored yet, and the acknowledgement promises one.
+            let recorded = stored && (existed || published.id.is_some() && self.is_behind());
+            if recorded {
                 let topic_name = topic_name.to_buf();
                 self.record(Record::RetainedDeleted { topic_name });
             }
-            return existed && stored;
+            return recorded;
         }
         self.insert_retained(Arc::clone(message), published.publisher.clone());
         if stored {

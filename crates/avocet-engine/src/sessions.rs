@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use avocet_codec::QoS;
-use avocet_session::{Now, Session};
+use avocet_session::{CommitId, Now, Session};
 
 use crate::counters::DropReason;
 use crate::record::Record;
@@ -140,8 +140,15 @@ impl Engine {
         let slot: Option<Box<Slot>> = self.sessions.remove(handle);
         if let Some(slot) = slot.filter(|_| recorded) {
             let session = slot.key;
+            self.ended.insert(Arc::clone(&session), self.commit_id());
             self.record(Record::SessionDeleted { session });
         }
+    }
+
+    /// The commit without which the session that had this one's name comes back.
+    pub(crate) fn ended(&self, handle: SessionHandle) -> Option<CommitId> {
+        let key = &self.sessions.get(handle)?.key;
+        self.ended.get(key).copied()
     }
 
     /// Ends the sessions, and publishes the wills, whose time has come.

@@ -444,3 +444,142 @@ fn a_message_is_stored_before_it_leaves_for_a_durable_session_of_another_shard()
         });
     }
 }
+/// CONNACK promises that a session present and a will survive; of a new session it promises that
+/// none before it comes back.
+#[test]
+fn connack_waits_only_for_what_it_promises() {
+    each_with(stored, |mut cluster| {
+        cluster.auto_commit = false;
+        let connect = crate::cluster::persistent("durable");
+        let client = cluster.connect(&connect);
+        assert_eq!(cluster.packet(client), "connack 0x00");
+        cluster.cut(client);
+        let client = cluster.connect(&connect);
+        assert_eq!(cluster.packet(client), "nothing");
+        cluster.commit();
+        assert_eq!(cluster.packet(client), "connack 0x00 present");
+
+        let mut with_will = crate::cluster::persistent("mortal");
+        with_will.will = Some(crate::publish::will("wills", "gone"));
+        let mortal = cluster.connect(&with_will);
+        assert_eq!(cluster.packet(mortal), "nothing");
+        cluster.commit();
+        assert_eq!(cluster.packet(mortal), "connack 0x00");
+
+        // Its end is not stored when its client is back.
+        let mut disconnect =
+            avocet_codec::Disconnect::new(avocet_codec::ReasonCode::NORMAL_DISCONNECTION);
+        disconnect.session_expiry_interval = Some(0);
+        cluster.send(client, &avocet_codec::Packet::Disconnect(disconnect));
+        cluster.run();
+        let fresh = avocet_codec::Connect::new(avocet_codec::Version::V5, "durable");
+        let client = cluster.connect(&fresh);
+        assert_eq!(cluster.packet(client), "nothing");
+        cluster.commit();
+        assert_eq!(cluster.packet(client), "connack 0x00");
+        cluster.disconnect(client);
+        let client = cluster.connect(&fresh);
+        assert_eq!(cluster.packet(client), "connack 0x00");
+    });
+}
+
+/// A deletion is acknowledged when it is stored, whoever asked for it first.
+#[test]
+fn a_retained_message_is_not_deleted_before_that_is_stored() {
+    each_with(stored, |mut cluster| {
+        let [first, second] = ["first", "second"].map(|id| cluster.client(id));
+        cluster.publish_retained(first, "kept", "x", 1);
+        assert_eq!(cluster.packets(first), ["puback 1 0x10"]);
+        cluster.auto_commit = false;
+        cluster.publish_retained(first, "kept", "", 1);
+        cluster.run();
+        cluster.publish_retained(second, "kept", "", 1);
+        assert!(cluster.packets(second).is_empty());
+        cluster.commit();
+        assert_eq!(cluster.packets(second), ["puback 1 0x10"]);
+    });
+}
+
+/// While the store takes nothing, clients of 5.0 are told so, those of 3.1.1 get no
+/// acknowledgement, and what need not be stored goes on.
+#[test]
+fn a_store_that_takes_nothing_stops_only_what_needs_it() {
+    let states = [
+        (avocet_engine::StoreState::Full, "0x97"),
+        (avocet_engine::StoreState::Failed, "0x83"),
+    ];
+    for (state, code) in states {
+        each_with(stored, |mut cluster| {
+            let (subscriber, publisher) = prepared(&mut cluster);
+            let guest = cluster.client("guest");
+            cluster.subscribe(guest, "u", 2);
+            let mut old = crate::cluster::persistent("old");
+            old.version = avocet_codec::Version::V3_1_1;
+            let old = cluster.client_with(&old);
+            for engine in &mut cluster.engines {
+                engine.set_store(state);
+            }
+            cluster.auto_commit = false;
+            cluster.publish(publisher, "t/x", "q0", 0);
+            cluster.publish(publisher, "t/x", "q1", 1);
+            cluster.publish(publisher, "t/x", "q2", 2);
+            cluster.publish(publisher, "u", "q1", 1);
+            cluster.publish_retained(publisher, "kept", "q1", 1);
+            let expected = [
+                format!("puback 1 {code}"),
+                "puback 3 0x00".into(),
+                format!("puback 4 {code}"),
+                format!("pubrec 2 {code}"),
+            ];
+            let mut packets = cluster.packets(publisher);
+            packets.sort();
+            assert_eq!(packets, expected);
+            cluster.publish(old, "t/x", "old", 1);
+            assert!(cluster.packets(old).is_empty());
+            assert_eq!(cluster.dropped(avocet_engine::DropReason::NotStored), 3);
+
+            for engine in &mut cluster.engines {
+                engine.set_store(avocet_engine::StoreState::Working);
+            }
+            cluster.commit();
+            assert_eq!(cluster.packets(old), ["puback 1 0x00"]);
+            assert_eq!(cluster.messages(subscriber), ["t/x=q0 q0", "t/x=old q1"]);
+            assert_eq!(cluster.messages(guest), ["u=q1 q1"]);
+            cluster.auto_commit = true;
+            cluster.publish(publisher, "t/x", "q1", 1);
+            assert_eq!(cluster.packets(publisher), ["puback 5 0x00"]);
+        });
+    }
+}
+
+/// What is recorded and not stored is bounded: who makes more of it waits, and nobody else.
+#[test]
+fn a_store_that_is_slow_pauses_who_needs_it() {
+    let configure = |config: &mut EngineConfig| {
+        stored(config);
+        config.limits.uncommitted_bytes_max = 5_000;
+        let connection = std::sync::Arc::make_mut(&mut config.connection);
+        connection.receive_maximum = std::num::NonZeroU16::new(1_000).unwrap();
+    };
+    each_with(configure, |mut cluster| {
+        let (_, publisher) = prepared(&mut cluster);
+        let guest = cluster.client("guest");
+        cluster.subscribe(guest, "u", 0);
+        cluster.auto_commit = false;
+        let payload = "x".repeat(1_000);
+        for _ in 0..30 {
+            cluster.publish(publisher, "t/x", &payload, 1);
+            cluster.run();
+        }
+        assert!(cluster.is_paused(publisher));
+        let other = cluster.client("other");
+        for _ in 0..30 {
+            cluster.publish(other, "u", "x", 0);
+        }
+        assert_eq!(cluster.messages(guest).len(), 30);
+        cluster.auto_commit = true;
+        cluster.commit();
+        assert_eq!(cluster.packets(publisher).len(), 30);
+        assert!(!cluster.is_paused(publisher));
+    });
+}
