@@ -3,64 +3,15 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Output;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use avocet_codec::{
-    Ack, Connect, ConnectProperties, Delivery, Packet, Publish, QoS, ReasonCode, TopicName,
-    Version, Will,
-};
-use common::{Client, Server, command, id};
-
-/// A data directory that goes with the test.
-struct DataDir(PathBuf);
-
-impl DataDir {
-    fn new() -> Self {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("data-{}-{count}", std::process::id());
-        Self(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name))
-    }
-
-    fn start(&self, shards: &str) -> Server {
-        Server::start(&["--shards", shards, "--data-dir", self.0.to_str().unwrap()])
-    }
-}
-
-impl Drop for DataDir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
+use avocet_codec::{Ack, Connect, Delivery, Packet, Publish, QoS, TopicName, Version, Will};
+use common::{DataDir, Server, command, connect_with, id, resume};
 
 fn stop(mut server: Server) {
     server.terminate();
     assert_eq!(server.wait().code(), Some(0));
-}
-
-/// Connects for an hour beyond the connection; says whether the session was there.
-fn resume(server: &Server, client_id: &str) -> (Client, bool) {
-    let mut connect = Connect::new(Version::V5, client_id);
-    connect.clean_start = false;
-    let properties = ConnectProperties {
-        session_expiry_interval: 3_600,
-        ..ConnectProperties::default()
-    };
-    connect.properties = properties;
-    connect_with(server, &connect)
-}
-
-fn connect_with(server: &Server, connect: &Connect<'_>) -> (Client, bool) {
-    let mut client = Client::open(server.address, connect.version);
-    client.send(&Packet::Connect(*connect));
-    let frame = client.receive();
-    let Packet::Connack(connack) = frame.packet() else {
-        panic!("no CONNACK: {frame:?}")
-    };
-    assert_eq!(connack.reason_code, ReasonCode::Success);
-    (client, connack.session_present)
 }
 
 fn check(dir: &Path) -> (i32, String, String) {

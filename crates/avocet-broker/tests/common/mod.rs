@@ -8,14 +8,16 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
 use avocet_codec::{
-    Connect, Delivery, Frame, Packet, PacketId, Publish, QoS, ReasonCode, Subscribe,
-    SubscribeFilter, TopicFilter, TopicName, Version, frame_len,
+    Connect, ConnectProperties, Delivery, Frame, Packet, PacketId, Publish, QoS, ReasonCode,
+    Subscribe, SubscribeFilter, TopicFilter, TopicName, Version, frame_len,
 };
 use bytes::Bytes;
 
@@ -120,6 +122,52 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A data directory that goes with the test.
+pub(crate) struct DataDir(pub(crate) PathBuf);
+
+impl DataDir {
+    pub(crate) fn new() -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("data-{}-{count}", std::process::id());
+        Self(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name))
+    }
+
+    pub(crate) fn start(&self, shards: &str) -> Server {
+        Server::start(&["--shards", shards, "--data-dir", self.0.to_str().unwrap()])
+    }
+}
+
+impl Drop for DataDir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Connects for an hour beyond the connection; says whether the session was there.
+pub(crate) fn resume(server: &Server, client_id: &str) -> (Client, bool) {
+    let mut connect = Connect::new(Version::V5, client_id);
+    connect.clean_start = false;
+    let properties = ConnectProperties {
+        session_expiry_interval: 3_600,
+        ..ConnectProperties::default()
+    };
+    connect.properties = properties;
+    connect_with(server, &connect)
+}
+
+/// Connects; says whether the session was there.
+pub(crate) fn connect_with(server: &Server, connect: &Connect<'_>) -> (Client, bool) {
+    let mut client = Client::open(server.address, connect.version);
+    client.send(&Packet::Connect(*connect));
+    let frame = client.receive();
+    let Packet::Connack(connack) = frame.packet() else {
+        panic!("no CONNACK: {frame:?}")
+    };
+    assert_eq!(connack.reason_code, ReasonCode::Success);
+    (client, connack.session_present)
 }
 
 /// A client that does nothing by itself.

@@ -1,0 +1,213 @@
+//! A disk that is slow, fails or is full: a library loaded into the broker stands between them.
+//!
+//! A kill does not show whether anything was synced, since the system keeps what was written; this does.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a failing helper fails its test")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use avocet_codec::{
+    Ack, Connect, Delivery, Frame, Packet, Publish, QoS, Subscribe, SubscribeFilter, TopicFilter,
+    TopicName, Unsubscribe, Version,
+};
+use common::{Client, DataDir, Server, command, id, resume};
+
+const DELAY: Duration = Duration::from_millis(200);
+
+/// A broker whose disk does what it is told.
+struct Faulty {
+    server: Server,
+    control: PathBuf,
+}
+
+impl Faulty {
+    fn start(dir: &DataDir, shards: &str) -> Self {
+        let library = dir.0.with_extension("so");
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/disk/faults.c");
+        let compiled = Command::new("cc")
+            .args([
+                "-shared", "-fPIC", "-O1", "-Wall", "-Werror", source, "-ldl", "-o",
+            ])
+            .arg(&library)
+            .status();
+        assert!(compiled.unwrap().success(), "a C compiler is needed");
+        let control = dir.0.with_extension("faults");
+        fs::write(&control, "").unwrap();
+        let mut broker = command();
+        broker
+            .args(["--listen", "127.0.0.1:0", "--shards", shards, "--data-dir"])
+            .arg(&dir.0)
+            .env("LD_PRELOAD", &library)
+            .env("AVOCET_FAULTS", &control);
+        let server = Server::spawn(broker);
+        fs::remove_file(library).unwrap();
+        Self { server, control }
+    }
+
+    /// From here on the disk is like this.
+    fn disk(&self, fault: &str) {
+        // Nobody reads a half of it.
+        let new = self.control.with_extension("new");
+        fs::write(&new, fault).unwrap();
+        fs::rename(new, &self.control).unwrap();
+    }
+}
+
+impl Drop for Faulty {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.control);
+    }
+}
+
+/// The next packet, and that it took as long as a sync.
+#[expect(clippy::disallowed_methods, reason = "how long it takes is the matter")]
+fn delayed(client: &mut Client, act: impl FnOnce(&mut Client)) -> Frame {
+    let start = std::time::Instant::now();
+    act(client);
+    let frame = client.receive();
+    assert!(
+        start.elapsed() >= DELAY,
+        "{:?} after {:?}",
+        frame.packet(),
+        start.elapsed()
+    );
+    frame
+}
+
+fn subscribe(client: &mut Client, filter: &str) {
+    let filters = [SubscribeFilter::new(
+        TopicFilter::new(filter).unwrap(),
+        QoS::ExactlyOnce,
+    )];
+    client.send(&Packet::Subscribe(Subscribe::new(id(9), &filters)));
+}
+
+/// [MQTT5-4.3.2-4] [MQTT5-4.3.3-8] [MQTT5-4.3.3-11]
+#[test]
+fn what_stands_for_stored_state_waits_for_the_sync() {
+    for shards in ["1", "2"] {
+        let dir = DataDir::new();
+        let faulty = Faulty::start(&dir, shards);
+        let (mut sleeper, _) = resume(&faulty.server, "sleeper");
+        sleeper.subscribe("a/#", QoS::ExactlyOnce);
+        let (mut publisher, _) = resume(&faulty.server, "publisher");
+        faulty.disk("delay");
+
+        let frame = delayed(&mut publisher, |it| {
+            it.publish("a/1", Delivery::AtLeastOnce(id(1)), b"1")
+        });
+        assert!(matches!(frame.packet(), Packet::Puback(_)), "{frame:?}");
+        let (_, delivery) = sleeper.receive_publish();
+        let Delivery::AtLeastOnce(packet_id) = delivery else {
+            panic!("{delivery:?}")
+        };
+        sleeper.send(&Packet::Puback(Ack::new(packet_id)));
+
+        let frame = delayed(&mut publisher, |it| {
+            it.publish("a/2", Delivery::ExactlyOnce(id(2)), b"2")
+        });
+        assert!(matches!(frame.packet(), Packet::Pubrec(_)), "{frame:?}");
+        let frame = delayed(&mut publisher, |it| {
+            it.send(&Packet::Pubrel(Ack::new(id(2))))
+        });
+        assert!(matches!(frame.packet(), Packet::Pubcomp(_)), "{frame:?}");
+        let (_, delivery) = sleeper.receive_publish();
+        let Delivery::ExactlyOnce(packet_id) = delivery else {
+            panic!("{delivery:?}")
+        };
+        let frame = delayed(&mut sleeper, |it| {
+            it.send(&Packet::Pubrec(Ack::new(packet_id)))
+        });
+        assert!(matches!(frame.packet(), Packet::Pubrel(_)), "{frame:?}");
+        sleeper.send(&Packet::Pubcomp(Ack::new(packet_id)));
+        // A PUBLISH of QoS 2 too, which the publisher's wait does not cover.
+        let frame = delayed(&mut sleeper, |_| {
+            publisher.publish("a/3", Delivery::ExactlyOnce(id(3)), b"3");
+        });
+        assert!(matches!(frame.packet(), Packet::Publish(_)), "{frame:?}");
+
+        let frame = delayed(&mut publisher, |it| {
+            let topic_name = TopicName::new("kept").unwrap();
+            let mut publish = Publish::new(topic_name, Delivery::AtLeastOnce(id(4)), b"4");
+            publish.retain = true;
+            it.send(&Packet::Publish(publish));
+            // The answer to the message before.
+            assert!(matches!(it.receive().packet(), Packet::Pubrec(_)));
+        });
+        assert!(matches!(frame.packet(), Packet::Puback(_)), "{frame:?}");
+        let frame = delayed(&mut publisher, |it| subscribe(it, "b"));
+        assert!(matches!(frame.packet(), Packet::Suback(_)), "{frame:?}");
+        let frame = delayed(&mut publisher, |it| {
+            let filters = [TopicFilter::new("b").unwrap()];
+            it.send(&Packet::Unsubscribe(Unsubscribe::new(id(5), &filters)));
+        });
+        assert!(matches!(frame.packet(), Packet::Unsuback(_)), "{frame:?}");
+        // The session of the sleeper is discarded.
+        drop(sleeper);
+        let mut clean = Client::open(faulty.server.address, Version::V5);
+        let frame = delayed(&mut clean, |it| {
+            it.send(&Packet::Connect(Connect::new(Version::V5, "sleeper")));
+        });
+        assert!(matches!(frame.packet(), Packet::Connack(_)), "{frame:?}");
+    }
+}
+
+/// The disk does not work for a while: nothing is acknowledged, QoS 0 flows on, and nothing is lost
+/// once it works again.
+fn nothing_is_lost(fault: &str, told: &str) {
+    let dir = DataDir::new();
+    let mut faulty = Faulty::start(&dir, "2");
+    let (mut sleeper, _) = resume(&faulty.server, "sleeper");
+    sleeper.subscribe("a", QoS::AtLeastOnce);
+    drop(sleeper);
+    let mut watcher = faulty.server.connect(Version::V5, "watcher");
+    watcher.subscribe("live", QoS::AtMostOnce);
+    let mut publisher = faulty.server.connect(Version::V3_1_1, "publisher");
+    publisher.publish("a", Delivery::AtLeastOnce(id(1)), b"before");
+    assert!(matches!(publisher.receive().packet(), Packet::Puback(_)));
+
+    faulty.disk(fault);
+    publisher.publish("a", Delivery::AtLeastOnce(id(2)), b"while");
+    faulty.server.wait_for_log(told);
+    // What is not stored is not acknowledged: these are other answers.
+    for number in 0..20 {
+        publisher.publish("live", Delivery::AtMostOnce, &[number]);
+        assert_eq!(watcher.receive_publish().0, [number]);
+        publisher.send(&Packet::Pingreq);
+        assert_eq!(publisher.receive().packet(), Packet::Pingresp);
+    }
+    publisher.publish("a", Delivery::AtLeastOnce(id(3)), b"later");
+
+    faulty.disk("");
+    for number in [2, 3] {
+        let frame = publisher.receive();
+        let Packet::Puback(ack) = frame.packet() else {
+            panic!("{frame:?}")
+        };
+        assert_eq!(ack.packet_id, id(number));
+    }
+    faulty.server.wait_for_log("the disk works again");
+    faulty.server.kill();
+    let server = dir.start("1");
+    let (mut sleeper, present) = resume(&server, "sleeper");
+    assert!(present);
+    for payload in [&b"before"[..], b"while", b"later"] {
+        assert_eq!(sleeper.receive_publish().0, payload);
+    }
+}
+
+#[test]
+fn a_disk_that_fails_to_sync_loses_nothing() {
+    nothing_is_lost("sync", "cannot sync");
+}
+
+#[test]
+fn a_full_disk_loses_nothing() {
+    nothing_is_lost("full", "the disk is full");
+}
