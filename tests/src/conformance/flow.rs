@@ -22,6 +22,8 @@ pub(super) const GROUP: Group = Group {
         receive_maximum_holds_for_what_is_sent_again,
         /// [MQTT5-3.1.2-24] [MQTT5-3.1.2-25]
         messages_too_large_for_the_client_count_as_delivered,
+        /// [MQTT5-3.1.2-24]
+        the_fixed_header_counts_towards_the_maximum_packet_size,
         /// [MQTT5-3.1.2-24] [MQTT5-3.2.2-19] [MQTT5-3.2.2-20] [MQTT5-3.4.2-2] [MQTT5-3.4.2-3]
         /// [MQTT5-3.5.2-2] [MQTT5-3.5.2-3] [MQTT5-3.6.2-2] [MQTT5-3.6.2-3] [MQTT5-3.7.2-2]
         /// [MQTT5-3.7.2-3] [MQTT5-3.9.2-1] [MQTT5-3.9.2-2] [MQTT5-3.11.2-1] [MQTT5-3.11.2-2] [MQTT5-3.14.2-3] [MQTT5-3.14.2-4]
@@ -136,6 +138,26 @@ fn messages_too_large_for_the_client_count_as_delivered(server: &Server) -> Resu
         other.takes(&format!("{topic}=small q{}", qos as u8))?;
     }
     Ok(())
+}
+
+fn the_fixed_header_counts_towards_the_maximum_packet_size(server: &Server) -> Result<()> {
+    let maximum = 100;
+    let topic = server.topic("t");
+    let mut subscriber = small(server, &server.id("s"), maximum)?;
+    subscriber.subscribe(&topic, QoS::AtLeastOnce)?;
+    let mut publisher = server.client("p")?;
+    for (qos, packet_id_length) in [(QoS::AtMostOnce, 0), (QoS::AtLeastOnce, 2)] {
+        // Beside the payload: two bytes of fixed header, the topic, no properties.
+        let rest = 2 + (2 + topic.len()) + packet_id_length + 1;
+        let payload = |length: usize| "x".repeat(length - rest);
+        let maximum = maximum as usize;
+        for length in [maximum + 2, maximum + 1, maximum] {
+            publisher.publish(&topic, &payload(length), qos)?;
+        }
+        let fits = payload(maximum);
+        subscriber.takes(&format!("{topic}={fits} q{}", qos as u8))?;
+    }
+    subscriber.is_quiet()
 }
 
 fn answers_fit_into_a_small_maximum_packet_size(server: &Server) -> Result<()> {

@@ -13,6 +13,8 @@ pub(super) const GROUP: Group = Group {
         malformed_shared_filters_are_refused,
         /// [MQTT5-4.8.2-1] [MQTT5-4.8.2-2]
         each_message_goes_to_one_member_of_each_group,
+        /// [MQTT5-3.3.1-9]
+        shared_subscriptions_get_no_retained_messages,
         /// [MQTT5-3.8.3-4]
         no_local_on_a_shared_subscription_ends_the_connection,
         /// [MQTT5-4.8.2-3]
@@ -104,6 +106,19 @@ fn each_message_goes_to_one_member_of_each_group(server: &Server) -> Result<()> 
         ensure!(found == wanted, "group {group} gets {found:?}");
     }
     Ok(())
+}
+
+/// Section 3.8.4: neither the first member gets them, nor one that joins.
+fn shared_subscriptions_get_no_retained_messages(server: &Server) -> Result<()> {
+    let topic = server.topic("t");
+    let mut publisher = server.client("p")?;
+    publisher.retain(&topic, "x", QoS::AtLeastOnce)?;
+    for name in ["a", "b"] {
+        let mut member = server.client(name)?;
+        member.subscribe(&share(server, "g"), QoS::AtLeastOnce)?;
+        member.is_passed_over(&mut publisher, &server.topic("marker"))?;
+    }
+    publisher.retain(&topic, "", QoS::AtLeastOnce)
 }
 
 fn no_local_on_a_shared_subscription_ends_the_connection(server: &Server) -> Result<()> {
