@@ -1,10 +1,11 @@
-//! What the store costs: `load DIR steady|sleeper|paced|offline|shared MESSAGES QUEUES [PAYLOAD]`.
+//! What the store costs: `load DIR steady|sleeper|paced|offline|shared|keys MESSAGES QUEUES [PAYLOAD]`.
 //!
 //! `steady` puts messages into queues in turn, 512 for each sync, removes those of the group before, and
 //! gives space back. With `sleeper` each hundredth message stays, in a queue of its own. `paced` does
 //! the same with 128 messages every 2.5 milliseconds, and syncs as many bytes to a file beside it in
 //! turn. `offline` puts each message into one queue, then reopens and drains all. `shared`
-//! puts as many entries, but each message into all queues.
+//! puts as many entries, but each message into all queues. `keys` puts as many keys, half of which refer
+//! to a message, and reopens.
 //! CPU time, memory and bytes written are those that Linux counts.
 #![allow(clippy::unwrap_used, reason = "a failing disk ends the run")]
 #![allow(clippy::disallowed_methods, reason = "it measures time")]
@@ -188,6 +189,32 @@ fn main() {
             "log: {:.1} MiB",
             steady.store.disk_bytes() as f64 / 1048576.0
         );
+        return;
+    }
+    if mode == "keys" {
+        phase("put", messages, || {
+            for id in 0..messages {
+                let mut batch = Batch::new();
+                let blob = (id % 2 == 0).then_some(BlobId(id));
+                if let Some(blob) = blob {
+                    batch.put_blob(blob, payload.clone());
+                }
+                let key = format!("some/key/of/usual/length/{id}");
+                batch.put_key(key.into(), Bytes::from_static(&[1; 24]), blob);
+                if let Some(blob) = blob {
+                    batch.release_blob(blob);
+                }
+                store.commit(batch).unwrap();
+                if id % GROUP == 0 {
+                    store.sync().unwrap();
+                    store.maintain(1 << 20).unwrap();
+                }
+            }
+            store.sync().unwrap();
+        });
+        drop(store);
+        let open = || LogStore::open_dir(dir, LogOptions::default()).unwrap();
+        drop(phase("reopen", messages, open));
         return;
     }
     phase("enqueue", messages, || {

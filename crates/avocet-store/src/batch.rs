@@ -28,14 +28,16 @@ pub enum Operation {
         /// The blob it refers to.
         blob: Option<BlobId>,
     },
-    /// Removes every entry whose sequence is below `to`. Going backwards changes nothing.
+    /// Removes every entry whose sequence is below `to`. Going backwards changes nothing. Blobs that
+    /// only they referred to may go later, if they are many.
     Advance {
         /// The queue.
         queue: QueueId,
         /// The lowest sequence that stays.
         to: u64,
     },
-    /// Removes a queue and its entries. Its sequences start from 0 if it is made again.
+    /// Removes a queue and its entries, as [`Operation::Advance`] does. Its sequences start from 0 if it
+    /// is made again.
     DropQueue {
         /// The queue.
         queue: QueueId,

@@ -13,9 +13,6 @@ use crate::{Batch, BlobId, CommitError, Operation, Position, QueueId, ReadError}
 /// Batches end below this, so that offsets fit with room for a footer.
 const END_MAX: usize = 3 << 30;
 
-/// More entries than this are forgotten bit by bit, after the batch that removes them.
-const AT_ONCE: u64 = 1024;
-
 /// How to take back what the open batch did, and room to work in.
 #[derive(Debug, Default)]
 pub(crate) struct Change {
@@ -269,7 +266,7 @@ impl<V: Vfs> LogStore<V> {
     /// Forgets what `count` entries refer to: blobs that were gathered, and runs cut off from `from` on.
     fn forget_cut(&mut self, from: usize, count: u64) -> Result<(), ReadError> {
         let active = self.active.id;
-        if count > AT_ONCE {
+        if count > self.options.removed_at_once.into() {
             let runs = self.change.cut.get(from..).unwrap_or_default();
             let runs = runs.iter().filter(|run| run.segment != active);
             self.change.forgotten.push(Forgotten {

@@ -3,6 +3,7 @@
 mod active;
 mod batch;
 mod blobs;
+mod cache;
 mod check;
 mod commit;
 mod export;

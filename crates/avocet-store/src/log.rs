@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use crate::active::{Active, Pending};
 use crate::blobs::BlobPlace;
+use crate::cache::{CHUNK, Cache};
 use crate::commit::{Change, Forgotten};
 use crate::index::{Index, Key};
 use crate::memory::page;
@@ -18,8 +19,8 @@ use crate::record::{Record, own, record_len};
 use crate::summary::{ITEM_LEN, decode_item};
 use crate::vfs::{Vfs, VfsFile};
 use crate::{
-    Batch, BlobId, CommitError, DirVfs, Entry, KeyValue, Map, PageLimit, Position, QueueId,
-    ReadError, Store, SyncError,
+    Batch, BlobId, CommitError, DirVfs, Entry, KeyValue, PageLimit, Position, QueueId, ReadError,
+    Store, SyncError,
 };
 
 /// How a [`LogStore`] uses its directory and memory.
@@ -38,6 +39,9 @@ pub struct LogOptions {
     pub cache_bytes: usize,
     /// This many bytes of garbage are not worth any work, beside as much as lives.
     pub garbage_bytes: u64,
+    /// A batch that removes more entries than this at once leaves it to [`Store::maintain`] to find out
+    /// which blobs only they referred to; until then these are there.
+    pub removed_at_once: u32,
 }
 
 impl Default for LogOptions {
@@ -48,6 +52,7 @@ impl Default for LogOptions {
             resident_value_bytes: 1024,
             cache_bytes: 8 << 20,
             garbage_bytes: 256 << 20,
+            removed_at_once: 1024,
         }
     }
 }
@@ -107,27 +112,10 @@ pub(crate) enum Tables {
     File(u32),
 }
 
-/// Large enough for neighbouring records, small enough that one record of a queue whose entries are far
-/// apart costs little more than its own read.
-const CHUNK: usize = 8 << 10;
 /// So that a page that is soon full reads few.
 const ITEMS_AT_ONCE: u32 = 64;
 /// Footers of the last segments are made durable when a store is closed.
 const FOOTERS_SYNCED: usize = 4;
-
-/// Pieces of segments that were read lately.
-#[derive(Debug, Default)]
-pub(crate) struct Cache {
-    chunks: Map<(u32, u64), Vec<u8>>,
-    order: VecDeque<(u32, u64)>,
-}
-
-impl Cache {
-    pub(crate) fn forget(&mut self, segment: u32) {
-        self.chunks.retain(|(of, _), _| *of != segment);
-        self.order.retain(|(of, _)| *of != segment);
-    }
-}
 
 pub(crate) fn file_name(segment: u32) -> String {
     format!("{segment:010}.log")
@@ -219,35 +207,45 @@ impl<V: Vfs> LogStore<V> {
         let file = &self.segments.get(&segment).ok_or(ReadError::Corrupt)?.file;
         let mut left = len;
         let mut cache = self.cache.borrow_mut();
-        let Cache { chunks, order } = &mut *cache;
         while left > 0 {
-            let number = offset / CHUNK as u64;
-            let chunk = match chunks.entry((segment, number)) {
-                std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-                std::collections::hash_map::Entry::Vacant(entry) => {
-                    let mut chunk = vec![0; CHUNK];
-                    let read = file
-                        .read_at(number * CHUNK as u64, &mut chunk)
-                        .map_err(|error| read_error(&error))?;
-                    chunk.truncate(read);
-                    order.push_back((segment, number));
-                    entry.insert(chunk)
-                }
-            };
-            let start = (offset % CHUNK as u64) as usize;
-            let end = chunk.len().min(start + left);
-            let piece = chunk.get(start..end).filter(|piece| !piece.is_empty());
-            let piece = piece.ok_or(ReadError::Corrupt)?;
+            let rest = cache.read(segment, file, offset, self.options.cache_bytes)?;
+            let piece = rest.get(..left).unwrap_or(rest);
             out.extend_from_slice(piece);
             left -= piece.len();
             offset += piece.len() as u64;
-            while order.len() > (self.options.cache_bytes / CHUNK).max(2) {
-                if let Some(old) = order.pop_front() {
-                    chunks.remove(&old);
-                }
-            }
         }
         Ok(())
+    }
+
+    /// The bytes of the record at a place of a complete segment.
+    fn read_sealed(&self, id: u32, offset: u32) -> Result<Vec<u8>, ReadError> {
+        let segment = self.segments.get(&id).ok_or(ReadError::Corrupt)?;
+        let left = segment.end.checked_sub(offset).ok_or(ReadError::Corrupt)? as usize;
+        let mut frame = Vec::new();
+        {
+            let mut cache = self.cache.borrow_mut();
+            let max = self.options.cache_bytes;
+            let rest = cache.read(id, &segment.file, offset.into(), max)?;
+            if let Some(whole) = record_len(rest).and_then(|len| rest.get(..len)) {
+                return Ok(whole.to_vec());
+            }
+        }
+        self.read_cached(id, offset.into(), left.min(16), &mut frame)?;
+        let len = record_len(&frame).filter(|len| *len <= left);
+        let len = len.ok_or(ReadError::Corrupt)?;
+        if len > 4 * CHUNK {
+            // It would leave nothing of what else is kept.
+            frame.resize(len, 0);
+            return match segment.file.read_at(offset.into(), &mut frame) {
+                Ok(read) if read == len => Ok(frame),
+                Ok(_) => Err(ReadError::Corrupt),
+                Err(error) => Err(read_error(&error)),
+            };
+        }
+        frame.clear();
+        frame.reserve_exact(len);
+        self.read_cached(id, offset.into(), len, &mut frame)?;
+        Ok(frame)
     }
 
     /// The bytes of the record at a place.
@@ -255,16 +253,7 @@ impl<V: Vfs> LogStore<V> {
         /// Enough for most records, so that one read does.
         const FIRST: usize = 512;
         if segment != self.active.id {
-            let end = self.segments.get(&segment).ok_or(ReadError::Corrupt)?.end;
-            let left = end.checked_sub(offset).ok_or(ReadError::Corrupt)? as usize;
-            let mut frame = Vec::new();
-            self.read_cached(segment, offset.into(), left.min(16), &mut frame)?;
-            let len = record_len(&frame).filter(|len| *len <= left);
-            let len = len.ok_or(ReadError::Corrupt)?;
-            frame.clear();
-            frame.reserve_exact(len);
-            self.read_cached(segment, offset.into(), len, &mut frame)?;
-            return Ok(frame);
+            return self.read_sealed(segment, offset);
         }
         if let Some(rest) = self.active.buffered(offset) {
             let len = record_len(rest).ok_or(ReadError::Corrupt)?;

@@ -174,7 +174,10 @@ impl<V: Vfs> LogStore<V> {
             living += (u128::from(size) * u128::from(segment.live)
                 / u128::from(segment.puts.max(1))) as u64;
         }
-        total > living.saturating_mul(2) + self.options.garbage_bytes
+        total
+            > living
+                .saturating_mul(2)
+                .saturating_add(self.options.garbage_bytes)
     }
 
     /// Copies something that lives, and says what it cost; `None` when there is nothing left.

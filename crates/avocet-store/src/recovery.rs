@@ -9,8 +9,9 @@ use bytes::Bytes;
 
 use crate::active::{Active, Pending};
 use crate::blobs::HELD;
+use crate::cache::Cache;
 use crate::index::{Index, Key};
-use crate::log::{Cache, LogOptions, LogStore, Segment, Tables, file_name};
+use crate::log::{LogOptions, LogStore, Segment, Tables, file_name};
 use crate::lost::{Losses, Lost};
 use crate::queue::{Queue, Run};
 use crate::record::{HEADER_LEN, Header, Record, VERSION, durable_beyond, extent, own, records};

@@ -1,9 +1,9 @@
 //! Random histories against the store in memory.
 
-use avocet_store::{Batch, CommitError, MemoryStore, Position, SimVfs, Store};
+use avocet_store::{Batch, CommitError, LogStore, MemoryStore, Position, QueueId, SimVfs, Store};
 use proptest::prelude::*;
 
-use crate::support::{batch, contents, open};
+use crate::support::{EVERYTHING, batch, contents, message, open, small};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -107,5 +107,94 @@ proptest! {
             prop_assert_eq!(store.blobs(), oracle.blobs() as u64);
         }
         prop_assert!(store.durable() <= Position(80));
+    }
+}
+
+/// What happens to queues whose messages have names of their own.
+#[derive(Clone, Debug)]
+enum Traffic {
+    Message(Vec<u64>),
+    Advance(u64, u64),
+    Drop(u64),
+    Sync,
+    FailSync,
+    Maintain(usize),
+    Kill,
+}
+
+fn traffic() -> impl Strategy<Value = Traffic> {
+    let queue = || 0u64..3;
+    prop_oneof![
+        8 => proptest::collection::vec(queue(), 0..4).prop_map(Traffic::Message),
+        2 => (queue(), 0u64..20).prop_map(|(queue, count)| Traffic::Advance(queue, count)),
+        1 => queue().prop_map(Traffic::Drop),
+        2 => Just(Traffic::Sync),
+        1 => Just(Traffic::FailSync),
+        3 => (1usize..300).prop_map(Traffic::Maintain),
+        1 => Just(Traffic::Kill),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    /// Removing entries one after the other comes to the same as at once.
+    #[test]
+    fn what_is_removed_bit_by_bit_is_removed(
+        steps in proptest::collection::vec(traffic(), 1..80),
+        cleans in any::<bool>(),
+    ) {
+        let mut options = small();
+        options.removed_at_once = 2;
+        options.garbage_bytes = if cleans { 0 } else { u64::MAX };
+        let vfs = SimVfs::new();
+        let open = || LogStore::open(vfs.clone(), options).unwrap();
+        let mut store = open();
+        let mut oracle = MemoryStore::new();
+        for (id, step) in (0..).zip(steps) {
+            let mut batch = Batch::new();
+            match step {
+                Traffic::Message(queues) => batch = message(id, &queues, b"a message"),
+                Traffic::Advance(queue, count) => {
+                    let queue = QueueId(queue);
+                    let first = oracle.queue(queue).map_or(0, |sequences| sequences.start);
+                    batch.advance(queue, first + count);
+                }
+                Traffic::Drop(queue) => {
+                    batch.drop_queue(QueueId(queue));
+                }
+                Traffic::Sync => {
+                    store.sync().unwrap();
+                }
+                Traffic::FailSync => {
+                    vfs.fail_syncs(1);
+                    let _ = store.sync();
+                    vfs.fail_syncs(0);
+                }
+                Traffic::Maintain(budget) => {
+                    store.maintain(budget).unwrap();
+                }
+                Traffic::Kill => {
+                    store.sync().unwrap();
+                    drop(store);
+                    store = open();
+                    prop_assert_eq!(store.blobs(), oracle.blobs() as u64);
+                }
+            }
+            prop_assert_eq!(store.commit(batch.clone()).err(), oracle.commit(batch).err());
+            prop_assert!(store.blobs() >= oracle.blobs() as u64);
+            for queue in (0..3).map(QueueId) {
+                prop_assert_eq!(store.queue(queue), oracle.queue(queue));
+                let entries = oracle.read_queue(queue, 0, EVERYTHING);
+                prop_assert_eq!(store.read_queue(queue, 0, EVERYTHING), entries.clone());
+                for blob in entries.unwrap().into_iter().filter_map(|entry| entry.blob) {
+                    prop_assert_eq!(store.blob(blob), oracle.blob(blob));
+                }
+            }
+        }
+        for _ in 0..100 {
+            store.maintain(1_000).unwrap();
+        }
+        prop_assert_eq!(store.blobs(), oracle.blobs() as u64);
     }
 }
