@@ -1,10 +1,9 @@
 //! Files of a store as a disk, or somebody, left them: opening gives a store or an error that names
-//! the file, without more memory than the files are large. What opens can be read, written and
-//! opened again, and then holds the same.
+//! the file. What opens can be read, written, cleaned and opened again, and then holds the same.
 //!
 //! The first byte says whether checksums are made right, so that damage reaches what lies behind
-//! them. Then files follow: a number, a length, bytes, which lie over those of a store with a little
-//! of everything in it.
+//! them; then nothing panics. Then damage follows: which file, what is done to it, where and with what
+//! bytes. The store under it has a little of everything.
 
 #![no_main]
 
@@ -50,8 +49,13 @@ fuzz_target!(|input: &[u8]| {
     };
     let before = contents(&store);
     drop(store);
-    let mut store = LogStore::open(vfs.clone(), options()).expect("it opened before");
-    assert_eq!(contents(&store), before);
+    // Records with right checksums that say what no store says need not end in a store that goes on.
+    let mut store = match LogStore::open(vfs.clone(), options()) {
+        Ok(store) => store,
+        Err(_) if repairs => return,
+        Err(error) => panic!("it opened before: {error}"),
+    };
+    assert!(repairs || contents(&store) == before);
     let mut batch = Batch::new();
     batch.put_key("new".into(), "value".into(), None);
     if store.commit(batch).is_err() || store.sync().is_err() {
@@ -64,8 +68,8 @@ fuzz_target!(|input: &[u8]| {
     }
     let after = contents(&store);
     if store.close().is_ok() {
-        let store = LogStore::open(vfs, options()).expect("it was closed");
-        assert_eq!(contents(&store), after);
+        let store = LogStore::open(vfs, options());
+        assert!(repairs || contents(&store.expect("it was closed")) == after);
     }
 });
 
@@ -136,16 +140,16 @@ fn repair(vfs: &SimVfs, name: &str) {
     let (salt, segment) = (header[16..24].to_vec(), header[12..16].to_vec());
     // Groups, and the records in each.
     let mut at = 0;
-    while let Some(head) = data.get_mut(at..at + 12) {
+    while let Some(head) = data.get_mut(at..at + 16) {
         let len = u32::from_le_bytes(head[4..8].try_into().expect("4")) as usize;
         if head[..4] != *b"ALGP" || len > 2_000 {
             break;
         }
         let offset = (at as u32 + 48).to_le_bytes();
-        let covered = [&head[4..8], &salt, &segment, &offset].concat();
+        let covered = [&head[4..12], &salt, &segment, &offset].concat();
         let checksum = crc32c::crc32c(&covered).to_le_bytes();
-        head[8..].copy_from_slice(&checksum);
-        at += 12;
+        head[12..].copy_from_slice(&checksum);
+        at += 16;
         let end = (at + len).min(data.len());
         while at < end {
             let Some(len) = record_len(&data[at..]) else {
