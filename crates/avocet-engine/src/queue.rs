@@ -298,7 +298,13 @@ impl Engine {
     /// A session drops a message that it had queued.
     pub(crate) fn on_dropped(&mut self, handle: SessionHandle, dropped: avocet_session::Dropped) {
         self.count_dropped(dropped.reason.into());
-        self.on_finished(handle, dropped.sequence, Tag(dropped.tag));
+        let mut tag = Tag(dropped.tag);
+        if dropped.stored {
+            let slot = self.sessions.get(handle);
+            let mark = slot.and_then(|slot| slot.stored_marks.get(&dropped.sequence));
+            tag = Tag::shared(mark.copied().unwrap_or_default(), true);
+        }
+        self.on_finished(handle, dropped.sequence, tag);
     }
 
     /// A session is done with a message.

@@ -121,8 +121,10 @@ pub struct Dropped {
     pub sequence: u64,
     /// Its QoS: for QoS 0, the place is not its own.
     pub qos: QoS,
-    /// The owner's mark.
+    /// The owner's mark; 0 if only the store had the message.
     pub tag: u64,
+    /// Whether only the store had it, so that neither its mark nor its QoS is known: 1 or 2.
+    pub stored: bool,
     /// Why.
     pub reason: DropReason,
 }

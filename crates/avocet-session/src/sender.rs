@@ -47,6 +47,7 @@ impl Queued {
             sequence: self.sequence,
             qos,
             tag,
+            stored: false,
             reason,
         }
     }
@@ -142,8 +143,8 @@ pub(crate) struct Sender {
     sent: u64,
     /// And so may the first messages from there on, so many of them.
     sent_more: u32,
-    /// Whether an answer to `poll_fetch` is due.
-    fetching: bool,
+    /// The sequence that `poll_fetch` asked for, until the answer comes.
+    fetching: Option<u64>,
 
     // What follows belongs to the connection.
     /// The receiver's Receive Maximum, or the window of a 3.x connection.
@@ -234,13 +235,13 @@ impl Sender {
             || self.queued_bytes().saturating_add(bytes) > limits.queued_bytes_max
         {
             let displaced = match limits.overflow {
-                Overflow::DropOldest => self.pop_oldest(),
+                Overflow::DropOldest => self.drop_oldest(),
                 Overflow::DropNewest => None,
             };
             let Some(displaced) = displaced else {
                 return Enqueued::Refused(DropReason::QueueFull);
             };
-            oldest.push(displaced.dropped(DropReason::QueueFull));
+            oldest.push(displaced);
         }
         let sequence = self.next_sequence;
         if outgoing.qos == QoS::AtMostOnce {
@@ -266,12 +267,34 @@ impl Sender {
         }
     }
 
-    fn pop_oldest(&mut self) -> Option<Queued> {
-        if self.qos0_is_next() {
+    fn drop_oldest(&mut self) -> Option<Dropped> {
+        let oldest = if self.qos0_is_next() {
             self.pop_qos0()
         } else {
             self.pop_queued()
+        };
+        match oldest {
+            Some(oldest) => Some(oldest.dropped(DropReason::QueueFull)),
+            None => self.drop_stored(),
         }
+    }
+
+    /// Drops the first message that only the store has, unless it may have been sent.
+    fn drop_stored(&mut self) -> Option<Dropped> {
+        let sequence = self.next_sequence - self.stored;
+        if self.stored == 0 || sequence < self.sent || self.sent_more > 0 {
+            return None;
+        }
+        // Its size is not known.
+        self.stored_bytes -= self.stored_bytes / self.stored;
+        self.stored -= 1;
+        Some(Dropped {
+            sequence,
+            qos: QoS::AtLeastOnce,
+            tag: 0,
+            stored: true,
+            reason: DropReason::QueueFull,
+        })
     }
 
     /// Whether the message that came first is of QoS 0.
@@ -389,6 +412,7 @@ impl Sender {
                             sequence,
                             qos,
                             tag,
+                            stored: false,
                             reason,
                         }));
                         self.bury(self.resend);
@@ -714,12 +738,13 @@ impl Sender {
     pub(crate) fn poll_fetch(&mut self, limits: &Limits) -> Option<FetchFrom> {
         let resident = self.queued.len() + self.inflight.len().saturating_sub(self.resend);
         let low = resident <= limits.resident_messages / 2;
-        if self.stored == 0 || self.fetching || !low || !self.is_connected() {
+        if self.stored == 0 || self.fetching.is_some() || !low || !self.is_connected() {
             return None;
         }
-        self.fetching = true;
+        let sequence = self.next_sequence - self.stored;
+        self.fetching = Some(sequence);
         Some(FetchFrom {
-            sequence: self.next_sequence - self.stored,
+            sequence,
             max_messages: limits.resident_messages.saturating_sub(resident).max(1),
             max_bytes: FETCH_BYTES_MAX,
         })
@@ -730,8 +755,10 @@ impl Sender {
         next: u64,
         messages: impl IntoIterator<Item = FetchedMessage>,
     ) {
-        self.fetching = false;
-        if next <= self.next_sequence - self.stored {
+        let Some(asked) = self.fetching.take() else {
+            return;
+        };
+        if next <= asked {
             // The store has none of them.
             self.stored = 0;
             self.stored_bytes = 0;
@@ -743,8 +770,10 @@ impl Sender {
                 outgoing,
                 pubrec_received,
             } = fetched;
-            let expected = self.next_sequence - self.stored;
-            debug_assert!((expected..next).contains(&sequence), "a page out of order");
+            if sequence < self.next_sequence - self.stored {
+                // It was dropped meanwhile.
+                continue;
+            }
             let bytes = message_bytes(&outgoing);
             self.stored_bytes = self.stored_bytes.saturating_sub(bytes);
             if !self.was_sent(sequence) && !pubrec_received {

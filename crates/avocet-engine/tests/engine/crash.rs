@@ -885,3 +885,39 @@ fn assert_nothing_is_left_but_retained(run: &Run) {
         Some("two")
     );
 }
+
+/// Of a long queue whose limit drops the oldest, these go also where only the store has them.
+#[test]
+fn the_oldest_messages_go_from_the_store_too() {
+    fn configure(config: &mut EngineConfig) {
+        stored(config);
+        let limits = &mut Arc::make_mut(&mut config.connection).limits;
+        limits.resident_messages = 2;
+        limits.queued_messages_max = 5;
+        limits.overflow = avocet_session::Overflow::DropOldest;
+    }
+    for (shards, restarts) in [(1, false), (1, true), (3, false), (3, true)] {
+        let world = World {
+            shards,
+            seed: None,
+            configure,
+        };
+        let mut run = Run::new(world, usize::MAX);
+        run.connect("s0", u32::MAX);
+        run.subscribe("s0", "t", 1);
+        run.cut("s0");
+        run.connect("publisher", u32::MAX);
+        for n in 0..20 {
+            if restarts && n == 8 {
+                run.restart_at_once(world);
+                run.reconnect("publisher");
+            }
+            run.publish("publisher", "t", &n.to_string(), 1);
+        }
+        run.reconnect("s0");
+        run.look();
+        let got: Vec<_> = run.peers["s0"].got.iter().map(|it| it.0.clone()).collect();
+        assert_eq!(got, ["15", "16", "17", "18", "19"]);
+        assert_nothing_is_left(&run);
+    }
+}

@@ -444,6 +444,7 @@ fn a_message_is_stored_before_it_leaves_for_a_durable_session_of_another_shard()
         });
     }
 }
+
 /// CONNACK promises that a session present and a will survive; of a new session it promises that
 /// none before it comes back.
 #[test]

@@ -244,6 +244,7 @@ fn a_full_queue_drops_the_newest_or_the_oldest() {
         sequence,
         qos,
         tag: 0,
+        stored: false,
         reason: DropReason::QueueFull,
     };
     let expected = [dropped(0, QoS::AtMostOnce), dropped(0, QoS::AtLeastOnce)];

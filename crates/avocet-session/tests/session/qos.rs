@@ -374,6 +374,7 @@ fn expiry_is_written_when_sent_and_drops_only_what_was_never_sent() {
         sequence: 1,
         qos: QoS::AtLeastOnce,
         tag: 0,
+        stored: false,
         reason,
     };
     assert_eq!(pair.events.last(), Some(&ConnectionEvent::Dropped(dropped)));
