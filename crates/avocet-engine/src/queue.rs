@@ -312,8 +312,9 @@ impl Engine {
         let Some(slot) = self.sessions.get_mut(handle) else {
             return;
         };
-        slot.stored_marks.remove(&sequence);
+        // A QoS 0 message has the sequence of the one behind it.
         if tag.is_recorded() {
+            slot.stored_marks.remove(&sequence);
             let session = Arc::clone(&slot.key);
             self.record(Record::Finished { session, sequence });
         }

@@ -1,6 +1,6 @@
 use avocet_engine::{Durability, EngineConfig, Record, SessionKey, ShardId};
 
-use crate::cluster::{Cluster, each, each_with};
+use crate::cluster::{Cluster, each, each_with, persistent};
 
 pub(crate) fn stored(config: &mut EngineConfig) {
     config.durability = Durability::Stored;
@@ -248,7 +248,7 @@ fn a_lost_connection_takes_its_waiting_acknowledgements_along() {
 #[test]
 fn wills_are_recorded_and_removed_in_one_batch() {
     each_with(stored, |mut cluster| {
-        let mut connect = crate::cluster::persistent("mortal");
+        let mut connect = persistent("mortal");
         connect.will = Some(crate::publish::will("wills", "gone"));
         let client = cluster.client_with(&connect);
         let put = |record: &Record| matches!(record, Record::WillPut { .. });
@@ -325,7 +325,7 @@ fn groups_record_what_they_hold() {
 #[test]
 fn shutdown_deletes_nothing() {
     each_with(stored, |mut cluster| {
-        let mut connect = crate::cluster::persistent("mortal");
+        let mut connect = persistent("mortal");
         connect.will = Some(crate::publish::will("wills", "gone"));
         let _client = cluster.client_with(&connect);
         connect.client_id = "guest";
@@ -367,6 +367,38 @@ fn fetched_messages_of_qos_2_leave_whatever_was_committed_meanwhile() {
         cluster.serve_fetches();
         let expected = ["0", "1", "2", "3", "4"].map(|payload| format!("t={payload} q2"));
         assert_eq!(cluster.messages(sleeper), expected);
+    });
+}
+
+/// A group learns what became of a message that was in the store only, whatever a QoS 0 message
+/// before it came to.
+#[test]
+fn a_dropped_qos_0_message_leaves_the_marks_of_others() {
+    let configure = |config: &mut EngineConfig| {
+        stored(config);
+        config.limits.group_window = 2;
+        let connection = std::sync::Arc::make_mut(&mut config.connection);
+        connection.limits.resident_messages = 1;
+    };
+    each_with(configure, |mut cluster| {
+        let mut connect = persistent("member");
+        connect.properties.maximum_packet_size = std::num::NonZeroU32::new(100);
+        let member = cluster.client_with(&connect);
+        cluster.subscribe(member, "$share/s/t/#", 1);
+        cluster.subscribe(member, "t/#", 1);
+        let publisher = cluster.client("publisher");
+        let large = "x".repeat(200);
+        for n in 0..10 {
+            cluster.publish(publisher, "t/1", &n.to_string(), 1);
+            cluster.publish(publisher, "t/0", &large, 0);
+        }
+        cluster.run();
+        while !cluster.fetches.is_empty() {
+            cluster.serve_fetches();
+            cluster.run();
+        }
+        assert_eq!(cluster.messages(member).len(), 20);
+        assert_eq!(cluster.counters().queued_messages, 0);
     });
 }
 
