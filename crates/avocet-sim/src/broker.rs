@@ -3,16 +3,17 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use avocet_codec::Version;
+use avocet_codec::{QoS, ReasonCode, Version};
 use avocet_engine::{
-    Command, ConnectionId, Event as EngineEvent, Fetched, MessageId, Moved, Record, SessionKey,
-    ShardId, ShardMessage,
+    Accepted, AuthorizationRequest, Command, ConnectionId, Event as EngineEvent, Fetched,
+    MessageId, Moved, Permission, Record, SessionKey, ShardId, ShardMessage, Verdict,
 };
 use avocet_session::{CommitId, Demand, FetchFrom, Message, TransmitBuf};
 
+use crate::coverage::Kind;
 use crate::history::{ConnId, What};
 use crate::link::Pipe;
-use crate::plan::{MILLI, Micros};
+use crate::plan::{CHECKER, MILLI, Micros};
 use crate::rng::Rng;
 use crate::wire::{Pkt, Tap, Uid, uid_of};
 use crate::world::{Task, World};
@@ -23,6 +24,14 @@ enum Mail {
     Moved(ConnId, Box<Moved>),
 }
 
+/// What comes of a question: a verdict on a CONNECT, or a permission.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Answer {
+    Verdict(ConnId, bool),
+    Publish(ConnId, bool),
+    Subscribe(ConnId, Vec<Option<u8>>),
+}
+
 pub(crate) struct Shard {
     inbox: VecDeque<Mail>,
     rng: Rng,
@@ -30,6 +39,7 @@ pub(crate) struct Shard {
     last_stored: Micros,
     pub(crate) committed: VecDeque<u64>,
     pub(crate) fetched: VecDeque<u64>,
+    pub(crate) answers: VecDeque<Answer>,
 }
 
 impl Shard {
@@ -53,6 +63,7 @@ impl Shard {
             last_stored: 0,
             committed: VecDeque::new(),
             fetched: VecDeque::new(),
+            answers: VecDeque::new(),
         }
     }
 }
@@ -240,17 +251,31 @@ impl World {
         while let Some(number) = self.shards[shard].fetched.pop_front() {
             if let Some((session, from)) = self.fetches.remove(&number) {
                 let (next, messages) = self.store.fetch(&session, from);
+                if !messages.is_empty() {
+                    self.seen(Kind::Fetched);
+                }
                 self.engines[shard].handle_fetched(&session, next, messages, now);
             }
+        }
+        while let Some(answer) = self.shards[shard].answers.pop_front() {
+            self.answer(shard, answer);
         }
         // Input may be read while values wait.
         let mail = self.shards[shard].inbox.len() as u64;
         let rng = &mut self.shards[shard].rng;
-        let take = if rng.one_in(3) {
+        let waits = if self.calm {
+            33
+        } else {
+            self.plan.system.inbox_waits
+        };
+        let take = if rng.percent(waits) {
             0
         } else {
             1 + rng.below(mail)
         };
+        if mail > take {
+            self.seen(Kind::InboxWaited);
+        }
         for _ in 0..take {
             match self.shards[shard].next_mail() {
                 Some(Mail::Value(from, value)) => {
@@ -341,8 +366,12 @@ impl World {
         conn.up_read.put(&conn.up.ready[..consumed]);
         conn.up.ready.drain(..consumed);
         conn.paused = demand == Demand::Paused;
+        let paused = conn.paused;
         conn.waits = demand == Demand::More && len - consumed == conn.up.ready.len();
         let (client, version) = (conn.client, conn.version);
+        if paused {
+            self.seen(Kind::InputPaused);
+        }
         let mut connects = false;
         while let Some(conn) = self.conns.get_mut(&id)
             && let Some(packet) = conn.up_read.next(version)
@@ -358,7 +387,11 @@ impl World {
                 }
                 Ok((pkt, _)) => {
                     connects |= matches!(pkt, Pkt::Connect(_));
+                    let subscribes = matches!(pkt, Pkt::Subscribe { .. });
                     self.record(What::ServerRead { conn: id, pkt });
+                    if subscribes {
+                        self.echo(id);
+                    }
                 }
                 Err(problem) => self.record(What::Broken { conn: id, problem }),
             }
@@ -372,7 +405,7 @@ impl World {
     }
 
     fn perhaps_carry_out(&mut self, shard: usize) {
-        if self.shards[shard].rng.one_in(3) {
+        if self.shards[shard].rng.percent(self.plan.system.carries) {
             self.carry_out(shard);
         }
     }
@@ -394,6 +427,7 @@ impl World {
                         conn.shard = to.index();
                         conn.moving = true;
                     }
+                    self.seen(Kind::ConnectionMoved);
                     self.shards[to.index()]
                         .inbox
                         .push_back(Mail::Moved(id, moved));
@@ -428,7 +462,95 @@ impl World {
                     let wait = self.shards[shard].rng.below(self.plan.system.commit_max);
                     self.schedule(self.at + wait, Task::Fetch(shard, number));
                 }
-                Command::Authenticate { .. } | Command::Authorize { .. } | _ => {}
+                Command::Authenticate { id, .. } => {
+                    let conn = number(id);
+                    let refuses = self.plan.system.access.refuses;
+                    let reliable = self.conns[&conn].client <= CHECKER;
+                    let rng = &mut self.shards[shard].rng;
+                    let accepts = self.calm || reliable || !rng.percent(refuses);
+                    self.ask(shard, Answer::Verdict(conn, accepts));
+                }
+                Command::Authorize { id, request, .. } => {
+                    let conn = number(id);
+                    let client = self.conns[&conn].client;
+                    let access = self.plan.system.access;
+                    let answer = match request {
+                        AuthorizationRequest::Publish { topic_name, .. } => {
+                            Answer::Publish(conn, access.may_publish(client, topic_name.as_str()))
+                        }
+                        AuthorizationRequest::Subscribe { filters } => {
+                            let mut all = Vec::new();
+                            for (filter, qos) in filters {
+                                let granted = access.grants(client, filter.as_str(), qos);
+                                if granted.is_some_and(|granted| granted < qos) {
+                                    self.seen(Kind::QoSLowered);
+                                }
+                                all.push(granted.map(|qos| qos as u8));
+                            }
+                            Answer::Subscribe(conn, all)
+                        }
+                        _ => continue,
+                    };
+                    self.ask(shard, answer);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The answer comes some time.
+    fn ask(&mut self, shard: usize, answer: Answer) {
+        let wait_max = if self.calm {
+            100
+        } else {
+            self.plan.system.access.wait_max
+        };
+        let wait = self.shards[shard].rng.below(wait_max);
+        self.schedule(self.at + wait, Task::Answer(shard, answer));
+    }
+
+    fn answer(&mut self, shard: usize, answer: Answer) {
+        let now = self.now();
+        let (Answer::Verdict(conn, _) | Answer::Publish(conn, _) | Answer::Subscribe(conn, _)) =
+            &answer;
+        let Some(id) = self.conns.get(conn).map(|conn| conn.id) else {
+            return;
+        };
+        match answer {
+            Answer::Verdict(_, accepts) => {
+                let verdict = if accepts {
+                    Verdict::Accept(Accepted::default())
+                } else {
+                    Verdict::Refuse {
+                        reason: ReasonCode::NotAuthorized,
+                        reason_string: None,
+                        server_reference: None,
+                    }
+                };
+                self.seen(Kind::ConnectWaited);
+                self.engines[shard].handle_authenticated(id, verdict, now);
+                // Who has the session is known before anything else is read.
+                self.carry_out(shard);
+            }
+            Answer::Publish(conn, permitted) => {
+                self.record(What::Judged { conn });
+                let code = if permitted {
+                    ReasonCode::Success
+                } else {
+                    ReasonCode::NotAuthorized
+                };
+                self.engines[shard].handle_authorized(id, Permission::Publish(code), now);
+            }
+            Answer::Subscribe(conn, granted) => {
+                self.record(What::Judged { conn });
+                let granted = granted.into_iter().map(|granted| match granted {
+                    Some(0) => Ok(QoS::AtMostOnce),
+                    Some(1) => Ok(QoS::AtLeastOnce),
+                    Some(_) => Ok(QoS::ExactlyOnce),
+                    None => Err(ReasonCode::NotAuthorized),
+                });
+                let permission = Permission::Subscribe(granted.collect());
+                self.engines[shard].handle_authorized(id, permission, now);
             }
         }
     }
@@ -480,6 +602,7 @@ impl World {
             self.plan.system.commit_max
         };
         let at = (self.at + state.rng.below(wait)).max(state.last_stored + 1);
+        let at = at.max(self.stalled_until);
         state.last_stored = at;
         self.schedule(at, Task::Stored(shard, commit));
     }
@@ -506,6 +629,9 @@ impl World {
             }
             if !conn.rest.is_empty() || conn.down.room() == 0 || conn.ended || conn.moving {
                 conn.more |= !conn.ended;
+                if conn.down.room() == 0 {
+                    self.seen(Kind::SlowReader);
+                }
                 return;
             }
             let rng = &mut self.shards[shard].rng;
@@ -527,7 +653,13 @@ impl World {
                 && let Some(packet) = conn.down_sent.next(version)
             {
                 match packet {
-                    Ok((pkt, len)) => self.record(What::ServerSent { conn: id, pkt, len }),
+                    Ok((pkt, len)) => {
+                        let answers = matches!(pkt, Pkt::Suback { .. } | Pkt::Unsuback { .. });
+                        self.record(What::ServerSent { conn: id, pkt, len });
+                        if answers {
+                            self.echo(id);
+                        }
+                    }
                     Err(problem) => self.record(What::Broken { conn: id, problem }),
                 }
             }

@@ -10,14 +10,17 @@ use avocet_codec::{
 };
 use avocet_engine::{ConnectionId, Opened, ShardId};
 use avocet_session::client::{
-    ClientConfig, ClientConnection, ClientEvent, ClientNotice, PublishId, WillMessage,
+    ClientConfig, ClientConnection, ClientEvent, ClientNotice, PublishError, PublishId, WillMessage,
 };
 use avocet_session::{AckToken, CloseReason, Limits, Message, Session, Timer, TransmitBuf};
 
 use crate::broker::Conn;
+use crate::coverage::Kind;
 use crate::history::{ConnId, What};
 use crate::link::Pipe;
-use crate::plan::{Action, Cut, LinkStyle, MILLI, Micros, Op, Profile, WillPlan};
+use crate::plan::{
+    Action, CHECKER, Cut, LinkStyle, MILLI, Micros, Op, Profile, Role, TOPICS, WillPlan, draw_qos,
+};
 use crate::rng::Rng;
 use crate::wire::{PublishPkt, Uid};
 use crate::world::{Task, World};
@@ -33,6 +36,8 @@ pub(crate) struct Client {
     pub(crate) wants: bool,
     /// What the next CONNECT says.
     clean_start: bool,
+    /// What the last one said.
+    was_clean: bool,
     /// Whether the server may have begun a session that the client does not know of.
     unsure: bool,
     will: Option<WillPlan>,
@@ -55,6 +60,7 @@ impl Client {
             session: Session::new(),
             wants: false,
             clean_start: true,
+            was_clean: false,
             unsure: false,
             will: None,
             pending: VecDeque::new(),
@@ -142,11 +148,17 @@ impl World {
         if !self.clients[client].wants || self.clients[client].machine.is_some() {
             return;
         }
+        if self.is_stale(client) {
+            self.schedule(self.at + MILLI, Task::Reconnect(client));
+            return;
+        }
         let id = self.next_conn;
         self.next_conn += 1;
         let will = self.will_of(client);
         let now = self.client_now();
         let state = &mut self.clients[client];
+        // In 3.1 a client is not told that there is no session to go on with.
+        state.clean_start |= state.was_clean && state.profile.version == Version::V3_1;
         let config = state.config(will);
         let session = std::mem::take(&mut state.session);
         let machine = ClientConnection::new(config, session, now);
@@ -157,6 +169,7 @@ impl World {
         let number = ConnectionId::new(ShardId::new(shard as u16), id);
         let version = state.profile.version;
         let clean_start = machine.config().clean_start;
+        state.was_clean = clean_start;
         state.machine = Some((id, machine));
         // A 3.x client that keeps its session goes on with it; so does one of 5.0.
         state.clean_start = version != Version::V5 && state.profile.expiry == 0;
@@ -167,16 +180,31 @@ impl World {
         let broker_now = self.now();
         self.engines[shard].handle_opened(number, opened, broker_now);
         self.record(What::Opened { conn: id, client });
+        if style.chunk == 1 {
+            self.seen(Kind::ByteAtATime);
+        }
         self.wake_shard(shard);
         self.do_pending(client);
         self.wake_client(client, self.at);
     }
 
+    /// Whether a CONNECT of a connection that the client has left may still replace its session:
+    /// one that did so behind the next CONNECT would take a session from under its client.
+    fn is_stale(&self, client: usize) -> bool {
+        let lasting = self.clients[client].profile.expiry == u32::MAX;
+        self.conns.iter().any(|(id, conn)| {
+            let info = self.model.conns.get(id);
+            let waits = info.is_some_and(|it| it.connect.is_some() && it.session.is_none());
+            let replaces = conn.clean_start || !lasting;
+            conn.client == client && conn.left && !conn.ended && waits && replaces
+        })
+    }
+
     fn will_of(&mut self, client: usize) -> Option<WillMessage> {
         let state = &self.clients[client];
         let plan = state.will.clone()?;
-        self.next_will += 1;
-        let uid = self.next_will;
+        self.next_uid += 1;
+        let uid = self.next_uid;
         self.model.add_will(uid, client, &plan);
         let message = Message::new(topic_name(plan.topic), format!("m{uid}").as_bytes())
             .with_qos(plan.qos)
@@ -211,9 +239,48 @@ impl World {
                 self.clients[client].pending.push_back(op);
                 self.do_pending(client);
             }
-            Action::Jump { .. } => {}
+            Action::Jump { .. } | Action::Stall(_) => {}
         }
         self.wake_client(client, self.at);
+    }
+
+    /// The broker has taken or answered SUBSCRIBE or UNSUBSCRIBE: another client publishes at once
+    /// what the subscription matches, or did.
+    pub(crate) fn echo(&mut self, conn: ConnId) {
+        let Some(sub) = self.model.last_sub(conn) else {
+            return;
+        };
+        let topics = TOPICS.iter().filter(|topic| sub.matches(topic));
+        let topics: Vec<&str> = topics.copied().collect();
+        let owner = self.model.conns[&conn].client;
+        let others = (CHECKER + 1..self.clients.len()).filter(|other| {
+            let other = &self.clients[*other];
+            other.profile.role == Role::Plain && other.machine.is_some()
+        });
+        let mut others: Vec<usize> = others.filter(|other| *other != owner).collect();
+        let rng = &mut Rng::new(self.plan.seed, "echo", self.next_uid.into());
+        if self.calm || topics.is_empty() || !rng.percent(self.plan.system.echoes) {
+            return;
+        }
+        others.truncate(1 + rng.index(others.len()));
+        for client in others {
+            self.next_uid += 1;
+            let number = self.next_uid;
+            let action = Action::Publish {
+                // Often the same one, so that one value follows another.
+                topic: topics[rng.index(topics.len()) * rng.index(2)],
+                qos: draw_qos(rng),
+                retain: rng.one_in(2),
+                padding: Some(0),
+                expiry: None,
+            };
+            self.client_op(Op {
+                number,
+                at: self.at,
+                client,
+                action,
+            });
+        }
     }
 
     fn do_pending(&mut self, client: usize) {
@@ -252,12 +319,16 @@ impl World {
                 self.model.add_message(op);
                 // A server with less to offer, or a lost connection, is none of the application's
                 // making.
-                if let Ok(id) = machine.publish(Arc::new(message), now) {
-                    if let Some(id) = id {
-                        state.sending.insert(id, op.number);
+                match machine.publish(Arc::new(message), now) {
+                    Ok(id) => {
+                        if let Some(id) = id {
+                            state.sending.insert(id, op.number);
+                        }
+                        let uid = op.number;
+                        self.record(What::Published { client, uid });
                     }
-                    let uid = op.number;
-                    self.record(What::Published { client, uid });
+                    Err(PublishError::PacketTooLarge { .. }) => self.seen(Kind::UpTooLarge),
+                    Err(_) => {}
                 }
             }
             Action::Subscribe { filters, id } => {
@@ -278,7 +349,8 @@ impl World {
             | Action::Disconnect { .. }
             | Action::Cut(_)
             | Action::Freeze(_)
-            | Action::Jump { .. } => {}
+            | Action::Jump { .. }
+            | Action::Stall(_) => {}
         }
     }
 
@@ -309,9 +381,17 @@ impl World {
         let Some(conn) = self.conns.get_mut(&id).filter(|conn| !conn.up.dead) else {
             return;
         };
-        conn.up.cut(cut.arrives.0);
-        conn.down.cut(cut.arrives.1);
+        let torn = conn.up.cut(cut.arrives.0) | conn.down.cut(cut.arrives.1);
+        if torn {
+            self.seen(Kind::PacketTorn);
+        }
         self.record(What::Cut { conn: id });
+        if cut.client_learns.is_none() {
+            self.seen(Kind::ClientHalfOpen);
+        }
+        if cut.server_learns.is_none() {
+            self.seen(Kind::ServerHalfOpen);
+        }
         if let Some(wait) = cut.client_learns {
             self.schedule(self.at + wait, Task::ClientLearns(id));
         }
@@ -494,6 +574,7 @@ impl World {
                 return;
             };
             if conn.up.room() == 0 {
+                self.seen(Kind::SlowServer);
                 return;
             }
             // A packet begun is written whole, so that a full socket holds a little more.

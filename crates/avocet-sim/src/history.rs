@@ -90,9 +90,15 @@ pub(crate) enum What {
     Cut {
         conn: ConnId,
     },
+    /// The broker learns whether a connection may do what it waits for.
+    Judged {
+        conn: ConnId,
+    },
     Jump {
         seconds: i64,
     },
+    /// Nothing is stored for a while.
+    Stall,
     /// The faults end.
     Calm,
     /// Something that is no MQTT packet, or that must never be.
@@ -139,6 +145,8 @@ impl fmt::Display for Event {
             What::Committed { shard, commit } => write!(f, "shard {shard} has committed {commit}"),
             What::Cut { conn } => write!(f, "[{conn}] breaks"),
             What::Jump { seconds } => write!(f, "the wall clock jumps by {seconds} s"),
+            What::Judged { conn } => write!(f, "[{conn}] permission or refusal comes"),
+            What::Stall => write!(f, "the store stalls"),
             What::Calm => write!(f, "the faults end"),
             What::Broken { conn, problem } => write!(f, "[{conn}] {problem}"),
         }

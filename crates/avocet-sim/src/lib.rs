@@ -8,18 +8,22 @@
 
 mod broker;
 mod client;
+mod coverage;
 mod history;
 mod invariants;
 mod link;
 mod model;
 mod plan;
+#[cfg(feature = "planted")]
+mod planted;
 mod rng;
 mod run;
 mod shrink;
 mod wire;
 mod world;
 
+pub use coverage::Coverage;
 #[cfg(feature = "planted")]
-pub use run::find_planted;
+pub use planted::{Found, find_planted};
 pub use run::{Outcome, run, run_bytes};
 pub use shrink::{Shrunk, shrink};

@@ -78,8 +78,10 @@ impl Pipe {
         arrived
     }
 
-    /// The link breaks: this share of what is on its way still arrives.
-    pub(crate) fn cut(&mut self, percent: u64) {
+    /// The link breaks: this share of what is on its way still arrives. Whether that is the
+    /// beginning of something.
+    pub(crate) fn cut(&mut self, percent: u64) -> bool {
+        let all = self.travelling_bytes;
         let mut left = self.travelling_bytes * percent as usize / 100;
         for (_, piece) in &mut self.travelling {
             piece.truncate(left);
@@ -89,6 +91,7 @@ impl Pipe {
         self.travelling_bytes = self.travelling.iter().map(|(_, piece)| piece.len()).sum();
         self.dead = true;
         self.ended = false;
+        (1..all).contains(&self.travelling_bytes)
     }
 
     /// From now on without faults.

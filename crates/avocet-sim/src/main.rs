@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
+use avocet_sim::Coverage;
 use clap::Parser;
 
 mod record;
@@ -24,10 +25,13 @@ struct Args {
     /// With `--seed`: leave operations out while it still fails, and print what is left.
     #[arg(long, requires = "seed")]
     shrink: bool,
+    /// Say how often what has happened, and fail if something never has.
+    #[arg(long, conflicts_with_all = ["seed", "minutes"])]
+    stats: bool,
     /// Run for this long, beginning behind the last seed of `--record`.
     #[arg(long, requires = "record")]
     minutes: Option<u64>,
-    /// Plant each bug in turn, and print a row for each: by which seed and invariant it is found.
+    /// Plant each bug in turn, and print a row for each: by which invariant and seed it is found.
     #[cfg(feature = "planted")]
     #[arg(long)]
     planted: bool,
@@ -52,7 +56,10 @@ fn main() -> ExitCode {
                 false
             }
         },
-        (None, ..) => run_all(args.from, args.seeds).1.is_empty(),
+        (None, ..) => {
+            let ran = run_all(args.from, args.seeds);
+            ran.failed.is_empty() && (!args.stats || report_coverage(&ran.coverage))
+        }
     };
     if passed {
         ExitCode::SUCCESS
@@ -64,14 +71,19 @@ fn main() -> ExitCode {
 #[cfg(feature = "planted")]
 fn find_planted(from: u64, seeds: u64) -> ExitCode {
     let mut exit = ExitCode::SUCCESS;
-    for (bug, found) in avocet_sim::find_planted(from, seeds) {
-        match found {
-            Some((seed, invariant)) => println!("| `{bug}` | {invariant} | {seed} |"),
-            None => {
-                println!("| `{bug}` | not found in {seeds} seeds | |");
-                exit = ExitCode::FAILURE;
-            }
-        }
+    for found in avocet_sim::find_planted(from, seeds) {
+        let avocet_sim::Found {
+            bug,
+            first,
+            named,
+            by_name,
+        } = found;
+        let (Some((first, by)), Some(by_name)) = (first, by_name) else {
+            println!("| `{bug:?}` | not found in {seeds} seeds: {found:?} | | |");
+            exit = ExitCode::FAILURE;
+            continue;
+        };
+        println!("| `{bug:?}` | {named} | {by_name} | {by}, {first} |");
     }
     exit
 }
@@ -111,13 +123,29 @@ fn shrink(seed: u64) -> bool {
     passed
 }
 
-/// Runs seeds; how many events there were, and which ones failed.
-fn run_all(from: u64, seeds: u64) -> (u64, Vec<u64>) {
+/// How often what happened; whether everything has.
+fn report_coverage(coverage: &Coverage) -> bool {
+    for (kind, count) in coverage.iter() {
+        println!("{count:>9}  {kind}");
+    }
+    coverage.iter().all(|(_, count)| count > 0)
+}
+
+/// What came of some seeds.
+struct Ran {
+    events: u64,
+    failed: Vec<u64>,
+    coverage: Coverage,
+}
+
+fn run_all(from: u64, seeds: u64) -> Ran {
     let mut failed = Vec::new();
     let mut events = 0;
+    let mut coverage = Coverage::default();
     for seed in from..from + seeds {
         let outcome = avocet_sim::run(seed, false);
         events += outcome.events;
+        coverage.add(&outcome.coverage);
         if let Some(failure) = outcome.failure {
             failed.push(seed);
             println!("seed {seed}: {failure}");
@@ -130,7 +158,11 @@ fn run_all(from: u64, seeds: u64) -> (u64, Vec<u64>) {
         from + seeds - 1,
         failed.len()
     );
-    (events, failed)
+    Ran {
+        events,
+        failed,
+        coverage,
+    }
 }
 
 /// Runs seeds that the record does not have until the time is over.
@@ -144,9 +176,9 @@ fn run_for(minutes: u64, path: &Path) -> io::Result<bool> {
             Err(error) => return Err(error),
         };
         let from = record::next_seed(&text);
-        let (events, failed) = run_all(from, record::PAGE);
-        record::append(path, from, events, &failed)?;
-        passed &= failed.is_empty();
+        let ran = run_all(from, record::PAGE);
+        record::append(path, from, ran.events, &ran.failed)?;
+        passed &= ran.failed.is_empty();
     }
     Ok(passed)
 }

@@ -9,7 +9,7 @@ use avocet_codec::{
 use avocet_session::CloseReason;
 
 use crate::history::{ConnId, Event, What};
-use crate::plan::{Action, Micros, Op, Plan, Profile, System, WillPlan};
+use crate::plan::{Access, Action, Micros, Op, Plan, Profile, System, WillPlan};
 use crate::wire::{ConnackPkt, ConnectPkt, Pkt, PublishPkt, Uid};
 
 /// The place of an event in the history.
@@ -34,6 +34,9 @@ pub(crate) struct Model {
     pub(crate) jumped: bool,
     /// The last message acknowledged to its publisher, and when.
     pub(crate) last_acked: Option<(Seq, Uid)>,
+    pub(crate) access: Access,
+    /// What the last permission or refusal was about.
+    pub(crate) last_judged: Option<Pkt>,
     published: u64,
 
     // Known at the end only.
@@ -69,6 +72,8 @@ pub(crate) struct MessageInfo {
     /// When the broker acknowledged what it took last.
     pub(crate) acked: Option<Seq>,
     pub(crate) refused: bool,
+    /// Its publisher may not publish to its topic.
+    pub(crate) forbidden: bool,
 }
 
 #[derive(Debug)]
@@ -92,13 +97,21 @@ pub(crate) struct ConnInfo {
     pub(crate) read_at: Micros,
     /// QoS 1 messages by Packet Identifier.
     incoming: BTreeMap<u16, Uid>,
-    subscribes: BTreeMap<u16, Vec<usize>>,
+    /// Subscriptions without SUBACK; none for a filter that is not permitted.
+    subscribes: BTreeMap<u16, Vec<Option<usize>>>,
+    /// What waits for permission, and since when.
+    question: Option<(Micros, Pkt)>,
 }
 
 impl ConnInfo {
     /// Whether it has its session, as far as is known.
     pub(crate) fn is_live(&self) -> bool {
         self.session.is_some() && self.superseded.is_none() && self.ended.is_none()
+    }
+
+    /// Whether it waits for permission.
+    pub(crate) const fn has_question(&self) -> bool {
+        self.question.is_some()
     }
 
     pub(crate) fn version(&self) -> Version {
@@ -136,6 +149,8 @@ pub(crate) struct Sub {
     pub(crate) began: Seq,
     /// From here on it is.
     pub(crate) certain: Option<Seq>,
+    /// When its own SUBACK left.
+    pub(crate) answered: Option<Seq>,
     /// From here on it is not.
     pub(crate) ended: Option<Seq>,
     /// The one that took its place, with other options.
@@ -176,6 +191,8 @@ impl Model {
             copies: BTreeMap::new(),
             jumped: false,
             last_acked: None,
+            access: plan.system.access,
+            last_judged: None,
             published: 0,
             dropped_full: 0,
             queued_at_end: 0,
@@ -210,6 +227,7 @@ impl Model {
                 reads: 0,
                 acked: None,
                 refused: false,
+                forbidden: !self.access.may_publish(op.client, topic),
             };
             self.messages.insert(op.number, info);
         }
@@ -234,6 +252,7 @@ impl Model {
             reads: 0,
             acked: None,
             refused: false,
+            forbidden: false,
         };
         self.messages.insert(uid, info);
     }
@@ -267,6 +286,12 @@ impl Model {
                 .is_some_and(|(session, id)| session.received.contains_key(&id))
     }
 
+    /// The subscription that a connection last made, had confirmed or ended.
+    pub(crate) fn last_sub(&self, conn: ConnId) -> Option<&Sub> {
+        let subs = self.subs.iter().filter(|sub| sub.conn == conn);
+        subs.max_by_key(|sub| sub.certain.max(sub.ended).max(Some(sub.began)))
+    }
+
     pub(crate) fn apply(&mut self, event: &Event) {
         match &event.what {
             What::Opened { conn, client } => {
@@ -287,6 +312,7 @@ impl Model {
                     read_at: event.at,
                     incoming: BTreeMap::new(),
                     subscribes: BTreeMap::new(),
+                    question: None,
                 };
                 self.conns.insert(*conn, info);
             }
@@ -320,6 +346,14 @@ impl Model {
                 }
             }
             What::Jump { .. } => self.jumped = true,
+            What::Judged { conn } => {
+                let info = self.conns.get_mut(conn);
+                self.last_judged = None;
+                if let Some((at, pkt)) = info.and_then(|info| info.question.take()) {
+                    self.take(event.seq, at, *conn, &pkt);
+                    self.last_judged = Some(pkt);
+                }
+            }
             What::ClientRead {
                 conn,
                 pkt: Pkt::Connack(_),
@@ -335,6 +369,7 @@ impl Model {
             | What::Commit { .. }
             | What::Committed { .. }
             | What::Calm
+            | What::Stall
             | What::Broken { .. } => {}
         }
     }
@@ -407,12 +442,28 @@ impl Model {
             info.connect = Some(connect.clone());
             return;
         }
-        if !info.is_live() {
+        let asks = match pkt {
+            Pkt::Publish(_) => !repeated,
+            Pkt::Subscribe { .. } => true,
+            _ => false,
+        };
+        if self.access.asked && asks && info.is_live() {
+            info.question = Some((event.at, pkt.clone()));
             return;
         }
-        let Some(session) = info.session else {
+        self.take(event.seq, event.at, conn, pkt);
+    }
+
+    /// A packet that the broker has read takes effect.
+    fn take(&mut self, seq: Seq, read_at: Micros, conn: ConnId, pkt: &Pkt) {
+        let repeated = matches!(pkt, Pkt::Publish(publish) if self.is_repeated(conn, publish));
+        let Some(info) = self.conns.get_mut(&conn) else {
             return;
         };
+        let (Some(session), true) = (info.session, info.is_live()) else {
+            return;
+        };
+        let client = info.client;
         match pkt {
             Pkt::Publish(publish) => {
                 if let (Some(id), Some(uid)) = (publish.id, publish.uid) {
@@ -425,8 +476,8 @@ impl Model {
                 if let Some(message) = publish.uid.and_then(|uid| self.messages.get_mut(&uid))
                     && !repeated
                 {
-                    message.read.get_or_insert(event.seq);
-                    message.last_read_at = event.at;
+                    message.read.get_or_insert(seq);
+                    message.last_read_at = read_at;
                     message.read_from = Some(session);
                     message.read_expiry = publish.expiry;
                     message.reads += 1;
@@ -447,6 +498,13 @@ impl Model {
             } => {
                 let mut added = Vec::new();
                 for (filter, options) in filters {
+                    let granted = self.access.grants(client, filter, options.maximum_qos);
+                    let Some(maximum_qos) = granted else {
+                        added.push(None);
+                        continue;
+                    };
+                    let mut options = *options;
+                    options.maximum_qos = maximum_qos;
                     let index = self.subs.len();
                     let old = self.subs.iter_mut().find(|sub| {
                         sub.session == session && sub.filter == *filter && sub.ended.is_none()
@@ -454,9 +512,9 @@ impl Model {
                     let new = old.is_none();
                     let mut certain = None;
                     if let Some(old) = old {
-                        old.ended = Some(event.seq);
+                        old.ended = Some(seq);
                         old.replaced_by = Some(index);
-                        certain = old.certain.map(|_| event.seq);
+                        certain = old.certain.map(|_| seq);
                     }
                     let share = TopicFilter::new(filter).ok();
                     let share = share.and_then(|filter| filter.share().ok().flatten());
@@ -468,22 +526,23 @@ impl Model {
                             .map_or(filter.as_str(), |share| share.topic_filter.as_str())
                             .to_owned(),
                         shared: share.is_some(),
-                        options: *options,
+                        options,
                         id: *subscription_id,
                         new,
-                        began: event.seq,
+                        began: seq,
                         certain,
+                        answered: None,
                         ended: None,
                         replaced_by: None,
                     });
-                    added.push(index);
+                    added.push(Some(index));
                 }
                 info.subscribes.insert(*id, added);
             }
             Pkt::Unsubscribe { filters, .. } => {
                 for sub in &mut self.subs {
                     if sub.session == session && filters.contains(&sub.filter) {
-                        sub.ended.get_or_insert(event.seq);
+                        sub.ended.get_or_insert(seq);
                     }
                 }
             }
@@ -521,8 +580,10 @@ impl Model {
             }
             Pkt::Suback { id, codes } => {
                 let subs = info.subscribes.remove(id).unwrap_or_default();
-                for (index, code) in subs.into_iter().zip(codes) {
+                let subs = subs.into_iter().zip(codes);
+                for (index, code) in subs.filter_map(|(index, code)| Some((index?, code))) {
                     let sub = &mut self.subs[index];
+                    sub.answered = Some(seq);
                     if code.is_error() {
                         sub.ended.get_or_insert(seq);
                     } else {
@@ -552,6 +613,7 @@ impl Model {
         let large = profile.maximum_packet_size < u32::MAX && message.len > 1_000;
         if state.ended.is_some()
             || message.refused
+            || message.forbidden
             || message.will.is_some()
             || message.expiry.is_some()
             || invisible

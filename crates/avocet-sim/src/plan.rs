@@ -20,6 +20,9 @@ pub(crate) const WITNESS: usize = 0;
 /// The client that comes at the end and asks for all retained messages.
 pub(crate) const CHECKER: usize = 1;
 
+/// The client that subscribes while others publish.
+const RACER: usize = 2;
+
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) seed: u64,
@@ -44,6 +47,8 @@ pub(crate) struct System {
     pub(crate) topic_alias_maximum: u16,
     pub(crate) inflight: u16,
     pub(crate) queued_messages_max: usize,
+    /// Of all queues of a shard together.
+    pub(crate) total_max: usize,
     pub(crate) drop_oldest: bool,
     pub(crate) resident_messages: usize,
     pub(crate) forwards_max: usize,
@@ -53,6 +58,61 @@ pub(crate) struct System {
     pub(crate) strategy: SharedStrategy,
     /// The longest time between two turns of a shard that has work.
     pub(crate) turn_max: Micros,
+    /// In percent, how many turns of a shard leave its inbox as it is.
+    pub(crate) inbox_waits: u64,
+    /// In percent, how often a shard's commands are carried out in the middle of a turn.
+    pub(crate) carries: u64,
+    /// In percent, how many subscriptions another client meets with a message at once.
+    pub(crate) echoes: u64,
+    /// Whether subscriptions are to single topics, so that few shards know of each other's.
+    pub(crate) narrow: bool,
+    pub(crate) access: Access,
+}
+
+/// Who may do what, and how long it takes to find out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Access {
+    seed: u64,
+    /// Whether clients need permission.
+    pub(crate) asked: bool,
+    pub(crate) wait_max: Micros,
+    /// In percent, how many CONNECTs are refused while there are faults.
+    pub(crate) refuses: u64,
+}
+
+impl Access {
+    fn draw(seed: u64) -> Self {
+        let mut rng = Rng::new(seed, "access", 0);
+        Self {
+            seed,
+            asked: rng.one_in(4),
+            wait_max: *rng.pick(&[1, 2 * MILLI, 100 * MILLI]),
+            refuses: *rng.pick(&[0, 20]),
+        }
+    }
+
+    /// A number for whom and what it is about.
+    fn dice(&self, client: usize, what: &str) -> Rng {
+        Rng::new(self.seed, what, client as u64)
+    }
+
+    pub(crate) fn may_publish(&self, client: usize, topic: &str) -> bool {
+        !self.asked || client <= CHECKER || !self.dice(client, topic).one_in(8)
+    }
+
+    /// The highest QoS of a subscription; none if it is refused.
+    pub(crate) fn grants(&self, client: usize, filter: &str, qos: QoS) -> Option<QoS> {
+        if !self.asked || client <= CHECKER || filter.starts_with("$share/") {
+            return Some(qos);
+        }
+        let mut dice = self.dice(client, filter);
+        match dice.below(8) {
+            0 => None,
+            1 => Some(qos.min(QoS::AtLeastOnce)),
+            2 => Some(QoS::AtMostOnce),
+            _ => Some(qos),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,6 +208,8 @@ pub(crate) enum Action {
     Jump {
         seconds: i64,
     },
+    /// Nothing is stored for a while, as on a disk that is full or fails to sync.
+    Stall(Micros),
 }
 
 #[derive(Clone, Debug)]
@@ -168,10 +230,16 @@ pub(crate) struct Cut {
     pub(crate) server_learns: Option<Micros>,
 }
 
-pub(crate) const TOPICS: &[&str] = &["a", "a/b", "a/b/c", "b", "b/c", "\u{e9}/d", "c//d"];
+pub(crate) const TOPICS: &[&str] = &[
+    "a", "a/b", "a/b/c", "b", "b/c", "\u{e9}/d", "c//d", "s/1", "s/2", "s/3",
+];
+
+/// Topics of which single subscriptions come while they are published to.
+const RACE_TOPICS: &[&str] = &["r/1", "r/2", "r/3", "r/4", "r/5", "r/6", "r/7", "r/8"];
 
 pub(crate) const FILTERS: &[&str] = &[
     "#", "a", "a/b", "a/#", "+/b", "a/+/c", "+", "+/+", "b/c", "b/#", "\u{e9}/+", "c/+/d", "+/#",
+    "s/1", "s/2", "s/3", "s/+",
 ];
 
 pub(crate) const SHARES: &[&str] = &[
@@ -200,7 +268,16 @@ impl Plan {
     }
 
     fn draw(seed: u64, rng: &mut Rng) -> Self {
-        let system = System::draw(rng);
+        let mut system = System::draw(seed, rng);
+        let race = rng.one_in(3);
+        if race {
+            system.narrow = true;
+            system.inbox_waits = 80;
+            system.carries = 5;
+            system.turn_max = system.turn_max.max(MILLI);
+            system.commit_max = system.commit_max.min(2 * MILLI);
+            system.receive_maximum = u16::MAX;
+        }
         let mut clients = vec![Profile::reliable(Role::Witness), {
             let mut checker = Profile::reliable(Role::Checker);
             checker.client_id = "checker".into();
@@ -214,7 +291,22 @@ impl Plan {
             } else {
                 Role::Member
             };
-            clients.push(Profile::draw(role, index, rng));
+            let mut profile = Profile::draw(role, index, rng);
+            if profile.version == Version::V3_1_1 && Rng::new(seed, "3.1", index).one_in(3) {
+                profile.version = Version::V3_1;
+            }
+            clients.push(profile);
+        }
+        if race {
+            // What a session has missed is known if it lives to the end.
+            clients[RACER].expiry = u32::MAX;
+            for client in clients.iter_mut().skip(RACER) {
+                client.inflight = 32;
+                client.link = LinkStyle {
+                    latency: (50, 500),
+                    ..LinkStyle::PERFECT
+                };
+            }
         }
         let calm_at = rng.range(2, 12) * SECOND;
         let mut ops = Vec::new();
@@ -226,7 +318,7 @@ impl Plan {
             let will = draw_will(profile.version, rng);
             ops.push((at, client, Action::Connect { clean_start, will }));
             if profile.role == Role::Member || rng.percent(80) {
-                ops.push((at, client, draw_subscribe(profile, rng)));
+                ops.push((at, client, draw_subscribe(profile, system.narrow, rng)));
             }
         }
         for _ in 0..rng.range(10, 120) {
@@ -235,7 +327,7 @@ impl Plan {
             }
             let client = rng.range(2, clients.len() as u64 - 1) as usize;
             let at = rng.below(calm_at);
-            let mut action = draw_action(&clients[client], wild, jumps, rng);
+            let mut action = draw_action(&clients[client], &system, wild, jumps, rng);
             if let Action::Publish { padding, .. } = &mut action
                 && clients[client].version != Version::V5
                 && system.maximum_packet_size < 10_000
@@ -260,6 +352,21 @@ impl Plan {
         if rng.one_in(4) {
             ops.extend(draw_stream(calm_at, rng));
         }
+        if race {
+            for (_, client, action) in &mut ops {
+                if let (RACER, Action::Connect { clean_start, .. }) = (*client, action) {
+                    *clean_start = false;
+                }
+            }
+            ops.extend(draw_race(&clients, calm_at, rng));
+        }
+        let mut stalls = Rng::new(seed, "stalls", 0);
+        if system.stored && stalls.one_in(4) {
+            for _ in 0..stalls.range(1, 3) {
+                let action = Action::Stall(stalls.range(100, 3_000) * MILLI);
+                ops.push((stalls.below(calm_at), RACER, action));
+            }
+        }
         ops.sort_by_key(|(at, ..)| *at);
         let ops = (1..).zip(ops);
         Self {
@@ -281,7 +388,7 @@ impl Plan {
 }
 
 impl System {
-    fn draw(rng: &mut Rng) -> Self {
+    fn draw(seed: u64, rng: &mut Rng) -> Self {
         let stored = rng.one_in(3);
         let tight = rng.one_in(8);
         Self {
@@ -294,6 +401,11 @@ impl System {
             inflight: *rng.pick(&[1, 4, 32]),
             queued_messages_max: if tight {
                 rng.range(2, 10) as usize
+            } else {
+                100_000
+            },
+            total_max: if tight && Rng::new(seed, "total", 0).one_in(3) {
+                20
             } else {
                 100_000
             },
@@ -315,6 +427,11 @@ impl System {
                 SharedStrategy::ByTopic,
             ]),
             turn_max: *rng.pick(&[50, 1_000, 30 * MILLI]),
+            inbox_waits: *rng.pick(&[33, 33, 80]),
+            carries: *rng.pick(&[33, 33, 5]),
+            echoes: *rng.pick(&[0, 30, 100]),
+            narrow: rng.one_in(3),
+            access: Access::draw(seed),
         }
     }
 
@@ -350,7 +467,12 @@ impl Profile {
         Self {
             role,
             version,
-            client_id: format!("{}{index}", if member { "member" } else { "client" }),
+            // Any shard may own its session.
+            client_id: format!(
+                "{}{index}-{}",
+                if member { "member" } else { "client" },
+                rng.below(100)
+            ),
             expiry: *rng.pick(&[0, 0, 2, 60, u32::MAX, u32::MAX]),
             receive_maximum: *rng.pick(&[u16::MAX, 10, 2, 1]),
             maximum_packet_size: *rng.pick(&[u32::MAX, u32::MAX, u32::MAX, 2_000]),
@@ -370,7 +492,7 @@ impl Profile {
     }
 }
 
-fn draw_qos(rng: &mut Rng) -> QoS {
+pub(crate) fn draw_qos(rng: &mut Rng) -> QoS {
     *rng.pick(&[
         QoS::AtMostOnce,
         QoS::AtLeastOnce,
@@ -393,7 +515,7 @@ fn draw_will(version: Version, rng: &mut Rng) -> Option<WillPlan> {
     })
 }
 
-fn draw_subscribe(profile: &Profile, rng: &mut Rng) -> Action {
+fn draw_subscribe(profile: &Profile, narrow: bool, rng: &mut Rng) -> Action {
     let v5 = profile.version == Version::V5;
     if profile.role == Role::Member {
         let filter = profile.share.unwrap_or_else(|| rng.name(SHARES));
@@ -410,7 +532,7 @@ fn draw_subscribe(profile: &Profile, rng: &mut Rng) -> Action {
     }
     let mut filters: Vec<(&'static str, SubscriptionOptions)> = Vec::new();
     for _ in 0..rng.range(1, 3) {
-        let filter: &'static str = rng.name(FILTERS);
+        let filter: &'static str = rng.name(if narrow { TOPICS } else { FILTERS });
         if filters.iter().any(|(known, _)| *known == filter) {
             continue;
         }
@@ -450,7 +572,42 @@ fn draw_stream(calm_at: Micros, rng: &mut Rng) -> Vec<(Micros, usize, Action)> {
         .collect()
 }
 
-fn draw_action(profile: &Profile, wild: u64, jumps: bool, rng: &mut Rng) -> Action {
+/// A client subscribes to one topic after the other, to each while another one publishes to it.
+fn draw_race(clients: &[Profile], calm_at: Micros, rng: &mut Rng) -> Vec<(Micros, usize, Action)> {
+    let others = (RACER + 1..clients.len()).filter(|it| clients[*it].role == Role::Plain);
+    let others: Vec<usize> = others.collect();
+    let mut ops = Vec::new();
+    let mut at = rng.below(calm_at / 2);
+    let gap = rng.range(5, 100) * MILLI;
+    for topic in RACE_TOPICS {
+        at += gap;
+        let mut options = SubscriptionOptions::new(QoS::AtLeastOnce);
+        options.retain_as_published = clients[RACER].version == Version::V5;
+        let filters = vec![(*topic, options)];
+        ops.push((at, RACER, Action::Subscribe { filters, id: None }));
+        for step in 0..12 {
+            let publisher = others[rng.index(others.len())];
+            let message = Action::Publish {
+                topic,
+                qos: QoS::AtLeastOnce,
+                retain: rng.one_in(2),
+                padding: Some(0),
+                expiry: None,
+            };
+            ops.push((at + step * gap / 6, publisher, message));
+        }
+    }
+    ops.retain(|(at, ..)| *at < calm_at);
+    ops
+}
+
+fn draw_action(
+    profile: &Profile,
+    system: &System,
+    wild: u64,
+    jumps: bool,
+    rng: &mut Rng,
+) -> Action {
     let v5 = profile.version == Version::V5;
     let quiet = profile.role == Role::Member;
     let roll = rng.below(if quiet { 60 } else { 100 });
@@ -458,11 +615,13 @@ fn draw_action(profile: &Profile, wild: u64, jumps: bool, rng: &mut Rng) -> Acti
         // Faults, the more the wilder.
         0..=24 if roll < 8 * wild => Action::Cut(draw_cut(profile, rng)),
         0..=7 => Action::Freeze(rng.range(10, 800) * MILLI),
-        8..=29 => draw_subscribe(profile, rng),
+        8..=29 => draw_subscribe(profile, system.narrow, rng),
         30..=39 => Action::Unsubscribe {
             filter: match profile.role {
                 Role::Member => profile.share.unwrap_or_else(|| rng.name(SHARES)),
-                Role::Plain | Role::Witness | Role::Checker => rng.name(FILTERS),
+                Role::Plain | Role::Witness | Role::Checker => {
+                    rng.name(if system.narrow { TOPICS } else { FILTERS })
+                }
             },
         },
         40..=47 => Action::Connect {

@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crate::coverage::Coverage;
 use crate::plan::Plan;
 use crate::world::{Failure, World};
 
@@ -18,6 +19,8 @@ pub struct Outcome {
     pub invariant: Option<&'static str>,
     /// The same, and why.
     pub failure: Option<String>,
+    /// What happened, by kind.
+    pub coverage: Coverage,
     /// Every event, if asked for.
     pub history: Vec<String>,
 }
@@ -34,23 +37,25 @@ pub fn run_bytes(bytes: &[u8], readable: bool) -> Outcome {
     run_plan(&Plan::from_bytes(bytes), readable)
 }
 
-/// Plants each bug in turn, and runs seeds until one fails: the bug, the seed and the invariant.
-#[cfg(feature = "planted")]
-pub fn find_planted(
-    from: u64,
-    seeds: u64,
-) -> impl Iterator<Item = (String, Option<(u64, &'static str)>)> {
-    use avocet_session::planted::{Bug, plant};
-    Bug::ALL.iter().map(move |bug| {
-        plant(*bug);
-        let found = (from..from + seeds).find_map(|seed| Some((seed, run(seed, false).invariant?)));
-        plant(Bug::None);
-        (format!("{bug:?}"), found)
-    })
+pub(crate) fn run_plan(plan: &Plan, readable: bool) -> Outcome {
+    run_world(World::new(plan, readable))
 }
 
-pub(crate) fn run_plan(plan: &Plan, readable: bool) -> Outcome {
-    let mut world = World::new(plan, readable);
+/// Runs a plan and looks at one invariant alone.
+#[cfg(feature = "planted")]
+pub(crate) fn run_watching(plan: &Plan, invariant: &'static str) -> Outcome {
+    let mut world = World::new(plan, false);
+    world.watch_only(invariant);
+    run_world(world)
+}
+
+fn run_world(mut world: World) -> Outcome {
+    if let Some(lines) = &mut world.lines {
+        lines.push(format!("{:?}", world.plan.system));
+        for (index, client) in world.plan.clients.iter().enumerate() {
+            lines.push(format!("client {index}: {client:?}"));
+        }
+    }
     let panicked = catch_unwind(AssertUnwindSafe(|| world.run())).is_err();
     let mut failure = world.failure.take();
     if panicked {
@@ -60,9 +65,10 @@ pub(crate) fn run_plan(plan: &Plan, readable: bool) -> Outcome {
         });
     }
     Outcome {
-        seed: plan.seed,
+        seed: world.plan.seed,
         digest: world.digest.0,
         events: world.events(),
+        coverage: world.coverage().clone(),
         invariant: failure.as_ref().map(|it| it.invariant),
         failure: failure.map(|it| format!("{}: {}", it.invariant, it.problem)),
         history: world.lines.take().unwrap_or_default(),

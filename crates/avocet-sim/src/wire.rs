@@ -70,6 +70,8 @@ pub(crate) struct PublishPkt {
     pub(crate) uid: Option<Uid>,
     pub(crate) topic: String,
     pub(crate) alias: Option<u16>,
+    /// Whether the alias stands for the Topic Name.
+    pub(crate) by_alias: bool,
     pub(crate) qos: QoS,
     pub(crate) dup: bool,
     pub(crate) retain: bool,
@@ -90,6 +92,7 @@ impl PublishPkt {
                 .or_else(|| uid_of(publish.properties.content_type()?.as_bytes())),
             topic: topic.into(),
             alias: publish.topic_alias.map(|alias| alias.get()),
+            by_alias: publish.topic_name.is_none(),
             qos: publish.qos(),
             dup: publish.dup,
             retain: publish.retain,

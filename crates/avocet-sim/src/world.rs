@@ -6,11 +6,14 @@ use std::fmt::Write as _;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 
-use avocet_engine::{Durability, Engine, EngineConfig, SessionKey, ShardId};
+use avocet_engine::{
+    Authentication, Authorization, Durability, Engine, EngineConfig, SessionKey, ShardId,
+};
 use avocet_session::{FetchFrom, Instant, Limits, Now, Overflow, ServerConfig, UnixTime};
 
-use crate::broker::{Conn, Shard, Store};
+use crate::broker::{Answer, Conn, Shard, Store};
 use crate::client::Client;
+use crate::coverage::{Coverage, Kind, Watcher};
 use crate::history::{ConnId, Digest, Event, What};
 use crate::invariants::{Invariant, all, queues};
 use crate::model::Model;
@@ -37,6 +40,8 @@ pub(crate) enum Task {
     Reconnect(usize),
     Stored(usize, u64),
     Fetch(usize, u64),
+    /// A shard learns what it has asked.
+    Answer(usize, Answer),
     Op(usize),
     Check,
     Calm,
@@ -64,12 +69,17 @@ pub(crate) struct World {
     pub(crate) conns: BTreeMap<ConnId, Conn>,
     pub(crate) next_conn: ConnId,
     pub(crate) clients: Vec<Client>,
-    pub(crate) next_will: u32,
+    pub(crate) next_uid: u32,
     pub(crate) calm: bool,
+    /// Nothing is stored before.
+    pub(crate) stalled_until: Micros,
     pub(crate) model: Model,
     invariants: Vec<Box<dyn Invariant>>,
+    /// The one invariant that counts, if not all do.
+    watched: Option<&'static str>,
     seq: u64,
     pub(crate) digest: Digest,
+    watcher: Watcher,
     /// Every event, if somebody wants to read it.
     pub(crate) lines: Option<Vec<String>>,
     pub(crate) failure: Option<Failure>,
@@ -113,12 +123,15 @@ impl World {
                     Client::new(profile.clone(), Rng::new(seed, "client", index))
                 })
                 .collect(),
-            next_will: 1_000_000,
+            next_uid: 1_000_000,
             calm: false,
+            stalled_until: 0,
             model: Model::new(&plan),
             invariants: all(),
+            watched: None,
             seq: 0,
             digest: Digest::new(),
+            watcher: Watcher::default(),
             lines: readable.then(Vec::new),
             failure: None,
             plan,
@@ -177,6 +190,16 @@ impl World {
         self.tasks.push(Reverse((at, tie, self.task_count, task)));
     }
 
+    /// Something happened that is no event.
+    pub(crate) fn seen(&mut self, kind: Kind) {
+        self.watcher.coverage.count(kind);
+    }
+
+    /// What happened, by kind.
+    pub(crate) fn coverage(&self) -> &Coverage {
+        &self.watcher.coverage
+    }
+
     /// How many events there were.
     pub(crate) const fn events(&self) -> u64 {
         self.seq
@@ -185,7 +208,9 @@ impl World {
     /// Runs to the end, or to the first failure.
     pub(crate) fn run(&mut self) {
         let mut events = 0;
-        while let Some(Reverse((at, _, _, task))) = self.tasks.pop() {
+        // The place among all that was scheduled of what arrived last, and on which connection.
+        let mut arrived = (0, 0);
+        while let Some(Reverse((at, _, place, task))) = self.tasks.pop() {
             if at > self.plan.end_at || self.failure.is_some() {
                 break;
             }
@@ -198,6 +223,12 @@ impl World {
                 return;
             }
             self.at = at;
+            if let Task::ArriveUp(conn) | Task::ArriveDown(conn) = task {
+                if place < arrived.0 && conn != arrived.1 {
+                    self.seen(Kind::LinksReordered);
+                }
+                arrived = arrived.max((place, conn));
+            }
             self.step(task);
         }
         if self.failure.is_none() {
@@ -243,13 +274,22 @@ impl World {
                 self.shards[shard].fetched.push_back(number);
                 self.wake_shard(shard);
             }
+            Task::Answer(shard, answer) => {
+                self.shards[shard].answers.push_back(answer);
+                self.wake_shard(shard);
+            }
             Task::Op(index) => {
                 let op = self.plan.ops[index].clone();
-                if let Action::Jump { seconds } = op.action {
-                    self.wall_offset += seconds * 1_000;
-                    self.record(What::Jump { seconds });
-                } else {
-                    self.client_op(op);
+                match op.action {
+                    Action::Jump { seconds } => {
+                        self.wall_offset += seconds * 1_000;
+                        self.record(What::Jump { seconds });
+                    }
+                    Action::Stall(duration) => {
+                        self.stalled_until = self.at + duration;
+                        self.record(What::Stall);
+                    }
+                    _ => self.client_op(op),
                 }
             }
             Task::Check => {
@@ -299,6 +339,7 @@ impl World {
             return;
         }
         self.model.apply(&event);
+        self.watcher.watch(&event, &self.model);
         for invariant in &mut self.invariants {
             if let Err(problem) = invariant.check(&event, &self.model) {
                 let invariant = invariant.name();
@@ -308,7 +349,17 @@ impl World {
         }
     }
 
+    /// From now on nothing but this invariant makes the run fail.
+    #[cfg(feature = "planted")]
+    pub(crate) fn watch_only(&mut self, name: &'static str) {
+        self.invariants.retain(|invariant| invariant.name() == name);
+        self.watched = Some(name);
+    }
+
     pub(crate) fn fail(&mut self, invariant: &'static str, problem: String) {
+        if self.watched.is_some_and(|watched| watched != invariant) {
+            return;
+        }
         self.failure.get_or_insert(Failure { invariant, problem });
     }
 
@@ -323,6 +374,7 @@ impl World {
     fn settle(&mut self) {
         for engine in &self.engines {
             let counters = engine.counters();
+            self.watcher.coverage.add_counters(counters);
             use avocet_engine::DropReason;
             let reasons = [
                 DropReason::QueueFull,
@@ -333,6 +385,7 @@ impl World {
             self.model.dropped_full += full;
             self.model.queued_at_end += counters.queued_messages;
         }
+        self.watcher.settle(&self.model);
         for (index, client) in self.clients.iter().enumerate() {
             self.model.unfinished.extend(client.unfinished(index));
         }
@@ -371,6 +424,11 @@ fn config(plan: &Plan) -> EngineConfig {
     if system.stored {
         config.durability = Durability::Stored;
     }
+    if system.access.asked {
+        config.authentication = Authentication::Asked;
+        config.authorization = Authorization::Asked;
+    }
+    config.limits.queued_messages_max = system.total_max;
     config.limits.forwards_max = system.forwards_max;
     config.limits.slice_packets = system.slice_packets;
     config.limits.retained_page_messages = system.retained_page;

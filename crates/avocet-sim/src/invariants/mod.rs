@@ -16,7 +16,7 @@ pub(crate) mod queues;
 mod receive_maximum;
 mod retained;
 mod session_present;
-mod shared;
+pub(crate) mod shared;
 mod subscriptions;
 mod takeover;
 mod topics;

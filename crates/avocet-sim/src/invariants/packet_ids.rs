@@ -103,7 +103,7 @@ impl Invariant for PacketIds {
                     let side = self.client.entry(info.client).or_default();
                     match pkt {
                         // The server has forgotten, and so does the client.
-                        Pkt::Connack(connack) if !connack.present => side.in_use.clear(),
+                        Pkt::Connack(_) if info.present == Some(false) => side.in_use.clear(),
                         _ => side.read(pkt),
                     }
                 }

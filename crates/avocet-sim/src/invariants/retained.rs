@@ -16,8 +16,9 @@ use crate::wire::{Pkt, Uid};
 pub(crate) struct Retained {
     /// What the witness saw, by topic: when, and which.
     seen: BTreeMap<&'static str, Vec<(Seq, Uid)>>,
-    /// What each session was sent for the first time, by topic and QoS.
-    came: BTreeMap<(SessionId, &'static str, QoS), Vec<Uid>>,
+    /// What each session was sent for the first time, by topic and whether at QoS 0, which
+    /// waits for no window.
+    came: BTreeMap<(SessionId, &'static str, bool), Vec<Uid>>,
     /// What the last client got.
     kept: BTreeMap<&'static str, Uid>,
 }
@@ -86,7 +87,7 @@ impl Retained {
         };
         let session = &model.sessions[sub.session];
         let profile = &model.clients[session.client];
-        if !wanted || sub.shared || sub.certain.is_none() || sub.ended.is_some() {
+        if !wanted || sub.shared || sub.answered.is_none() || sub.ended.is_some() {
             return Ok(());
         }
         for (topic, seen) in self.seen.iter().filter(|(topic, _)| sub.matches(topic)) {
@@ -165,7 +166,9 @@ impl Invariant for Retained {
             .iter()
             .any(|sub| sub.session == session && sub.shared);
         if first == Some(event.seq) && message.reads == 1 && !shared {
-            let came = self.came.entry((session, message.topic, publish.qos));
+            let came = self
+                .came
+                .entry((session, message.topic, publish.qos == QoS::AtMostOnce));
             came.or_default().push(uid);
         }
         Ok(())

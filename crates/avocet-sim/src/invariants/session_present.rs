@@ -4,6 +4,8 @@
 
 use std::collections::BTreeMap;
 
+use avocet_codec::Version;
+
 use crate::history::{ConnId, Event, What};
 use crate::invariants::Invariant;
 use crate::model::Model;
@@ -75,7 +77,9 @@ impl Invariant for SessionPresent {
                 pkt: pkt @ Pkt::Connack(connack),
                 ..
             } => {
-                let present = model.conns[conn].present;
+                let info = &model.conns[conn];
+                // CONNACK of 3.1 does not say.
+                let present = info.present.filter(|_| info.version() != Version::V3_1);
                 if present.is_some_and(|present| present != connack.present) {
                     return Err(format!("[{conn}] {pkt} is not what the broker did"));
                 }

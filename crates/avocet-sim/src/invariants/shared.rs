@@ -26,7 +26,7 @@ struct Given {
 }
 
 /// The group that a copy comes from.
-fn group_of(model: &Model, conn: ConnId, publish: &PublishPkt) -> Option<&'static str> {
+pub(crate) fn group_of(model: &Model, conn: ConnId, publish: &PublishPkt) -> Option<&'static str> {
     let client = model.conns[&conn].client;
     if let Some(share) = model.clients[client].share {
         return Some(share);
@@ -141,7 +141,8 @@ impl Invariant for Shared {
                     && message.read_expiry.is_none()
                     && message.will.is_none()
                     && !message.empty
-                    && !message.refused;
+                    && !message.refused
+                    && !message.forbidden;
                 if kept
                     && !self.delivered.contains_key(&(*group, *uid))
                     && self.must(model, group, *uid, message)

@@ -13,8 +13,13 @@ use crate::wire::Pkt;
 pub(crate) struct Subscriptions;
 
 /// Whether a message may have met a subscription.
-fn may_meet(sub: &Sub, message: &MessageInfo) -> bool {
-    let before_its_end = match (sub.ended, message.read) {
+fn may_meet(model: &Model, sub: &Sub, message: &MessageInfo) -> bool {
+    // A group learns of other options some time before SUBACK.
+    let ended = match sub.replaced_by.filter(|_| sub.shared) {
+        Some(next) => model.subs[next].answered,
+        None => sub.ended,
+    };
+    let before_its_end = match (ended, message.read) {
         (Some(ended), Some(read)) => read < ended,
         (None, _) => true,
         (_, None) => false,
@@ -44,17 +49,17 @@ impl Invariant for Subscriptions {
         else {
             return Ok(());
         };
-        if message.read.is_none() {
+        if message.read.is_none() || message.forbidden {
             return Err(format!("[{conn}] {pkt} was never published"));
         }
         let granted: Option<QoS> = model
             .matching(session, message.topic)
-            .filter(|sub| publish.dup || may_meet(sub, message))
+            .filter(|sub| publish.dup || may_meet(model, sub, message))
             .map(|sub| sub.options.maximum_qos.min(message.qos))
             .max();
         let known = |id: &u32| {
             let mut subs = model.matching(session, message.topic);
-            subs.any(|sub| sub.id == Some(*id) && may_meet(sub, message))
+            subs.any(|sub| sub.id == Some(*id) && may_meet(model, sub, message))
         };
         if let Some(id) = publish.subscription_ids.iter().find(|id| !known(id)) {
             return Err(format!(
