@@ -228,3 +228,29 @@ fn little_more_is_written_than_what_is_stored() {
     let factor = vfs.written_bytes() as f64 / (MESSAGES * PAYLOAD) as f64;
     assert!(factor < 1.7, "{factor}");
 }
+
+/// References are counted through sealing, copying and opening, however many there are.
+#[test]
+fn a_blob_lives_until_the_last_of_many_references() {
+    const QUEUES: u64 = 400;
+    let vfs = SimVfs::new();
+    let mut store = LogStore::open(vfs.clone(), options()).unwrap();
+    let queues: Vec<_> = (0..QUEUES).collect();
+    store.commit(message(3, &queues, b"for all")).unwrap();
+    for (id, queue) in (10..).zip(0..QUEUES) {
+        assert!(store.blob(BlobId(3)).unwrap().is_some());
+        // Segments come and go, and the message is copied.
+        store.commit(message(id, &[QUEUES], &[1; 1_000])).unwrap();
+        store.commit(advance(QUEUES, queue + 1)).unwrap();
+        store.commit(advance(queue, 1)).unwrap();
+        if queue % 50 == 7 {
+            store.sync().unwrap();
+            drop(store);
+            store = LogStore::open(vfs.clone(), options()).unwrap();
+        }
+        store.sync().unwrap();
+        store.maintain(10_000).unwrap();
+    }
+    assert_eq!(store.blob(BlobId(3)), Ok(None));
+    assert_eq!(store.blobs(), 0);
+}

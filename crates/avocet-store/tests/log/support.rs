@@ -39,8 +39,9 @@ pub(crate) fn contents(store: &impl Store) -> Contents {
         let entries = store.read_queue(id, 0, EVERYTHING).unwrap();
         (store.queue(id), entries)
     };
+    let blob = |id| store.blob(BlobId(id)).unwrap();
     Contents {
-        blobs: (0..8).map(|id| store.blob(BlobId(id)).unwrap()).collect(),
+        blobs: (0..8).chain(BLOBS).map(blob).collect(),
         queues: (0..6).map(QueueId).map(queue).collect(),
         keys: store.scan(b"", None, EVERYTHING).unwrap(),
     }
@@ -62,8 +63,11 @@ fn bytes() -> impl Strategy<Value = Bytes> {
     proptest::collection::vec(0u8..3, 0..5).prop_map(Bytes::from)
 }
 
+/// Names of blobs: neighbours, around the ends of what is kept together, and far away.
+const BLOBS: [u64; 6] = [0, 1, 63, 64, 7 << 48, u64::MAX];
+
 fn operation() -> impl Strategy<Value = Operation> {
-    let blob = || (0u64..4).prop_map(BlobId);
+    let blob = || proptest::sample::select(&BLOBS[..]).prop_map(BlobId);
     let queue = || (0u64..3).prop_map(QueueId);
     let reference = || proptest::option::of(blob());
     prop_oneof![
