@@ -263,6 +263,11 @@ impl Cluster {
         PacketId::new(wire.next_packet_id).unwrap()
     }
 
+    /// Where the client's connection is.
+    pub(crate) fn shard(&self, client: Client) -> usize {
+        self.wires[&client].shard
+    }
+
     /// All clients there ever were.
     pub(crate) fn clients(&self) -> Vec<Client> {
         self.wires.keys().copied().collect()
@@ -457,7 +462,8 @@ impl Cluster {
             })
     }
 
-    fn turn(&mut self, shard: usize) {
+    /// One turn of a shard.
+    pub(crate) fn turn(&mut self, shard: usize) {
         self.timeout(shard);
         if self.late_commits
             && self.rng.as_mut().is_some_and(|rng| rng.one_in(3))

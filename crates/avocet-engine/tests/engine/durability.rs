@@ -1,4 +1,5 @@
 use avocet_engine::{Durability, EngineConfig, Record, SessionKey, ShardId};
+use avocet_topic::TopicName;
 
 use crate::cluster::{Cluster, each, each_with, persistent};
 
@@ -449,30 +450,39 @@ fn acknowledgements_wait_for_the_message_itself() {
     }
 }
 
-/// Otherwise a shard that fails before it stores the message would lose it, after PUBACK.
+/// Otherwise a shard that fails before it stores the message would lose it, after PUBACK. One with
+/// RETAIN goes by way of the owner of its topic.
 #[test]
-fn a_message_is_stored_before_it_leaves_for_a_durable_session_of_another_shard() {
-    for durable in ["s0", "s1", "s2", "s3", "s4", "s5"] {
+fn a_message_is_stored_before_it_leaves_its_shard_for_a_durable_session() {
+    let sessions = ["s0", "s1", "s2", "s3"];
+    for (durable, retain) in sessions
+        .into_iter()
+        .flat_map(|session| [(session, false), (session, true)])
+    {
         each_with(stored, |mut cluster| {
             // Every shard wants the message for somebody whose session does not survive.
             for passing in ["c0", "c1", "c2", "c3", "c4", "c5"] {
                 let client = cluster.client(passing);
-                cluster.subscribe(client, "t/+", 1);
+                cluster.subscribe(client, "+", 1);
             }
-            let (subscriber, _) = cluster.persistent(durable);
-            cluster.subscribe(subscriber, "t/a", 1);
             let publisher = cluster.client("publisher");
-            cluster.records.clear();
-            cluster.publish(publisher, "t/a", "x", 1);
-            cluster.run();
+            let (subscriber, _) = cluster.persistent(durable);
             let shards = cluster.shards() as u16;
             let shard_of = |id| ShardId::of_session(&SessionKey::new("", id), shards);
-            let accepted = cluster
-                .records
-                .iter()
-                .filter(|record| matches!(record, Record::MessageAccepted { .. }));
-            let leaves = shard_of(durable) != shard_of("publisher");
-            assert_eq!(accepted.count(), usize::from(leaves), "{durable}");
+            for topic in ["a", "b", "c", "d", "e", "f"] {
+                cluster.subscribe(subscriber, topic, 1);
+                cluster.records.clear();
+                cluster.publish_with(publisher, topic, "x", 1, |it| it.retain = retain);
+                cluster.run();
+                let accepted = cluster
+                    .records
+                    .iter()
+                    .filter(|record| matches!(record, Record::MessageAccepted { .. }));
+                let owner = ShardId::of_topic(TopicName::new(topic).unwrap(), shards);
+                let here = shard_of("publisher");
+                let leaves = shard_of(durable) != here || retain && owner != here;
+                assert_eq!(accepted.count(), usize::from(leaves), "{durable} {topic}");
+            }
         });
     }
 }

@@ -220,6 +220,33 @@ fn forwards_are_paced() {
     });
 }
 
+/// Half of what stopped it has to be where it belongs, so that it does not stop for each message.
+#[test]
+fn reading_goes_on_when_half_of_the_forwards_are_done() {
+    let configure = |config: &mut EngineConfig| {
+        config.sys_interval = None;
+        config.limits.forwards_max = 3;
+    };
+    let mut cluster = Cluster::new(4, None, configure);
+    for id in 0..20 {
+        let client = cluster.client(&format!("c{id}"));
+        cluster.subscribe(client, "t", 0);
+    }
+    let publisher = cluster.client("publisher");
+    let here = cluster.shard(publisher);
+    // One message is three forwards; the other one waits.
+    cluster.publish(publisher, "t", "x", 0);
+    cluster.publish(publisher, "t", "y", 0);
+    cluster.turn(here);
+    assert!(cluster.is_paused(publisher));
+    let mut others = (0..4).filter(|shard| *shard != here);
+    for paused in [true, false] {
+        cluster.turn(others.next().unwrap());
+        cluster.turn(here);
+        assert_eq!(cluster.is_paused(publisher), paused);
+    }
+}
+
 /// [MQTT5-3.1.2-24] [MQTT5-3.1.2-25]
 #[test]
 fn messages_too_large_for_a_client_are_dropped_and_counted() {

@@ -403,6 +403,23 @@ fn nothing_is_lost_while_members_come_and_go() {
     }
 }
 
+/// They acknowledge nothing, so nothing holds them up.
+#[test]
+fn members_of_qos_0_take_more_messages_than_the_window() {
+    let configure = |config: &mut EngineConfig| config.limits.group_window = 2;
+    for member in ["m0", "m1", "m2", "m3"] {
+        each_with(configure, |mut cluster| {
+            let member = cluster.client(member);
+            cluster.subscribe(member, FILTER, 0);
+            let publisher = cluster.client("publisher");
+            for n in 0..8 {
+                cluster.publish(publisher, "jobs/x", &n.to_string(), 1);
+            }
+            assert_eq!(payloads(&mut cluster, member), (0..8).collect::<Vec<_>>());
+        });
+    }
+}
+
 /// What a member of QoS 0 did not get is given to another one, of which each acknowledgement counts.
 #[test]
 fn messages_of_a_qos_0_member_do_not_use_up_the_window_of_another() {
