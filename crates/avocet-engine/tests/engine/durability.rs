@@ -493,7 +493,7 @@ fn a_message_is_stored_before_it_leaves_its_shard_for_a_durable_session() {
 fn connack_waits_only_for_what_it_promises() {
     each_with(stored, |mut cluster| {
         cluster.auto_commit = false;
-        let connect = crate::cluster::persistent("durable");
+        let connect = persistent("durable");
         let client = cluster.connect(&connect);
         assert_eq!(cluster.packet(client), "connack 0x00");
         cluster.cut(client);
@@ -502,7 +502,7 @@ fn connack_waits_only_for_what_it_promises() {
         cluster.commit();
         assert_eq!(cluster.packet(client), "connack 0x00 present");
 
-        let mut with_will = crate::cluster::persistent("mortal");
+        let mut with_will = persistent("mortal");
         with_will.will = Some(crate::publish::will("wills", "gone"));
         let mortal = cluster.connect(&with_will);
         assert_eq!(cluster.packet(mortal), "nothing");
@@ -556,7 +556,7 @@ fn a_store_that_takes_nothing_stops_only_what_needs_it() {
             let (subscriber, publisher) = prepared(&mut cluster);
             let guest = cluster.client("guest");
             cluster.subscribe(guest, "u", 2);
-            let mut old = crate::cluster::persistent("old");
+            let mut old = persistent("old");
             old.version = avocet_codec::Version::V3_1_1;
             let old = cluster.client_with(&old);
             for engine in &mut cluster.engines {
