@@ -322,6 +322,34 @@ fn groups_record_what_they_hold() {
     });
 }
 
+/// The group learns of the end of each message, wherever the member's session had it.
+#[test]
+fn a_group_is_told_of_messages_that_only_the_store_had() {
+    let configure = |config: &mut EngineConfig| {
+        stored(config);
+        config.limits.group_window = 10;
+        std::sync::Arc::make_mut(&mut config.connection)
+            .limits
+            .resident_messages = 4;
+    };
+    each_with(configure, |mut cluster| {
+        let (member, _) = cluster.persistent("member");
+        cluster.subscribe(member, "$share/s/t", 1);
+        cluster.set_reads(member, false);
+        let publisher = cluster.client("publisher");
+        for n in 0..30 {
+            cluster.publish(publisher, "t", &n.to_string(), 1);
+        }
+        cluster.run();
+        cluster.set_reads(member, true);
+        cluster.serve_fetches();
+        let expected: Vec<_> = (0..30).map(|n| format!("t={n} q1")).collect();
+        assert_eq!(cluster.messages(member), expected);
+        let finished = |record: &&Record| matches!(record, Record::GroupFinished { .. });
+        assert_eq!(cluster.records.iter().filter(finished).count(), 30);
+    });
+}
+
 /// A stop leaves wills and sessions to the restart.
 #[test]
 fn shutdown_deletes_nothing() {
@@ -463,7 +491,9 @@ fn a_message_is_stored_before_it_leaves_its_shard_for_a_durable_session() {
             // Every shard wants the message for somebody whose session does not survive.
             for passing in ["c0", "c1", "c2", "c3", "c4", "c5"] {
                 let client = cluster.client(passing);
-                cluster.subscribe(client, "+", 1);
+                for filter in ["+", "a", "b", "c"] {
+                    cluster.subscribe(client, filter, 1);
+                }
             }
             let publisher = cluster.client("publisher");
             let (subscriber, _) = cluster.persistent(durable);
