@@ -124,7 +124,7 @@ fn settle(
             let from = ShardId::new(u16::try_from(index).unwrap_or(u16::MAX));
             while let Some(command) = engine.poll_command() {
                 match command {
-                    Command::Commit { id, records } => {
+                    Command::Commit { id, records, .. } => {
                         journal.apply(&records)?;
                         if let Some(committed) = committed.get_mut(index) {
                             *committed = Some(id);

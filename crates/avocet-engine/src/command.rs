@@ -10,6 +10,7 @@ use avocet_codec::{Frame, QoS, ReasonCode, Version};
 use avocet_session::{CloseReason, CommitId, FetchFrom, ServerConnection};
 use avocet_topic::{TopicFilterBuf, TopicNameBuf};
 
+use crate::config::Level;
 use crate::record::Record;
 use crate::session_table::SessionKey;
 use crate::shard::{ShardId, ShardMessage};
@@ -90,6 +91,9 @@ pub enum Command {
         id: CommitId,
         /// The changes, in order.
         records: Vec<Record>,
+        /// How safe it must be, and all before it, to be reported: the strictest of what waits for
+        /// it. One that nothing waits for is reported all the same, sooner or later.
+        level: Level,
     },
     /// Read queued messages of a session back; then call
     /// [`Engine::handle_fetched`](crate::Engine::handle_fetched).

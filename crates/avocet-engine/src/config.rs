@@ -2,10 +2,11 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use avocet_session::ServerConfig;
-use avocet_topic::{FilterTreeLimits, TopicLimits};
+use avocet_topic::{FilterTreeLimits, TopicLimits, TopicName};
 
 /// How a broker behaves. All shards of a broker get the same value.
 #[derive(Clone, Debug)]
@@ -19,6 +20,8 @@ pub struct EngineConfig {
     pub authorization: Authorization,
     /// Whether acknowledgements wait for commits.
     pub durability: Durability,
+    /// What they wait for, where they wait for commits.
+    pub levels: Levels,
     /// Bounds on what one shard holds.
     pub limits: EngineLimits,
     /// How a shared subscription chooses a member.
@@ -43,6 +46,7 @@ impl Default for EngineConfig {
             authentication: Authentication::None,
             authorization: Authorization::None,
             durability: Durability::Memory,
+            levels: Levels::default(),
             limits: EngineLimits::default(),
             shared_strategy: SharedStrategy::RoundRobin,
             check_payload_format: false,
@@ -83,6 +87,43 @@ pub enum Durability {
     /// That what must survive is stored: changes leave as [`Command::Commit`](crate::Command), and
     /// what depends on them waits for [`Engine::handle_committed`](crate::Engine).
     Stored,
+}
+
+/// How far a commit has come when what waits for it goes on. Everything is recorded in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Nothing waits: a crash may take back what was acknowledged.
+    Memory,
+    /// The operating system has it: it survives the end of the process.
+    Os,
+    /// It is on the disk: it survives the loss of power.
+    #[default]
+    Fsync,
+}
+
+/// Which level is for whom. A message has the strictest of its listener's and its topic's, or else
+/// the default, and keeps it; what is not a message has the default.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Levels {
+    /// Where nothing else is said.
+    pub default: Level,
+    /// By the driver's number of the listener that accepted the publisher.
+    pub listeners: Vec<(u16, Level)>,
+    /// By the beginning of the Topic Name.
+    pub topics: Vec<(Box<str>, Level)>,
+}
+
+impl Levels {
+    /// The level of a message; one without a listener is the server's.
+    pub(crate) fn of(&self, listener: Option<u16>, topic_name: TopicName<'_>) -> Level {
+        let listeners = self.listeners.iter();
+        let listeners = listeners.filter(|(number, _)| Some(*number) == listener);
+        let topics = self.topics.iter();
+        let topics = topics.filter(|(prefix, _)| topic_name.as_str().starts_with(&**prefix));
+        let levels = listeners.map(|it| it.1).chain(topics.map(|it| it.1));
+        levels.max().unwrap_or(self.default)
+    }
 }
 
 /// How a shared subscription chooses the member that gets a message, among those connected

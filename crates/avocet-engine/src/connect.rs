@@ -298,7 +298,8 @@ impl Engine {
         // Session present and a will promise what is stored; a new session promises nothing, but
         // that none before it comes back.
         let promises = accept.session_present || admission.will;
-        let stored = self.gate_if(promises && self.is_recorded(handle));
+        let recorded = self.is_recorded(handle);
+        let stored = self.gate_if(promises && recorded);
         let gate = stored.max(self.ended(handle));
         let (Some(slot), Some(entry)) =
             (self.sessions.get_mut(handle), self.connections.get_mut(&id))

@@ -392,6 +392,7 @@ impl Engine {
             return;
         };
         let (session, key) = (entry.session, entry.key.clone());
+        let listener = entry.opened.listener;
         if let Some(refusal) = self.refuse_for_store(id, &message) {
             self.refuse_publish(id, token, refusal, now);
             return;
@@ -413,7 +414,11 @@ impl Engine {
             recorded,
             unrouted: None,
         };
-        let published = self.published(message, key);
+        let mut published = self.published(message, key);
+        if published.id.is_some() || published.message.retain() {
+            let topic_name = published.message.topic_name();
+            published.level = self.config.levels.of(Some(listener), topic_name);
+        }
         let records = self.records();
         self.publish(origin, published, now);
         if self.records() > records {

@@ -47,7 +47,8 @@ pub use command::{
     Opened, Permission, Verdict,
 };
 pub use config::{
-    Authentication, Authorization, Durability, EngineConfig, EngineLimits, SharedStrategy,
+    Authentication, Authorization, Durability, EngineConfig, EngineLimits, Level, Levels,
+    SharedStrategy,
 };
 pub use counters::{Counters, DropReason};
 pub use engine::Engine;

@@ -10,12 +10,12 @@ use avocet_topic::TopicFilterBuf;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use crate::Engine;
 use crate::queue::Tag;
 use crate::record::Record;
 use crate::session_table::{SessionHandle, SessionKey};
 use crate::shard::{GroupChange, GroupMessage, Lane, MembershipId, Published, ShardId, Value};
 use crate::subscribe::SubackWaiter;
+use crate::{Engine, Level};
 
 /// A session's place in a group.
 #[derive(Debug)]
@@ -273,6 +273,7 @@ impl Engine {
             id: None,
             stored: false,
             accepted: false,
+            level: Level::default(),
             arrived: None,
         };
         let sequence = mark.sequence;

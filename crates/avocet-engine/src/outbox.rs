@@ -7,21 +7,36 @@ use core::time::Duration;
 
 use avocet_session::{CommitId, Now};
 
+use crate::config::Level;
 use crate::connection::Connection;
 use crate::record::Record;
 use crate::shard::{Lane, ShardId, ShardMessage, Value};
 use crate::{Command, ConnectionId, Engine};
 
 /// What waits to be polled.
-#[derive(Default)]
 pub(crate) struct Outbox {
     /// Values for other shards, by lane.
     lanes: [VecDeque<(ShardId, Value)>; 3],
     /// Values that this shard sends to itself: the same code runs with one shard and with many.
     pub(crate) to_self: VecDeque<Value>,
     records: Vec<Record>,
+    /// The strictest level of what waits for them.
+    level: Level,
     pub(crate) commands: VecDeque<Command>,
     flushes: VecDeque<ConnectionId>,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self {
+            lanes: Default::default(),
+            to_self: VecDeque::new(),
+            records: Vec::new(),
+            level: Level::Memory,
+            commands: VecDeque::new(),
+            flushes: VecDeque::new(),
+        }
+    }
 }
 
 impl Outbox {
@@ -110,8 +125,22 @@ impl Engine {
     }
 
     /// The commit to wait for if state changed that must survive.
-    pub(crate) fn gate_if(&self, durable: bool) -> Option<CommitId> {
-        (durable && self.has_records()).then(|| self.commit_id())
+    pub(crate) fn gate_if(&mut self, durable: bool) -> Option<CommitId> {
+        self.gate_at(self.config.levels.default, durable)
+    }
+
+    /// The commit to wait for at this level if state changed that must survive.
+    pub(crate) fn gate_at(&mut self, level: Level, durable: bool) -> Option<CommitId> {
+        (durable && self.has_records()).then(|| self.commit_at(level))
+    }
+
+    /// The commit of this turn, which is to be as safe as this; none to wait for in memory.
+    pub(crate) fn commit_at(&mut self, level: Level) -> CommitId {
+        if level == Level::Memory {
+            return CommitId::ZERO;
+        }
+        self.outbox.level = self.outbox.level.max(level);
+        self.commit_id()
     }
 
     /// The connection has output, or may have.
@@ -141,7 +170,8 @@ impl Engine {
                 records.push(Record::Time { at });
             }
             self.uncommitted.push(id, &records);
-            return Some(Command::Commit { id, records });
+            let level = mem::replace(&mut self.outbox.level, Level::Memory);
+            return Some(Command::Commit { id, records, level });
         }
         for lane in &mut self.outbox.lanes {
             if let Some((to, value)) = lane.pop_front() {

@@ -185,7 +185,7 @@ impl Engine {
             // What its owner retains must not be lost on the way either.
             let wanted = retain && origin.recorded || self.is_wanted_durably(&published);
             let accepted = wanted && self.accept_message(&mut published);
-            let gate = self.gate_if(accepted || origin.recorded);
+            let gate = self.gate_at(published.level, accepted || origin.recorded);
             let unrouted = published.id.filter(|_| accepted).or(origin.unrouted);
             self.relay(Origin { unrouted, ..origin }, owner, published, gate);
             return;
@@ -199,9 +199,9 @@ impl Engine {
             matched: false,
             durable: origin.recorded,
         };
-        let topic_name = published.message.topic_name();
+        let topic_name = || published.message.topic_name();
         if published.message.retain()
-            && !published.has_reached(|shards| ShardId::of_topic(topic_name, shards))
+            && !published.has_reached(|shards| ShardId::of_topic(topic_name(), shards))
         {
             reach.durable |= self.retain_message(&published, now);
         }
@@ -212,7 +212,7 @@ impl Engine {
             unrouted = published.id;
         }
         reach.durable |= self.record_arrival(&published);
-        let gate = self.gate_if(reach.durable);
+        let gate = self.gate_at(published.level, reach.durable);
         let awaited = match origin.answer {
             Answer::Acknowledge { .. } | Answer::Relayed(..) => true,
             Answer::Nobody => unrouted.is_some(),
@@ -399,6 +399,7 @@ impl Engine {
         let shards = self.distribute(&mut published, &mut reach, now);
         self.matches.shards = shards;
         reach.durable |= self.record_arrival(&published);
+        let gate = self.gate_at(published.level, reach.durable);
         let Some(received) = self.received.get_mut(from.index()) else {
             return;
         };
@@ -408,7 +409,7 @@ impl Engine {
         received.count += 1;
         received.unanswered = true;
         self.unanswered = true;
-        received.durable |= reach.durable;
+        received.gate = received.gate.max(gate);
     }
 
     pub(crate) fn on_accepted(&mut self, from: ShardId, through: u64, unmatched: &[u64], now: Now) {
@@ -439,7 +440,7 @@ impl Engine {
             return;
         }
         for shard in self.other_shards() {
-            let commit = self.commit_id();
+            let committed = self.committed;
             let Some(received) = self.received.get_mut(shard.index()) else {
                 continue;
             };
@@ -448,12 +449,10 @@ impl Engine {
             }
             let unmatched = mem::take(&mut received.unmatched);
             let through = received.count;
-            let gate = if mem::take(&mut received.durable) {
-                Some(commit)
-            } else {
-                // Answers keep their order, so this one waits with those before it.
-                received.gated.back().map(|(gate, ..)| *gate)
-            };
+            // Answers keep their order, so this one waits at least with those before it.
+            let before = received.gated.back().map(|(gate, ..)| *gate);
+            let gate = received.gate.take().max(before);
+            let gate = gate.filter(|gate| *gate > committed);
             match gate {
                 Some(gate) => received.gated.push_back((gate, through, unmatched)),
                 None => {
@@ -555,7 +554,7 @@ impl Engine {
         message: impl Into<Arc<Message>>,
         publisher: Option<Arc<crate::SessionKey>>,
     ) -> Published {
-        let message = message.into();
+        let message: Arc<Message> = message.into();
         let named =
             self.config.durability == Durability::Stored && message.qos() != QoS::AtMostOnce;
         Published {
@@ -564,6 +563,7 @@ impl Engine {
             id: named.then(|| self.new_message_id()),
             stored: false,
             accepted: false,
+            level: self.config.levels.default,
             arrived: None,
         }
     }

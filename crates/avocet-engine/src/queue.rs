@@ -130,7 +130,7 @@ impl Engine {
             self.store_message(published);
             // A Packet Identifier of QoS 2 is stored before it is seen.
             let exactly_once = outgoing.qos == QoS::ExactlyOnce;
-            outgoing.gate = exactly_once.then(|| self.commit_id());
+            outgoing.gate = exactly_once.then(|| self.commit_at(published.level));
         }
         self.enqueue(handle, outgoing, recorded, now)
     }

@@ -261,6 +261,7 @@ impl Engine {
                     id: Some(id),
                     stored: true,
                     accepted: false,
+                    level: self.config.levels.default,
                     arrived: None,
                 };
                 self.restore_group_message(place, published);
@@ -278,6 +279,7 @@ impl Engine {
                     id: Some(id),
                     stored: true,
                     accepted: true,
+                    level: self.config.levels.default,
                     arrived: Some(arrived.into()),
                 };
                 self.restoring().unrouted.push(published);

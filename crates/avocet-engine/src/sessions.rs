@@ -140,7 +140,8 @@ impl Engine {
         let slot: Option<Box<Slot>> = self.sessions.remove(handle);
         if let Some(slot) = slot.filter(|_| recorded) {
             let session = slot.key;
-            self.ended.insert(Arc::clone(&session), self.commit_id());
+            let gate = self.commit_at(self.config.levels.default);
+            self.ended.insert(Arc::clone(&session), gate);
             self.record(Record::SessionDeleted { session });
         }
     }

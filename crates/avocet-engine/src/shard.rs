@@ -10,6 +10,7 @@ use avocet_codec::QoS;
 use avocet_session::{CommitId, Message};
 use avocet_topic::{Cursor, TopicFilterBuf, TopicName};
 
+use crate::config::Level;
 use crate::counters::Counters;
 use crate::record::MessageId;
 use crate::session_table::{SessionHandle, SessionKey};
@@ -141,6 +142,8 @@ pub(crate) struct Published {
     pub(crate) stored: bool,
     /// Whether a restart routes it again.
     pub(crate) accepted: bool,
+    /// What its acknowledgement waits for.
+    pub(crate) level: Level,
     /// Who had it before a restart.
     pub(crate) arrived: Option<Arc<[Part]>>,
 }
@@ -300,8 +303,8 @@ pub(crate) struct Received {
     pub(crate) unmatched: Vec<u64>,
     /// Whether there are some that no `Accepted` speaks of.
     pub(crate) unanswered: bool,
-    /// Whether one of those changed state that must survive.
-    pub(crate) durable: bool,
+    /// The commit that holds what one of those changed and must survive.
+    pub(crate) gate: Option<CommitId>,
     /// Answers that wait for a commit, oldest first.
     pub(crate) gated: VecDeque<(CommitId, u64, Vec<u64>)>,
 }

@@ -145,7 +145,8 @@ impl Engine {
             };
             suback.reason_codes.push(reason_code);
         }
-        suback.gate = self.gate_if(self.is_recorded(session));
+        let recorded = self.is_recorded(session);
+        suback.gate = self.gate_if(recorded);
         if let Some(entry) = self.connections.get_mut(&connection) {
             entry.subacks.queue.push_back(suback);
         }
@@ -356,7 +357,8 @@ impl Engine {
                 ReasonCode::NoSubscriptionExisted
             });
         }
-        let gate = self.gate_if(self.is_recorded(session));
+        let recorded = self.is_recorded(session);
+        let gate = self.gate_if(recorded);
         if let Some(entry) = self.connections.get_mut(&connection) {
             let packet_id = unsubscribe.packet_id;
             let _closing = entry.server.unsuback(packet_id, &reason_codes, gate, now);

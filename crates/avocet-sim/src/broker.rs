@@ -455,7 +455,7 @@ impl World {
                     });
                 }
                 Command::Log(_) => {}
-                Command::Commit { id, records } => self.commit(shard, id, records),
+                Command::Commit { id, records, .. } => self.commit(shard, id, records),
                 Command::Fetch { session, from } => {
                     let number = self.seq_of_fetch();
                     self.fetches.insert(number, (session, from));

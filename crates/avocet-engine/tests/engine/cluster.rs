@@ -11,8 +11,8 @@ use avocet_codec::{
 };
 use avocet_engine::{
     Accepted, AuthenticationRequest, AuthorizationRequest, Command, ConnectionId, Counters,
-    DropReason, Engine, EngineConfig, Event, Fetched, Moved, Opened, Record, SessionKey, ShardId,
-    ShardMessage, Verdict,
+    DropReason, Engine, EngineConfig, Event, Fetched, Level, Moved, Opened, Record, SessionKey,
+    ShardId, ShardMessage, Verdict,
 };
 use avocet_session::{CommitId, Demand, FetchFrom, Now, TransmitBuf, UnixTime};
 use bytes::Bytes;
@@ -85,6 +85,8 @@ pub(crate) struct Cluster {
     pub(crate) late_commits: bool,
     /// Every byte that left a shard, for comparison.
     pub(crate) output: Vec<u8>,
+    /// How safe each commit was to be.
+    pub(crate) levels: Vec<Level>,
     /// The one log of all shards.
     pub(crate) log: Vec<Vec<Record>>,
     /// How many of its commits are reported back, where commits are reported at once.
@@ -144,6 +146,7 @@ impl Cluster {
             auto_commit: true,
             late_commits: false,
             output: Vec::new(),
+            levels: Vec::new(),
             log: Vec::new(),
             reported_max: usize::MAX,
             store: None,
@@ -564,7 +567,8 @@ impl Cluster {
                     }
                     None => self.fetches.push((session, from)),
                 },
-                Command::Commit { id, records } => {
+                Command::Commit { id, records, level } => {
+                    self.levels.push(level);
                     self.log.push(records.clone());
                     if let Some(store) = &mut self.store {
                         store.apply(&records);

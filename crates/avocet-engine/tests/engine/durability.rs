@@ -1,4 +1,4 @@
-use avocet_engine::{Durability, EngineConfig, Record, SessionKey, ShardId};
+use avocet_engine::{Durability, EngineConfig, Level, Record, SessionKey, ShardId};
 use avocet_topic::TopicName;
 
 use crate::cluster::{Cluster, each, each_with, persistent};
@@ -654,5 +654,59 @@ fn a_store_that_is_slow_pauses_who_needs_it() {
         cluster.commit();
         assert_eq!(cluster.packets(publisher).len(), 30);
         assert!(!cluster.is_paused(publisher));
+    });
+}
+
+/// A message waits for what its topic and its listener ask for, whichever is stricter.
+#[test]
+fn acknowledgements_wait_for_the_level_of_their_message() {
+    fn configure(config: &mut EngineConfig) {
+        stored(config);
+        config.levels.topics = vec![
+            ("mem/".into(), Level::Memory),
+            ("os/".into(), Level::Os),
+            ("os/safe/".into(), Level::Fsync),
+        ];
+    }
+    each_with(configure, |mut cluster| {
+        let (subscriber, _) = cluster.persistent("durable");
+        cluster.subscribe(subscriber, "#", 2);
+        let (publisher, _) = cluster.persistent("publisher");
+        cluster.run();
+        cluster.auto_commit = false;
+        cluster.levels.clear();
+        cluster.publish(publisher, "mem/x", "x", 1);
+        assert_eq!(cluster.packets(publisher), ["puback 1 0x00"]);
+        assert_eq!(cluster.messages(subscriber), ["mem/x=x q1"]);
+        cluster.publish(publisher, "mem/x", "y", 2);
+        cluster.run();
+        assert_eq!(cluster.packet_of(publisher, "pubrec"), "pubrec 2 0x00");
+        assert_eq!(cluster.messages(subscriber), ["mem/x=y q2"]);
+        cluster.commit();
+        assert_eq!(cluster.packets(publisher), ["pubcomp 2 0x00"]);
+        for (topic, level) in [
+            ("os/x", Level::Os),
+            ("os/safe/x", Level::Fsync),
+            ("x", Level::Fsync),
+        ] {
+            cluster.levels.clear();
+            cluster.publish(publisher, topic, "x", 1);
+            assert!(cluster.packets(publisher).is_empty());
+            assert!(cluster.levels.contains(&level));
+            assert!(cluster.levels.iter().all(|it| *it <= level), "{topic}");
+            cluster.commit();
+            assert_eq!(cluster.packets(publisher).len(), 1);
+        }
+    });
+    let strict = |config: &mut EngineConfig| {
+        configure(config);
+        config.levels.listeners = vec![(0, Level::Os), (1, Level::Fsync)];
+    };
+    each_with(strict, |mut cluster| {
+        let (_, publisher) = prepared(&mut cluster);
+        cluster.levels.clear();
+        cluster.publish_retained(publisher, "mem/x", "x", 1);
+        assert!(cluster.packets(publisher).is_empty());
+        assert_eq!(cluster.levels.iter().max(), Some(&Level::Os));
     });
 }
