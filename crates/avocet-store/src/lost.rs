@@ -41,8 +41,8 @@ impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Entries { queue, sequences } => {
-                let (first, end) = (sequences.start, sequences.end);
-                write!(f, "entries {first} to {} of queue {}", end - 1, queue.0)
+                let (first, last) = (sequences.start, sequences.end.saturating_sub(1));
+                write!(f, "entries {first} to {last} of queue {}", queue.0)
             }
             Self::Blob { id } => write!(f, "blob {}", id.0),
             Self::Key { key } => write!(f, "key \"{}\"", key.escape_ascii()),

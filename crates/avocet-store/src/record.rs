@@ -12,6 +12,8 @@ pub(crate) const VERSION: u32 = 1;
 const MAGIC: &[u8; 8] = b"avocetlg";
 const GROUP_MAGIC: u32 = 0x5047_4c41;
 const RECORD_PREFIX: usize = 5;
+/// Sequences and positions that are stored are below.
+const COUNT_MAX: u64 = 1 << 63;
 
 /// The kind of a record is in the low bits of its byte; these are beside it.
 const KIND: u8 = 0x0f;
@@ -161,19 +163,19 @@ impl<'a> Record<'a> {
             2 => Self::Release { id: body.int()? },
             3 => Self::Entry {
                 queue: body.int()?,
-                sequence: body.int()?,
+                sequence: body.count()?,
                 blob: body.reference()?,
                 value: body.0,
             },
             4 => Self::Advance {
                 queue: body.int()?,
-                to: body.int()?,
+                to: body.count()?,
             },
             5 => Self::DropQueue { queue: body.int()? },
             6 => Self::Queue {
                 queue: body.int()?,
-                first: body.int()?,
-                end: body.int()?,
+                first: body.count()?,
+                end: body.count()?,
             },
             7 => {
                 let blob = body.reference()?;
@@ -299,6 +301,11 @@ impl<'a> Reader<'a> {
         None
     }
 
+    /// A number that can be counted on from without end.
+    pub(crate) fn count(&mut self) -> Option<u64> {
+        self.int().filter(|count| *count < COUNT_MAX)
+    }
+
     pub(crate) fn int32(&mut self) -> Option<u32> {
         u32::try_from(self.int()?).ok()
     }
@@ -361,7 +368,7 @@ impl Header {
             salt: u64_at(rest, 16)?,
             previous: u32_at(rest, 24)?,
             previous_end: u32_at(rest, 28)?,
-            position: u64_at(rest, 32)?,
+            position: u64_at(rest, 32).filter(|position| *position < COUNT_MAX)?,
         })
     }
 }

@@ -161,6 +161,10 @@ fn find_files<V: Vfs>(vfs: &V) -> Result<Files<V::File>, OpenError> {
         let name = file_name(id);
         let file = vfs.open(&name).map_err(io_error(&name))?;
         let head = read(&file, 0, HEADER_LEN as usize).map_err(io_error(&name))?;
+        // Every segment has successors.
+        if id > u32::MAX / 2 {
+            return Err(corrupt(id, 0u32));
+        }
         files.highest = files.highest.max(id);
         match Header::decode(&head) {
             Some(header) if header.version != VERSION => {

@@ -264,31 +264,35 @@ impl Footer {
         let tables = trailer.items as usize + trailer.offsets as usize;
         let mut meta = Reader(body.get(tables..)?);
         let mut footer = Self {
-            position: meta.int()?,
+            position: meta.count()?,
             trim: meta.int32()?,
             records: meta.int()?,
             ..Self::default()
         };
-        let mut last = 0u64;
+        let mut last = None;
         for _ in 0..meta.int()? {
-            last = last.wrapping_add(meta.int()?);
-            footer.blobs.push((last, meta.int()? != 0));
+            let id = next_id(last, meta.int()?)?;
+            footer.blobs.push((id, meta.int()? != 0));
+            last = Some(id);
         }
         for _ in 0..meta.int()? {
             footer.released.push(meta.int()?);
         }
+        let mut items = 0;
         for _ in 0..meta.int()? {
             let id = meta.int()?;
             let flags = meta.int()?;
             let mut queue = QueueSummary {
                 reset: flags & 1 != 0,
                 exists: flags & 2 != 0,
-                first: meta.int()?,
-                end: meta.int()?,
+                first: meta.count()?,
+                end: meta.count()?,
                 runs: Vec::new(),
             };
             for _ in 0..meta.int()? {
-                queue.runs.push((meta.int()?, meta.int32()?));
+                let (first, count) = (meta.count()?, meta.int32()?);
+                items += u64::from(count);
+                queue.runs.push((first, count));
             }
             footer.queues.push((id, queue));
         }
@@ -297,7 +301,18 @@ impl Footer {
             let offset = meta.int32()?;
             footer.keys.push((key, (offset > 0).then_some(offset)));
         }
-        Some(footer)
+        let whole = items * ITEM_LEN as u64 == trailer.items.into()
+            && footer.blobs.len() as u64 * 4 == trailer.offsets.into();
+        whole.then_some(footer)
+    }
+}
+
+/// The id that differs from the one before by so much; ids ascend.
+fn next_id(last: Option<u64>, difference: u64) -> Option<u64> {
+    match last {
+        None => Some(difference),
+        Some(last) if difference > 0 => last.checked_add(difference),
+        Some(_) => None,
     }
 }
 
