@@ -24,7 +24,7 @@ pub(crate) enum Action {
     Check,
     /// Print all settings with their defaults, as Markdown
     Settings,
-    /// Look at a data directory that no broker uses
+    /// Check, export or import a data directory that no broker uses
     #[command(subcommand)]
     Store(StoreAction),
 }
@@ -34,6 +34,16 @@ pub(crate) enum StoreAction {
     /// Read everything in a data directory and say what is wrong with it: 0 when it is sound, 1 when not
     Check {
         /// The data directory
+        dir: PathBuf,
+    },
+    /// Write everything in a data directory to standard output
+    Export {
+        /// The data directory
+        dir: PathBuf,
+    },
+    /// Make a data directory of an export on standard input
+    Import {
+        /// The data directory, which must be empty or missing
         dir: PathBuf,
     },
 }

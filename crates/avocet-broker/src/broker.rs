@@ -134,7 +134,11 @@ impl Broker {
             local_addrs,
             next_shard: AtomicUsize::new(0),
         };
-        let store = journal.as_ref().map(|_| Arc::new(StoreInbox::default()));
+        let uncommitted = config.engine.limits.uncommitted_bytes_max;
+        let uncommitted = uncommitted.saturating_mul(shards.into());
+        let store = journal
+            .as_ref()
+            .map(|_| Arc::new(StoreInbox::new(uncommitted)));
         let mut all_parts = Vec::new();
         for ((index, poll), engine) in (0..).zip(polls).zip(engines) {
             let id = ShardId::new(index);

@@ -3,7 +3,7 @@
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use avocet_engine::{ConnectionId, Fetched, Moved, SessionKey, ShardId, ShardMessage};
+use avocet_engine::{ConnectionId, Fetched, Moved, SessionKey, ShardId, ShardMessage, StoreState};
 use avocet_session::CommitId;
 use mio::Waker;
 
@@ -36,6 +36,8 @@ pub(crate) enum Mail {
         next: u64,
         messages: Vec<Fetched>,
     },
+    /// What the disk does.
+    Store(StoreState),
     /// The broker stops.
     Stop,
 }

@@ -1,10 +1,10 @@
 //! The broker's binary.
 
 mod arguments;
+mod store_command;
 
 use std::io::{self, IsTerminal};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
 
@@ -17,7 +17,7 @@ use tracing::warn;
 use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
 
-use crate::arguments::{Action, Arguments, StoreAction};
+use crate::arguments::{Action, Arguments};
 
 /// Exit code for what the user asked for wrongly: flags, configuration.
 const USAGE: u8 = 2;
@@ -28,8 +28,8 @@ fn main() -> ExitCode {
         print!("{}", reference());
         return ExitCode::SUCCESS;
     }
-    if let Some(Action::Store(StoreAction::Check { dir })) = &arguments.command {
-        return check_store(dir);
+    if let Some(Action::Store(action)) = &arguments.command {
+        return store_command::run(action);
     }
     // A variable that is not Unicode cannot be a setting's value.
     let variables = std::env::vars_os()
@@ -91,42 +91,6 @@ fn advise(error: StartError) -> anyhow::Error {
         return anyhow::anyhow!("{refused}; choose another port with --listen HOST:PORT");
     }
     error.into()
-}
-
-/// Reads a data directory through and tells what is in it, file by file.
-fn check_store(dir: &Path) -> ExitCode {
-    if !dir.is_dir() {
-        eprintln!("avocet-broker: {} is not a folder", dir.display());
-        return ExitCode::FAILURE;
-    }
-    let report = match avocet_store::check(dir) {
-        Ok(report) => report,
-        Err(error) => {
-            eprintln!("avocet-broker: {}: {error}", dir.display());
-            return ExitCode::FAILURE;
-        }
-    };
-    for segment in &report.segments {
-        println!(
-            "{}: {} records, {} bytes{}",
-            segment.file,
-            segment.records,
-            segment.data_bytes,
-            if segment.footer { "" } else { ", no footer" }
-        );
-        for problem in &segment.problems {
-            println!("{}: {problem}", segment.file);
-        }
-    }
-    if report.is_sound() {
-        println!("the data directory is sound");
-        return ExitCode::SUCCESS;
-    }
-    println!(
-        "the data directory is damaged: what stands behind a damaged place is lost; restore it from \
-         a backup"
-    );
-    ExitCode::FAILURE
 }
 
 /// Tells what runs and how to go on.

@@ -274,6 +274,7 @@ impl Shard {
                     next,
                     messages,
                 } => self.engine.handle_fetched(&session, next, messages, now),
+                Mail::Store(state) => self.engine.set_store(state),
                 Mail::Stop => self.stop(now),
             }
         }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use avocet_engine::{Record, SessionKey, ShardId};
+use avocet_engine::{Record, SessionKey, ShardId, StoreState};
 use avocet_journal::{Journal, JournalError};
 use avocet_session::{CommitId, FetchFrom};
 use avocet_store::{CommitError, LogStore, Store as _, SyncError};
@@ -15,8 +15,9 @@ use tracing::{error, info, warn};
 use crate::config::Durability;
 use crate::inbox::{Inbox, Mail};
 
-/// Bytes of changes that may wait for the store. Beyond, shards do not read.
-const WAITING_MAX: usize = 32 << 20;
+/// Bytes that may wait for the store beside the messages whose publishers the engines stop. Beyond,
+/// shards do not read.
+const WAITING_MORE: usize = 32 << 20;
 
 /// What a record takes beside its message, about.
 const RECORD_BYTES: usize = 128;
@@ -54,15 +55,26 @@ struct Queue {
 }
 
 /// What waits for the store: one queue for all shards, first in first out.
-#[derive(Default)]
 pub(crate) struct StoreInbox {
     queue: Mutex<Queue>,
     filled: Condvar,
     /// What the queue says of its bytes.
     bytes: AtomicUsize,
+    /// Bytes that may wait.
+    bytes_max: usize,
 }
 
 impl StoreInbox {
+    /// `uncommitted_bytes_max`: what the engines of all shards together may wait for.
+    pub(crate) fn new(uncommitted_bytes_max: usize) -> Self {
+        Self {
+            queue: Mutex::default(),
+            filled: Condvar::new(),
+            bytes: AtomicUsize::new(0),
+            bytes_max: uncommitted_bytes_max.saturating_add(WAITING_MORE),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Queue> {
         // Nothing that holds the lock leaves the queue half changed.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
@@ -143,7 +155,7 @@ impl StoreHandle {
 
     /// Whether so much waits that the shard should not read. It is woken when there is room.
     pub(crate) fn is_full(&self) -> bool {
-        if self.inbox.bytes.load(Ordering::Relaxed) < WAITING_MAX {
+        if self.inbox.bytes.load(Ordering::Relaxed) < self.inbox.bytes_max {
             return false;
         }
         let mut queue = self.inbox.lock();
@@ -186,14 +198,6 @@ pub(crate) struct StoreThread {
     pub(crate) durability: Durability,
 }
 
-/// What is done and not yet said, as it is not durable.
-#[derive(Default)]
-struct Unsaid {
-    /// The last commit of each shard.
-    committed: Vec<Option<CommitId>>,
-    fetches: Vec<Request>,
-}
-
 #[derive(Debug, thiserror::Error)]
 enum GroupError {
     #[error(transparent)]
@@ -202,67 +206,82 @@ enum GroupError {
     Sync(#[from] SyncError),
 }
 
-/// Whether the operator knows how the disk is.
-#[derive(Default)]
-struct Health {
-    failing: bool,
-    failures: u64,
+impl GroupError {
+    fn state(&self) -> StoreState {
+        match self {
+            Self::Sync(SyncError::Full) => StoreState::Full,
+            Self::Sync(_) | Self::Journal(_) => StoreState::Failed,
+        }
+    }
 }
 
-impl Health {
-    fn failed(&mut self, why: &dyn std::fmt::Display) {
-        self.failures += 1;
-        if !mem::replace(&mut self.failing, true) {
-            error!("{why}; nothing durable is acknowledged until the disk works again; retrying");
-        }
-    }
-
-    fn worked(&mut self) {
-        if mem::take(&mut self.failing) {
-            let failures = mem::take(&mut self.failures);
-            warn!("the disk works again after {failures} failures; nothing was lost");
-        }
-    }
+/// What the operator and the shards know of the disk.
+#[derive(Default)]
+struct Health {
+    state: StoreState,
+    failures: u64,
 }
 
 impl StoreThread {
     /// Serves the shards until the last one has ended, then makes everything durable.
     pub(crate) fn run(mut self) {
-        let mut unsaid = Unsaid {
-            committed: self.inboxes.iter().map(|_| None).collect(),
-            fetches: Vec::new(),
-        };
+        // The last commit of each shard that is applied and not durable.
+        let mut committed = vec![None; self.inboxes.len()];
         let mut health = Health::default();
         let mut todo = VecDeque::new();
         let mut more = true;
         loop {
-            if health.failing {
-                // What waits stays in the inbox, which is bounded.
-                if !self.pause(RETRY_PAUSE) {
-                    break;
-                }
-            } else {
+            if health.state == StoreState::Working {
                 let wait = more.then_some(Duration::ZERO);
                 match self.inbox.take(wait, &self.inboxes) {
                     Some(requests) => todo.extend(requests),
                     None => break,
                 }
+            } else if !self.pause(RETRY_PAUSE) {
+                // What waited stayed in the inbox, which is bounded.
+                break;
             }
             let idle = todo.is_empty();
-            let budget = if idle { MAINTAIN_IDLE } else { MAINTAIN_BUSY };
-            match self.group(&mut todo, &mut unsaid, idle) {
+            match self.group(&mut todo, &mut committed, idle) {
                 Ok(()) => {
-                    health.worked();
+                    self.worked(&mut health);
                     let unsynced = self.durability == Durability::Os && !idle;
+                    let budget = if idle { MAINTAIN_IDLE } else { MAINTAIN_BUSY };
                     more = self.maintain(budget) || unsynced;
                 }
-                Err(error) => health.failed(&error),
+                Err(error) => self.failed(&mut health, &error),
             }
         }
         let store = self.journal.into_store();
         match store.close() {
             Ok(_) => info!("the store is closed; everything is on disk"),
             Err(error) => error!("the store could not be closed: {error}"),
+        }
+    }
+
+    fn failed(&self, health: &mut Health, error: &GroupError) {
+        health.failures += 1;
+        let state = error.state();
+        if health.state == state {
+            return;
+        }
+        health.state = state;
+        error!("{error}; nothing durable is acknowledged until the disk works again; retrying");
+        self.tell(state);
+    }
+
+    fn worked(&self, health: &mut Health) {
+        if health.state == StoreState::Working {
+            return;
+        }
+        let failures = mem::take(health).failures;
+        warn!("the disk works again after {failures} failures; nothing was lost");
+        self.tell(StoreState::Working);
+    }
+
+    fn tell(&self, state: StoreState) {
+        for inbox in &*self.inboxes {
+            inbox.send(Mail::Store(state));
         }
     }
 
@@ -283,17 +302,21 @@ impl StoreThread {
     fn group(
         &mut self,
         todo: &mut VecDeque<Request>,
-        unsaid: &mut Unsaid,
+        committed: &mut [Option<CommitId>],
         idle: bool,
     ) -> Result<(), GroupError> {
         loop {
-            let applied = self.apply(todo, unsaid);
+            let applied = self.apply(todo, committed);
             if self.durability == Durability::Os && !idle {
                 self.journal.write()?;
             } else {
                 self.journal.sync()?;
             }
-            self.say(unsaid);
+            for (inbox, committed) in self.inboxes.iter().zip(&mut *committed) {
+                if let Some(id) = committed.take() {
+                    inbox.send(Mail::Committed(id));
+                }
+            }
             match applied {
                 Ok(()) => return Ok(()),
                 // There is room again, unless it is one commit that is too large.
@@ -308,7 +331,7 @@ impl StoreThread {
     fn apply(
         &mut self,
         todo: &mut VecDeque<Request>,
-        unsaid: &mut Unsaid,
+        committed: &mut [Option<CommitId>],
     ) -> Result<(), (JournalError, bool)> {
         let mut some = false;
         while let Some(request) = todo.pop_front() {
@@ -319,56 +342,37 @@ impl StoreThread {
                         return Err((error, some));
                     }
                     some = true;
-                    if let Some(committed) = unsaid.committed.get_mut(shard.index()) {
+                    if let Some(committed) = committed.get_mut(shard.index()) {
                         *committed = Some(id);
                     }
                 }
-                Request::Fetch { .. } => unsaid.fetches.push(request),
+                Request::Fetch {
+                    shard,
+                    session,
+                    from,
+                } => self.fetch(shard, session, from),
             }
         }
         Ok(())
     }
 
-    /// Everything is durable: the shards hear of it, each once.
-    fn say(&self, unsaid: &mut Unsaid) {
-        let mut wake = vec![false; self.inboxes.len()];
-        for fetch in mem::take(&mut unsaid.fetches) {
-            let Request::Fetch {
-                shard,
-                session,
-                from,
-            } = fetch
-            else {
-                continue;
-            };
-            match self.journal.fetch(&session, from) {
-                Ok((next, messages)) => {
-                    let mail = Mail::Fetched {
+    /// Reads messages of a session back, also such as are not durable.
+    fn fetch(&self, shard: ShardId, session: Arc<SessionKey>, from: FetchFrom) {
+        match self.journal.fetch(&session, from) {
+            Ok((next, messages)) => {
+                if let Some(inbox) = self.inboxes.get(shard.index()) {
+                    inbox.send(Mail::Fetched {
                         session,
                         next,
                         messages,
-                    };
-                    if let (Some(inbox), Some(wake)) =
-                        (self.inboxes.get(shard.index()), wake.get_mut(shard.index()))
-                    {
-                        *wake |= inbox.push(mail);
-                    }
+                    });
                 }
-                // Other sessions go on.
-                Err(error) => error!(
-                    client_id = session.client_id(),
-                    "queued messages cannot be read, they are not delivered: {error}"
-                ),
             }
-        }
-        let shards = unsaid.committed.iter_mut().zip(&mut wake);
-        for (inbox, (committed, wake)) in self.inboxes.iter().zip(shards) {
-            if let Some(id) = committed.take() {
-                *wake |= inbox.push(Mail::Committed(id));
-            }
-            if *wake {
-                inbox.wake();
-            }
+            // Other sessions go on.
+            Err(error) => error!(
+                client_id = session.client_id(),
+                "queued messages cannot be read, they are not delivered: {error}"
+            ),
         }
     }
 

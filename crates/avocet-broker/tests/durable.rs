@@ -116,6 +116,33 @@ fn a_clean_start_that_discarded_never_comes_back() {
 }
 
 #[test]
+fn an_export_is_a_data_directory_elsewhere() {
+    let (dir, copy) = (DataDir::new(), DataDir::new());
+    let server = dir.start("1");
+    let (mut sleeper, _) = resume(&server, "sleeper");
+    sleeper.subscribe("a", QoS::AtLeastOnce);
+    drop(sleeper);
+    let mut publisher = server.connect(Version::V3_1_1, "publisher");
+    publisher.publish("a", Delivery::AtLeastOnce(id(1)), b"x");
+    assert!(matches!(publisher.receive().packet(), Packet::Puback(_)));
+    drop(publisher);
+    stop(server);
+    let mut export = command();
+    export.args(["store", "export"]).arg(&dir.0);
+    let mut export = export.spawn().unwrap();
+    let mut import = command();
+    import.args(["store", "import"]).arg(&copy.0);
+    import.stdin(export.stdout.take().unwrap());
+    assert!(import.status().unwrap().success());
+    assert!(export.wait().unwrap().success());
+    assert_eq!(check(&copy.0).0, 0);
+    let server = copy.start("2");
+    let (mut sleeper, present) = resume(&server, "sleeper");
+    assert!(present);
+    assert_eq!(sleeper.receive_publish().0, b"x");
+}
+
+#[test]
 fn a_data_directory_serves_one_broker() {
     let dir = DataDir::new();
     let server = dir.start("1");
@@ -148,7 +175,7 @@ fn a_data_directory_that_cannot_be_used_is_refused() {
     let (code, _, err) = check(&dir.0);
     assert_eq!(
         (code, err),
-        (1, format!("avocet-broker: {path} is not a folder\n"))
+        (1, format!("avocet-broker: {path}: not a folder\n"))
     );
     std::fs::remove_file(&dir.0).unwrap();
 }

@@ -618,6 +618,13 @@ pub(crate) static SETTINGS: &[Setting] = &[
         |config| &mut config.engine.limits.forwards_bytes_max,
         "Bytes of these; the outcome is the same."
     ),
+    bytes!(
+        "limits.uncommitted_bytes_max",
+        1..=TIB,
+        |config| &mut config.engine.limits.uncommitted_bytes_max,
+        "Bytes that a shard waits for the disk to store. Beyond, clients that publish what must be \
+         stored are not read."
+    ),
     integer!(
         "limits.slice_packets",
         1..=MANY,

@@ -1,0 +1,84 @@
+//! `avocet-broker store`: looking at, copying and making data directories that no broker uses.
+
+use std::io::{self, BufReader, BufWriter, IsTerminal as _, Write as _};
+use std::path::Path;
+use std::process::ExitCode;
+
+use avocet_store::{LogOptions, LogStore, check};
+
+use crate::arguments::StoreAction;
+
+/// Does what was asked for, and says what came of it.
+pub(crate) fn run(action: &StoreAction) -> ExitCode {
+    let (dir, result) = match action {
+        StoreAction::Check { dir } => (dir, read_through(dir)),
+        StoreAction::Export { dir } => (dir, export(dir).map(|()| true)),
+        StoreAction::Import { dir } => (dir, import(dir).map(|()| true)),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("avocet-broker: {}: {error}", dir.display());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Opening makes what is missing: not what is only to be read.
+fn expect_folder(dir: &Path) -> anyhow::Result<()> {
+    if dir.is_dir() {
+        Ok(())
+    } else {
+        anyhow::bail!("not a folder")
+    }
+}
+
+/// Tells what is in a data directory, file by file; true if all of it is sound.
+fn read_through(dir: &Path) -> anyhow::Result<bool> {
+    expect_folder(dir)?;
+    let report = check(dir)?;
+    for segment in &report.segments {
+        let footer = if segment.footer { "" } else { ", no footer" };
+        println!(
+            "{}: {} records, {} bytes{footer}",
+            segment.file, segment.records, segment.data_bytes
+        );
+        for problem in &segment.problems {
+            println!("{}: {problem}", segment.file);
+        }
+    }
+    for lost in &report.lost {
+        println!("lost: {lost}");
+    }
+    if report.is_sound() {
+        println!("the data directory is sound");
+    } else {
+        println!("the data directory is damaged: restore it from a backup");
+    }
+    Ok(report.is_sound())
+}
+
+fn export(dir: &Path) -> anyhow::Result<()> {
+    expect_folder(dir)?;
+    let out = io::stdout().lock();
+    if out.is_terminal() {
+        anyhow::bail!("an export is not for a terminal; send it to a file");
+    }
+    let mut store = LogStore::open_dir(dir, LogOptions::default())?;
+    let mut out = BufWriter::new(out);
+    let exported = store.snapshot()?.export(&mut out)?;
+    out.flush()?;
+    eprintln!(
+        "exported {} keys, {} queues with {} entries, {} messages",
+        exported.keys, exported.queues, exported.entries, exported.blobs
+    );
+    Ok(())
+}
+
+fn import(dir: &Path) -> anyhow::Result<()> {
+    let input = BufReader::new(io::stdin().lock());
+    let store = LogStore::import_dir(dir, LogOptions::default(), input)?;
+    store.close()?;
+    Ok(())
+}
