@@ -24,6 +24,11 @@ fn in_memory_nothing_is_recorded_and_nothing_waits() {
         let (_, publisher) = prepared(&mut cluster);
         cluster.publish_retained(publisher, "t/x", "x", 1);
         assert_eq!(cluster.packets(publisher), ["puback 1 0x00"]);
+        cluster.publish(publisher, "t/x", "x", 2);
+        assert_eq!(
+            cluster.packets(publisher),
+            ["pubrec 2 0x00", "pubcomp 2 0x00"]
+        );
         assert!(cluster.records.is_empty());
     });
 }
