@@ -76,7 +76,7 @@ pub enum Restored {
         /// Its Packet Identifier.
         packet_id: PacketId,
     },
-    /// A message in the queue of a session came from a shared subscription.
+    /// A message in the queue of a session came from a shared subscription that is not done with it.
     OfGroup {
         /// The session.
         session: Arc<SessionKey>,

@@ -250,7 +250,13 @@ impl Store {
                 });
             }
             for (sequence, entry) in &stored.queue {
-                all.extend(entry.group.clone().map(|place| Restored::OfGroup {
+                // What the group is done with is the session's own.
+                let place = entry.group.clone();
+                let place = place.filter(|place| {
+                    let place = (place.group.clone(), place.sequence);
+                    self.groups.contains_key(&place)
+                });
+                all.extend(place.map(|place| Restored::OfGroup {
                     session: Arc::clone(session),
                     sequence: *sequence,
                     id: entry.id,
