@@ -10,7 +10,7 @@ use avocet_store::{BlobId, Operation, PageLimit, Position, QueueId, Store};
 use avocet_topic::TopicFilterBuf;
 use bytes::Bytes;
 
-use crate::change::Change;
+use crate::change::{Change, NewKey};
 use crate::journal::{Held, Journal, JournalError, Session};
 use crate::value::{
     self, EntryValue, FORMAT, Kind, OfGroupValue, SessionValue, SubscriptionValue, WillValue,
@@ -190,7 +190,10 @@ impl<S: Store> Journal<S> {
                 }
                 Ok(())
             }
-            Record::GroupFinished { place } => self.finish_in_group(change, place, None),
+            Record::GroupFinished { place } => match self.group(change, &place.group) {
+                Some(group) => self.finish_in_group(change, group, place.sequence),
+                None => Ok(()),
+            },
             Record::GroupDeleted { group } => self.end_group(change, group),
             Record::PublishReceived { session, packet_id } => {
                 let part = packet_id.get().to_be_bytes();
@@ -246,35 +249,40 @@ impl<S: Store> Journal<S> {
         }
     }
 
-    /// Whether a key will be there.
-    fn has(&self, change: &Change, name: &Bytes) -> Result<bool, JournalError> {
+    /// What will be under a key.
+    fn new_or_stored(&self, change: &Change, name: &Bytes) -> Result<NewKey, JournalError> {
         match change.keys.get(name) {
-            Some(new) => Ok(new.is_some()),
-            None => Ok(self.store.key(name)?.is_some()),
+            Some(new) => Ok(new.clone()),
+            None => Ok(self.store.key(name)?.map(|found| (found.value, found.blob))),
         }
     }
 
-    /// Deletes every key with a prefix, and gives each one that was there to `take`.
+    /// Whether a key will be there.
+    fn has(&self, change: &Change, name: &Bytes) -> Result<bool, JournalError> {
+        Ok(self.new_or_stored(change, name)?.is_some())
+    }
+
+    /// Deletes every key with a prefix, and gives what was there to `take`.
     fn delete_all(
         &self,
         change: &mut Change,
         prefix: &Bytes,
-        mut take: impl FnMut(&mut Change, &[u8], Option<BlobId>),
+        mut take: impl FnMut(&mut Change, Bytes, Option<BlobId>),
     ) -> Result<(), JournalError> {
-        let mut found: BTreeMap<Bytes, Option<BlobId>> = BTreeMap::new();
+        let mut found: BTreeMap<Bytes, (Bytes, Option<BlobId>)> = BTreeMap::new();
         self.for_each_key(prefix, |key| {
-            found.insert(key.key.clone(), key.blob);
+            found.insert(key.key.clone(), (key.value.clone(), key.blob));
             Ok(())
         })?;
         let new = change.keys.range(prefix.clone()..);
         for (name, new) in new.take_while(|(name, _)| name.starts_with(prefix)) {
             match new {
-                Some((_, blob)) => found.insert(name.clone(), *blob),
+                Some(new) => found.insert(name.clone(), new.clone()),
                 None => found.remove(name),
             };
         }
-        for (name, blob) in found {
-            take(change, &name, blob);
+        for (name, (value, blob)) in found {
+            take(change, value, blob);
             change.delete(name);
         }
         Ok(())
@@ -308,7 +316,7 @@ impl<S: Store> Journal<S> {
             lifted: 0,
             pubrecs: 0,
             finished: BTreeMap::new(),
-            shared: BTreeMap::new(),
+            of_groups: 0,
         };
         change.sessions.insert(Arc::clone(key), Some(session));
         number
@@ -319,13 +327,13 @@ impl<S: Store> Journal<S> {
             change.ignored += 1;
             return Ok(());
         };
-        let number = session.number;
-        let (exists, shared) = (
-            session.end != session.base,
-            std::mem::take(&mut session.shared),
-        );
-        for (group, place) in shared.into_values() {
-            self.finish_in_group(change, &place, Some(group))?;
+        let (number, exists) = (session.number, session.end != session.base);
+        let mut places = Vec::new();
+        let of_group = part_key(Kind::OfGroup, number, &[]);
+        self.delete_all(change, &of_group, |_, value, _| places.push(value))?;
+        for place in places {
+            let place = OfGroupValue::decode(&place)?;
+            self.finish_in_group(change, place.group, place.sequence)?;
         }
         if exists {
             change.advanced.remove(&number);
@@ -337,7 +345,6 @@ impl<S: Store> Journal<S> {
             Kind::Finished,
             Kind::Pubrec,
             Kind::Lifted,
-            Kind::OfGroup,
         ] {
             self.delete_all(change, &part_key(kind, number, &[]), |_, _, _| {})?;
         }
@@ -467,9 +474,7 @@ impl<S: Store> Journal<S> {
         };
         known.end += 1;
         known.bytes = known.bytes.saturating_add(held.len.into());
-        if let Some((group, place)) = group {
-            known.shared.insert(entry.sequence, (group, place.clone()));
-        }
+        known.of_groups += u64::from(group.is_some());
         change.appended.push(Operation::Append {
             queue: QueueId(number),
             value: value.encode(),
@@ -502,7 +507,6 @@ impl<S: Store> Journal<S> {
             return Ok(());
         };
         let number = known.number;
-        let place = known.shared.remove(&sequence);
         if sequence < known.first {
             let name = sequence_key(Kind::Lifted, number, sequence);
             if known.lifted == 0 || !self.has(change, &name)? {
@@ -529,11 +533,34 @@ impl<S: Store> Journal<S> {
                 known.pubrecs -= 1;
             }
         }
-        if let Some((group, place)) = place {
-            change.delete(sequence_key(Kind::OfGroup, number, sequence));
-            if in_group {
-                self.finish_in_group(change, &place, Some(group))?;
-            }
+        self.finish_of_group(change, key, sequence, in_group)
+    }
+
+    /// Forgets what a finished message is to a group; the group may be done with it too.
+    fn finish_of_group(
+        &self,
+        change: &mut Change,
+        key: &Arc<SessionKey>,
+        sequence: u64,
+        in_group: bool,
+    ) -> Result<(), JournalError> {
+        let Some(known) = self.session_mut(change, key) else {
+            return Ok(());
+        };
+        if known.of_groups == 0 {
+            return Ok(());
+        }
+        let name = sequence_key(Kind::OfGroup, known.number, sequence);
+        let Some((value, _)) = self.new_or_stored(change, &name)? else {
+            return Ok(());
+        };
+        change.delete(name);
+        if let Some(known) = self.session_mut(change, key) {
+            known.of_groups -= 1;
+        }
+        if in_group {
+            let place = OfGroupValue::decode(&value)?;
+            self.finish_in_group(change, place.group, place.sequence)?;
         }
         Ok(())
     }
@@ -690,24 +717,18 @@ impl<S: Store> Journal<S> {
         number
     }
 
-    /// Ends a message of a group, unless that is not the group `of` any more.
+    /// Ends a message of the group with this number, if it has it.
     fn finish_in_group(
         &self,
         change: &mut Change,
-        place: &GroupPlace,
-        of: Option<u64>,
+        group: u64,
+        sequence: u64,
     ) -> Result<(), JournalError> {
-        let number = self.group(change, &place.group);
-        let Some(number) = number.filter(|number| of.is_none_or(|of| of == *number)) else {
-            return Ok(());
-        };
-        let name = sequence_key(Kind::GroupMessage, number, place.sequence);
-        let blob = match change.keys.get(&name) {
-            Some(new) => new.as_ref().and_then(|(_, blob)| *blob),
-            None => self.store.key(&name)?.and_then(|found| found.blob),
-        };
-        if let Some(id) = blob {
-            self.remove_hold(change, id.0);
+        let name = sequence_key(Kind::GroupMessage, group, sequence);
+        if let Some((_, blob)) = self.new_or_stored(change, &name)? {
+            if let Some(id) = blob {
+                self.remove_hold(change, id.0);
+            }
             change.delete(name);
         }
         Ok(())

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use avocet_engine::{GroupPlace, SessionKey};
+use avocet_engine::SessionKey;
 use avocet_session::Message;
 use avocet_store::{
     BlobId, CommitError, KeyValue, PageLimit, Position, QueueId, ReadError, Store, SyncError,
@@ -56,9 +56,8 @@ pub(crate) struct Session {
     /// Sequences behind the first one that are finished: beginnings and ends. At most as many as
     /// there are messages in flight.
     pub(crate) finished: BTreeMap<u64, u64>,
-    /// Messages that belong to a shared subscription, with its number, by their sequences; as many
-    /// as such a one gives to a member.
-    pub(crate) shared: BTreeMap<u64, (u64, GroupPlace)>,
+    /// How many messages came from shared subscriptions.
+    pub(crate) of_groups: u64,
 }
 
 /// A message that is not only in queues of sessions.
@@ -181,13 +180,11 @@ impl<S: Store> Journal<S> {
     /// Learns what it keeps in memory.
     fn index(&mut self) -> Result<(), JournalError> {
         let mut groups: Map<TopicFilterBuf, u64> = Map::default();
-        let mut names: Map<u64, TopicFilterBuf> = Map::default();
         let mut next_number = self.next_number;
         self.for_each_key(&key(Kind::Group), |found| {
             let group = Reader::of_key(Kind::Group, &found.key).filter()?;
             let number = read_int(Kind::Group, &found.value)?;
             next_number = next_number.max(number.saturating_add(1));
-            names.insert(number, group.clone());
             groups.insert(group, number);
             Ok(())
         })?;
@@ -198,7 +195,13 @@ impl<S: Store> Journal<S> {
             name.end(())?;
             let number = SessionValue::decode(&found.value)?.number;
             next_number = next_number.max(number.saturating_add(1));
-            sessions.insert(Arc::new(session), self.session(number, &names)?);
+            sessions.insert(Arc::new(session), self.session(number)?);
+            Ok(())
+        })?;
+        // The number of a group that has ended may still stand here: no other one may get it.
+        self.for_each_key(&key(Kind::OfGroup), |found| {
+            let group = OfGroupValue::decode(&found.value)?.group;
+            next_number = next_number.max(group.saturating_add(1));
             Ok(())
         })?;
         let mut held: Map<u64, Held> = Map::default();
@@ -213,11 +216,7 @@ impl<S: Store> Journal<S> {
         Ok(())
     }
 
-    fn session(
-        &self,
-        number: u64,
-        groups: &Map<u64, TopicFilterBuf>,
-    ) -> Result<Session, JournalError> {
+    fn session(&self, number: u64) -> Result<Session, JournalError> {
         let base = self.int(&part_key(Kind::Base, number, &[]))?.unwrap_or(0);
         let range = self.store.queue(QueueId(number)).unwrap_or(0..0);
         let mut session = Session {
@@ -229,7 +228,7 @@ impl<S: Store> Journal<S> {
             lifted: 0,
             pubrecs: 0,
             finished: BTreeMap::new(),
-            shared: BTreeMap::new(),
+            of_groups: 0,
         };
         if !range.is_empty() {
             let last = self.entry(number, range.end - 1)?;
@@ -244,25 +243,13 @@ impl<S: Store> Journal<S> {
         for (kind, count) in [
             (Kind::Lifted, &mut session.lifted),
             (Kind::Pubrec, &mut session.pubrecs),
+            (Kind::OfGroup, &mut session.of_groups),
         ] {
             self.for_each_key(&part_key(kind, number, &[]), |_| {
                 *count += 1;
                 Ok(())
             })?;
         }
-        self.for_each_key(&part_key(Kind::OfGroup, number, &[]), |found| {
-            let value = OfGroupValue::decode(&found.value)?;
-            // One that has ended holds nothing any more.
-            if let Some(group) = groups.get(&value.group) {
-                let at = sequence_of(Kind::OfGroup, &found.key)?;
-                let place = GroupPlace {
-                    group: group.clone(),
-                    sequence: value.sequence,
-                };
-                session.shared.insert(at, (value.group, place));
-            }
-            Ok(())
-        })?;
         Ok(session)
     }
 

@@ -7,7 +7,7 @@ use avocet_session::UnixTime;
 use avocet_store::{BlobId, KeyValue, Store};
 use avocet_topic::TopicFilterBuf;
 
-use crate::journal::{Journal, JournalError, Session, read_int, sequence_of};
+use crate::journal::{Journal, JournalError, Map, Session, read_int, sequence_of};
 use crate::value::{
     EntryValue, Kind, OfGroupValue, Reader, SessionValue, SubscriptionValue, ValueError, WillValue,
     decode_message, decode_publisher, id_key, key, part_key,
@@ -23,8 +23,10 @@ impl<S: Store> Journal<S> {
         }
         let count = self.message_count;
         take(Restored::MessageCount { count });
+        let groups = self.groups.iter().map(|(name, number)| (*number, name));
+        let groups: Map<u64, &TopicFilterBuf> = groups.collect();
         self.for_each_key(&key(Kind::Session), |found| {
-            self.recover_session(found, &mut take)
+            self.recover_session(found, &groups, &mut take)
         })?;
         self.for_each_key(&key(Kind::Will), |found| {
             let session = Reader::of_key(Kind::Will, &found.key).session_key()?;
@@ -61,6 +63,7 @@ impl<S: Store> Journal<S> {
     fn recover_session(
         &self,
         found: &KeyValue,
+        groups: &Map<u64, &TopicFilterBuf>,
         take: &mut impl FnMut(Restored),
     ) -> Result<(), JournalError> {
         let session = Reader::of_key(Kind::Session, &found.key).session_key()?;
@@ -102,15 +105,16 @@ impl<S: Store> Journal<S> {
             let sequence = sequence_of(Kind::OfGroup, &found.key)?;
             let value = OfGroupValue::decode(&found.value)?;
             // Not of a group that has ended.
-            if let Some((group, place)) = known.shared.get(&sequence)
-                && self.groups.get(&place.group) == Some(group)
-            {
+            if let Some(group) = groups.get(&value.group) {
                 take(Restored::OfGroup {
                     session: Arc::clone(session),
                     sequence,
                     id: MessageId::new(value.id),
                     qos: value.qos,
-                    place: place.clone(),
+                    place: GroupPlace {
+                        group: (*group).clone(),
+                        sequence: value.sequence,
+                    },
                 });
             }
             Ok(())

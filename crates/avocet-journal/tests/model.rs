@@ -805,3 +805,54 @@ fn space_is_given_back_behind_a_message_that_stays() {
     let journal = Journal::open(journal.into_store()).unwrap();
     assert_eq!(recovered(&journal).0, recorder.model);
 }
+
+/// What a session still has of a group that ended must not be taken for that of a later one.
+#[test]
+fn a_later_group_does_not_get_the_number_of_one_that_a_session_remembers() {
+    let stored = |id| Record::MessageStored {
+        id: MessageId::new(id),
+        message: message(id),
+    };
+    let place = |group| GroupPlace {
+        group: filter(&GROUPS, group),
+        sequence: 5,
+    };
+    let of_group = |group, id| Record::GroupEnqueued {
+        place: place(group),
+        id: MessageId::new(id),
+        publisher: None,
+    };
+    let member = session(0);
+    let put = Record::SessionPut {
+        session: Arc::clone(&member),
+        expiry_interval: 1,
+        expires_at: None,
+        sent: 0,
+        window: 0,
+    };
+    let given = Record::Enqueued {
+        session: Arc::clone(&member),
+        sequence: 0,
+        id: MessageId::new(1),
+        qos: QoS::ExactlyOnce,
+        retain: false,
+        subscription_ids: Vec::new(),
+        group: Some(Box::new(place(0))),
+    };
+    let ended = Record::GroupDeleted {
+        group: filter(&GROUPS, 0),
+    };
+    let mut journal = Journal::open(MemoryStore::new()).unwrap();
+    journal
+        .apply(&[put, stored(1), of_group(0, 1), given, ended])
+        .unwrap();
+    let mut journal = Journal::open(journal.into_store()).unwrap();
+    journal.apply(&[stored(2), of_group(1, 2)]).unwrap();
+    let finished = Record::Finished {
+        session: member,
+        sequence: 0,
+    };
+    journal.apply(&[finished]).unwrap();
+    let (model, _) = recovered(&journal);
+    assert_eq!(model.groups[&filter(&GROUPS, 1)].len(), 1);
+}
