@@ -514,7 +514,8 @@ impl<V: Vfs> LogStore<V> {
                 queue.place(first, run);
                 index += count;
             }
-            if summary.first > queue.first {
+            // What is copied says the same again, and counts from then on.
+            if summary.first > 0 && summary.first >= queue.first {
                 queue.begun = id;
             }
             queue.first = queue.first.max(summary.first);

@@ -2,7 +2,7 @@
 
 use avocet_store::{Batch, BlobId, LogOptions, LogStore, QueueId, SimVfs, Store};
 
-use crate::support::{EVERYTHING, message};
+use crate::support::{EVERYTHING, message, open};
 
 fn options() -> LogOptions {
     let mut options = LogOptions::default();
@@ -253,4 +253,28 @@ fn a_blob_lives_until_the_last_of_many_references() {
     }
     assert_eq!(store.blob(BlobId(3)), Ok(None));
     assert_eq!(store.blobs(), 0);
+}
+
+/// Where a queue begins is said again before the segment goes that said it, and again, even if the
+/// program is killed while both are there.
+#[test]
+fn where_an_empty_queue_begins_is_copied_from_segment_to_segment() {
+    for budget in 1..200 {
+        let vfs = SimVfs::new();
+        let mut store = open(&vfs);
+        let mut batch = Batch::new();
+        batch.append(QueueId(0), bytes::Bytes::new(), None);
+        batch.advance(QueueId(0), 1);
+        store.commit(batch).unwrap();
+        store.close().unwrap();
+        for round in 0..6 {
+            let mut store = open(&vfs);
+            assert_eq!(store.queue(QueueId(0)), Some(1..1), "{budget} {round}");
+            store.maintain(budget).unwrap();
+            store.write().unwrap();
+            if round % 2 == 1 {
+                store.close().unwrap();
+            }
+        }
+    }
 }
