@@ -87,7 +87,9 @@ struct Server {
     told_closed: bool,
     /// PUBLISH packets not completely acknowledged, with their QoS.
     outstanding: BTreeMap<PacketId, QoS>,
-    requests: BTreeMap<PacketId, (usize, bool)>,
+    requests: BTreeSet<PacketId>,
+    /// Answers to what had not come: such a request may be on its way, and its identifier is free.
+    answered_early: BTreeSet<PacketId>,
     aliases: BTreeMap<NonZeroU16, String>,
     receive_maximum: usize,
     maximum_packet_size: usize,
@@ -431,7 +433,7 @@ impl Server {
                     Delivery::AtLeastOnce(id) => (id, QoS::AtLeastOnce),
                     Delivery::ExactlyOnce(id) => (id, QoS::ExactlyOnce),
                 };
-                assert!(!self.requests.contains_key(&id), "{id:?} is in use");
+                assert!(!self.requests.contains(&id), "{id:?} is in use");
                 assert_eq!(self.outstanding.insert(id, qos), None, "{id:?} is in use");
                 assert!(self.outstanding.len() <= self.receive_maximum);
                 match qos {
@@ -445,24 +447,27 @@ impl Server {
             }
             Packet::Subscribe(subscribe) => {
                 let id = subscribe.packet_id;
-                let request = (subscribe.filters.len(), true);
-                assert!(!self.outstanding.contains_key(&id), "{id:?} is in use");
-                assert_eq!(self.requests.insert(id, request), None, "{id:?} is in use");
-                let codes = vec![ReasonCode::Success; request.0];
+                let codes = vec![ReasonCode::Success; subscribe.filters.len()];
                 answer(Packet::Suback(Suback::new(id, &codes)));
+                self.on_request(id);
             }
             Packet::Unsubscribe(unsubscribe) => {
                 let id = unsubscribe.packet_id;
-                let request = (unsubscribe.filters.len(), false);
-                assert!(!self.outstanding.contains_key(&id), "{id:?} is in use");
-                assert_eq!(self.requests.insert(id, request), None, "{id:?} is in use");
-                let codes = vec![ReasonCode::Success; request.0];
+                let codes = vec![ReasonCode::Success; unsubscribe.filters.len()];
                 answer(Packet::Unsuback(Unsuback::new(id, &codes)));
+                self.on_request(id);
             }
             Packet::Pingreq => answer(Packet::Pingresp),
             Packet::Disconnect(_) => self.is_over = true,
             Packet::Puback(_) | Packet::Pubrec(_) | Packet::Pubcomp(_) | Packet::Auth(_) => {}
             other => panic!("a client sent {other:?}"),
+        }
+    }
+
+    fn on_request(&mut self, id: PacketId) {
+        assert!(!self.outstanding.contains_key(&id), "{id:?} is in use");
+        if !self.answered_early.remove(&id) {
+            assert!(self.requests.insert(id), "{id:?} is in use");
         }
     }
 
@@ -493,7 +498,9 @@ impl Server {
             }
             Packet::Suback(Suback { packet_id, .. })
             | Packet::Unsuback(Unsuback { packet_id, .. }) => {
-                self.requests.remove(packet_id);
+                if !self.requests.remove(packet_id) {
+                    self.answered_early.insert(*packet_id);
+                }
             }
             _ => {}
         }

@@ -20,8 +20,8 @@ use avocet_codec::{
 use avocet_fuzz::{Choices, QOS, REASON_CODES, VERSIONS, now, take_packets};
 use avocet_session::{
     Accept, AckToken, Authentication, CommitId, ConnectionEvent, Details, Enqueued, FetchFrom,
-    Limits, Message, Outgoing, Overflow, ServerConfig, ServerConnection, ServerEvent, Session,
-    TransmitBuf,
+    FetchedMessage, Limits, Message, Outgoing, Overflow, ServerConfig, ServerConnection,
+    ServerEvent, Session, TransmitBuf,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -298,7 +298,13 @@ impl World {
                 _ => u64::MAX,
             };
             let skipped = usize::from(expires && page.len() > 1);
-            session.handle_fetched(next, page.into_iter().skip(skipped));
+            let messages = page.into_iter().skip(skipped);
+            let messages = messages.map(|(sequence, outgoing)| FetchedMessage {
+                sequence,
+                outgoing,
+                pubrec_received: false,
+            });
+            session.handle_fetched(next, messages);
         }
         self.store = store;
     }
