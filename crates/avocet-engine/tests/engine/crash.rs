@@ -9,7 +9,7 @@ use avocet_codec::{AckType, Connect, Delivery, Packet, PacketId, Version};
 use avocet_engine::EngineConfig;
 use avocet_session::{Now, UnixTime};
 
-use crate::cluster::{Client, Cluster, ack, describe};
+use crate::cluster::{Client, Cluster, Rng, ack, describe};
 use crate::durability::stored;
 
 /// A message that a client publishes until the broker has it.
@@ -918,6 +918,75 @@ fn the_oldest_messages_go_from_the_store_too() {
         run.look();
         let got: Vec<_> = run.peers["s0"].got.iter().map(|it| it.0.clone()).collect();
         assert_eq!(got, ["15", "16", "17", "18", "19"]);
+        assert_nothing_is_left(&run);
+    }
+}
+
+/// Histories by seed: clients come and go, commits come late, and the broker crashes now and then.
+#[test]
+fn crashes_at_random_neither_lose_nor_double_messages() {
+    fn configure(config: &mut EngineConfig) {
+        stored(config);
+        Arc::make_mut(&mut config.connection)
+            .limits
+            .resident_messages = 3;
+    }
+    const SUBSCRIBERS: [&str; 2] = ["s0", "s1"];
+    const MEMBERS: [&str; 2] = ["m0", "m1"];
+    const ALL: [&str; 5] = ["s0", "s1", "m0", "m1", "publisher"];
+    for seed in 0..60 {
+        eprintln!("seed {seed}");
+        let mut rng = Rng::new(seed);
+        let world = |rng: &mut Rng| World {
+            shards: 1 + rng.below(3) as u16,
+            seed: Some(seed),
+            configure: if seed % 2 == 0 { stored } else { configure },
+        };
+        let mut run = Run::new(world(&mut rng), usize::MAX);
+        for name in SUBSCRIBERS {
+            run.connect(name, u32::MAX);
+            run.subscribe(name, "t/#", 2);
+        }
+        for name in MEMBERS {
+            run.connect(name, u32::MAX);
+            run.subscribe(name, "$share/g/t/#", 2);
+        }
+        run.connect("publisher", u32::MAX);
+        let mut published: Vec<(String, u8)> = Vec::new();
+        for step in 0..80 {
+            let name = ALL[rng.below(ALL.len())];
+            let connected = run.peers[name].client.is_some();
+            match rng.below(12) {
+                0..=4 => {
+                    let (payload, qos) = (format!("{step}"), 1 + rng.below(2) as u8);
+                    let topic = ["t/a", "t/b", "t/c"][rng.below(3)];
+                    run.publish_with("publisher", topic, &payload, qos, rng.one_in(4));
+                    published.push((payload, qos));
+                }
+                5 => run.cut(name),
+                6 | 7 => drop(run.reconnect(name)),
+                8 if connected => run.set_acks(name, rng.one_in(2)),
+                9 => run.cluster.reported_max = run.cluster.log.len(),
+                10 => {
+                    let all = run.cluster.log.len();
+                    let reported = all.min(run.cluster.reported_max);
+                    let stored = reported + rng.below(all - reported + 1);
+                    let now = run.cluster.now;
+                    run.restart(world(&mut rng), stored, usize::MAX, now);
+                }
+                _ => {}
+            }
+        }
+        run.restart_at_once(world(&mut rng));
+        reconnect_all(&mut run);
+        reconnect_all(&mut run);
+        for (payload, qos) in published {
+            let of_group: usize = MEMBERS.iter().map(|name| run.got(name, &payload)).sum();
+            let mut counts = vec![of_group];
+            counts.extend(SUBSCRIBERS.map(|name| run.got(name, &payload)));
+            let right = |count: &usize| *count == 1 || *count > 1 && qos == 1;
+            assert!(counts.iter().all(right), "{payload} q{qos}: {counts:?}");
+        }
         assert_nothing_is_left(&run);
     }
 }
