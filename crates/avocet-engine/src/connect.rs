@@ -293,8 +293,7 @@ impl Engine {
 
     fn accept(&mut self, id: ConnectionId, admission: &Admission, accept: Accept<'_>, now: Now) {
         let handle = admission.handle;
-        let window = self.connections.get(&id).map_or(0, |it| it.server.window());
-        self.set_expiry_interval(handle, admission.expiry_interval, window);
+        self.set_expiry_interval(handle, admission.expiry_interval, true);
         // Session present and a will promise what is stored; a new session promises nothing, but
         // that none before it comes back.
         let promises = accept.session_present || admission.will;

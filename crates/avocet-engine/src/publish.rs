@@ -576,7 +576,9 @@ impl Engine {
     /// What came from elsewhere and is not stored there gets a name of this shard: the other one
     /// may be that of a message which is stored, and not for long.
     pub(crate) fn rename_unless_stored(&mut self, published: &mut Published) {
-        if published.id.is_some() && !published.stored {
+        let named = self.config.durability == Durability::Stored
+            && published.message.qos() != QoS::AtMostOnce;
+        if named && !published.stored {
             published.id = Some(self.new_message_id());
         }
     }

@@ -68,7 +68,8 @@ pub enum Record {
         expires_at: Option<UnixTime>,
         /// Everything in its queue before this sequence may have been sent.
         sent: u64,
-        /// And so may the first so many messages from there on that are not finished.
+        /// And so may so many messages from there on: all of them, `u32::MAX`, while it is connected,
+        /// and otherwise 0.
         window: u32,
     },
     /// A session ended, with everything it held but its will. Messages of groups that it held end

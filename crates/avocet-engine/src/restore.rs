@@ -202,7 +202,8 @@ impl Engine {
                     slot.expires_at = expires_at;
                     let state = slot.session.get_or_insert_default();
                     state.set_expiry_interval(expiry_interval);
-                    state.restore_queue(queue, queued_bytes, (sent, window));
+                    let sent = if window > 0 { queue.end } else { sent };
+                    state.restore_queue(queue, queued_bytes, sent);
                     let counted = (state.queued(), state.queued_bytes());
                     self.counters.count_queue(&mut slot.counted, counted);
                 }
@@ -302,7 +303,7 @@ impl Engine {
             let at = now.unix + Duration::from_secs(expiry_interval.into());
             slot.expires_at = Some(at);
             self.timers.set_session(handle, Deadline::Expiry, at);
-            self.set_expiry_interval(handle, expiry_interval, 0);
+            self.set_expiry_interval(handle, expiry_interval, false);
         }
         for (membership, sequences) in mem::take(&mut self.restoring().held) {
             if let Some(group) = self.memberships.group(membership).cloned() {
@@ -464,8 +465,8 @@ impl Engine {
             // Who has left the group keeps what it had.
             return;
         };
-        let (sent, more) = slot.session.as_ref().map(Session::sent).unwrap_or_default();
-        if qos < QoS::ExactlyOnce || sequence >= sent && more == 0 {
+        let sent = slot.session.as_ref().map_or(0, Session::sent);
+        if qos < QoS::ExactlyOnce || sequence >= sent {
             let session = Arc::clone(session);
             self.record(Record::Returned { session, sequence });
             return;

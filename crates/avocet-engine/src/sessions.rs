@@ -30,8 +30,13 @@ impl Engine {
     }
 
     /// Sets what a connection asks of its session's end; recorded when that is one which survives.
-    /// The connection that begins sends `window` messages at once; 0 for one that has ended.
-    pub(crate) fn set_expiry_interval(&mut self, handle: SessionHandle, seconds: u32, window: u16) {
+    /// While it is `connected`, all of its queue may be sent at any time.
+    pub(crate) fn set_expiry_interval(
+        &mut self,
+        handle: SessionHandle,
+        seconds: u32,
+        connected: bool,
+    ) {
         let stored = self.config.durability == Durability::Stored;
         let Some(slot) = self.sessions.get_mut(handle) else {
             return;
@@ -40,14 +45,14 @@ impl Engine {
         slot.durable |= seconds > 0;
         let recorded = stored && slot.durable;
         let (session, expires_at) = (Arc::clone(&slot.key), slot.expires_at);
-        let (sent, sent_more) = slot.session.as_ref().map(Session::sent).unwrap_or_default();
+        let sent = slot.session.as_ref().map_or(0, Session::sent);
         if recorded {
             self.record(Record::SessionPut {
                 session,
                 expiry_interval: seconds,
                 expires_at,
                 sent,
-                window: sent_more.max(window.into()),
+                window: if connected { u32::MAX } else { 0 },
             });
         }
     }
@@ -102,7 +107,7 @@ impl Engine {
         if expiry_interval == 0 {
             self.end_session(handle, now);
         } else {
-            self.set_expiry_interval(handle, expiry_interval, 0);
+            self.set_expiry_interval(handle, expiry_interval, false);
             self.begin_will(handle, now);
         }
     }

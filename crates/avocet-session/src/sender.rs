@@ -141,8 +141,6 @@ pub(crate) struct Sender {
     stored_bytes: u64,
     /// Of these, what comes before this sequence may have been sent before a restart.
     sent: u64,
-    /// And so may the first messages from there on, so many of them.
-    sent_more: u32,
     /// The sequence that `poll_fetch` asked for, until the answer comes.
     fetching: Option<u64>,
 
@@ -282,7 +280,7 @@ impl Sender {
     /// Drops the first message that only the store has, unless it may have been sent.
     fn drop_stored(&mut self) -> Option<Dropped> {
         let sequence = self.next_sequence - self.stored;
-        if self.stored == 0 || sequence < self.sent || self.sent_more > 0 {
+        if self.stored == 0 || sequence < self.sent {
             return None;
         }
         // Its size is not known.
@@ -776,7 +774,7 @@ impl Sender {
             }
             let bytes = message_bytes(&outgoing);
             self.stored_bytes = self.stored_bytes.saturating_sub(bytes);
-            if !self.was_sent(sequence) && !pubrec_received {
+            if sequence >= self.sent && !pubrec_received {
                 self.resident_bytes += bytes;
                 self.queued.push_back(Queued { sequence, outgoing });
                 continue;
@@ -803,31 +801,19 @@ impl Sender {
         }
     }
 
-    /// Whether the next message from the store may have been sent before a restart.
-    fn was_sent(&mut self, sequence: u64) -> bool {
-        if sequence >= self.sent && self.sent_more > 0 {
-            self.sent_more -= 1;
-            self.sent = sequence + 1;
-        }
-        sequence < self.sent
-    }
-
     /// Puts back a queue that only the store has.
-    pub(crate) fn restore(&mut self, queue: Range<u64>, bytes: u64, sent: (u64, u32)) {
+    pub(crate) fn restore(&mut self, queue: Range<u64>, bytes: u64, sent: u64) {
         self.next_sequence = queue.end;
         self.stored = queue.end.saturating_sub(queue.start);
         self.stored_bytes = bytes;
-        (self.sent, self.sent_more) = sent;
+        self.sent = sent.min(queue.end);
     }
 
-    /// Before which sequence messages may have been sent, and how many from there on.
-    pub(crate) fn sent(&self) -> (u64, u32) {
-        let stored = self.next_sequence - self.stored;
-        if self.stored > 0 && (stored < self.sent || self.sent_more > 0) {
-            return (self.sent, self.sent_more);
-        }
+    /// Before which sequence messages may have been sent.
+    pub(crate) fn sent(&self) -> u64 {
         let first = self.queued.front().map(|queued| queued.sequence);
-        (first.unwrap_or(stored), 0)
+        let stored = self.next_sequence - self.stored;
+        first.unwrap_or_else(|| stored.max(self.sent))
     }
 
     /// The earliest commit that holds the next packet back.

@@ -163,17 +163,15 @@ impl Session {
     }
 
     /// Puts back the queue of an empty Session whose messages only a store has: the sequences from
-    /// the first one that is not finished, bytes of their messages, and what
-    /// [`Session::sent`] said, or more.
-    pub fn restore_queue(&mut self, queue: Range<u64>, bytes: u64, sent: (u64, u32)) {
+    /// the first one that is not finished, bytes of their messages, and the sequence before which
+    /// they may have been sent.
+    pub fn restore_queue(&mut self, queue: Range<u64>, bytes: u64, sent: u64) {
         self.sender.restore(queue, bytes, sent);
     }
 
-    /// Which queued messages of QoS 1 and 2 may have been sent: all before a sequence, and so many
-    /// of those from there on that are not finished. As long as a Network Connection lasts,
-    /// so may as many as its window allows.
+    /// The sequence before which messages of QoS 1 and 2 may have been sent.
     #[must_use]
-    pub fn sent(&self) -> (u64, u32) {
+    pub fn sent(&self) -> u64 {
         self.sender.sent()
     }
 

@@ -217,13 +217,6 @@ impl ServerConnection {
         }
     }
 
-    /// How many messages of QoS 1 and 2 the client is sent at once: its Receive Maximum, or the
-    /// limit for clients of 3.x, which have none.
-    #[must_use]
-    pub fn window(&self) -> u16 {
-        self.peer().window.get()
-    }
-
     fn peer(&self) -> Peer {
         let window = if self.client.version == Version::V5 {
             self.client.receive_maximum
