@@ -564,8 +564,20 @@ impl World {
     fn commit(&mut self, shard: usize, id: CommitId, records: Vec<Record>) {
         let mut stored = Vec::new();
         let mut enqueued = Vec::new();
+        let mut queued = Vec::new();
         let mut pubrecs = Vec::new();
+        let packet_id = |sequence: &u64| (sequence % 65_535 + 1) as u16;
         for record in records {
+            if let Record::Enqueued {
+                session,
+                sequence,
+                id,
+                ..
+            } = &record
+                && let Some(uid) = self.store.uid(*id)
+            {
+                queued.push((session.client_id().to_owned(), packet_id(sequence), uid));
+            }
             match &record {
                 Record::MessageStored { message, .. } => stored.extend(uid_of(message.payload())),
                 // A member is given what its group has, and a new subscription what is retained:
@@ -580,8 +592,7 @@ impl World {
                 }
                 Record::GroupEnqueued { id, .. } => enqueued.extend(self.store.uid(*id)),
                 Record::PubrecReceived { session, sequence } => {
-                    let packet_id = (sequence % 65_535 + 1) as u16;
-                    pubrecs.push((session.client_id().to_owned(), packet_id));
+                    pubrecs.push((session.client_id().to_owned(), packet_id(sequence)));
                 }
                 _ => {}
             }
@@ -593,6 +604,7 @@ impl World {
             commit,
             stored,
             enqueued,
+            queued,
             pubrecs,
         });
         let state = &mut self.shards[shard];

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use avocet_codec::AckType;
+use avocet_codec::{AckType, QoS};
 
 use crate::history::{Event, What};
 use crate::invariants::Invariant;
@@ -20,8 +20,37 @@ pub(crate) struct Durable {
     stored: BTreeSet<Uid>,
     /// Messages that a session or group which is stored has.
     enqueued: BTreeSet<Uid>,
+    /// By client, and by client and Packet Identifier.
+    queued: BTreeSet<(String, Uid)>,
+    queued_as: BTreeSet<(String, u16)>,
     /// PUBRECs that were recorded, by client and Packet Identifier.
     recorded: BTreeSet<(String, u16)>,
+}
+
+impl Durable {
+    /// A message that is acknowledged is recorded for each session that outlives its connection
+    /// and had subscribed before.
+    fn check_queued(&self, model: &Model, uid: Uid) -> Result<(), String> {
+        let message = &model.messages[&uid];
+        if message.empty {
+            // Its name is where records are not looked at.
+            return Ok(());
+        }
+        for (session, state) in model.sessions.iter().enumerate() {
+            let client_id = &model.clients[state.client].client_id;
+            if state.expiry > 0
+                && model.must(session, message) > Some(QoS::AtMostOnce)
+                && !model.system.is_tight()
+                && !self.queued.contains(&(client_id.clone(), uid))
+            {
+                return Err(format!(
+                    "m{uid} is not recorded for client {}",
+                    state.client
+                ));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Invariant for Durable {
@@ -36,14 +65,27 @@ impl Invariant for Durable {
                 commit,
                 stored,
                 enqueued,
+                queued,
                 pubrecs,
             } => {
+                for (client_id, packet_id, uid) in queued {
+                    self.queued.insert((client_id.clone(), *uid));
+                    self.queued_as.insert((client_id.clone(), *packet_id));
+                }
                 self.enqueued.extend(enqueued);
                 self.recorded.extend(pubrecs.iter().cloned());
                 // What is retained is stored once more for a new subscription.
                 let stored = stored.iter().filter(|uid| self.stored.insert(**uid));
                 let held = (stored.chain(enqueued).copied().collect(), pubrecs.clone());
                 self.pending.insert((*shard, *commit), held);
+            }
+            What::Accepted {
+                conn,
+                present: false,
+            } => {
+                let client_id = &model.clients[model.conns[conn].client].client_id;
+                self.queued_as.retain(|(of, _)| of != client_id);
+                self.recorded.retain(|(of, _)| of != client_id);
             }
             What::Committed { shard, commit } => {
                 self.pending.remove(&(*shard, *commit));
@@ -74,10 +116,13 @@ impl Invariant for Durable {
                         ));
                     }
                 }
-                let kept = info.session.is_some_and(|it| model.sessions[it].expiry > 0);
                 let key = (client_id.clone(), *id);
+                let kept = self.queued_as.contains(&key);
                 if *kind == AckType::Pubrel && kept && !self.recorded.contains(&key) {
                     return Err(format!("[{conn}] {pkt} leaves, and PUBREC is not recorded"));
+                }
+                if let Some((_, uid)) = acked {
+                    self.check_queued(model, uid)?;
                 }
             }
             What::ServerRead {
@@ -90,7 +135,9 @@ impl Invariant for Durable {
                     },
             } if model.conns[conn].is_live() => {
                 let client_id = model.clients[model.conns[conn].client].client_id.clone();
-                self.recorded.remove(&(client_id, *id));
+                let key = (client_id, *id);
+                self.recorded.remove(&key);
+                self.queued_as.remove(&key);
             }
             _ => {}
         }

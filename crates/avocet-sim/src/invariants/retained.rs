@@ -23,6 +23,13 @@ pub(crate) struct Retained {
     kept: BTreeMap<&'static str, Uid>,
 }
 
+/// Whether what is retained of a topic may have expired: even one that did before anybody was sent
+/// it has replaced the last one.
+fn may_expire(model: &Model, topic: &str) -> bool {
+    let mut messages = model.messages.values();
+    messages.any(|it| it.topic == topic && it.retain && it.read_expiry.is_some())
+}
+
 impl Retained {
     fn settle_end(&self, model: &Model) -> Result<(), String> {
         for (topic, seen) in &self.seen {
@@ -31,12 +38,7 @@ impl Retained {
             };
             let message = &model.messages[last];
             let kept = self.kept.get(topic);
-            // One that expired before anybody was sent it has replaced the last one all the same.
-            let may_expire = model
-                .messages
-                .values()
-                .any(|it| it.topic == *topic && it.retain && it.read_expiry.is_some());
-            let gone = message.empty || may_expire;
+            let gone = message.empty || may_expire(model, topic);
             match kept {
                 None if gone => {}
                 Some(kept) if kept == last && !message.empty => {}
@@ -99,7 +101,7 @@ impl Retained {
             let large = profile.maximum_packet_size < u32::MAX && message.len > 1_000;
             let own = sub.options.no_local && message.publisher == session.client;
             if message.empty
-                || message.read_expiry.is_some()
+                || may_expire(model, topic)
                 || large
                 || own
                 || qos == QoS::AtMostOnce && !model.stayed(sub.session, sub.began)
