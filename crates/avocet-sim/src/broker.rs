@@ -1,14 +1,15 @@
 //! The broker's side: shards in turn, each with its one inbox, its sockets and its store.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 
 use avocet_codec::{QoS, ReasonCode, Version};
 use avocet_engine::{
-    Accepted, AuthorizationRequest, Command, ConnectionId, Event as EngineEvent, Fetched,
-    MessageId, Moved, Permission, Record, SessionKey, ShardId, ShardMessage, Verdict,
+    Accepted, AuthorizationRequest, Command, ConnectionId, Event as EngineEvent, MessageId, Moved,
+    Permission, Record, ShardId, ShardMessage, Verdict,
 };
-use avocet_session::{CommitId, Demand, FetchFrom, Message, TransmitBuf};
+use avocet_journal::Journal;
+use avocet_session::{CommitId, Demand, TransmitBuf};
+use avocet_store::MemoryStore;
 
 use crate::coverage::Kind;
 use crate::history::{ConnId, What};
@@ -147,70 +148,23 @@ impl Conn {
     }
 }
 
-/// What is stored: enough to give queued messages back.
-#[derive(Default)]
+/// What is stored.
 pub(crate) struct Store {
-    messages: BTreeMap<MessageId, Arc<Message>>,
-    queues: BTreeMap<Arc<SessionKey>, BTreeMap<u64, Fetched>>,
+    pub(crate) journal: Journal<MemoryStore>,
+    /// Which messages of the run those in the store are.
+    uids: BTreeMap<MessageId, Uid>,
 }
 
 impl Store {
-    fn put(&mut self, record: Record) {
-        match record {
-            Record::MessageStored { id, message } => {
-                self.messages.insert(id, message);
-            }
-            Record::Enqueued {
-                session,
-                sequence,
-                id,
-                qos,
-                retain,
-                subscription_ids,
-                ..
-            } => {
-                if let Some(message) = self.messages.get(&id) {
-                    let fetched = Fetched {
-                        sequence,
-                        id,
-                        message: Arc::clone(message),
-                        qos,
-                        retain,
-                        subscription_ids,
-                        pubrec_received: false,
-                    };
-                    self.queues
-                        .entry(session)
-                        .or_default()
-                        .insert(sequence, fetched);
-                }
-            }
-            Record::Finished { session, sequence } | Record::Returned { session, sequence } => {
-                if let Some(queue) = self.queues.get_mut(&session) {
-                    queue.remove(&sequence);
-                }
-            }
-            Record::SessionDeleted { session } => {
-                self.queues.remove(&session);
-            }
-            _ => {}
+    pub(crate) fn new() -> Self {
+        Self {
+            journal: Journal::open(MemoryStore::new()).expect("an empty store"),
+            uids: BTreeMap::new(),
         }
     }
 
     fn uid(&self, id: MessageId) -> Option<Uid> {
-        uid_of(self.messages.get(&id)?.payload())
-    }
-
-    fn fetch(&self, session: &SessionKey, from: FetchFrom) -> (u64, Vec<Fetched>) {
-        let mut messages = Vec::new();
-        if let Some(queue) = self.queues.get(session) {
-            let stored = queue.range(from.sequence..).take(from.max_messages);
-            messages.extend(stored.map(|(_, fetched)| fetched.clone()));
-        }
-        let next = messages
-            .last()
-            .map_or(from.sequence, |last| last.sequence + 1);
-        (next, messages)
+        self.uids.get(&id).copied()
     }
 }
 
@@ -250,7 +204,8 @@ impl World {
         }
         while let Some(number) = self.shards[shard].fetched.pop_front() {
             if let Some((session, from)) = self.fetches.remove(&number) {
-                let (next, messages) = self.store.fetch(&session, from);
+                let fetched = self.store.journal.fetch(&session, from);
+                let (next, messages) = fetched.expect("nothing of a store in memory is damaged");
                 if !messages.is_empty() {
                     self.seen(Kind::Fetched);
                 }
@@ -562,23 +517,30 @@ impl World {
     }
 
     fn commit(&mut self, shard: usize, id: CommitId, records: Vec<Record>) {
+        let applied = self.store.journal.apply(&records);
+        applied.expect("nothing of a store in memory is damaged");
         let mut stored = Vec::new();
         let mut enqueued = Vec::new();
         let mut queued = Vec::new();
         let mut pubrecs = Vec::new();
         let packet_id = |sequence: &u64| (sequence % 65_535 + 1) as u16;
-        for record in records {
+        for record in &records {
+            if let Record::MessageStored { id, message, .. } = record
+                && let Some(uid) = uid_of(message.payload())
+            {
+                self.store.uids.insert(*id, uid);
+            }
             if let Record::Enqueued {
                 session,
                 sequence,
                 id,
                 ..
-            } = &record
+            } = record
                 && let Some(uid) = self.store.uid(*id)
             {
                 queued.push((session.client_id().to_owned(), packet_id(sequence), uid));
             }
-            match &record {
+            match record {
                 Record::MessageStored { message, .. } => stored.extend(uid_of(message.payload())),
                 // A member is given what its group has, and a new subscription what is retained:
                 // neither is what the publisher waits for.
@@ -596,7 +558,6 @@ impl World {
                 }
                 _ => {}
             }
-            self.store.put(record);
         }
         let commit = id.get();
         self.record(What::Commit {

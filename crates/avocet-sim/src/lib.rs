@@ -16,6 +16,7 @@ mod model;
 mod plan;
 #[cfg(feature = "planted")]
 mod planted;
+mod restart;
 mod rng;
 mod run;
 mod shrink;

@@ -113,7 +113,7 @@ impl World {
             shards: (0..shards)
                 .map(|shard| Shard::new(Rng::new(seed, "shard", shard.into())))
                 .collect(),
-            store: Store::default(),
+            store: Store::new(),
             fetches: BTreeMap::new(),
             conns: BTreeMap::new(),
             next_conn: 1,
@@ -385,6 +385,9 @@ impl World {
             self.model.dropped_full += full;
             self.model.queued_at_end += counters.queued_messages;
         }
+        if let Err(problem) = self.check_restart() {
+            self.fail("a restart brings everything back", problem);
+        }
         self.watcher.settle(&self.model);
         for (index, client) in self.clients.iter().enumerate() {
             self.model.unfinished.extend(client.unfinished(index));
@@ -399,7 +402,7 @@ impl World {
     }
 }
 
-fn config(plan: &Plan) -> EngineConfig {
+pub(crate) fn config(plan: &Plan) -> EngineConfig {
     let system = &plan.system;
     let mut config = EngineConfig::default();
     config.connection = Arc::new(ServerConfig {

@@ -38,7 +38,10 @@ impl Durable {
         }
         for (session, state) in model.sessions.iter().enumerate() {
             let client_id = &model.clients[state.client].client_id;
-            if state.expiry > 0
+            // Others may have expired.
+            let there = state.expiry == u32::MAX || model.conns[&state.conn].is_live();
+            if there
+                && state.expiry > 0
                 && model.must(session, message) > Some(QoS::AtMostOnce)
                 && !model.system.is_tight()
                 && !self.queued.contains(&(client_id.clone(), uid))
