@@ -40,13 +40,16 @@ impl World {
             engine.finish_restore(now);
         }
         self.run_to_rest(&mut engines)?;
-        let sum = |engines: &[Engine], count: fn(&Engine) -> u64| engines.iter().map(count).sum();
-        let counts: [(&str, u64, u64); 3] = [
-            (
-                "retained messages",
-                sum(&self.engines, |it| it.counters().retained_messages),
-                sum(&engines, |it| it.counters().retained_messages),
-            ),
+        let sum = |engines: &[Engine], count: fn(&Engine) -> u64| -> u64 {
+            engines.iter().map(count).sum()
+        };
+        let retained = sum(&self.engines, |it| it.counters().retained_messages);
+        let after = sum(&engines, |it| it.counters().retained_messages);
+        // The wills of those who were connected are published.
+        if !(retained..=retained + self.retained_wills()).contains(&after) {
+            return Err(format!("{retained} retained messages became {after}"));
+        }
+        let counts: [(&str, u64, u64); 2] = [
             (
                 "sessions",
                 self.lasting_sessions().count() as u64,
@@ -70,6 +73,15 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Wills with RETAIN of the connections that stand.
+    fn retained_wills(&self) -> u64 {
+        let live = self.model.conns.values().filter(|info| info.is_live());
+        let wills = live.filter_map(|info| info.connect.as_ref()?.will);
+        wills
+            .filter(|will| self.model.messages[will].retain)
+            .count() as u64
     }
 
     /// Sessions that outlive their connections.
