@@ -373,10 +373,10 @@ impl Subscriber {
         let result = self.serve(address, complete);
         let seen = self.seen.lock().unwrap();
         let missing = seen.missing(sent);
+        let (who, problems, received) = (&self.client_id, &seen.problems, &self.received);
         assert!(
             result.is_ok(),
-            "{}: {result:?}; {missing:?}",
-            self.client_id
+            "{who}: {result:?}; {missing:?}; {problems:?}; not released: {received:?}"
         );
     }
 
