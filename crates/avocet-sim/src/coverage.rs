@@ -476,10 +476,8 @@ impl Watcher {
                 }
             }
             Pkt::Ack { .. } => self.step(Way::Up(info.client), pkt, true),
-            Pkt::Suback { codes, .. } => {
-                if codes.iter().any(|code| code.is_error()) {
-                    self.count(Kind::SubscribeForbidden);
-                }
+            Pkt::Suback { codes, .. } if codes.iter().any(|code| code.is_error()) => {
+                self.count(Kind::SubscribeForbidden);
             }
             Pkt::Connack(connack) if connack.code.is_error() => self.count(Kind::ConnectRefused),
             _ => {}

@@ -96,11 +96,11 @@ impl World {
         let now = self.now();
         let mut values = VecDeque::new();
         for _ in 0..TURNS_MAX {
-            for shard in 0..engines.len() {
-                while let Some(command) = engines[shard].poll_command() {
+            for (shard, engine) in engines.iter_mut().enumerate() {
+                while let Some(command) = engine.poll_command() {
                     match command {
                         Command::ToShard { to, value } => values.push_back((shard, to, value)),
-                        Command::Commit { id, .. } => engines[shard].handle_committed(id, now),
+                        Command::Commit { id, .. } => engine.handle_committed(id, now),
                         _ => {}
                     }
                 }
