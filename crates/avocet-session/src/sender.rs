@@ -806,6 +806,7 @@ impl Sender {
         self.next_sequence = queue.end;
         self.stored = queue.end.saturating_sub(queue.start);
         self.stored_bytes = bytes;
+        // What comes behind it is not sent before its gate.
         self.sent = sent.min(queue.end);
     }
 

@@ -329,8 +329,14 @@ impl Seen {
 
     fn missing(&self, sent: &BTreeMap<Series, u64>) -> Option<String> {
         sent.iter().find_map(|(series, last)| {
-            let through = self.series.get(series).map_or(0, |came| came.through);
-            (through < *last).then(|| format!("{series:?}: {} to {last} did not come", through + 1))
+            let came = self.series.get(series);
+            let first = came.map_or(0, |came| came.through) + 1;
+            (first <= *last).then(|| {
+                let beyond = came.map_or(0, |came| came.beyond.len());
+                format!(
+                    "{series:?}: {first} did not come; of those behind it, to {last}, {beyond} did"
+                )
+            })
         })
     }
 }

@@ -1,7 +1,8 @@
+use avocet_codec::{AckType, Packet, PacketId, Version};
 use avocet_engine::{Durability, EngineConfig, Level, Record, SessionKey, ShardId};
 use avocet_topic::TopicName;
 
-use crate::cluster::{Cluster, each, each_with, persistent};
+use crate::cluster::{Cluster, ack, each, each_with, persistent};
 
 pub(crate) fn stored(config: &mut EngineConfig) {
     config.durability = Durability::Stored;
@@ -217,9 +218,8 @@ fn both_halves_of_qos_2_wait() {
         assert_eq!(cluster.packets(publisher), ["pubrec 1 0x00"]);
         assert_eq!(cluster.packets(subscriber), ["t=x q2"]);
         let id = avocet_codec::PacketId::new(1).unwrap();
-        let ack = crate::cluster::ack;
-        cluster.send(publisher, &ack(avocet_codec::AckType::Pubrel, id));
-        cluster.send(subscriber, &ack(avocet_codec::AckType::Pubrec, id));
+        cluster.send(publisher, &ack(AckType::Pubrel, id));
+        cluster.send(subscriber, &ack(AckType::Pubrec, id));
         assert!(cluster.packets(publisher).is_empty());
         assert!(cluster.packets(subscriber).is_empty());
         cluster.commit();
@@ -402,6 +402,52 @@ fn fetched_messages_of_qos_2_leave_whatever_was_committed_meanwhile() {
         let expected = ["0", "1", "2", "3", "4"].map(|payload| format!("t={payload} q2"));
         assert_eq!(cluster.messages(sleeper), expected);
     });
+}
+
+/// Behind what a restart gave back, the store has new messages too, and gives them back before they
+/// are stored: after another crash a Packet Identifier that was seen would be that of another
+/// message, which the client would take for the first one [MQTT5-4.3.3-2].
+#[test]
+fn behind_a_restored_queue_a_message_of_qos_2_is_stored_before_it_leaves() {
+    let configure = |config: &mut EngineConfig| {
+        stored(config);
+        std::sync::Arc::make_mut(&mut config.connection)
+            .limits
+            .resident_messages = 2;
+    };
+    let old = ["0", "1", "2", "3", "4"];
+    for shards in [1, 3] {
+        let mut cluster = Cluster::new(shards, None, configure);
+        cluster.store = Some(crate::store::Store::default());
+        let mut connect = persistent("durable");
+        connect.properties.receive_maximum = std::num::NonZeroU16::new(1);
+        let subscriber = cluster.client_with(&connect);
+        cluster.subscribe(subscriber, "t", 2);
+        cluster.set_acks(subscriber, false);
+        let publisher = cluster.client("publisher");
+        for payload in old {
+            cluster.publish(publisher, "t", payload, 1);
+        }
+        cluster.run();
+        let log = std::mem::take(&mut cluster.log);
+        let now = cluster.now;
+        let mut cluster = Cluster::restored(shards, configure, log, usize::MAX, now);
+        let subscriber = cluster.open(Version::V5);
+        cluster.set_acks(subscriber, false);
+        cluster.send(subscriber, &Packet::Connect(connect));
+        let publisher = cluster.client("publisher");
+        cluster.auto_commit = false;
+        cluster.publish(publisher, "t", "new", 2);
+        assert_eq!(cluster.messages(subscriber), ["t=0 q1 dup"]);
+        cluster.set_acks(subscriber, true);
+        cluster.send(subscriber, &ack(AckType::Puback, PacketId::new(1).unwrap()));
+        cluster.run();
+        let dup = |payload: &&str| format!("t={payload} q1 dup");
+        let rest: Vec<_> = old.iter().skip(1).map(dup).collect();
+        assert_eq!(cluster.messages(subscriber), rest);
+        cluster.commit();
+        assert_eq!(cluster.messages(subscriber), ["t=new q2"]);
+    }
 }
 
 /// A group learns what became of a message that was in the store only, whatever a QoS 0 message

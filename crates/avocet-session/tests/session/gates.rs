@@ -317,3 +317,28 @@ fn the_tail_of_a_long_queue_comes_back_from_the_store() {
         "the identifier of the message that expired is not given away"
     );
 }
+
+/// What comes behind a queue that a store gave back was not sent before, whatever its owner says of
+/// that queue: it waits for its commit.
+#[test]
+fn a_message_behind_a_restored_queue_waits_for_its_commit() {
+    let mut pair = silent(Version::V5);
+    let limits = Limits::default();
+    pair.session_mut().restore_queue(0..3, 3, u64::MAX);
+    let queued = pair.publish(gated(5, qos2("new")));
+    assert_eq!(queued, Enqueued::Stored { sequence: 3 });
+    let fetch = pair.session_mut().poll_fetch(&limits).unwrap();
+    assert_eq!(fetch.sequence, 0);
+    let page = (0..4).map(|sequence| FetchedMessage {
+        sequence,
+        outgoing: gated(5, qos2("x")),
+        pubrec_received: false,
+    });
+    pair.session_mut().handle_fetched(4, page);
+    pair.run();
+    let restored = [(Publish, 1), (Publish, 2), (Publish, 3)];
+    assert_eq!(pair.client.take_seen(), restored);
+    pair.committed(5);
+    pair.run();
+    assert_eq!(pair.client.take_seen(), [(Publish, 4)]);
+}
