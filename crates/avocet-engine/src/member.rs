@@ -236,12 +236,46 @@ impl Engine {
                 messages.push(message);
             }
         }
+        let mut stored = self.take_stored_from_member(handle, session, &returned);
         for (id, returned) in returned {
             if let Some(membership) = self.memberships.entries.get(&id) {
                 let group = membership.group.clone();
-                self.tell_group(group, id, GroupChange::Offline { returned });
+                let stored = stored.remove(&id).unwrap_or_default();
+                self.tell_group(group, id, GroupChange::Offline { returned, stored });
             }
         }
+    }
+
+    /// What goes back of messages that only the store has for a session: their places in the order
+    /// of their groups, who have the messages.
+    fn take_stored_from_member(
+        &mut self,
+        handle: SessionHandle,
+        session: &mut Session,
+        memberships: &BTreeMap<MembershipId, Vec<GroupMessage>>,
+    ) -> BTreeMap<MembershipId, Vec<u64>> {
+        let mut stored: BTreeMap<MembershipId, Vec<u64>> = BTreeMap::new();
+        let Some(slot) = self.sessions.get_mut(handle) else {
+            return stored;
+        };
+        let marks = &slot.marks;
+        let wanted = slot.stored_marks.iter().filter_map(|(sequence, mark)| {
+            let membership = marks.get(*mark)?.membership;
+            memberships.contains_key(&membership).then_some(*sequence)
+        });
+        let key = Arc::clone(&slot.key);
+        for sequence in session.take_stored(wanted) {
+            let mark = slot.stored_marks.remove(&sequence);
+            if let Some(mark) = mark.and_then(|mark| slot.marks.remove(mark)) {
+                stored
+                    .entry(mark.membership)
+                    .or_default()
+                    .push(mark.sequence);
+            }
+            let session = Arc::clone(&key);
+            self.outbox.record(Record::Returned { session, sequence });
+        }
+        stored
     }
 
     /// What a message that a session did not deliver is to its group.
@@ -263,6 +297,7 @@ impl Engine {
             },
         };
         if tag.is_recorded() {
+            slot.stored_marks.remove(&sequence);
             let session = Arc::clone(&slot.key);
             self.record(Record::Returned { session, sequence });
         }

@@ -40,6 +40,10 @@ impl Default for Outbox {
 }
 
 impl Outbox {
+    pub(crate) fn record(&mut self, record: Record) {
+        self.records.push(record);
+    }
+
     /// The connection has output, or may have.
     pub(crate) fn need_flush(&mut self, id: ConnectionId, entry: &mut Connection) {
         if !mem::replace(&mut entry.flush, true) {
@@ -101,7 +105,7 @@ impl Engine {
     }
 
     pub(crate) fn record(&mut self, record: Record) {
-        self.outbox.records.push(record);
+        self.outbox.record(record);
     }
 
     /// The commit that this turn's records belong to.

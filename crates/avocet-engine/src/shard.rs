@@ -273,7 +273,11 @@ pub(crate) enum GroupChange {
     /// The member's client is connected.
     Online,
     /// The member's client is not connected; these messages go to others.
-    Offline { returned: Vec<GroupMessage> },
+    Offline {
+        returned: Vec<GroupMessage>,
+        /// Messages that only the store has for the member.
+        stored: Vec<u64>,
+    },
     /// Messages that arrived when the member or its client had gone.
     Return { returned: Vec<GroupMessage> },
     /// The member is done with a message.

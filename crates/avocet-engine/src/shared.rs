@@ -15,7 +15,7 @@ use avocet_topic::TopicFilterBuf;
 
 use crate::config::SharedStrategy;
 use crate::counters::DropReason;
-use crate::record::{GroupPlace, MessageId, Record};
+use crate::record::{GroupPlace, Record};
 use crate::routes::{Subscriber, Taker, Waiter};
 use crate::shard::{
     GroupChange, GroupMessage, Lane, MemberId, MembershipId, Published, ShardId, StableHash, Value,
@@ -66,9 +66,8 @@ struct Group {
 
 struct Given {
     member: MemberId,
-    /// What the message is in the store, and whether it is there for the group.
-    id: Option<MessageId>,
-    stored: bool,
+    /// For the next member, if this one gives it back.
+    published: Published,
 }
 
 #[derive(Default)]
@@ -153,8 +152,8 @@ impl Group {
         }
     }
 
-    /// The member does not have the message any more; what the message is in the store, unless
-    /// the member did not have it.
+    /// The member does not have the message any more; the message, unless the member did not have
+    /// it.
     fn take_back(&mut self, member: MemberId, sequence: u64) -> Option<Given> {
         if self.given.get(&sequence)?.member != member {
             return None;
@@ -175,8 +174,7 @@ impl Group {
             self.queued_bytes -= message.published.message.len() as u64;
             let given = Given {
                 member,
-                id: message.published.id,
-                stored: message.published.stored,
+                published: message.published,
             };
             self.given.insert(*sequence, given);
             if let Some(member) = self.member(member) {
@@ -349,11 +347,10 @@ impl Engine {
             };
             let member_id = member.id;
             let qos = message.published.message.qos().min(member.maximum_qos);
-            let (id, stored) = (message.published.id, message.published.stored);
             // QoS 0 is over once it is queued; only other shards are waited for, which bounds what
             // is on its way to them.
             if qos == QoS::AtMostOnce && member_id.shard == self.shard {
-                self.finish_message(handle, message.sequence, stored);
+                self.finish_message(handle, message.sequence, message.published.stored);
             } else {
                 member.in_flight += 1;
                 // One that came back from a delivery of QoS 0 has lost its place.
@@ -363,8 +360,7 @@ impl Engine {
                 }
                 let given = Given {
                     member: member_id,
-                    id,
-                    stored,
+                    published: message.published.clone(),
                 };
                 group.given.insert(message.sequence, given);
             }
@@ -441,7 +437,8 @@ impl Engine {
             return;
         }
         let Some(&handle) = self.groups.by_name.get(&name) else {
-            if let GroupChange::Offline { returned } | GroupChange::Return { returned } = change {
+            if let GroupChange::Offline { returned, .. } | GroupChange::Return { returned } = change
+            {
                 let dropped = returned.len() as u64;
                 self.counters.count_dropped(DropReason::GroupFull, dropped);
             }
@@ -460,9 +457,17 @@ impl Engine {
                     member.online = true;
                 }
             }
-            GroupChange::Offline { returned } => {
+            GroupChange::Offline { returned, stored } => {
                 if let Some(member) = group.member(member_id) {
                     member.online = false;
+                }
+                for sequence in stored {
+                    if let Some(Given { published, .. }) = group.take_back(member_id, sequence) {
+                        group.put_back(GroupMessage {
+                            sequence,
+                            published,
+                        });
+                    }
                 }
                 self.return_to_group(handle, member_id, returned);
             }
@@ -471,7 +476,7 @@ impl Engine {
             }
             GroupChange::Finished { sequence } => {
                 if let Some(given) = group.take_back(member_id, sequence) {
-                    self.finish_message(handle, sequence, given.stored);
+                    self.finish_message(handle, sequence, given.published.stored);
                 }
             }
             GroupChange::Holds { sequences } => group.give(member_id, &sequences),
@@ -490,8 +495,8 @@ impl Engine {
         };
         for mut message in returned {
             if let Some(given) = group.take_back(member, message.sequence) {
-                message.published.id = given.id;
-                message.published.stored = given.stored;
+                message.published.id = given.published.id;
+                message.published.stored = given.published.stored;
             }
             group.put_back(message);
         }
@@ -548,7 +553,7 @@ impl Engine {
             message.published.stored = false;
         }
         for given in group.given.values_mut() {
-            given.stored = false;
+            given.published.stored = false;
         }
         let group = group.name.clone();
         if self.config.durability == Durability::Stored {
@@ -563,7 +568,7 @@ impl Engine {
         let mut done = Vec::new();
         group.given.retain(|sequence, given| {
             if given.member == member {
-                done.push((*sequence, given.stored));
+                done.push((*sequence, given.published.stored));
             }
             given.member != member
         });

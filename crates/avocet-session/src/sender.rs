@@ -11,7 +11,7 @@
 //! Packet Identifier is `sequence % 65,535 + 1`. As the sequences in flight span less than 65,535,
 //! no identifier is in use twice, and a store that knows the sequence knows the identifier.
 
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use avocet_codec::{PacketId, QoS, ReasonCode};
 use core::num::NonZeroU16;
@@ -136,6 +136,8 @@ pub(crate) struct Sender {
     qos0: VecDeque<Queued>,
     /// How many messages behind `queued` only the store has.
     stored: u64,
+    /// Sequences among these whose messages are another Session's.
+    taken: BTreeSet<u64>,
     /// Bytes of `queued` and `qos0`.
     resident_bytes: u64,
     stored_bytes: u64,
@@ -205,6 +207,7 @@ impl Sender {
     /// Messages not yet sent.
     pub(crate) fn queued(&self) -> usize {
         let stored = usize::try_from(self.stored).unwrap_or(usize::MAX);
+        let stored = stored.saturating_sub(self.taken.len());
         (self.queued.len() + self.qos0.len()).saturating_add(stored)
     }
 
@@ -279,12 +282,14 @@ impl Sender {
 
     /// Drops the first message that only the store has, unless it may have been sent.
     fn drop_stored(&mut self) -> Option<Dropped> {
+        while self.taken.remove(&(self.next_sequence - self.stored)) {
+            self.stored -= 1;
+        }
         let sequence = self.next_sequence - self.stored;
         if self.stored == 0 || sequence < self.sent {
             return None;
         }
-        // Its size is not known.
-        self.stored_bytes -= self.stored_bytes / self.stored;
+        self.forget_stored_bytes();
         self.stored -= 1;
         Some(Dropped {
             sequence,
@@ -293,6 +298,26 @@ impl Sender {
             stored: true,
             reason: DropReason::QueueFull,
         })
+    }
+
+    /// A message that only the store has goes; its size is not known.
+    fn forget_stored_bytes(&mut self) {
+        let messages = self.stored.saturating_sub(self.taken.len() as u64);
+        self.stored_bytes -= self.stored_bytes.checked_div(messages).unwrap_or_default();
+    }
+
+    /// Takes messages away that only the store has, unless they may have been sent; which ones.
+    pub(crate) fn take_stored(&mut self, sequences: impl IntoIterator<Item = u64>) -> Vec<u64> {
+        let first = self.sent.max(self.next_sequence - self.stored);
+        let mut taken = Vec::new();
+        for sequence in sequences {
+            if (first..self.next_sequence).contains(&sequence) && !self.taken.contains(&sequence) {
+                self.forget_stored_bytes();
+                self.taken.insert(sequence);
+                taken.push(sequence);
+            }
+        }
+        taken
     }
 
     /// Whether the message that came first is of QoS 0.
@@ -760,6 +785,7 @@ impl Sender {
             // The store has none of them.
             self.stored = 0;
             self.stored_bytes = 0;
+            self.taken.clear();
             return;
         }
         for fetched in messages {
@@ -768,8 +794,8 @@ impl Sender {
                 outgoing,
                 pubrec_received,
             } = fetched;
-            if sequence < self.next_sequence - self.stored {
-                // It was dropped meanwhile.
+            if sequence < self.next_sequence - self.stored || self.taken.contains(&sequence) {
+                // It was dropped or taken meanwhile.
                 continue;
             }
             let bytes = message_bytes(&outgoing);
@@ -796,6 +822,7 @@ impl Sender {
             });
         }
         self.stored = self.next_sequence.saturating_sub(next).min(self.stored);
+        self.taken = self.taken.split_off(&(self.next_sequence - self.stored));
         if self.stored == 0 {
             self.stored_bytes = 0;
         }

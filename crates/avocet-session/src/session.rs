@@ -162,6 +162,13 @@ impl Session {
         self.sender.take_where(wanted)
     }
 
+    /// Takes messages away that only the store has and that other Sessions are to deliver, unless
+    /// they may have been sent; the sequences of those it took. A page that was asked for may still
+    /// have them.
+    pub fn take_stored(&mut self, sequences: impl IntoIterator<Item = u64>) -> Vec<u64> {
+        self.sender.take_stored(sequences)
+    }
+
     /// Puts back the queue of an empty Session whose messages only a store has: the sequences from
     /// the first one that is not finished, bytes of their messages, and the sequence before which
     /// they may have been sent.

@@ -355,6 +355,80 @@ fn a_group_is_told_of_messages_that_only_the_store_had() {
     });
 }
 
+/// What only the store has for a member goes back with the rest, and the group has it when the
+/// member's session ends [MQTT5-4.8.2-4] [MQTT5-4.8.2-5].
+#[test]
+fn what_only_the_store_has_for_a_lost_member_goes_to_others() {
+    let configure = |config: &mut EngineConfig| {
+        stored(config);
+        std::sync::Arc::make_mut(&mut config.connection)
+            .limits
+            .resident_messages = 2;
+    };
+    each_with(configure, |mut cluster| {
+        let mut connect = persistent("slow");
+        connect.properties.receive_maximum = std::num::NonZeroU16::new(2);
+        let slow = cluster.connect(&connect);
+        cluster.subscribe(slow, "$share/s/t", 2);
+        cluster.set_acks(slow, false);
+        let publisher = cluster.client("publisher");
+        for n in 0..10 {
+            cluster.publish(publisher, "t", &n.to_string(), 1 + n % 2);
+        }
+        assert_eq!(cluster.messages(slow), ["t=0 q1", "t=1 q2"]);
+        let (other, _) = cluster.persistent("other");
+        cluster.subscribe(other, "$share/s/t", 2);
+        cluster.cut(slow);
+        // A clean start ends the session of the one that was lost.
+        connect.clean_start = true;
+        let slow = cluster.connect(&connect);
+        cluster.serve_fetches();
+        let expected = [0, 2, 3, 4, 5, 6, 7, 8, 9].map(|n| format!("t={n} q{}", 1 + n % 2));
+        assert_eq!(cluster.messages(other), expected);
+        assert!(cluster.messages(slow).is_empty());
+        assert_eq!(cluster.counters().queued_messages, 0);
+    });
+}
+
+/// A page of the store that was on its way when its messages went back to their group is not
+/// delivered.
+#[test]
+fn a_page_that_comes_late_has_nothing_that_went_back_to_a_group() {
+    let configure = |config: &mut EngineConfig| {
+        stored(config);
+        std::sync::Arc::make_mut(&mut config.connection)
+            .limits
+            .resident_messages = 1;
+    };
+    each_with(configure, |mut cluster| {
+        let (slow, _) = cluster.persistent("slow");
+        cluster.subscribe(slow, "$share/s/t", 2);
+        cluster.subscribe(slow, "own", 2);
+        let publisher = cluster.client("publisher");
+        cluster.set_reads(slow, false);
+        for n in 0..4 {
+            cluster.publish(publisher, "t", &n.to_string(), 2);
+            cluster.publish(publisher, "own", &n.to_string(), 2);
+        }
+        cluster.set_reads(slow, true);
+        // The first page is asked for, and not here.
+        cluster.run();
+        let first = cluster.messages(slow);
+        cluster.cut(slow);
+        let (other, _) = cluster.persistent("other");
+        cluster.subscribe(other, "$share/s/t", 2);
+        let (slow, present) = cluster.persistent("slow");
+        assert!(present);
+        cluster.serve_fetches();
+        let all: Vec<String> = [cluster.messages(slow), cluster.messages(other), first].concat();
+        let count = |payload: String| all.iter().filter(|it| it.starts_with(&payload)).count();
+        for n in 0..4 {
+            assert_eq!(count(format!("t={n}")), 1, "{all:?}");
+            assert_eq!(count(format!("own={n}")), 1, "{all:?}");
+        }
+    });
+}
+
 /// A stop leaves wills and sessions to the restart.
 #[test]
 fn shutdown_deletes_nothing() {
