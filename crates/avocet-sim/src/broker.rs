@@ -530,15 +530,10 @@ impl World {
             {
                 self.store.uids.insert(*id, uid);
             }
-            if let Record::Enqueued {
-                session,
-                sequence,
-                id,
-                ..
-            } = record
+            if let Record::Enqueued { session, id, .. } = record
                 && let Some(uid) = self.store.uid(*id)
             {
-                queued.push((session.client_id().to_owned(), packet_id(sequence), uid));
+                queued.push((session.client_id().to_owned(), uid));
             }
             match record {
                 Record::MessageStored { message, .. } => stored.extend(uid_of(message.payload())),

@@ -191,7 +191,11 @@ impl World {
     /// Whether a CONNECT of a connection that the client has left may still replace its session:
     /// one that did so behind the next CONNECT would take a session from under its client.
     fn is_stale(&self, client: usize) -> bool {
-        let lasting = self.clients[client].profile.expiry == u32::MAX;
+        let state = &self.clients[client];
+        // In 3.x a clean session ends with its connection.
+        let clean = state.clean_start || state.unsure;
+        let clean = clean && state.profile.version != Version::V5;
+        let lasting = state.profile.expiry == u32::MAX && !clean;
         self.conns.iter().any(|(id, conn)| {
             let info = self.model.conns.get(id);
             let waits = info.is_some_and(|it| it.connect.is_some() && it.session.is_none());

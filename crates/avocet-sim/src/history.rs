@@ -75,14 +75,14 @@ pub(crate) enum What {
         uid: Uid,
         sent: bool,
     },
-    /// What a shard wants stored: messages, that they are queued, for whom and with which Packet
-    /// Identifier, and PUBRECs by client and Packet Identifier.
+    /// What a shard wants stored: messages, that they are queued, for whom, and PUBRECs by client
+    /// and Packet Identifier.
     Commit {
         shard: usize,
         commit: u64,
         stored: Vec<Uid>,
         enqueued: Vec<Uid>,
-        queued: Vec<(String, u16, Uid)>,
+        queued: Vec<(String, Uid)>,
         pubrecs: Vec<(String, u16)>,
     },
     Committed {

@@ -20,9 +20,8 @@ pub(crate) struct Durable {
     stored: BTreeSet<Uid>,
     /// Messages that a session or group which is stored has.
     enqueued: BTreeSet<Uid>,
-    /// By client, and by client and Packet Identifier.
+    /// By client.
     queued: BTreeSet<(String, Uid)>,
-    queued_as: BTreeSet<(String, u16)>,
     /// PUBRECs that were recorded, by client and Packet Identifier.
     recorded: BTreeSet<(String, u16)>,
 }
@@ -71,10 +70,7 @@ impl Invariant for Durable {
                 queued,
                 pubrecs,
             } => {
-                for (client_id, packet_id, uid) in queued {
-                    self.queued.insert((client_id.clone(), *uid));
-                    self.queued_as.insert((client_id.clone(), *packet_id));
-                }
+                self.queued.extend(queued.iter().cloned());
                 self.enqueued.extend(enqueued);
                 self.recorded.extend(pubrecs.iter().cloned());
                 // What is retained is stored once more for a new subscription.
@@ -87,7 +83,6 @@ impl Invariant for Durable {
                 present: false,
             } => {
                 let client_id = &model.clients[model.conns[conn].client].client_id;
-                self.queued_as.retain(|(of, _)| of != client_id);
                 self.recorded.retain(|(of, _)| of != client_id);
             }
             What::Committed { shard, commit } => {
@@ -120,7 +115,7 @@ impl Invariant for Durable {
                     }
                 }
                 let key = (client_id.clone(), *id);
-                let kept = self.queued_as.contains(&key);
+                let kept = info.session.is_some_and(|it| model.sessions[it].expiry > 0);
                 if *kind == AckType::Pubrel && kept && !self.recorded.contains(&key) {
                     return Err(format!("[{conn}] {pkt} leaves, and PUBREC is not recorded"));
                 }
@@ -140,7 +135,6 @@ impl Invariant for Durable {
                 let client_id = model.clients[model.conns[conn].client].client_id.clone();
                 let key = (client_id, *id);
                 self.recorded.remove(&key);
-                self.queued_as.remove(&key);
             }
             _ => {}
         }
