@@ -185,10 +185,7 @@ fn suback_unsuback_and_connack_wait_for_the_commit() {
         cluster.commit();
         assert_eq!(cluster.packets(client), ["unsuback 0x00"]);
         cluster.disconnect(client);
-        let client = cluster.connect(&avocet_codec::Connect::new(
-            avocet_codec::Version::V5,
-            "durable",
-        ));
+        let client = cluster.connect(&avocet_codec::Connect::new(Version::V5, "durable"));
         assert_eq!(
             cluster.packet(client),
             "nothing",
@@ -217,7 +214,7 @@ fn both_halves_of_qos_2_wait() {
         cluster.commit();
         assert_eq!(cluster.packets(publisher), ["pubrec 1 0x00"]);
         assert_eq!(cluster.packets(subscriber), ["t=x q2"]);
-        let id = avocet_codec::PacketId::new(1).unwrap();
+        let id = PacketId::new(1).unwrap();
         cluster.send(publisher, &ack(AckType::Pubrel, id));
         cluster.send(subscriber, &ack(AckType::Pubrec, id));
         assert!(cluster.packets(publisher).is_empty());
@@ -668,9 +665,9 @@ fn connack_waits_only_for_what_it_promises() {
         let mut disconnect =
             avocet_codec::Disconnect::new(avocet_codec::ReasonCode::NORMAL_DISCONNECTION);
         disconnect.session_expiry_interval = Some(0);
-        cluster.send(client, &avocet_codec::Packet::Disconnect(disconnect));
+        cluster.send(client, &Packet::Disconnect(disconnect));
         cluster.run();
-        let fresh = avocet_codec::Connect::new(avocet_codec::Version::V5, "durable");
+        let fresh = avocet_codec::Connect::new(Version::V5, "durable");
         let client = cluster.connect(&fresh);
         assert_eq!(cluster.packet(client), "nothing");
         cluster.commit();
@@ -712,7 +709,7 @@ fn a_store_that_takes_nothing_stops_only_what_needs_it() {
             let guest = cluster.client("guest");
             cluster.subscribe(guest, "u", 2);
             let mut old = persistent("old");
-            old.version = avocet_codec::Version::V3_1_1;
+            old.version = Version::V3_1_1;
             let old = cluster.client_with(&old);
             for engine in &mut cluster.engines {
                 engine.set_store(state);
