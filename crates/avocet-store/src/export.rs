@@ -7,7 +7,8 @@ use crate::blobs::HELD;
 use crate::log::{LogOptions, LogStore, file_name};
 use crate::lost::Losses;
 use crate::record::{
-    GROUP_LEN, Group, HEADER_LEN, Header, Record, VERSION, finish, record_len, u32_at, u64_at,
+    COUNT_MAX, GROUP_LEN, Group, HEADER_LEN, Header, Record, VERSION, finish, record_len, u32_at,
+    u64_at,
 };
 use crate::recovery::{IMPORTING, Link, lock, read, segment_of};
 use crate::vfs::{DirVfs, Vfs, VfsFile};
@@ -297,7 +298,8 @@ impl<R: Read> Input<R> {
         if version != STREAM_VERSION {
             return Err(ImportError::Version(version));
         }
-        let position = u64_at(head, 12).ok_or(ImportError::Short)?;
+        let position = u64_at(head, 12).filter(|position| *position < COUNT_MAX);
+        let position = position.ok_or(ImportError::Corrupt(0))?;
         self.at += HEAD_LEN;
         Ok(Position(position))
     }

@@ -13,7 +13,7 @@ const MAGIC: &[u8; 8] = b"avocetlg";
 const GROUP_MAGIC: u32 = 0x5047_4c41;
 const RECORD_PREFIX: usize = 5;
 /// Sequences and positions that are stored are below.
-const COUNT_MAX: u64 = 1 << 63;
+pub(crate) const COUNT_MAX: u64 = 1 << 63;
 
 /// The kind of a record is in the low bits of its byte; these are beside it.
 const KIND: u8 = 0x0f;

@@ -149,6 +149,26 @@ fn a_later_format_is_refused() {
     assert_eq!(error, Some(OpenError::Version { file, version }));
 }
 
+/// A position that leaves no room to count on is nothing a store wrote.
+#[test]
+fn a_position_that_cannot_be_counted_on_from_is_refused() {
+    for (close, position) in [(false, u64::MAX), (true, u64::MAX), (true, 1 << 63)] {
+        let vfs = written(close);
+        for name in vfs.list().unwrap() {
+            let vfs = vfs.cut(|_| 0);
+            let file = vfs.open(&name).unwrap();
+            let mut header = [0; 48];
+            file.read_at(0, &mut header).unwrap();
+            header[32..40].copy_from_slice(&position.to_le_bytes());
+            put_checksum(&mut header);
+            file.write_at(0, &header).unwrap();
+            let error = LogStore::open(vfs, small()).err();
+            let (file, offset) = (name, 0);
+            assert_eq!(error, Some(OpenError::Corrupt { file, offset }));
+        }
+    }
+}
+
 /// The last four bytes become the checksum of those before.
 fn put_checksum(bytes: &mut [u8]) {
     if let Some((covered, checksum)) = bytes.split_last_chunk_mut::<4>() {

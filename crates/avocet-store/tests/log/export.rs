@@ -75,6 +75,16 @@ fn every_damaged_or_cut_export_is_refused_and_leaves_nothing() {
     }
 }
 
+/// A position that leaves no room to count on is nothing a store wrote.
+#[test]
+fn an_export_whose_position_cannot_be_counted_on_from_is_refused() {
+    let (_, mut export) = export();
+    export[12..20].copy_from_slice(&u64::MAX.to_le_bytes());
+    let crc = crc32c::crc32c(&export[..20]);
+    export[20..24].copy_from_slice(&crc.to_le_bytes());
+    assert_eq!(import(&export).err(), Some(ImportError::Corrupt(0)));
+}
+
 #[test]
 fn an_import_into_a_log_is_refused() {
     let (store, export) = export();
