@@ -112,8 +112,8 @@ impl Broker {
 
         let mut sockets = Vec::new();
         let mut local_addrs = Vec::new();
-        for (index, address) in config.listen.iter().enumerate() {
-            let mut socket = avocet_transport::listen(*address)?;
+        for (index, listener) in config.listen.iter().enumerate() {
+            let mut socket = avocet_transport::listen(listener.address)?;
             local_addrs.push(socket.local_addr()?);
             if let Some(poll) = polls.first() {
                 let token = shard::listener_token(index);
@@ -160,7 +160,7 @@ impl Broker {
                 journal,
                 inbox,
                 inboxes,
-                durability: config.durability,
+                clock,
             };
             broker.store = Some(spawn_store(thread, broker.stopper.clone())?);
         }
@@ -324,6 +324,7 @@ fn engines(
         Some(_) => avocet_engine::Durability::Stored,
         None => avocet_engine::Durability::Memory,
     };
+    engine.levels = config.levels();
     let engine = Arc::new(engine);
     let now = clock.now();
     let new = |index| {

@@ -16,7 +16,8 @@ mod stream;
 pub use avocet_engine::EngineConfig;
 pub use broker::{Broker, ShardFailed, StartError, Stopper};
 pub use config::{
-    Access, Config, ConfigBuilder, ConfigError, Durability, Log, LogFormat, Origin, reference,
+    Access, Config, ConfigBuilder, ConfigError, Durability, Listener, Log, LogFormat, Origin,
+    reference,
 };
 pub use recovery::{DataError, DataErrorReason};
 pub use stream::InProcessStream;

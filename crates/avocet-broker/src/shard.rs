@@ -443,8 +443,8 @@ impl Shard {
 
     fn command(&mut self, command: Command, now: Now) {
         match command {
-            Command::Commit { id, records, .. } => match &self.store {
-                Some(store) => store.commit(id, records),
+            Command::Commit { id, records, level } => match &self.store {
+                Some(store) => store.commit(id, records, level),
                 // All state is in memory, where it is as soon as it is said.
                 None => self.engine.handle_committed(id, now),
             },

@@ -1,4 +1,8 @@
 //! The one thread that owns the store, and how shards speak with it.
+//!
+//! Commits are applied in groups and reported when they are as safe as each asks to be: in the
+//! operating system (a write) or on the disk (a sync). A group in which nothing asks for a sync goes
+//! without one, and is synced with the next that does, or a second later.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -6,13 +10,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use avocet_engine::{Record, SessionKey, ShardId, StoreState};
+use avocet_engine::{Level, Record, SessionKey, ShardId, StoreState};
 use avocet_journal::{Journal, JournalError};
-use avocet_session::{CommitId, FetchFrom};
+use avocet_session::{CommitId, FetchFrom, Instant};
 use avocet_store::{CommitError, LogStore, Store as _, SyncError};
 use tracing::{error, info, warn};
 
-use crate::config::Durability;
+use crate::clock::Clock;
 use crate::inbox::{Inbox, Mail};
 
 /// Bytes that may wait for the store beside the messages whose publishers the engines stop. Beyond,
@@ -29,12 +33,17 @@ const MAINTAIN_IDLE: usize = 1 << 20;
 /// How long to wait before trying again after the disk failed.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
+/// The longest that what was written without a sync goes on without one.
+const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+
 /// One thing for the store to do.
 pub(crate) enum Request {
     Commit {
         shard: ShardId,
         id: CommitId,
         records: Vec<Record>,
+        /// When to report it.
+        level: Level,
     },
     Fetch {
         shard: ShardId,
@@ -123,11 +132,17 @@ impl StoreHandle {
         Self { shard, inbox }
     }
 
-    /// Stores the changes behind all others; [`Mail::Committed`] says when they are durable.
-    pub(crate) fn commit(&self, id: CommitId, records: Vec<Record>) {
+    /// Stores the changes behind all others; [`Mail::Committed`] says when they are as safe as
+    /// `level` asks.
+    pub(crate) fn commit(&self, id: CommitId, records: Vec<Record>, level: Level) {
         let bytes: usize = records.iter().map(record_bytes).sum();
-        let shard = self.shard;
-        self.push(Request::Commit { shard, id, records }, bytes);
+        let commit = Request::Commit {
+            shard: self.shard,
+            id,
+            records,
+            level,
+        };
+        self.push(commit, bytes);
     }
 
     /// Reads messages back; they come as [`Mail::Fetched`].
@@ -195,7 +210,41 @@ pub(crate) struct StoreThread {
     pub(crate) inbox: Arc<StoreInbox>,
     /// Of the shards.
     pub(crate) inboxes: Arc<[Arc<Inbox>]>,
-    pub(crate) durability: Durability,
+    pub(crate) clock: Clock,
+}
+
+/// Commits of one shard that are applied and not reported. Reporting one reports all before it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Applied {
+    last: Option<CommitId>,
+    /// The last one that waits for a write, before the first one that waits for a sync.
+    os: Option<CommitId>,
+    /// One waits for a sync.
+    fsync: bool,
+}
+
+impl Applied {
+    fn push(&mut self, id: CommitId, level: Level) {
+        self.last = Some(id);
+        self.fsync |= level == Level::Fsync;
+        if level == Level::Os && !self.fsync {
+            self.os = Some(id);
+        }
+    }
+
+    /// What to report after a write.
+    fn written(&mut self) -> Option<CommitId> {
+        if self.fsync {
+            self.os.take()
+        } else {
+            self.synced()
+        }
+    }
+
+    /// What to report after a sync.
+    fn synced(&mut self) -> Option<CommitId> {
+        mem::take(self).last
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -225,14 +274,21 @@ struct Health {
 impl StoreThread {
     /// Serves the shards until the last one has ended, then makes everything durable.
     pub(crate) fn run(mut self) {
-        // The last commit of each shard that is applied and not durable.
-        let mut committed = vec![None; self.inboxes.len()];
+        let mut applied = vec![Applied::default(); self.inboxes.len()];
+        // When to sync what was written without.
+        let mut sync_at: Option<Instant> = None;
         let mut health = Health::default();
         let mut todo = VecDeque::new();
         let mut more = true;
         loop {
-            if health.state == StoreState::Working {
-                let wait = more.then_some(Duration::ZERO);
+            let working = health.state == StoreState::Working;
+            if working {
+                let until = |at: Instant| at.duration_since(self.clock.now().instant);
+                let wait = if more {
+                    Some(Duration::ZERO)
+                } else {
+                    sync_at.map(until)
+                };
                 match self.inbox.take(wait, &self.inboxes) {
                     Some(requests) => todo.extend(requests),
                     None => break,
@@ -242,12 +298,18 @@ impl StoreThread {
                 break;
             }
             let idle = todo.is_empty();
-            match self.group(&mut todo, &mut committed, idle) {
-                Ok(()) => {
+            let now = self.clock.now().instant;
+            let sync = !working || sync_at.is_some_and(|at| at <= now);
+            match self.group(&mut todo, &mut applied, sync) {
+                Ok(synced) => {
                     self.worked(&mut health);
-                    let unsynced = self.durability == Durability::Os && !idle;
+                    if synced {
+                        sync_at = None;
+                    } else if !idle {
+                        sync_at = sync_at.or(Some(now + SYNC_INTERVAL));
+                    }
                     let budget = if idle { MAINTAIN_IDLE } else { MAINTAIN_BUSY };
-                    more = self.maintain(budget) || unsynced;
+                    more = self.maintain(budget);
                 }
                 Err(error) => self.failed(&mut health, &error),
             }
@@ -298,30 +360,38 @@ impl StoreThread {
         }
     }
 
-    /// Applies what there is, makes it durable with one sync, and says so.
+    /// Applies what there is, makes it as safe as it must be, and says so. Syncs once, if `sync` or
+    /// a commit asks for it; says whether it did.
     fn group(
         &mut self,
         todo: &mut VecDeque<Request>,
-        committed: &mut [Option<CommitId>],
-        idle: bool,
-    ) -> Result<(), GroupError> {
+        applied: &mut [Applied],
+        sync: bool,
+    ) -> Result<bool, GroupError> {
         loop {
-            let applied = self.apply(todo, committed);
-            if self.durability == Durability::Os && !idle {
+            let result = self.apply(todo, applied);
+            let sync = sync || applied.iter().any(|shard| shard.fsync);
+            if !sync || applied.iter().any(|shard| shard.os.is_some()) {
                 self.journal.write()?;
-            } else {
+                self.report(applied, Applied::written);
+            }
+            if sync {
                 self.journal.sync()?;
+                self.report(applied, Applied::synced);
             }
-            for (inbox, committed) in self.inboxes.iter().zip(&mut *committed) {
-                if let Some(id) = committed.take() {
-                    inbox.send(Mail::Committed(id));
-                }
-            }
-            match applied {
-                Ok(()) => return Ok(()),
+            match result {
+                Ok(()) => return Ok(sync),
                 // There is room again, unless it is one commit that is too large.
                 Err((JournalError::Commit(CommitError::TooLarge), true)) => {}
                 Err((error, _)) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn report(&self, applied: &mut [Applied], take: fn(&mut Applied) -> Option<CommitId>) {
+        for (inbox, shard) in self.inboxes.iter().zip(applied) {
+            if let Some(id) = take(shard) {
+                inbox.send(Mail::Committed(id));
             }
         }
     }
@@ -331,19 +401,29 @@ impl StoreThread {
     fn apply(
         &mut self,
         todo: &mut VecDeque<Request>,
-        committed: &mut [Option<CommitId>],
+        applied: &mut [Applied],
     ) -> Result<(), (JournalError, bool)> {
         let mut some = false;
         while let Some(request) = todo.pop_front() {
             match request {
-                Request::Commit { shard, id, records } => {
+                Request::Commit {
+                    shard,
+                    id,
+                    records,
+                    level,
+                } => {
                     if let Err(error) = self.journal.apply(&records) {
-                        todo.push_front(Request::Commit { shard, id, records });
+                        todo.push_front(Request::Commit {
+                            shard,
+                            id,
+                            records,
+                            level,
+                        });
                         return Err((error, some));
                     }
                     some = true;
-                    if let Some(committed) = committed.get_mut(shard.index()) {
-                        *committed = Some(id);
+                    if let Some(applied) = applied.get_mut(shard.index()) {
+                        applied.push(id, level);
                     }
                 }
                 Request::Fetch {
@@ -384,6 +464,39 @@ impl StoreThread {
                 error!("space cannot be given back: {error}");
                 false
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn applied(levels: &[Level]) -> Applied {
+        let mut applied = Applied::default();
+        for (number, level) in (1..).zip(levels) {
+            applied.push(CommitId::new(number), *level);
+        }
+        applied
+    }
+
+    #[test]
+    fn a_write_reports_what_needs_no_sync_and_is_not_behind_one_that_does() {
+        use Level::{Fsync, Memory, Os};
+        for (levels, written) in [
+            (&[][..], None),
+            (&[Memory], Some(1)),
+            (&[Memory, Os, Memory], Some(3)),
+            (&[Os, Memory, Fsync, Os], Some(1)),
+            (&[Memory, Fsync], None),
+            (&[Fsync, Os], None),
+        ] {
+            let mut applied = applied(levels);
+            assert_eq!(applied.written(), written.map(CommitId::new), "{levels:?}");
+            let rest = levels.contains(&Fsync).then_some(levels.len() as u64);
+            assert_eq!(applied.written(), None, "twice: {levels:?}");
+            assert_eq!(applied.synced(), rest.map(CommitId::new), "{levels:?}");
+            assert_eq!(applied.synced(), None);
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use avocet_broker::{Config, ConfigBuilder, ConfigError, LogFormat, Origin};
+use avocet_broker::{Config, ConfigBuilder, ConfigError, Durability, LogFormat, Origin};
 
 fn read(text: &str) -> Result<Config, ConfigError> {
     ConfigBuilder::new()
@@ -92,6 +92,48 @@ fn mistakes_name_the_key_the_value_the_line_and_what_is_allowed() {
             "avocet.toml, line 2: `durability = 'quorum'` is not allowed: it must be \"fsync\", \
              \"os\" or \"memory\"",
         ),
+        (
+            "[[listen]]\naddress = '127.0.0.1:1'\ndurability = 'disk'",
+            "avocet.toml, line 3: `listen.durability = 'disk'` is not allowed: it must be \"fsync\", \
+             \"os\" or \"memory\"",
+        ),
+        (
+            "listen = [\n  '127.0.0.1:1',\n  { address = '1884' },\n]",
+            "avocet.toml, line 3: `listen.address = '1884'` is not allowed: it must be HOST:PORT",
+        ),
+        (
+            "[[listen]]\naddress = '127.0.0.1:1'\ntls = true",
+            "avocet.toml, line 3: unknown setting `listen.tls`",
+        ),
+        (
+            "listen = { durability = 'os' }",
+            "avocet.toml, line 1: `listen = { durability = 'os' }` is not allowed: it must be HOST:PORT",
+        ),
+        (
+            "data_dir = 'a'\n[topic_durability]\n'a/' = 'os'\n'b/' = 'disk'",
+            "avocet.toml, line 4: `topic_durability.'b/' = 'disk'` is not allowed: it must be \
+             \"fsync\", \"os\" or \"memory\"",
+        ),
+        (
+            "topic_durability = { 'a/#' = 'os' }",
+            "avocet.toml, line 1: `topic_durability = { 'a/#' = 'os' }` is not allowed: it must be a \
+             table of beginnings of Topic Names, without + and #, each with \"fsync\", \"os\" or \
+             \"memory\"",
+        ),
+        (
+            "topic_durability = 'os'",
+            "avocet.toml, line 1: `topic_durability = 'os'` is not allowed: it must be a table",
+        ),
+        (
+            "data_dir = 'a'\n[topic_durability]\n'a/' = 'fsync'\n'a/b/' = 'os'",
+            "avocet.toml, line 2: `topic_durability = { \"a/\" = \"fsync\", \"a/b/\" = \"os\" }` is \
+             refused: \"a/b/\" cannot be \"os\": \"a/\" is \"fsync\", and the strictest that fits counts",
+        ),
+        (
+            "[topic_durability]\n'a/' = 'os'",
+            "avocet.toml, line 1: `topic_durability = { \"a/\" = \"os\" }` is refused: nothing is \
+             stored without a folder for it; set `data_dir`",
+        ),
         ("shards = \n", "avocet.toml, line 1: not valid TOML: "),
         (
             "shards = 1\nshards = 2\n",
@@ -121,6 +163,33 @@ fn a_public_listener_needs_anonymous_access_to_be_allowed() {
     ] {
         assert!(read(&format!("listen = '{address}'")).is_ok(), "{address}");
     }
+}
+
+#[test]
+fn levels_are_given_by_listener_and_by_topic() {
+    let config = read(
+        "data_dir = 'data'
+        durability = 'os'
+        [[listen]]
+        address = '127.0.0.1:1'
+        [[listen]]
+        address = '127.0.0.1:2'
+        durability = 'memory'
+        [topic_durability]
+        'alarm/' = 'fsync'",
+    )
+    .unwrap();
+    let levels: Vec<_> = config.listen.iter().map(|it| it.durability).collect();
+    assert_eq!(levels, [None, Some(Durability::Memory)]);
+    let alarm = ("alarm/".to_owned(), Durability::Fsync);
+    assert_eq!(config.topic_durability, [alarm]);
+    assert!(config.is_durable());
+
+    let pairs = [("AVOCET_DATA_DIR", "data"), ("AVOCET_DURABILITY", "memory")];
+    let builder = || ConfigBuilder::new().environment(variables(&pairs)).unwrap();
+    assert!(!builder().build().unwrap().is_durable());
+    let builder = builder().flag("--set", "topic_durability", "a/=os,b/=memory");
+    assert!(builder.unwrap().build().unwrap().is_durable());
 }
 
 #[test]

@@ -6,13 +6,14 @@ mod settings;
 mod sources;
 mod value;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{AddrParseError, Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use avocet_engine::EngineConfig;
+use avocet_engine::{EngineConfig, Level, Levels};
 
 pub use error::{ConfigError, Origin};
 pub use reference::reference;
@@ -27,12 +28,15 @@ const RESIDENT_MESSAGES: usize = 1_000;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// Where plain TCP is served. Port 0 lets the system choose.
-    pub listen: Vec<SocketAddr>,
+    /// Where plain TCP is served.
+    pub listen: Vec<Listener>,
     /// Where durable state is kept; made when it is missing. `None`: all state is in memory.
     pub data_dir: Option<PathBuf>,
     /// What an acknowledgement says, where there is a data directory.
     pub durability: Durability,
+    /// The same for messages by the beginning of their Topic Names. Of several that fit, and of what
+    /// the listener says, the strictest counts.
+    pub topic_durability: Vec<(String, Durability)>,
     /// How many threads share the clients; `None` is one per core.
     pub shards: Option<NonZeroU16>,
     /// How long clients may take to read what they were still to get when the broker stops.
@@ -41,15 +45,44 @@ pub struct Config {
     pub access: Access,
     /// What is logged, by the binary.
     pub log: Log,
-    /// How the protocol is served, and the limits.
+    /// How the protocol is served, and the limits. What it says of durability comes from the settings
+    /// above.
     pub engine: EngineConfig,
 }
 
+/// Where clients are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Listener {
+    /// Port 0 lets the system choose.
+    pub address: SocketAddr,
+    /// For messages that are published here; `None`: as for the whole broker.
+    pub durability: Option<Durability>,
+}
+
+impl From<SocketAddr> for Listener {
+    fn from(address: SocketAddr) -> Self {
+        Self {
+            address,
+            durability: None,
+        }
+    }
+}
+
+/// An IP address with its port, without a durability of its own.
+impl FromStr for Listener {
+    type Err = AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, AddrParseError> {
+        text.parse().map(|address: SocketAddr| address.into())
+    }
+}
+
 /// What an acknowledgement says of the message, or of the change, that it is for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Durability {
-    /// That it is in memory: it ends with the process.
+    /// That it is in memory: it may end with the process.
     Memory,
     /// That the operating system has it: it survives the process, but not the loss of power.
     Os,
@@ -58,11 +91,43 @@ pub enum Durability {
     Fsync,
 }
 
+impl From<Durability> for Level {
+    fn from(durability: Durability) -> Self {
+        match durability {
+            Durability::Memory => Self::Memory,
+            Durability::Os => Self::Os,
+            Durability::Fsync => Self::Fsync,
+        }
+    }
+}
+
 impl Config {
     /// Whether state is kept in a data directory.
     #[must_use]
     pub fn is_durable(&self) -> bool {
-        self.data_dir.is_some() && self.durability != Durability::Memory
+        self.data_dir.is_some() && self.strictest() != Durability::Memory
+    }
+
+    /// The strictest level that anything has.
+    fn strictest(&self) -> Durability {
+        let listeners = self.listen.iter().filter_map(|it| it.durability);
+        let topics = self.topic_durability.iter().map(|it| it.1);
+        listeners.chain(topics).fold(self.durability, Ord::max)
+    }
+
+    /// Which level is for whom.
+    pub(crate) fn levels(&self) -> Levels {
+        let mut levels = Levels::default();
+        levels.default = self.durability.into();
+        for (number, listener) in (0..).zip(&self.listen) {
+            let level = listener.durability.map(|level| (number, level.into()));
+            levels.listeners.extend(level);
+        }
+        for (prefix, level) in &self.topic_durability {
+            let prefix = prefix.as_str().into();
+            levels.topics.push((prefix, (*level).into()));
+        }
+        levels
     }
 }
 
@@ -97,9 +162,10 @@ pub enum LogFormat {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 1883))],
+            listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 1883)).into()],
             data_dir: None,
             durability: Durability::default(),
+            topic_durability: Vec::new(),
             shards: None,
             stop_timeout: Duration::from_secs(5),
             access: Access::default(),
@@ -135,10 +201,8 @@ impl Config {
             value: sources::shown(self, key),
             reason,
         };
-        let public = self
-            .listen
-            .iter()
-            .find(|address| !address.ip().is_loopback());
+        let mut addresses = self.listen.iter().map(|listener| listener.address);
+        let public = addresses.find(|address| !address.ip().is_loopback());
         if let Some(address) = public.filter(|_| !self.access.anonymous) {
             let reason = format!(
                 "other machines could reach {address}, and anyone could connect, since there is \
@@ -147,6 +211,37 @@ impl Config {
                  127.0.0.1 or [::1]"
             );
             return Err(refused("listen", reason));
+        }
+        self.check_durability(refused)
+    }
+
+    fn check_durability(
+        &self,
+        refused: impl Fn(&str, String) -> ConfigError,
+    ) -> Result<(), ConfigError> {
+        let asks = |level: Durability| level != Durability::Memory;
+        let listener = self.listen.iter().any(|it| it.durability.is_some_and(asks));
+        let topic = self.topic_durability.iter().any(|it| asks(it.1));
+        if self.data_dir.is_none() && (listener || topic) {
+            let key = if topic { "topic_durability" } else { "listen" };
+            let reason = "nothing is stored without a folder for it; set `data_dir` (or \
+                          AVOCET_DATA_DIR, or the flag --data-dir), or ask for no more than \
+                          durability \"memory\"";
+            return Err(refused(key, reason.to_owned()));
+        }
+        for (longer, weaker) in &self.topic_durability {
+            let mut others = self.topic_durability.iter();
+            let covers = |(shorter, level): &&(String, Durability)| {
+                longer.starts_with(shorter.as_str()) && level > weaker
+            };
+            if let Some((shorter, level)) = others.find(covers) {
+                let [weaker, level] = [*weaker, *level].map(settings::level_name);
+                let reason = format!(
+                    "{longer:?} cannot be {weaker:?}: {shorter:?} is {level:?}, and the strictest \
+                     that fits counts; give that one to longer beginnings only"
+                );
+                return Err(refused("topic_durability", reason));
+            }
         }
         Ok(())
     }

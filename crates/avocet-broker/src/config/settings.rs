@@ -221,7 +221,7 @@ macro_rules! text {
 
 const LOG_FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
 
-const DURABILITIES: [(&str, Durability); 3] = [
+pub(crate) const DURABILITIES: [(&str, Durability); 3] = [
     ("fsync", Durability::Fsync),
     ("os", Durability::Os),
     ("memory", Durability::Memory),
@@ -240,7 +240,14 @@ const OVERFLOWS: [(&str, Overflow); 2] = [
     ("drop newest", Overflow::DropNewest),
 ];
 
-const fn names<T: Copy, const N: usize>(named: [(&'static str, T); N]) -> [&'static str; N] {
+pub(crate) fn level_name(level: Durability) -> &'static str {
+    let named = DURABILITIES.iter().find(|(_, named)| *named == level);
+    named.map_or("", |(name, _)| name)
+}
+
+pub(crate) const fn names<T: Copy, const N: usize>(
+    named: [(&'static str, T); N],
+) -> [&'static str; N] {
     let mut names = [""; N];
     let mut index = 0;
     while index < N {
@@ -278,11 +285,12 @@ const TIB: u64 = 1 << 40;
 pub(crate) static SETTINGS: &[Setting] = &[
     Setting {
         key: "listen",
-        kind: Kind::Addresses,
+        kind: Kind::Listeners,
         about: "Where plain TCP is served. A host name stands for its first IPv4 address. In the \
-                environment, several are separated by commas.",
-        get: |config| Value::Addresses(config.listen.clone()),
-        set: |config, value| config.listen = value.addresses(),
+                environment, several are separated by commas. A table has an `address`, and may have a \
+                `durability` for the messages that are published there.",
+        get: |config| Value::Listeners(config.listen.clone()),
+        set: |config, value| config.listen = value.listeners(),
     },
     Setting {
         key: "data_dir",
@@ -310,8 +318,17 @@ pub(crate) static SETTINGS: &[Setting] = &[
         |config| &mut config.durability,
         "What an acknowledgement says, where there is a `data_dir`. `fsync`: what it stands for is on \
          disk and survives a loss of power. `os`: the operating system has it, it survives the \
-         process. `memory`: it ends with the process, and `data_dir` is not used."
+         process. `memory`: nothing waits for the disk; `data_dir` is not used if nothing else asks \
+         for more. A listener and `topic_durability` may say otherwise for their messages."
     ),
+    Setting {
+        key: "topic_durability",
+        kind: Kind::Levels,
+        about: "The same for messages whose Topic Names begin so. Of several that fit, and of what the \
+                listener says, the strictest counts. In the environment: `telemetry/=os,alarm/=fsync`.",
+        get: |config| Value::Levels(config.topic_durability.clone()),
+        set: |config, value| config.topic_durability = value.levels(),
+    },
     integer!(
         "shards",
         0..=256,
@@ -669,9 +686,13 @@ mod tests {
                     .collect(),
                 Kind::Duration { min, max } => vec![Value::Duration(min), Value::Duration(max)],
                 Kind::Text { .. } => vec![Value::Text("debug".to_owned())],
-                Kind::Addresses => {
+                Kind::Listeners | Kind::Address => {
                     vec![setting.kind.read(&Raw::Text("[::1]:7".to_owned())).unwrap()]
                 }
+                Kind::Levels => vec![
+                    Value::Levels(vec![("a/".to_owned(), Durability::Os)]),
+                    Value::Levels(Vec::new()),
+                ],
             };
             let mut config = Config::default();
             for value in values {

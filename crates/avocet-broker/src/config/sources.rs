@@ -9,7 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::settings::{SETTINGS, Setting};
-use super::value::{Raw, Value};
+use super::value::{Kind, Raw, Value};
 use super::{Config, ConfigError, Origin};
 
 /// Gathers settings from several sources into a [`Config`].
@@ -116,7 +116,8 @@ impl ConfigBuilder {
             }
             let origin = file.origin(name.span());
             let setting = find(&key, &origin)?;
-            let shown = file.text.get(value.span()).unwrap_or_default().to_owned();
+            check_fields(file, &key, setting.kind, value.get_ref())?;
+            let shown = file.text(value.span());
             self.set(setting, &raw(value.get_ref()), shown, origin)?;
         }
         Ok(())
@@ -149,6 +150,10 @@ struct File<'a> {
 }
 
 impl File<'_> {
+    fn text(&self, span: Range<usize>) -> String {
+        self.text.get(span).unwrap_or_default().to_owned()
+    }
+
     fn origin(&self, span: Range<usize>) -> Origin {
         let before = self.text.get(..span.start).unwrap_or_default();
         let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
@@ -159,6 +164,44 @@ impl File<'_> {
     }
 }
 
+/// Names the one field of a table that is wrong, where a setting has fields.
+fn check_fields(
+    file: &File<'_>,
+    key: &str,
+    kind: Kind,
+    value: &DeValue<'_>,
+) -> Result<(), ConfigError> {
+    if let DeValue::Array(items) = value {
+        for item in items {
+            check_fields(file, key, kind, item.get_ref())?;
+        }
+    }
+    let DeValue::Table(table) = value else {
+        return Ok(());
+    };
+    for (name, value) in table {
+        let origin = file.origin(name.span());
+        let key = format!("{key}.{}", file.text(name.span()));
+        let Some(kind) = kind.field(name.get_ref()) else {
+            let nearest = None;
+            return Err(ConfigError::UnknownKey {
+                origin,
+                key,
+                nearest,
+            });
+        };
+        if kind.read(&raw(value.get_ref())).is_none() {
+            return Err(ConfigError::Value {
+                origin,
+                key,
+                value: file.text(value.span()),
+                allowed: kind.to_string(),
+            });
+        }
+    }
+    Ok(())
+}
+
 fn raw(value: &DeValue<'_>) -> Raw {
     match value {
         DeValue::Boolean(flag) => Raw::Flag(*flag),
@@ -167,7 +210,13 @@ fn raw(value: &DeValue<'_>) -> Raw {
         }
         DeValue::String(text) => Raw::Text(text.to_string()),
         DeValue::Array(items) => Raw::Array(items.iter().map(|item| raw(item.get_ref())).collect()),
-        DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Table(_) => Raw::Other,
+        DeValue::Table(table) => Raw::Table(
+            table
+                .iter()
+                .map(|(name, value)| (name.get_ref().to_string(), raw(value.get_ref())))
+                .collect(),
+        ),
+        DeValue::Float(_) | DeValue::Datetime(_) => Raw::Other,
     }
 }
 

@@ -4,6 +4,8 @@ use std::fmt::{self, Write as _};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
+use super::{Durability, Listener, settings};
+
 /// The value of a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Value {
@@ -12,11 +14,16 @@ pub(crate) enum Value {
     Text(String),
     Duration(Duration),
     Bytes(u64),
-    Addresses(Vec<SocketAddr>),
+    Listeners(Vec<Listener>),
+    Levels(Vec<(String, Durability)>),
 }
 
 /// The inner value of the variant that the setting's [`Kind`] reads; another variant is a mistake in
 /// the table of settings, which its tests would find.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "every other variant is the same mistake"
+)]
 impl Value {
     pub(crate) fn flag(self) -> bool {
         self == Self::Flag(true)
@@ -25,40 +32,35 @@ impl Value {
     pub(crate) fn integer(self) -> u64 {
         match self {
             Self::Integer(integer) | Self::Bytes(integer) => integer,
-            Self::Flag(_) | Self::Text(_) | Self::Duration(_) | Self::Addresses(_) => 0,
+            _ => 0,
         }
     }
 
     pub(crate) fn text(self) -> String {
         match self {
             Self::Text(text) => text,
-            Self::Flag(_)
-            | Self::Integer(_)
-            | Self::Duration(_)
-            | Self::Bytes(_)
-            | Self::Addresses(_) => String::new(),
+            _ => String::new(),
         }
     }
 
     pub(crate) fn duration(self) -> Duration {
         match self {
             Self::Duration(duration) => duration,
-            Self::Flag(_)
-            | Self::Integer(_)
-            | Self::Text(_)
-            | Self::Bytes(_)
-            | Self::Addresses(_) => Duration::ZERO,
+            _ => Duration::ZERO,
         }
     }
 
-    pub(crate) fn addresses(self) -> Vec<SocketAddr> {
+    pub(crate) fn listeners(self) -> Vec<Listener> {
         match self {
-            Self::Addresses(addresses) => addresses,
-            Self::Flag(_)
-            | Self::Integer(_)
-            | Self::Text(_)
-            | Self::Duration(_)
-            | Self::Bytes(_) => Vec::new(),
+            Self::Listeners(listeners) => listeners,
+            _ => Vec::new(),
+        }
+    }
+
+    pub(crate) fn levels(self) -> Vec<(String, Durability)> {
+        match self {
+            Self::Levels(levels) => levels,
+            _ => Vec::new(),
         }
     }
 }
@@ -84,8 +86,15 @@ pub(crate) enum Kind {
         min: u64,
         max: u64,
     },
-    Addresses,
+    Listeners,
+    /// The `address` of a listener.
+    Address,
+    /// A level by the beginning of the Topic Name.
+    Levels,
 }
+
+/// The levels of durability as a choice.
+const LEVEL: Kind = Kind::Choice(&settings::names(settings::DURABILITIES));
 
 /// A value as a source gives it.
 #[derive(Clone, Debug, PartialEq)]
@@ -94,6 +103,7 @@ pub(crate) enum Raw {
     Integer(i64),
     Text(String),
     Array(Vec<Self>),
+    Table(Vec<(String, Self)>),
     /// Of a type no setting has.
     Other,
     /// From the environment or a flag, where everything is text.
@@ -107,7 +117,7 @@ impl Kind {
             Self::Flag => match raw {
                 Raw::Flag(flag) => Some(Value::Flag(*flag)),
                 Raw::Untyped(text) => text.parse().ok().map(Value::Flag),
-                Raw::Integer(_) | Raw::Text(_) | Raw::Array(_) | Raw::Other => None,
+                Raw::Integer(_) | Raw::Text(_) | Raw::Array(_) | Raw::Table(_) | Raw::Other => None,
             },
             Self::Integer { min, max } => {
                 let integer = raw.integer()?;
@@ -135,24 +145,85 @@ impl Kind {
                 let bytes = raw.integer().or_else(|| parse_bytes(raw.text()?))?;
                 (min..=max).contains(&bytes).then_some(Value::Bytes(bytes))
             }
-            Self::Addresses => {
-                let texts: Vec<&str> = match raw {
-                    Raw::Array(items) => items.iter().map(Raw::text).collect::<Option<_>>()?,
-                    Raw::Text(text) => vec![text],
-                    Raw::Untyped(text) => text.split(',').map(str::trim).collect(),
-                    Raw::Flag(_) | Raw::Integer(_) | Raw::Other => return None,
+            Self::Address => {
+                let address = parse_address(raw.text()?)?;
+                Some(Value::Listeners(vec![address.into()]))
+            }
+            Self::Listeners => {
+                let listeners: Option<Vec<_>> = match raw {
+                    Raw::Array(items) => items.iter().map(listener).collect(),
+                    Raw::Untyped(text) => text
+                        .split(',')
+                        .map(|text| parse_address(text.trim()).map(Listener::from))
+                        .collect(),
+                    Raw::Text(_) | Raw::Table(_) => listener(raw).map(|listener| vec![listener]),
+                    Raw::Flag(_) | Raw::Integer(_) | Raw::Other => None,
                 };
-                if texts.is_empty() {
-                    return None;
-                }
-                let addresses = texts
-                    .into_iter()
-                    .map(parse_address)
-                    .collect::<Option<_>>()?;
-                Some(Value::Addresses(addresses))
+                let listeners = listeners.filter(|listeners| !listeners.is_empty());
+                listeners.map(Value::Listeners)
+            }
+            Self::Levels => {
+                let levels: Option<Vec<_>> = match raw {
+                    Raw::Table(items) => items
+                        .iter()
+                        .map(|(prefix, level)| topic_level(prefix, level.text()?))
+                        .collect(),
+                    Raw::Untyped(text) if text.is_empty() => Some(Vec::new()),
+                    Raw::Untyped(text) => text
+                        .split(',')
+                        .map(|item| item.rsplit_once('='))
+                        .map(|item| item.and_then(|(prefix, level)| topic_level(prefix, level)))
+                        .collect(),
+                    Raw::Flag(_) | Raw::Integer(_) | Raw::Text(_) | Raw::Array(_) | Raw::Other => {
+                        None
+                    }
+                };
+                levels.map(Value::Levels)
             }
         }
     }
+
+    /// What this name may hold in a table that is the value, or one of the values; `None` when the
+    /// name is not known.
+    pub(crate) fn field(self, name: &str) -> Option<Self> {
+        match (self, name) {
+            (Self::Listeners, "address") => Some(Self::Address),
+            (Self::Listeners, "durability") | (Self::Levels, _) => Some(LEVEL),
+            _ => None,
+        }
+    }
+}
+
+/// An address, or a table of a listener.
+fn listener(raw: &Raw) -> Option<Listener> {
+    let Raw::Table(fields) = raw else {
+        return parse_address(raw.text()?).map(Listener::from);
+    };
+    let field = |name: &str| {
+        let mut named = fields.iter().filter(|(key, _)| key == name);
+        named.next().map(|(_, value)| value.text())
+    };
+    let mut listener = Listener::from(parse_address(field("address")??)?);
+    if let Some(name) = field("durability") {
+        listener.durability = Some(level(name?)?);
+    }
+    let known = |name: &str| Kind::Listeners.field(name).is_some();
+    fields
+        .iter()
+        .all(|(name, _)| known(name))
+        .then_some(listener)
+}
+
+fn level(name: &str) -> Option<Durability> {
+    let mut levels = settings::DURABILITIES.iter();
+    levels
+        .find(|(known, _)| *known == name)
+        .map(|(_, level)| *level)
+}
+
+fn topic_level(prefix: &str, name: &str) -> Option<(String, Durability)> {
+    let is_prefix = !prefix.is_empty() && !prefix.contains(['+', '#', '\0']);
+    Some((prefix.to_owned(), level(name)?)).filter(|_| is_prefix)
 }
 
 impl Raw {
@@ -160,14 +231,16 @@ impl Raw {
         match self {
             Self::Integer(integer) => u64::try_from(*integer).ok(),
             Self::Untyped(text) => text.parse().ok(),
-            Self::Flag(_) | Self::Text(_) | Self::Array(_) | Self::Other => None,
+            Self::Flag(_) | Self::Text(_) | Self::Array(_) | Self::Table(_) | Self::Other => None,
         }
     }
 
     fn text(&self) -> Option<&str> {
         match self {
             Self::Text(text) | Self::Untyped(text) => Some(text),
-            Self::Flag(_) | Self::Integer(_) | Self::Array(_) | Self::Other => None,
+            Self::Flag(_) | Self::Integer(_) | Self::Array(_) | Self::Table(_) | Self::Other => {
+                None
+            }
         }
     }
 }
@@ -257,12 +330,36 @@ impl fmt::Display for Value {
             Self::Text(text) => write_text(text, f),
             Self::Duration(duration) => write!(f, "{:?}", show_duration(*duration)),
             Self::Bytes(bytes) => write!(f, "{:?}", show_bytes(*bytes)),
-            Self::Addresses(addresses) => {
-                let texts: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
-                write!(f, "{texts:?}")
+            Self::Listeners(listeners) => {
+                let texts: Vec<String> = listeners.iter().map(show_listener).collect();
+                write!(f, "[{}]", texts.join(", "))
+            }
+            Self::Levels(levels) if levels.is_empty() => f.write_str("{}"),
+            Self::Levels(levels) => {
+                f.write_str("{ ")?;
+                for (index, (prefix, level)) in levels.iter().enumerate() {
+                    f.write_str(if index == 0 { "" } else { ", " })?;
+                    write_text(prefix, f)?;
+                    write!(f, " = {:?}", settings::level_name(*level))?;
+                }
+                f.write_str(" }")
             }
         }
     }
+}
+
+fn show_listener(listener: &Listener) -> String {
+    let Listener {
+        address,
+        durability,
+    } = listener;
+    durability.map_or_else(
+        || format!("\"{address}\""),
+        |level| {
+            let level = settings::level_name(level);
+            format!("{{ address = \"{address}\", durability = \"{level}\" }}")
+        },
+    )
 }
 
 /// A basic string of TOML, on one line.
@@ -307,8 +404,16 @@ impl fmt::Display for Kind {
                 show_bytes(*min),
                 show_bytes(*max)
             ),
-            Self::Addresses => f.write_str(
-                "HOST:PORT or a list of them, as in \"127.0.0.1:1883\" (port 0: any free one)",
+            Self::Listeners => f.write_str(
+                "HOST:PORT as in \"127.0.0.1:1883\" (port 0: any free one), a table with it as \
+                 `address`, or a list of these",
+            ),
+            Self::Address => {
+                f.write_str("HOST:PORT as in \"127.0.0.1:1883\" (port 0: any free one)")
+            }
+            Self::Levels => write!(
+                f,
+                "a table of beginnings of Topic Names, without + and #, each with {LEVEL}"
             ),
         }
     }
@@ -371,8 +476,26 @@ mod tests {
     }
 
     #[test]
+    fn tables_are_shown_as_they_are_read() {
+        let text = |text: &str| Raw::Text(text.to_owned());
+        let table = Raw::Table(vec![
+            ("address".to_owned(), text("[::1]:1")),
+            ("durability".to_owned(), text("os")),
+        ]);
+        let value = Kind::Listeners.read(&Raw::Array(vec![text("[::1]:2"), table]));
+        let shown = r#"["[::1]:2", { address = "[::1]:1", durability = "os" }]"#;
+        assert_eq!(value.unwrap().to_string(), shown);
+        let value = Kind::Levels.read(&Raw::Untyped("a/=fsync,b=c/=memory".to_owned()));
+        let shown = r#"{ "a/" = "fsync", "b=c/" = "memory" }"#;
+        assert_eq!(value.unwrap().to_string(), shown);
+        for refused in ["a/", "a/=disk", "a/#=os", "=os", "a=os,"] {
+            assert_eq!(Kind::Levels.read(&Raw::Untyped(refused.to_owned())), None);
+        }
+    }
+
+    #[test]
     fn addresses_come_one_or_many() {
-        let read = |raw: Raw| Kind::Addresses.read(&raw).map(|value| value.to_string());
+        let read = |raw: Raw| Kind::Listeners.read(&raw).map(|value| value.to_string());
         let text = |text: &str| Raw::Text(text.to_owned());
         let untyped = |text: &str| Raw::Untyped(text.to_owned());
         assert_eq!(read(text("127.0.0.1:0")).unwrap(), r#"["127.0.0.1:0"]"#);

@@ -22,7 +22,7 @@ use avocet_codec::{
 use bytes::Bytes;
 
 /// Longer than anything takes on a busy machine.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(180);
 
 /// A command that runs the binary, free of settings in the environment of the tests.
 pub(crate) fn command() -> Command {

@@ -28,6 +28,10 @@ struct Faulty {
 
 impl Faulty {
     fn start(dir: &DataDir, shards: &str) -> Self {
+        Self::start_with(dir, &["--listen", "127.0.0.1:0", "--shards", shards])
+    }
+
+    fn start_with(dir: &DataDir, arguments: &[&str]) -> Self {
         let library = dir.0.with_extension("so");
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/disk/faults.c");
         let compiled = Command::new("cc")
@@ -41,7 +45,8 @@ impl Faulty {
         fs::write(&control, "").unwrap();
         let mut broker = command();
         broker
-            .args(["--listen", "127.0.0.1:0", "--shards", shards, "--data-dir"])
+            .args(arguments)
+            .arg("--data-dir")
             .arg(&dir.0)
             .env("LD_PRELOAD", &library)
             .env("AVOCET_FAULTS", &control);
@@ -78,6 +83,19 @@ fn delayed(client: &mut Client, act: impl FnOnce(&mut Client)) -> Frame {
         start.elapsed()
     );
     frame
+}
+
+/// Publishes with QoS 1 until a PUBACK comes sooner than a sync takes: one may have to wait for a
+/// sync that nobody asked for.
+#[expect(clippy::disallowed_methods, reason = "how long it takes is the matter")]
+fn at_once(client: &mut Client, name: &str) {
+    let is_quick = |_: &u32| {
+        let start = std::time::Instant::now();
+        client.publish(name, Delivery::AtLeastOnce(id(1)), name.as_bytes());
+        assert!(matches!(client.receive().packet(), Packet::Puback(_)));
+        start.elapsed() < DELAY
+    };
+    assert!((0..50).find(is_quick).is_some(), "{name} waits for a sync");
 }
 
 fn subscribe(client: &mut Client, filter: &str) {
@@ -223,4 +241,69 @@ fn a_disk_that_fails_to_sync_loses_nothing() {
 #[test]
 fn a_full_disk_loses_nothing() {
     nothing_is_lost("full", "the disk is full", ReasonCode::QuotaExceeded);
+}
+
+/// The listener, the topic or nothing says how safe a message is.
+#[test]
+fn only_what_asks_for_it_waits_for_the_sync() {
+    let dir = DataDir::new();
+    let file = dir.0.with_extension("toml");
+    let text = "durability = 'fsync'
+        listen = ['127.0.0.1:0', { address = '127.0.0.1:0', durability = 'os' }]
+        topic_durability = { 'all/os/' = 'os', 'all/memory/' = 'memory', 'all/fsync/' = 'fsync' }";
+    fs::write(&file, text).unwrap();
+    for shards in ["1", "2"] {
+        let config = file.to_str().unwrap();
+        let mut faulty = Faulty::start_with(&dir, &["--config", config, "--shards", shards]);
+        let line = faulty.server.wait_for_log("listening on ");
+        let quick = line.split_once("listening on ").unwrap().1.parse().unwrap();
+        let (mut sleeper, _) = resume(&faulty.server, "sleeper");
+        sleeper.subscribe("all/#", QoS::AtLeastOnce);
+        drop(sleeper);
+        let mut careful = faulty.server.connect(Version::V3_1_1, "careful");
+        let mut hasty = Client::connect(quick, &Connect::new(Version::V5, "hasty"));
+        faulty.disk("delay");
+        for (client, name) in [(&mut careful, "all/1"), (&mut hasty, "all/fsync/1")] {
+            let frame = delayed(client, |it| {
+                it.publish(name, Delivery::AtLeastOnce(id(1)), b"slow");
+            });
+            assert!(matches!(frame.packet(), Packet::Puback(_)), "{frame:?}");
+        }
+        at_once(&mut careful, "all/os/1");
+        at_once(&mut careful, "all/memory/1");
+        at_once(&mut hasty, "all/memory/1");
+        at_once(&mut hasty, "all/1");
+        // What is not left to memory survives the process.
+        faulty.server.kill();
+        let server = dir.start("1");
+        let (mut sleeper, present) = resume(&server, "sleeper");
+        assert!(present);
+        let mut missing = vec!["slow", "slow", "all/os/1", "all/1"];
+        while !missing.is_empty() {
+            let (payload, delivery) = sleeper.receive_publish();
+            if let Some(at) = missing.iter().position(|it| it.as_bytes() == payload) {
+                missing.remove(at);
+            }
+            let Delivery::AtLeastOnce(packet_id) = delivery else {
+                panic!("{delivery:?}")
+            };
+            sleeper.send(&Packet::Puback(Ack::new(packet_id)));
+        }
+        // The next round begins without it.
+        drop(server.connect(Version::V5, "sleeper"));
+    }
+    fs::remove_file(file).unwrap();
+}
+
+#[test]
+fn what_nobody_waits_for_is_synced_soon() {
+    let dir = DataDir::new();
+    let arguments = ["--listen", "127.0.0.1:0", "--durability", "os"];
+    let mut faulty = Faulty::start_with(&dir, &arguments);
+    let (mut sleeper, _) = resume(&faulty.server, "sleeper");
+    faulty.disk("sync");
+    sleeper.subscribe("a", QoS::AtLeastOnce);
+    faulty.server.wait_for_log("cannot sync");
+    faulty.disk("");
+    faulty.server.wait_for_log("the disk works again");
 }
