@@ -99,6 +99,8 @@ fn listeners(file: &str) -> Vec<String> {
         Some(text) => vec![text.clone()],
         None => Vec::new(),
     };
+    let address = |listener: &toml::Value| listener.get("address").unwrap_or(listener).clone();
+    let texts: Vec<_> = texts.iter().map(address).collect();
     let texts = texts.iter().filter_map(toml::Value::as_str);
     texts.map(str::to_owned).collect()
 }

@@ -24,19 +24,20 @@ pub(crate) enum Action {
     Check,
     /// Print all settings with their defaults, as Markdown
     Settings,
-    /// Check, export or import a data directory that no broker uses
+    /// Check, export or import a data directory
     #[command(subcommand)]
     Store(StoreAction),
 }
 
 #[derive(Subcommand)]
 pub(crate) enum StoreAction {
-    /// Read everything in a data directory and say what is wrong with it: 0 when it is sound, 1 when not
+    /// Read everything in a data directory that no broker uses, and say what is wrong with it: 0 when it is sound, 1
+    /// when not
     Check {
         /// The data directory
         dir: PathBuf,
     },
-    /// Write everything in a data directory to standard output
+    /// Write everything in a data directory to standard output, also while a broker uses it
     Export {
         /// The data directory
         dir: PathBuf,

@@ -5,6 +5,8 @@ use std::future::Future;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::net::SocketAddr;
+#[cfg(unix)]
+use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,6 +22,8 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tracing::info;
 
 use crate::acceptor::Acceptor;
+#[cfg(unix)]
+use crate::backup::Backups;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
 use crate::inbox::{Inbox, Mail};
@@ -157,6 +161,11 @@ impl Broker {
         if let (Some(journal), Some(inbox)) = (journal, store) {
             let inboxes = Arc::clone(&inboxes);
             let thread = StoreThread {
+                #[cfg(unix)]
+                backups: config
+                    .data_dir
+                    .as_ref()
+                    .and_then(|dir| backups(dir, &inbox)),
                 journal,
                 inbox,
                 inboxes,
@@ -292,7 +301,8 @@ fn spawn(parts: Parts, stopper: Stopper) -> io::Result<JoinHandle<()>> {
 }
 
 fn spawn_store(store: StoreThread, stopper: Stopper) -> io::Result<JoinHandle<()>> {
-    let end = EndOfStore { stopper };
+    let inbox = Arc::clone(&store.inbox);
+    let end = EndOfStore { stopper, inbox };
     thread::Builder::new()
         .name("store".to_owned())
         .spawn(move || {
@@ -301,13 +311,27 @@ fn spawn_store(store: StoreThread, stopper: Stopper) -> io::Result<JoinHandle<()
         })
 }
 
+/// A broker goes on without: not every file system has sockets.
+#[cfg(unix)]
+fn backups(dir: &Path, inbox: &Arc<StoreInbox>) -> Option<Backups> {
+    let started = Backups::start(dir, Arc::clone(inbox));
+    let warn = |error: &io::Error| {
+        tracing::warn!(
+            "`store export` works only while this broker is stopped: no socket in its data directory: {error}"
+        );
+    };
+    started.inspect_err(warn).ok()
+}
+
 /// Without a store there is nothing to promise: the broker stops.
 struct EndOfStore {
     stopper: Stopper,
+    inbox: Arc<StoreInbox>,
 }
 
 impl Drop for EndOfStore {
     fn drop(&mut self) {
+        self.inbox.close();
         self.stopper.stop();
     }
 }

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod acceptor;
+mod backup;
 mod broker;
 mod clock;
 mod config;
@@ -14,6 +15,7 @@ mod store;
 mod stream;
 
 pub use avocet_engine::EngineConfig;
+pub use backup::{BackupError, backup};
 pub use broker::{Broker, ShardFailed, StartError, Stopper};
 pub use config::{
     Access, Config, ConfigBuilder, ConfigError, Durability, Listener, Log, LogFormat, Origin,

@@ -8,7 +8,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::ExitCode;
 use std::thread;
 
-use avocet_broker::{Broker, Config, Durability, LogFormat, StartError, reference};
+use avocet_broker::{
+    Broker, Config, DataErrorReason, Durability, LogFormat, StartError, reference,
+};
+use avocet_store::OpenError;
 use clap::Parser;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -89,6 +92,11 @@ fn advise(error: StartError) -> anyhow::Error {
         && refused.source.kind() == io::ErrorKind::AddrInUse
     {
         return anyhow::anyhow!("{refused}; choose another port with --listen HOST:PORT");
+    }
+    if let StartError::Data(refused) = &error
+        && matches!(refused.reason, DataErrorReason::Open(OpenError::Locked))
+    {
+        return anyhow::anyhow!("{refused}; stop it, or choose another folder with --data-dir DIR");
     }
     error.into()
 }

@@ -7,15 +7,18 @@
 use std::collections::VecDeque;
 use std::mem;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use avocet_engine::{Level, Record, SessionKey, ShardId, StoreState};
 use avocet_journal::{Journal, JournalError};
 use avocet_session::{CommitId, FetchFrom, Instant};
-use avocet_store::{CommitError, LogStore, Store as _, SyncError};
+use avocet_store::{CommitError, ExportError, LogStore, Snapshot, Store as _, SyncError};
 use tracing::{error, info, warn};
 
+#[cfg(unix)]
+use crate::backup::Backups;
 use crate::clock::Clock;
 use crate::inbox::{Inbox, Mail};
 
@@ -50,6 +53,8 @@ pub(crate) enum Request {
         session: Arc<SessionKey>,
         from: FetchFrom,
     },
+    #[cfg_attr(not(unix), allow(dead_code, reason = "nobody asks"))]
+    Snapshot(SyncSender<Result<Snapshot, ExportError>>),
 }
 
 #[derive(Default)]
@@ -59,6 +64,8 @@ struct Queue {
     waiting: Vec<ShardId>,
     /// Shards that may still send something.
     senders: usize,
+    /// Nobody takes requests any more.
+    closed: bool,
     /// Bytes of the requests, about.
     bytes: usize,
 }
@@ -87,6 +94,30 @@ impl StoreInbox {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         // Nothing that holds the lock leaves the queue half changed.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn push(&self, request: Request, bytes: usize) {
+        let mut queue = self.lock();
+        if queue.closed {
+            return;
+        }
+        queue.requests.push_back(request);
+        queue.bytes += bytes;
+        self.bytes.store(queue.bytes, Ordering::Relaxed);
+        let first = queue.requests.len() == 1;
+        drop(queue);
+        if first {
+            self.filled.notify_one();
+        }
+    }
+
+    /// Drops all requests, also later ones.
+    pub(crate) fn close(&self) {
+        let mut queue = self.lock();
+        queue.closed = true;
+        let requests = mem::take(&mut queue.requests);
+        drop(queue);
+        drop(requests);
     }
 
     /// All requests, once there are some; at once if `wait` is zero. None when there are none and
@@ -142,7 +173,7 @@ impl StoreHandle {
             records,
             level,
         };
-        self.push(commit, bytes);
+        self.inbox.push(commit, bytes);
     }
 
     /// Reads messages back; they come as [`Mail::Fetched`].
@@ -153,19 +184,7 @@ impl StoreHandle {
             session,
             from,
         };
-        self.push(fetch, RECORD_BYTES);
-    }
-
-    fn push(&self, request: Request, bytes: usize) {
-        let mut queue = self.inbox.lock();
-        queue.requests.push_back(request);
-        queue.bytes += bytes;
-        self.inbox.bytes.store(queue.bytes, Ordering::Relaxed);
-        let first = queue.requests.len() == 1;
-        drop(queue);
-        if first {
-            self.inbox.filled.notify_one();
-        }
+        self.inbox.push(fetch, RECORD_BYTES);
     }
 
     /// Whether so much waits that the shard should not read. It is woken when there is room.
@@ -206,6 +225,9 @@ fn record_bytes(record: &Record) -> usize {
 
 /// The store's thread.
 pub(crate) struct StoreThread {
+    /// None where they cannot be had.
+    #[cfg(unix)]
+    pub(crate) backups: Option<Backups>,
     pub(crate) journal: Journal<LogStore>,
     pub(crate) inbox: Arc<StoreInbox>,
     /// Of the shards.
@@ -314,6 +336,9 @@ impl StoreThread {
                 Err(error) => self.failed(&mut health, &error),
             }
         }
+        // The next broker that uses the directory makes a socket of the same name.
+        #[cfg(unix)]
+        drop(self.backups);
         let store = self.journal.into_store();
         match store.close() {
             Ok(_) => info!("the store is closed; everything is on disk"),
@@ -431,6 +456,10 @@ impl StoreThread {
                     session,
                     from,
                 } => self.fetch(shard, session, from),
+                Request::Snapshot(reply) => {
+                    // Whoever asked may be gone.
+                    let _ = reply.send(self.journal.store_mut().snapshot());
+                }
             }
         }
         Ok(())

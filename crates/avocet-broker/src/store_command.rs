@@ -1,10 +1,11 @@
-//! `avocet-broker store`: looking at, copying and making data directories that no broker uses.
+//! `avocet-broker store`: looking at, copying and making data directories.
 
 use std::io::{self, BufReader, BufWriter, IsTerminal as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
-use avocet_store::{LogOptions, LogStore, check};
+use avocet_broker::{BackupError, backup};
+use avocet_store::{LogOptions, LogStore, OpenError, check};
 
 use crate::arguments::StoreAction;
 
@@ -65,15 +66,33 @@ fn export(dir: &Path) -> anyhow::Result<()> {
     if out.is_terminal() {
         anyhow::bail!("an export is not for a terminal; send it to a file");
     }
-    let mut store = LogStore::open_dir(dir, LogOptions::default())?;
     let mut out = BufWriter::new(out);
-    let exported = store.snapshot()?.export(&mut out)?;
-    out.flush()?;
+    let exported = match backup(dir, &mut out) {
+        // Nobody uses the directory.
+        Err(BackupError::NoBroker) => {
+            let opened = LogStore::open_dir(dir, LogOptions::default());
+            let mut store = opened.map_err(advise)?;
+            let exported = store.snapshot()?.export(&mut out)?;
+            out.flush()?;
+            exported
+        }
+        answered => answered?,
+    };
     eprintln!(
         "exported {} keys, {} queues with {} entries, {} messages",
         exported.keys, exported.queues, exported.entries, exported.blobs
     );
     Ok(())
+}
+
+fn advise(error: OpenError) -> anyhow::Error {
+    if error == OpenError::Locked {
+        return anyhow::anyhow!(
+            "{error}, which does not answer: if it is a broker that starts, try again when it listens; \
+             else stop it, and export again"
+        );
+    }
+    error.into()
 }
 
 fn import(dir: &Path) -> anyhow::Result<()> {

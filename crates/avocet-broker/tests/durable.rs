@@ -145,7 +145,7 @@ fn an_export_is_a_data_directory_elsewhere() {
 #[test]
 fn a_data_directory_serves_one_broker() {
     let dir = DataDir::new();
-    let server = dir.start("1");
+    let mut server = dir.start("1");
     let mut second = command();
     let path = dir.0.to_str().unwrap();
     second.args(["--listen", "127.0.0.1:0", "--data-dir", path]);
@@ -154,8 +154,14 @@ fn a_data_directory_serves_one_broker() {
     let err = String::from_utf8(output.stderr).unwrap();
     let expected = format!("cannot use the data directory {path}: ");
     assert!(err.contains(&expected) && err.contains("in use"), "{err}");
+    assert!(err.contains("stop it, or choose another"), "{err}");
     assert_eq!(check(&dir.0).0, 1);
-    drop(server);
+    // The first one is not disturbed, and once it is killed another one may follow.
+    let mut client = server.connect(Version::V5, "client");
+    client.send(&Packet::Pingreq);
+    assert_eq!(client.receive().packet(), Packet::Pingresp);
+    server.kill();
+    drop(dir.start("1"));
 }
 
 #[test]
