@@ -20,6 +20,9 @@ pub struct Session {
     pub(crate) receiver: Receiver,
     committed: CommitId,
     expiry_interval: u32,
+    /// Of a client: it lasted as long as its Network Connection, so what it has in flight is not
+    /// for another one [MQTT311-3.1.2-6].
+    pub(crate) ended: bool,
 }
 
 impl Session {

@@ -327,7 +327,9 @@ async fn a_session_goes_on_after_the_connection_broke() {
             cut_at_publish: true,
             ..Server::default()
         };
-        let (client, server) = connect(config(version), cutting).await;
+        let mut keeping = config(version);
+        keeping.connection.clean_start = false;
+        let (client, server) = connect(keeping, cutting).await;
         let (client, messages) = client.unwrap();
         let lost = client
             .publish(message("once", QoS::ExactlyOnce))

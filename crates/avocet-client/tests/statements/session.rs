@@ -2,7 +2,7 @@
 
 use avocet_client::{Client, Config, Messages, QoS, Session, Version};
 
-use crate::wire::{Wire, config, connected, connecting, packet, resumed, string};
+use crate::wire::{Wire, accepted, config, connecting, packet, resumed, string};
 use crate::{BOTH, message};
 
 /// The connection of a client that keeps its Session.
@@ -23,7 +23,7 @@ fn publish(version: Version, first_byte: u8, id: u8) -> Vec<u8> {
 
 /// Three messages of this QoS that were sent.
 async fn three_sent(version: Version, qos: QoS) -> (Client, Messages, Wire) {
-    let (client, messages, mut wire) = connected(version).await;
+    let (client, messages, mut wire) = accepted(keeping(version), &[]).await;
     for id in 1..=3 {
         drop(client.start_publish(message(&[id], qos)).await.unwrap());
         wire.next().await;

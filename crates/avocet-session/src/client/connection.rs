@@ -519,9 +519,13 @@ impl ClientConnection {
     /// The Session, for the next connection.
     #[must_use]
     pub fn into_session(self) -> Session {
+        let clean = self.config.version != Version::V5 && self.config.clean_start;
         let mut session = match self.holder {
             Holder::Idle(session) => session,
-            Holder::Attached(exchange) => exchange.session,
+            Holder::Attached(mut exchange) => {
+                exchange.session.ended = clean;
+                exchange.session
+            }
         };
         session.detach();
         session.set_expiry_interval(self.server.session_expiry_interval);
@@ -619,11 +623,11 @@ impl ClientConnection {
         };
         let mut session = core::mem::take(session);
         // 3.1 has no Session Present: without Clean Session the client has to trust the server.
-        let kept =
-            connack.session_present || (config.version == Version::V3_1 && !config.clean_start);
-        if !kept {
+        let present = connack.session_present || config.version == Version::V3_1;
+        if !present || config.clean_start || session.ended {
             discard(&mut session, &mut self.notices);
         }
+        session.ended = false;
         drop_unsupported(&mut session, &self.server, &mut self.notices);
         let own = Own {
             receive_maximum: is_5_0.then_some(config.receive_maximum),

@@ -10,7 +10,9 @@ use crate::pair::{Pair, message};
 fn every_pair_of_cuts(version: Version, begin: impl Fn(&mut Pair), check: impl Fn(&Pair)) {
     for first in 0.. {
         let run_first = || {
-            let mut pair = Pair::new(ClientConfig::new(version, "c"));
+            let mut config = ClientConfig::new(version, "c");
+            config.clean_start = false;
+            let mut pair = Pair::new(config);
             begin(&mut pair);
             let left = pair.run_bytes(first);
             pair.cut();

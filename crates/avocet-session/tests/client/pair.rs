@@ -75,7 +75,9 @@ impl Pair {
 
     /// Connected, and nothing on its way.
     pub(crate) fn connected(version: Version) -> Self {
-        let mut pair = Self::new(ClientConfig::new(version, "c"));
+        let mut config = ClientConfig::new(version, "c");
+        config.clean_start = false;
+        let mut pair = Self::new(config);
         pair.run();
         assert!(pair.client.is_connected(), "{:?}", pair.notices);
         pair

@@ -248,6 +248,16 @@ impl World {
             // Until it hears of a new Session, a client cannot know whether the server has begun one.
             self.starts_clean = true;
         }
+        if clean_start && self.case.version == Version::V3_1_1 {
+            // A Clean Session ends with its connection: the client has one, and goes on behind it.
+            self.session = None;
+            self.half_open = None;
+            if self.case.sender == Role::Server {
+                self.sent
+                    .iter_mut()
+                    .for_each(|sent| sent.must_arrive = false);
+            }
+        }
         match fate {
             Fate::Kept => {}
             Fate::ClientLost => {
@@ -555,7 +565,7 @@ impl World {
 
 fn client_config(case: Case, clean_start: bool) -> ClientConfig {
     let mut config = ClientConfig::new(case.version, "c");
-    config.clean_start = clean_start;
+    config.clean_start = clean_start && case.version == Version::V5;
     config.session_known = !clean_start;
     config.keep_alive = 0;
     if case.version == Version::V5 {

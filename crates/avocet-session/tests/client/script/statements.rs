@@ -131,3 +131,40 @@ fn a_message_does_not_expire_once_it_was_sent() {
     script.give(Packet::Pubrec(Ack::new(id(2))));
     assert_eq!(script.sent(), ["PUBREL 2 success"]);
 }
+
+/// [MQTT311-3.1.2-6] What a connection with Clean Session left unfinished is not for a later
+/// session, which the server may have from before.
+#[test]
+fn a_clean_session_leaves_nothing_for_another_session() {
+    for version in [Version::V3_1, Version::V3_1_1] {
+        let mut script = Script::connected(version);
+        script.publish(QoS::ExactlyOnce).unwrap();
+        script.publish(QoS::ExactlyOnce).unwrap();
+        script.sent();
+        script.give(Packet::Pubrec(Ack::new(id(1))));
+        script.give(publish_packet(QoS::ExactlyOnce, 9));
+        script.sent();
+        script.client.handle_closed();
+        let mut config = ClientConfig::new(version, "c");
+        config.clean_start = false;
+        // One attempt that gets no answer changes nothing.
+        let mut script = Script::with_session(config.clone(), script.client.into_session());
+        script.client.handle_closed();
+        let mut script = Script::with_session(config, script.client.into_session());
+        script.publish(QoS::ExactlyOnce).unwrap();
+        script.sent();
+        script.give(Packet::Connack(Connack {
+            session_present: version != Version::V3_1,
+            ..Connack::new(ReasonCode::Success)
+        }));
+        assert_eq!(script.sent(), ["PUBLISH 3"], "{version}");
+        let lost = std::iter::from_fn(|| script.client.poll_event());
+        let lost = lost.filter(|notice| {
+            let reason = NotPublished::SessionLost;
+            matches!(notice, ClientNotice::NotPublished { reason: found, .. } if *found == reason)
+        });
+        assert_eq!(lost.count(), 2);
+        let message = script.give(publish_packet(QoS::ExactlyOnce, 9));
+        assert_eq!(message.as_deref(), Some("t=m"));
+    }
+}
