@@ -192,6 +192,9 @@ impl Engine {
             self.count_queue(handle, counted);
             self.poll_fetch(handle);
             self.ask_retained(handle);
+            if self.sessions.get(handle).is_some_and(|it| it.names_gates) {
+                self.name_gates(handle);
+            }
         }
         self.poll_connection_events(id, now);
         self.settle(now);
@@ -252,15 +255,18 @@ impl Engine {
         }
     }
 
-    /// PUBREC came for a stored message: PUBREL follows once that is stored too.
+    /// PUBREC came for a stored message: PUBREL follows once that is stored too, if the session is.
     fn on_pubrec(&mut self, id: ConnectionId, sequence: u64) {
         let Some(entry) = self.connections.get(&id) else {
             return;
         };
-        if let Some(session) = entry.key.clone() {
+        let recorded = entry
+            .session
+            .is_some_and(|session| self.is_recorded(session));
+        if let (true, Some(session)) = (recorded, entry.key.clone()) {
             self.record(Record::PubrecReceived { session, sequence });
         }
-        let gate = self.gate_if(true);
+        let gate = self.gate_if(recorded);
         if let Some(session) = self.session_of(id) {
             // A connection that has ended takes no answers.
             let _ended = session.release(sequence, gate);

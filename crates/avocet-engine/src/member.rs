@@ -3,15 +3,16 @@
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::mem;
 
 use avocet_codec::{QoS, SubscriptionId};
-use avocet_session::{Now, Outgoing, Session};
+use avocet_session::{CommitId, Now, Outgoing, Session};
 use avocet_topic::TopicFilterBuf;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use crate::queue::Tag;
-use crate::record::Record;
+use crate::queue::{Tag, state};
+use crate::record::{GroupPlace, Record};
 use crate::session_table::{SessionHandle, SessionKey};
 use crate::shard::{GroupChange, GroupMessage, Lane, MembershipId, Published, ShardId, Value};
 use crate::subscribe::SubackWaiter;
@@ -43,6 +44,8 @@ pub(crate) struct SharedMark {
     pub(crate) sequence: u64,
     /// For the group, if the message goes back.
     pub(crate) publisher: Option<Arc<SessionKey>>,
+    /// Whether it is recorded as gone from the group: no crash gives it to another member.
+    pub(crate) gone: bool,
 }
 
 /// The marks of the messages in a session, by number.
@@ -68,6 +71,22 @@ impl SharedMarks {
     pub(crate) fn get(&self, number: u64) -> Option<&SharedMark> {
         let index = usize::try_from(number.checked_sub(1)?).ok()?;
         self.marks.get(index)?.as_ref()
+    }
+
+    fn get_mut(&mut self, number: u64) -> Option<&mut SharedMark> {
+        let index = usize::try_from(number.checked_sub(1)?).ok()?;
+        self.marks.get_mut(index)?.as_mut()
+    }
+
+    /// The numbers of the marks of a membership.
+    fn of(&self, membership: MembershipId) -> impl Iterator<Item = u64> + '_ {
+        let numbered = (1..).zip(&self.marks);
+        let of = move |(number, mark): (u64, &Option<SharedMark>)| {
+            mark.as_ref()
+                .is_some_and(|mark| mark.membership == membership)
+                .then_some(number)
+        };
+        numbered.filter_map(of)
     }
 
     pub(crate) fn remove(&mut self, number: u64) -> Option<SharedMark> {
@@ -123,6 +142,7 @@ impl Engine {
     }
 
     pub(crate) fn leave(&mut self, id: MembershipId) {
+        self.keep_from_group(id);
         if let Some(membership) = self.memberships.entries.remove(&id) {
             self.tell_group(membership.group, id, GroupChange::Leave);
         }
@@ -170,6 +190,7 @@ impl Engine {
         let GroupMessage {
             sequence,
             mut published,
+            ..
         } = message;
         self.rename_unless_stored(&mut published);
         let Some(membership) = self.memberships.entries.get(&id) else {
@@ -193,6 +214,70 @@ impl Engine {
         let awaited = from != self.shard || qos > QoS::AtMostOnce;
         if qos.min(maximum_qos) == QoS::AtMostOnce && awaited {
             self.finish_shared(shared);
+        }
+    }
+
+    /// Messages of QoS 2 that a session without records may send next are recorded as gone from
+    /// their groups before they leave: they die with the session, also in a crash
+    /// [MQTT5-4.8.2-5].
+    pub(crate) fn name_gates(&mut self, handle: SessionHandle) {
+        let Some(slot) = self.sessions.get_mut(handle) else {
+            return;
+        };
+        let connection = slot.connection;
+        let Some(session) = state(slot, &mut self.connections) else {
+            return;
+        };
+        let tags: Vec<u64> = session.unnamed_gates().collect();
+        if tags.is_empty() {
+            return;
+        }
+        for mark in tags.iter().filter_map(|tag| Tag::from_u64(*tag).mark()) {
+            self.take_from_group(handle, mark);
+        }
+        // Some may have been recorded before.
+        let gate = match self.gate_if(true) {
+            Some(gate) => gate,
+            None => CommitId::new(self.next_commit - 1),
+        };
+        if let Some(slot) = self.sessions.get_mut(handle)
+            && let Some(session) = state(slot, &mut self.connections)
+        {
+            session.name_gates(gate);
+        }
+        if let Some(connection) = connection {
+            self.wait_for_commit(connection, Some(gate));
+            self.need_flush(connection);
+        }
+    }
+
+    /// Records that a group does not have a message any more which a member's session has.
+    fn take_from_group(&mut self, handle: SessionHandle, mark: u64) {
+        let slot = self.sessions.get_mut(handle);
+        let Some(mark) = slot.and_then(|slot| slot.marks.get_mut(mark)) else {
+            return;
+        };
+        if let Some(membership) = self.memberships.entries.get(&mark.membership)
+            && !mem::replace(&mut mark.gone, true)
+        {
+            let place = GroupPlace {
+                group: membership.group.clone(),
+                sequence: mark.sequence,
+            };
+            self.record(Record::GroupFinished { place });
+        }
+    }
+
+    /// Who leaves a group keeps what it has of it.
+    fn keep_from_group(&mut self, id: MembershipId) {
+        let Some(handle) = self.memberships.entries.get(&id).map(|it| it.session) else {
+            return;
+        };
+        let Some(slot) = self.sessions.get(handle).filter(|slot| slot.names_gates) else {
+            return;
+        };
+        for mark in slot.marks.of(id).collect::<Vec<_>>() {
+            self.take_from_group(handle, mark);
         }
     }
 
@@ -294,6 +379,7 @@ impl Engine {
                 membership: membership?,
                 sequence: 0,
                 publisher: None,
+                gone: false,
             },
         };
         if tag.is_recorded() {
@@ -311,10 +397,10 @@ impl Engine {
             level: Level::default(),
             arrived: None,
         };
-        let sequence = mark.sequence;
         let message = GroupMessage {
-            sequence,
+            sequence: mark.sequence,
             published,
+            gone: mark.gone,
         };
         Some((mark.membership, message))
     }

@@ -568,7 +568,7 @@ impl Engine {
         }
     }
 
-    fn new_message_id(&mut self) -> MessageId {
+    pub(crate) fn new_message_id(&mut self) -> MessageId {
         self.messages += 1;
         MessageId::of_shard(self.shard, self.messages)
     }

@@ -66,7 +66,10 @@ impl Tag {
 }
 
 /// The Session State, wherever it is.
-fn state<'a>(slot: &'a mut Slot, connections: &'a mut Connections) -> Option<&'a mut Session> {
+pub(crate) fn state<'a>(
+    slot: &'a mut Slot,
+    connections: &'a mut Connections,
+) -> Option<&'a mut Session> {
     match slot.connection.and_then(|id| connections.get_mut(&id)) {
         Some(entry) => entry.server.session_mut(),
         None => slot.session.as_mut(),
@@ -121,6 +124,7 @@ impl Engine {
                     membership,
                     sequence,
                     publisher: published.publisher.clone(),
+                    gone: false,
                 });
                 Tag::shared(mark, recorded.is_some())
             }
@@ -131,8 +135,16 @@ impl Engine {
             // A Packet Identifier of QoS 2 is stored before it is seen.
             let exactly_once = outgoing.qos == QoS::ExactlyOnce;
             outgoing.gate = exactly_once.then(|| self.commit_at(published.level));
+        } else if shared.is_some() && published.stored && outgoing.qos == QoS::ExactlyOnce {
+            slot.names_gates = true;
+            outgoing.gate = Some(CommitId::UNNAMED);
         }
-        self.enqueue(handle, outgoing, recorded, now)
+        let names_gates = outgoing.gate == Some(CommitId::UNNAMED);
+        let durable = self.enqueue(handle, outgoing, recorded, now);
+        if names_gates {
+            self.name_gates(handle);
+        }
+        durable
     }
 
     /// True if a record says so.
@@ -205,7 +217,7 @@ impl Engine {
             });
             self.poll_fetch(handle);
         }
-        if let (Some(connection), Some(_)) = (connection, gate) {
+        if let (Some(connection), Some(_)) = (connection, recorded) {
             self.wait_for_commit(connection, gate);
         }
         recorded.is_some()

@@ -475,6 +475,7 @@ impl Engine {
             membership,
             sequence: place.sequence,
             publisher: None,
+            gone: false,
         });
         slot.stored_marks.insert(sequence, mark);
         let held = &mut self.restoring().held;

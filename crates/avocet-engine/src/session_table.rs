@@ -108,6 +108,8 @@ pub(crate) struct Slot {
     pub(crate) marks: SharedMarks,
     /// The marks of those that only the store has, by their sequences in the queue.
     pub(crate) stored_marks: BTreeMap<u64, u64>,
+    /// Whether it has messages whose gates are named when they are next to leave.
+    pub(crate) names_gates: bool,
     /// The last message matched to this session, and where its delivery is gathered.
     pub(crate) mark: (u64, usize),
     /// Messages and bytes that the shard's totals count for this session.
@@ -130,6 +132,7 @@ impl Slot {
             relays: Vec::new(),
             marks: SharedMarks::default(),
             stored_marks: BTreeMap::new(),
+            names_gates: false,
             mark: (0, 0),
             counted: (0, 0),
         }

@@ -188,6 +188,8 @@ pub(crate) struct GroupMessage {
     /// The place of the message in the order of its group.
     pub(crate) sequence: u64,
     pub(crate) published: Published,
+    /// Whether its member recorded it as gone from the group.
+    pub(crate) gone: bool,
 }
 
 #[derive(Debug)]

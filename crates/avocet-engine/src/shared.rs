@@ -8,6 +8,7 @@
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
+use core::mem;
 
 use avocet_codec::QoS;
 use avocet_session::{Expiry, Now, Overflow};
@@ -246,6 +247,7 @@ impl Engine {
             group.put_back(GroupMessage {
                 sequence,
                 published,
+                gone: false,
             });
         }
     }
@@ -310,6 +312,7 @@ impl Engine {
                 arrived: None,
                 ..published.clone()
             },
+            gone: false,
         };
         if let Some(group) = self.groups.groups.get_mut(&handle) {
             group.put(group.queue.len(), message);
@@ -466,6 +469,7 @@ impl Engine {
                         group.put_back(GroupMessage {
                             sequence,
                             published,
+                            gone: false,
                         });
                     }
                 }
@@ -490,16 +494,36 @@ impl Engine {
         member: MemberId,
         returned: Vec<GroupMessage>,
     ) {
-        let Some(group) = self.groups.groups.get_mut(&handle) else {
-            return;
-        };
         for mut message in returned {
+            let Some(group) = self.groups.groups.get_mut(&handle) else {
+                return;
+            };
             if let Some(given) = group.take_back(member, message.sequence) {
                 message.published.id = given.published.id;
                 message.published.stored = given.published.stored;
             }
-            group.put_back(message);
+            if mem::take(&mut message.gone) && message.published.stored {
+                let group = group.name.clone();
+                self.store_again(group, &mut message);
+            }
+            if let Some(group) = self.groups.groups.get_mut(&handle) {
+                group.put_back(message);
+            }
         }
+    }
+
+    /// A message that was recorded as gone did not leave, and is the group's again.
+    fn store_again(&mut self, group: TopicFilterBuf, message: &mut GroupMessage) {
+        message.published.stored = false;
+        let id = self.new_message_id();
+        message.published.id = Some(id);
+        self.store_message(&mut message.published);
+        let sequence = message.sequence;
+        self.record(Record::GroupEnqueued {
+            place: GroupPlace { group, sequence },
+            id,
+            publisher: message.published.publisher.clone(),
+        });
     }
 
     fn join_group(&mut self, name: TopicFilterBuf, member: Member, now: Now) {

@@ -23,7 +23,10 @@ impl CommitId {
     /// before the program began waits for this one.
     pub const ZERO: Self = Self(NonZeroU64::MIN);
 
-    /// The position with this number, which is less than `u64::MAX`.
+    /// The position of a commit that is not named yet, which no store reaches.
+    pub const UNNAMED: Self = Self(NonZeroU64::MAX);
+
+    /// The position with this number, which is less than `u64::MAX - 1`.
     #[must_use]
     pub const fn new(position: u64) -> Self {
         // One more than the number, so that an optional position takes no more room.

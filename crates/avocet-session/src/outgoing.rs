@@ -26,6 +26,9 @@ pub struct Outgoing {
     /// The PUBLISH leaves once it is committed. With a gate the end of a QoS 1 or 2 delivery is
     /// always reported, and PUBREC raises an event: PUBREL waits until the owner has named the
     /// commit that stores it.
+    ///
+    /// With [`CommitId::UNNAMED`] it waits until it is among the next to leave and
+    /// [`Session::name_gates`](crate::Session::name_gates) names it.
     pub gate: Option<CommitId>,
 }
 

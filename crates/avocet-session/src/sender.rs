@@ -828,6 +828,26 @@ impl Sender {
         }
     }
 
+    /// How many messages may have a gate that is named late.
+    fn named_max(&self) -> usize {
+        usize::from(self.window.saturating_sub(self.outstanding)).min(NAMED_MAX)
+    }
+
+    pub(crate) fn unnamed_gates(&self) -> impl Iterator<Item = u64> + '_ {
+        let next = self.queued.iter().take(self.named_max());
+        let unnamed = next.filter(|next| next.outgoing.gate == Some(CommitId::UNNAMED));
+        unnamed.map(|next| next.outgoing.tag)
+    }
+
+    pub(crate) fn name_gates(&mut self, gate: CommitId) {
+        let named_max = self.named_max();
+        for next in self.queued.iter_mut().take(named_max) {
+            if next.outgoing.gate == Some(CommitId::UNNAMED) {
+                next.outgoing.gate = Some(gate);
+            }
+        }
+    }
+
     /// Puts back a queue that only the store has.
     pub(crate) fn restore(&mut self, queue: Range<u64>, bytes: u64, sent: u64) {
         self.next_sequence = queue.end;
@@ -856,7 +876,8 @@ impl Sender {
         let queued = self.queued.front().and_then(|next| next.outgoing.gate);
         let qos0 = self.qos0.front().and_then(|next| next.outgoing.gate);
         let gates = [resend, pubrel, queued, qos0].into_iter().flatten();
-        gates.filter(|gate| *gate > committed).min()
+        let named = gates.filter(|gate| *gate != CommitId::UNNAMED);
+        named.filter(|gate| *gate > committed).min()
     }
 
     /// Forgets what is in flight, because the peer has: their sequences, in order.
@@ -917,6 +938,10 @@ impl Sender {
         taken
     }
 }
+
+/// How many messages that have not left have a gate that was named late: what may be lost with the
+/// process, as nobody knows then that they have not.
+const NAMED_MAX: usize = 32;
 
 /// Bytes that a fetched page may have.
 const FETCH_BYTES_MAX: u64 = 1 << 20;

@@ -172,6 +172,16 @@ impl Session {
         self.sender.take_stored(sequences)
     }
 
+    /// The marks of the next messages to leave whose gate is [`CommitId::UNNAMED`].
+    pub fn unnamed_gates(&self) -> impl Iterator<Item = u64> + '_ {
+        self.sender.unnamed_gates()
+    }
+
+    /// Names the gate of the messages of [`Session::unnamed_gates`], which have not left by that.
+    pub fn name_gates(&mut self, gate: CommitId) {
+        self.sender.name_gates(gate);
+    }
+
     /// Puts back the queue of an empty Session whose messages only a store has: the sequences from
     /// the first one that is not finished, bytes of their messages, and the sequence before which
     /// they may have been sent.
