@@ -163,8 +163,12 @@ fn a_kill_at_any_moment_loses_nothing_that_was_acknowledged() {
         } else {
             50 + rng.below(800)
         });
-        eprintln!("kill {kill} of seed {seed}: {shards} shards, early {early}, after {wait:?}");
-        let mut server = start(&dir, shards);
+        // All of these keep what the system has.
+        let level = ["fsync", "os", "mixed"][rng.below(3) as usize];
+        eprintln!(
+            "kill {kill} of seed {seed}: {shards} shards, {level}, early {early}, after {wait:?}"
+        );
+        let mut server = start(&dir, shards, level);
         let tally = if early {
             Tally::default()
         } else {
@@ -172,10 +176,10 @@ fn a_kill_at_any_moment_loses_nothing_that_was_acknowledged() {
         };
         world.work(&mut server, wait);
         record.add(&format!(
-            "kill {kill} seed {seed} shards {shards} early {early} after {wait:?} {tally}"
+            "kill {kill} seed {seed} shards {shards} level {level} early {early} after {wait:?} {tally}"
         ));
     }
-    let server = start(&dir, "2");
+    let server = start(&dir, "2", "fsync");
     let tally = world.verify(&server);
     eprintln!("after the last kill: {tally}");
     drop(server);
@@ -183,6 +187,16 @@ fn a_kill_at_any_moment_loses_nothing_that_was_acknowledged() {
     fs::remove_dir_all(&dir).unwrap();
 }
 
-fn start(dir: &Path, shards: &str) -> Server {
-    Server::start(&["--shards", shards, "--data-dir", dir.to_str().unwrap()])
+fn start(dir: &Path, shards: &str, level: &str) -> Server {
+    let dir = dir.to_str().unwrap();
+    let mut arguments = vec!["--shards", shards, "--data-dir", dir];
+    if level == "mixed" {
+        arguments.extend([
+            "--set",
+            "topic_durability=load/0/=os,load/1/2=os,retained/=os",
+        ]);
+    } else {
+        arguments.extend(["--durability", level]);
+    }
+    Server::start(&arguments)
 }
