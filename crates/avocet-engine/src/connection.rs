@@ -425,9 +425,9 @@ impl Engine {
             let topic_name = published.message.topic_name();
             published.level = self.config.levels.of(Some(listener), topic_name);
         }
-        let records = self.records();
+        let before = (self.records(), self.uncommitted.elsewhere());
         self.publish(origin, published, now);
-        if self.records() > records {
+        if self.records() > before.0 || self.uncommitted.elsewhere() > before.1 {
             self.pause_for_store(id);
         }
     }

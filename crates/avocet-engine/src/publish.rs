@@ -70,6 +70,8 @@ pub(crate) struct Ticket {
     credit: Option<(ConnectionId, u32)>,
     /// What is to be recorded as routed.
     unrouted: Option<MessageId>,
+    /// Bytes that another shard is to store.
+    leaving: usize,
 }
 
 /// One copy for one session.
@@ -183,7 +185,7 @@ impl Engine {
             && (retain || self.has_relay(origin.session, owner) && !planted!(RetainOvertaken))
         {
             // What its owner retains must not be lost on the way either.
-            let wanted = retain && origin.recorded || self.is_wanted_durably(&published);
+            let wanted = origin.recorded && (retain || self.is_wanted_durably(&published));
             let accepted = wanted && self.accept_message(&mut published);
             let gate = self.gate_at(published.level, accepted || origin.recorded);
             let unrouted = published.id.filter(|_| accepted).or(origin.unrouted);
@@ -207,8 +209,7 @@ impl Engine {
         }
         let shards = self.distribute(&mut published, &mut reach, now);
         let mut unrouted = origin.unrouted;
-        if shards.iter().any(|interested| interested.durable) && self.accept_message(&mut published)
-        {
+        if must_accept(&origin, &published, &shards) && self.accept_message(&mut published) {
             unrouted = published.id;
         }
         reach.durable |= self.record_arrival(&published);
@@ -217,6 +218,7 @@ impl Engine {
             Answer::Acknowledge { .. } | Answer::Relayed(..) => true,
             Answer::Nobody => unrouted.is_some(),
         };
+        let leaves = shards.iter().any(|shard| shard.durable) && !published.accepted;
         let ticket = (awaited && !shards.is_empty()).then(|| {
             self.open_ticket(Ticket {
                 answer: origin.answer,
@@ -226,6 +228,7 @@ impl Engine {
                 relay: None,
                 credit: None,
                 unrouted,
+                leaving: if leaves { published.message.len() } else { 0 },
             })
         });
         for interested in &shards {
@@ -332,6 +335,7 @@ impl Engine {
                 None => slot.relays.push((owner, 1)),
             }
         }
+        let leaves = published.id.is_some() && !published.accepted;
         let ticket = self.open_ticket(Ticket {
             answer: origin.answer,
             outstanding: 1,
@@ -340,6 +344,7 @@ impl Engine {
             relay,
             credit,
             unrouted: origin.unrouted,
+            leaving: if leaves { published.message.len() } else { 0 },
         });
         let published = on_its_way(published);
         self.send(owner, Lane::Owners, Value::Relay { ticket, published });
@@ -486,6 +491,7 @@ impl Engine {
     fn open_ticket(&mut self, ticket: Ticket) -> TicketId {
         let id = TicketId(self.next_ticket);
         self.next_ticket += 1;
+        self.uncommitted.leave(ticket.leaving);
         self.tickets.insert(id, ticket);
         id
     }
@@ -515,6 +521,10 @@ impl Engine {
         }
         if let Some((connection, bytes)) = ticket.credit {
             self.return_credit(connection, bytes as usize, now);
+        }
+        if ticket.leaving > 0 {
+            self.uncommitted.arrive(ticket.leaving);
+            self.resume_for_store(now);
         }
         self.record_routed(ticket.unrouted);
         self.answer(ticket.answer, ticket.matched, ticket.gate, now);
@@ -638,5 +648,16 @@ fn on_its_way(published: Published) -> Published {
     Published {
         stored: published.accepted,
         ..published
+    }
+}
+
+/// Whether a message is stored before it leaves for others: nobody sends it again if it is lost, or
+/// more than one shard would store it. Otherwise the only one stores it, and its publisher hears
+/// nothing before.
+fn must_accept(origin: &Origin, published: &Published, shards: &[Interested]) -> bool {
+    match shards.iter().filter(|shard| shard.durable).count() {
+        0 => false,
+        1 => origin.recorded || published.stored,
+        _ => true,
     }
 }

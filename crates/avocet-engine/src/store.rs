@@ -29,6 +29,8 @@ pub(crate) struct Uncommitted {
     /// Commits with their bytes, oldest first.
     commits: VecDeque<(CommitId, usize)>,
     bytes: usize,
+    /// Bytes of messages that other shards are to store.
+    elsewhere: usize,
     /// Connections whose input waits.
     paused: Vec<ConnectionId>,
 }
@@ -50,6 +52,24 @@ impl Uncommitted {
         let bytes = records.iter().map(bytes).sum();
         self.commits.push_back((id, bytes));
         self.bytes += bytes;
+    }
+
+    /// Another shard is to store a message.
+    pub(crate) fn leave(&mut self, bytes: usize) {
+        self.elsewhere += bytes;
+    }
+
+    /// It has.
+    pub(crate) fn arrive(&mut self, bytes: usize) {
+        self.elsewhere = self.elsewhere.saturating_sub(bytes);
+    }
+
+    pub(crate) const fn elsewhere(&self) -> usize {
+        self.elsewhere
+    }
+
+    const fn bytes(&self) -> usize {
+        self.bytes + self.elsewhere
     }
 
     pub(crate) fn commit(&mut self, committed: CommitId) {
@@ -88,7 +108,7 @@ impl Engine {
 
     /// The input of a connection waits if it made too much that is not stored.
     pub(crate) fn pause_for_store(&mut self, id: ConnectionId) {
-        if self.uncommitted.bytes < self.config.limits.uncommitted_bytes_max {
+        if self.uncommitted.bytes() < self.config.limits.uncommitted_bytes_max {
             return;
         }
         if let Some(entry) = self.connections.get_mut(&id)
@@ -101,7 +121,7 @@ impl Engine {
 
     /// Lets connections read on when enough is stored.
     pub(crate) fn resume_for_store(&mut self, now: Now) {
-        if self.uncommitted.bytes > self.config.limits.uncommitted_bytes_max / 2 {
+        if self.uncommitted.bytes() > self.config.limits.uncommitted_bytes_max / 2 {
             return;
         }
         for id in mem::take(&mut self.uncommitted.paused) {

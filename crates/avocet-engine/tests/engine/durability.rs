@@ -600,14 +600,16 @@ fn acknowledgements_wait_for_the_message_itself() {
     }
 }
 
-/// Otherwise a shard that fails before it stores the message would lose it, after PUBACK. One with
-/// RETAIN goes by way of the owner of its topic.
+/// A publisher whose session survives does not send a message of QoS 2 again that the server has seen, so it is
+/// stored before it leaves its shard. One of QoS 1 it sends until the only shard that wants it has stored
+/// it. One with RETAIN goes by way of the owner of its topic.
 #[test]
-fn a_message_is_stored_before_it_leaves_its_shard_for_a_durable_session() {
+fn a_message_is_stored_before_it_leaves_its_shard_unless_its_publisher_repeats_it() {
     let sessions = ["s0", "s1", "s2", "s3"];
-    for (durable, retain) in sessions
+    for (durable, retain, qos) in sessions
         .into_iter()
         .flat_map(|session| [(session, false), (session, true)])
+        .flat_map(|(session, retain)| [(session, retain, 1), (session, retain, 2)])
     {
         each_with(stored, |mut cluster| {
             // Every shard wants the message for somebody whose session does not survive.
@@ -617,14 +619,14 @@ fn a_message_is_stored_before_it_leaves_its_shard_for_a_durable_session() {
                     cluster.subscribe(client, filter, 1);
                 }
             }
-            let publisher = cluster.client("publisher");
+            let (publisher, _) = cluster.persistent("publisher");
             let (subscriber, _) = cluster.persistent(durable);
             let shards = cluster.shards() as u16;
             let shard_of = |id| ShardId::of_session(&SessionKey::new("", id), shards);
             for topic in ["a", "b", "c", "d", "e", "f"] {
                 cluster.subscribe(subscriber, topic, 1);
                 cluster.records.clear();
-                cluster.publish_with(publisher, topic, "x", 1, |it| it.retain = retain);
+                cluster.publish_with(publisher, topic, "x", qos, |it| it.retain = retain);
                 cluster.run();
                 let accepted = cluster
                     .records
@@ -633,10 +635,38 @@ fn a_message_is_stored_before_it_leaves_its_shard_for_a_durable_session() {
                 let owner = ShardId::of_topic(TopicName::new(topic).unwrap(), shards);
                 let here = shard_of("publisher");
                 let leaves = shard_of(durable) != here || retain && owner != here;
-                assert_eq!(accepted.count(), usize::from(leaves), "{durable} {topic}");
+                let stored = usize::from(leaves && qos == 2);
+                assert_eq!(accepted.count(), stored, "{durable} {topic} {qos}");
             }
         });
     }
+}
+
+#[test]
+fn a_message_that_more_than_one_shard_wants_is_stored_once() {
+    each_with(stored, |mut cluster| {
+        let mut shards = Vec::new();
+        for session in ["s0", "s1", "s2", "s3", "s4"] {
+            let (client, _) = cluster.persistent(session);
+            cluster.subscribe(client, "t", 1);
+            let key = SessionKey::new("", session);
+            shards.push(ShardId::of_session(&key, cluster.shards() as u16));
+        }
+        shards.sort_unstable();
+        shards.dedup();
+        let (publisher, _) = cluster.persistent("publisher");
+        cluster.records.clear();
+        cluster.publish(publisher, "t", "x", 1);
+        cluster.run();
+        assert_eq!(cluster.packets(publisher), ["puback 1 0x00"]);
+        let count = |wanted: fn(&Record) -> bool| {
+            let records = cluster.records.iter();
+            records.filter(|record| wanted(record)).count()
+        };
+        assert_eq!(count(|it| matches!(it, Record::MessageStored { .. })), 1);
+        let accepted = count(|it| matches!(it, Record::MessageAccepted { .. }));
+        assert_eq!(accepted, usize::from(shards.len() > 1));
+    });
 }
 
 /// CONNACK promises that a session present and a will survive; of a new session it promises that
