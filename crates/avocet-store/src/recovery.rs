@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
+use std::mem;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -11,10 +12,12 @@ use crate::active::{Active, Pending};
 use crate::blobs::HELD;
 use crate::cache::Cache;
 use crate::index::{Index, Key};
-use crate::log::{LogOptions, LogStore, Segment, Tables, file_name};
+use crate::log::{LogOptions, LogStore, Segment, Tables, file_name, read_error};
 use crate::lost::{Losses, Lost};
 use crate::queue::{Queue, Run};
-use crate::record::{HEADER_LEN, Header, Record, VERSION, durable_beyond, extent, own, records};
+use crate::record::{
+    HEADER_LEN, Header, Record, VERSION, durable_beyond, extent, own, record_len, records,
+};
 use crate::summary::{Footer, Summary, TRAILER_LEN, Trailer};
 use crate::vfs::{Vfs, VfsFile};
 use crate::{BlobId, Map, Position, QueueId, ReadError};
@@ -208,9 +211,84 @@ fn was_durable(id: u32, file: &impl VfsFile, salt: Option<u64>) -> io::Result<bo
     })
 }
 
-/// A queue as segment after segment tells of it.
+/// What segment after segment tells.
 #[derive(Debug, Default)]
 struct Told {
+    queues: Map<u64, ToldQueue>,
+    keys: Vec<ToldKey>,
+}
+
+/// That a key was put or deleted.
+#[derive(Debug)]
+struct ToldKey {
+    name: Bytes,
+    segment: u32,
+    offset: Option<u32>,
+}
+
+impl ToldKey {
+    fn into_key(self) -> (Bytes, Key) {
+        let key = Key {
+            value: None,
+            blob: None,
+            segment: self.segment,
+            offset: self.offset.unwrap_or(0),
+        };
+        (self.name, key)
+    }
+}
+
+/// Records of segments, read in their order.
+#[derive(Debug, Default)]
+struct Frames {
+    segment: u32,
+    /// Where `bytes` begins in the segment.
+    start: u32,
+    bytes: Vec<u8>,
+}
+
+impl Frames {
+    /// The record at a place of a segment that ends at `end`.
+    fn read(
+        &mut self,
+        segment: u32,
+        file: &impl VfsFile,
+        end: u32,
+        offset: u32,
+    ) -> Result<&[u8], ReadError> {
+        /// What is read at once.
+        const PIECE: usize = 1 << 20;
+        let left = end.checked_sub(offset).ok_or(ReadError::Corrupt)? as usize;
+        let mut wanted = PIECE;
+        loop {
+            let at = offset.checked_sub(self.start).map(|at| at as usize);
+            let known = at.filter(|_| segment == self.segment);
+            let rest = known
+                .and_then(|at| self.bytes.get(at..))
+                .unwrap_or_default();
+            let len = record_len(rest);
+            if let (Some(at), Some(len)) = (known, len.filter(|len| *len <= rest.len())) {
+                return self.bytes.get(at..at + len).ok_or(ReadError::Corrupt);
+            }
+            // What was read from there on is all there is, or the record is longer.
+            if known == Some(0) && rest.len() >= wanted.min(left) {
+                wanted = len
+                    .filter(|len| *len <= left && *len > rest.len())
+                    .ok_or(ReadError::Corrupt)?;
+            }
+            let bytes = read(file, offset.into(), wanted.min(left));
+            self.bytes = bytes.map_err(|error| read_error(&error))?;
+            if self.bytes.len() < wanted.min(left) {
+                return Err(ReadError::Corrupt);
+            }
+            (self.segment, self.start) = (segment, offset);
+        }
+    }
+}
+
+/// A queue as segment after segment tells of it.
+#[derive(Debug, Default)]
+struct ToldQueue {
     first: u64,
     end: u64,
     begun: u32,
@@ -218,7 +296,7 @@ struct Told {
     runs: Vec<(u64, Run)>,
 }
 
-impl Told {
+impl ToldQueue {
     /// Puts a run in place of what was known of its sequences.
     fn place(&mut self, first: u64, run: Run) {
         let end = first + u64::from(run.count);
@@ -322,12 +400,12 @@ impl<V: Vfs> LogStore<V> {
         let salt = salt.unwrap_or_else(|| vfs.random());
         let mut store = Self::empty(vfs, options, Some(lock), salt, files.highest + 1);
         let mut losses = Losses::default();
-        let (loaded, queues) = store.load(links, &mut losses)?;
+        let (loaded, told) = store.load(links, &mut losses)?;
         if let Some(missing) = missing.filter(|missing| loaded.trim <= *missing) {
             let file = file_name(missing);
             return Err(OpenError::Missing { file });
         }
-        store.complete(queues, &mut losses)?;
+        store.complete(told, &mut losses)?;
         let (id, previous_end) = (store.active.id, loaded.previous_end);
         store.active = Active::new(id, salt, loaded.previous, previous_end, store.last);
         let trimmed: Vec<_> = store
@@ -357,8 +435,8 @@ impl<V: Vfs> LogStore<V> {
         let salt = links.last().map_or(0, |link| link.header.salt);
         let next = links.last().map_or(0, |link| link.id) + 1;
         let mut store = Self::empty(vfs, options, None, salt, next);
-        let (loaded, queues) = store.load(links, losses)?;
-        store.complete(queues, losses)?;
+        let (loaded, told) = store.load(links, losses)?;
+        store.complete(told, losses)?;
         Ok((store, loaded.trim))
     }
 
@@ -390,9 +468,9 @@ impl<V: Vfs> LogStore<V> {
         &mut self,
         links: Vec<Link<V::File>>,
         losses: &mut Losses,
-    ) -> Result<(Loaded, Map<u64, Told>), OpenError> {
+    ) -> Result<(Loaded, Told), OpenError> {
         let mut loaded = Loaded::default();
-        let mut queues: Map<u64, Told> = Map::default();
+        let mut told = Told::default();
         for link in links {
             let (id, header) = (link.id, link.header);
             self.last = self.last.max(Position(header.position));
@@ -405,17 +483,17 @@ impl<V: Vfs> LogStore<V> {
             self.last = self.last.max(Position(footer.position));
             loaded.trim = loaded.trim.max(footer.trim);
             self.segments.insert(id, segment);
-            self.fold(id, footer, &mut queues);
+            self.fold(id, footer, &mut told);
         }
         (self.written, self.durable) = (self.last, self.last);
-        Ok((loaded, queues))
+        Ok((loaded, told))
     }
 
     /// Finds out what lives.
-    fn complete(&mut self, queues: Map<u64, Told>, losses: &mut Losses) -> Result<(), OpenError> {
-        for (name, told) in queues {
+    fn complete(&mut self, told: Told, losses: &mut Losses) -> Result<(), OpenError> {
+        for (name, queue) in told.queues {
             let mut refused = Ok(());
-            let queue = told.into_queue(|segment, sequences| {
+            let queue = queue.into_queue(|segment, sequences| {
                 let queue = QueueId(name);
                 let lost = Lost::Entries { queue, sequences };
                 refused = losses.accept(corrupt(segment, HEADER_LEN), lost);
@@ -423,7 +501,7 @@ impl<V: Vfs> LogStore<V> {
             refused?;
             self.index.queues.insert(name, queue);
         }
-        self.load_keys(losses)?;
+        self.load_keys(told.keys, losses)?;
         self.count_references(losses)?;
         self.count_living();
         Ok(())
@@ -489,7 +567,7 @@ impl<V: Vfs> LogStore<V> {
         Ok(Some((segment, footer)))
     }
 
-    fn fold(&mut self, id: u32, footer: Footer, queues: &mut Map<u64, Told>) {
+    fn fold(&mut self, id: u32, footer: Footer, told: &mut Told) {
         for blob in &footer.released {
             self.index.blobs.release(*blob);
         }
@@ -499,12 +577,12 @@ impl<V: Vfs> LogStore<V> {
         let mut index = 0;
         for (name, summary) in footer.queues {
             if summary.reset {
-                queues.remove(&name);
+                told.queues.remove(&name);
             }
             if !summary.exists {
                 continue;
             }
-            let queue = queues.entry(name).or_default();
+            let queue = told.queues.entry(name).or_default();
             for (first, count) in summary.runs {
                 let run = Run {
                     segment: id,
@@ -521,56 +599,60 @@ impl<V: Vfs> LogStore<V> {
             queue.first = queue.first.max(summary.first);
             queue.end = queue.end.max(summary.end);
         }
-        for (name, offset) in footer.keys {
-            match offset {
-                Some(offset) => {
-                    let key = Key {
-                        value: None,
-                        blob: None,
-                        segment: id,
-                        offset,
-                    };
-                    self.index.keys.insert(name, key);
-                }
-                None => {
-                    self.index.keys.remove(&name);
-                }
-            }
-        }
+        let keys = footer.keys.into_iter();
+        told.keys.extend(keys.map(|(name, offset)| ToldKey {
+            name,
+            segment: id,
+            offset,
+        }));
     }
 
-    fn load_keys(&mut self, losses: &mut Losses) -> Result<(), OpenError> {
-        let keys = self.index.keys.iter();
-        let mut places: Vec<_> = keys
-            .map(|(name, key)| (key.segment, key.offset, name.clone()))
-            .collect();
-        places.sort_unstable();
-        for (segment, offset, name) in places {
-            match self.read_key(segment, offset, &name) {
-                Ok((value, blob)) => {
-                    if let Some(key) = self.index.keys.get_mut(&name) {
-                        (key.blob, key.value) = (blob, value);
-                    }
-                }
+    fn load_keys(&mut self, mut told: Vec<ToldKey>, losses: &mut Losses) -> Result<(), OpenError> {
+        // Segments tell of keys in order: sorting merges them, and what is said last counts.
+        told.sort_by(|one, other| one.name.cmp(&other.name));
+        told.dedup_by(|later, kept| {
+            let same = later.name == kept.name;
+            if same {
+                mem::swap(later, kept);
+            }
+            same
+        });
+        told.retain(|key| key.offset.is_some());
+        let mut keys: Vec<_> = told.into_iter().map(ToldKey::into_key).collect();
+        let mut order: Vec<_> = (0..keys.len()).collect();
+        order.sort_unstable_by_key(|at| keys.get(*at).map(|(_, key)| (key.segment, key.offset)));
+        let mut frames = Frames::default();
+        for at in order {
+            let Some((name, key)) = keys.get_mut(at) else {
+                continue;
+            };
+            match self.read_key(&mut frames, key, name) {
+                Ok((value, blob)) => (key.value, key.blob) = (value, blob),
                 Err(error) => {
-                    self.index.keys.remove(&name);
-                    let lost = Lost::Key { key: name };
-                    losses.accept(damage(error, segment, offset), lost)?;
+                    let key_lost = Lost::Key { key: name.clone() };
+                    losses.accept(damage(error, key.segment, key.offset), key_lost)?;
+                    // No record is there.
+                    key.offset = 0;
                 }
             }
         }
+        keys.retain(|(_, key)| key.offset > 0);
+        // What is sorted becomes a tree without a search for each key.
+        self.index.keys = keys.into_iter().collect();
         Ok(())
     }
 
     /// The value of a key, if it is small enough to be kept, and what it refers to.
     fn read_key(
         &self,
-        segment: u32,
-        offset: u32,
+        frames: &mut Frames,
+        known: &Key,
         name: &Bytes,
     ) -> Result<(Option<Bytes>, Option<u64>), ReadError> {
-        let frame = self.read_frame(segment, offset)?;
-        match Record::decode(&frame).map(|decoded| decoded.record) {
+        let segment = self.segments.get(&known.segment);
+        let segment = segment.ok_or(ReadError::Corrupt)?;
+        let frame = frames.read(known.segment, &segment.file, segment.end, known.offset)?;
+        match Record::decode(frame).map(|decoded| decoded.record) {
             Some(Record::PutKey { key, blob, value }) if key == name => {
                 let small = value.len() <= self.options.resident_value_bytes;
                 Ok((small.then(|| own(value)), blob))
@@ -583,7 +665,7 @@ impl<V: Vfs> LogStore<V> {
     fn count_references(&mut self, losses: &mut Losses) -> Result<(), OpenError> {
         /// What is read at once.
         const ITEMS: u32 = 1024;
-        let queues = std::mem::take(&mut self.index.queues);
+        let queues = mem::take(&mut self.index.queues);
         for (id, queue) in &queues {
             for (first, run) in queue.from(queue.first) {
                 let (mut first, mut rest) = (first, run);
@@ -615,7 +697,7 @@ impl<V: Vfs> LogStore<V> {
             }
         }
         self.index.queues = queues;
-        let keys = std::mem::take(&mut self.index.keys);
+        let keys = mem::take(&mut self.index.keys);
         for key in keys.values() {
             self.count_reference(key.blob, key.segment, key.offset, losses)?;
         }
