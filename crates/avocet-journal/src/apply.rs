@@ -307,17 +307,7 @@ impl<S: Store> Journal<S> {
         }
         let number = change.next_number;
         change.next_number += 1;
-        let session = Session {
-            number,
-            base: 0,
-            first: 0,
-            end: 0,
-            bytes: 0,
-            lifted: 0,
-            pubrecs: 0,
-            finished: BTreeMap::new(),
-            of_groups: 0,
-        };
+        let session = Session::new(number);
         change.sessions.insert(Arc::clone(key), Some(session));
         number
     }

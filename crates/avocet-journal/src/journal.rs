@@ -13,7 +13,6 @@ use bytes::Bytes;
 
 use crate::value::{
     EntryValue, FORMAT, Kind, OfGroupValue, Reader, SessionValue, ValueError, decode_message, key,
-    part_key,
 };
 
 pub(crate) type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
@@ -58,6 +57,23 @@ pub(crate) struct Session {
     pub(crate) finished: BTreeMap<u64, u64>,
     /// How many messages came from shared subscriptions.
     pub(crate) of_groups: u64,
+}
+
+impl Session {
+    /// One of which nothing is known.
+    pub(crate) const fn new(number: u64) -> Self {
+        Self {
+            number,
+            base: 0,
+            first: 0,
+            end: 0,
+            bytes: 0,
+            lifted: 0,
+            pubrecs: 0,
+            finished: BTreeMap::new(),
+            of_groups: 0,
+        }
+    }
 }
 
 /// A message that is not only in queues of sessions.
@@ -188,16 +204,22 @@ impl<S: Store> Journal<S> {
             groups.insert(group, number);
             Ok(())
         })?;
-        let mut sessions: Map<Arc<SessionKey>, Session> = Map::default();
+        let mut names: Vec<(Arc<SessionKey>, u64)> = Vec::new();
+        let mut known: Map<u64, Session> = Map::default();
         self.for_each_key(&key(Kind::Session), |found| {
             let mut name = Reader::of_key(Kind::Session, &found.key);
             let session = name.session_key()?;
             name.end(())?;
             let number = SessionValue::decode(&found.value)?.number;
             next_number = next_number.max(number.saturating_add(1));
-            sessions.insert(Arc::new(session), self.session(number)?);
+            known.insert(number, Session::new(number));
+            names.push((Arc::new(session), number));
             Ok(())
         })?;
+        self.index_parts(&mut known)?;
+        for session in known.values_mut() {
+            self.index_queue(session)?;
+        }
         // The number of a group that has ended may still stand here: no other one may get it.
         self.for_each_key(&key(Kind::OfGroup), |found| {
             let group = OfGroupValue::decode(&found.value)?.group;
@@ -209,48 +231,58 @@ impl<S: Store> Journal<S> {
             self.for_each_key(&key(kind), |found| self.hold(found, &mut held))?;
         }
         self.message_count = self.int(&key(Kind::MessageCount))?.unwrap_or(0);
-        self.sessions = sessions;
+        let sessions = names.into_iter();
+        self.sessions = sessions
+            .filter_map(|(name, number)| Some((name, known.remove(&number)?)))
+            .collect();
         self.groups = groups;
         self.held = held;
         self.next_number = next_number;
         Ok(())
     }
 
-    fn session(&self, number: u64) -> Result<Session, JournalError> {
-        let base = self.int(&part_key(Kind::Base, number, &[]))?.unwrap_or(0);
-        let range = self.store.queue(QueueId(number)).unwrap_or(0..0);
-        let mut session = Session {
-            number,
-            base,
-            first: base.wrapping_add(range.start),
-            end: base.wrapping_add(range.end),
-            bytes: 0,
-            lifted: 0,
-            pubrecs: 0,
-            finished: BTreeMap::new(),
-            of_groups: 0,
-        };
-        if !range.is_empty() {
-            let last = self.entry(number, range.end - 1)?;
-            session.bytes = last.before.saturating_add(last.len.into());
-        }
-        self.for_each_key(&part_key(Kind::Finished, number, &[]), |found| {
-            let start = sequence_of(Kind::Finished, &found.key)?;
-            let end = read_int(Kind::Finished, &found.value)?;
-            session.finished.insert(start, end);
+    /// Learns what is stored of sessions beside their queues: one scan of each kind, however many sessions
+    /// there are.
+    fn index_parts(&self, known: &mut Map<u64, Session>) -> Result<(), JournalError> {
+        self.for_each_key(&key(Kind::Base), |found| {
+            if let Some(session) = known.get_mut(&number_of(Kind::Base, &found.key)?) {
+                session.base = read_int(Kind::Base, &found.value)?;
+            }
             Ok(())
         })?;
-        for (kind, count) in [
-            (Kind::Lifted, &mut session.lifted),
-            (Kind::Pubrec, &mut session.pubrecs),
-            (Kind::OfGroup, &mut session.of_groups),
-        ] {
-            self.for_each_key(&part_key(kind, number, &[]), |_| {
-                *count += 1;
+        self.for_each_key(&key(Kind::Finished), |found| {
+            if let Some(session) = known.get_mut(&number_of(Kind::Finished, &found.key)?) {
+                let start = sequence_of(Kind::Finished, &found.key)?;
+                let end = read_int(Kind::Finished, &found.value)?;
+                session.finished.insert(start, end);
+            }
+            Ok(())
+        })?;
+        let mut count = |kind: Kind, field: fn(&mut Session) -> &mut u64| {
+            self.for_each_key(&key(kind), |found| {
+                if let Some(session) = known.get_mut(&number_of(kind, &found.key)?) {
+                    *field(session) += 1;
+                }
                 Ok(())
-            })?;
+            })
+        };
+        count(Kind::Lifted, |session| &mut session.lifted)?;
+        count(Kind::Pubrec, |session| &mut session.pubrecs)?;
+        count(Kind::OfGroup, |session| &mut session.of_groups)
+    }
+
+    fn index_queue(&self, session: &mut Session) -> Result<(), JournalError> {
+        let Some(range) = self.store.queue(QueueId(session.number)) else {
+            (session.first, session.end) = (session.base, session.base);
+            return Ok(());
+        };
+        session.first = session.base.wrapping_add(range.start);
+        session.end = session.base.wrapping_add(range.end);
+        if !range.is_empty() {
+            let last = self.entry(session.number, range.end - 1)?;
+            session.bytes = last.before.saturating_add(last.len.into());
         }
-        Ok(session)
+        Ok(())
     }
 
     fn hold(&self, found: &KeyValue, held: &mut Map<u64, Held>) -> Result<(), JournalError> {
@@ -292,6 +324,11 @@ pub(crate) fn read_int(kind: Kind, bytes: &[u8]) -> Result<u64, ValueError> {
     let mut reader = Reader::new(kind, bytes);
     let value = reader.int()?;
     reader.end(value)
+}
+
+/// The number of the session or group in the key of a part of it.
+pub(crate) fn number_of(kind: Kind, key: &[u8]) -> Result<u64, ValueError> {
+    Reader::of_key(kind, key).int()
 }
 
 /// The sequence in the key of a part of a session or group.

@@ -7,7 +7,7 @@ use avocet_session::UnixTime;
 use avocet_store::{BlobId, KeyValue, Store};
 use avocet_topic::TopicFilterBuf;
 
-use crate::journal::{Journal, JournalError, Map, Session, read_int, sequence_of};
+use crate::journal::{Journal, JournalError, Map, Session, number_of, read_int, sequence_of};
 use crate::value::{
     EntryValue, Kind, OfGroupValue, Reader, SessionValue, SubscriptionValue, ValueError, WillValue,
     decode_message, decode_publisher, id_key, key, part_key,
@@ -23,11 +23,10 @@ impl<S: Store> Journal<S> {
         }
         let count = self.message_count;
         take(Restored::MessageCount { count });
-        let groups = self.groups.iter().map(|(name, number)| (*number, name));
-        let groups: Map<u64, &TopicFilterBuf> = groups.collect();
         self.for_each_key(&key(Kind::Session), |found| {
-            self.recover_session(found, &groups, &mut take)
+            self.recover_session(found, &mut take)
         })?;
+        self.recover_parts(&mut take)?;
         self.for_each_key(&key(Kind::Will), |found| {
             let session = Reader::of_key(Kind::Will, &found.key).session_key()?;
             let session = self.shared_key(session);
@@ -63,14 +62,12 @@ impl<S: Store> Journal<S> {
     fn recover_session(
         &self,
         found: &KeyValue,
-        groups: &Map<u64, &TopicFilterBuf>,
         take: &mut impl FnMut(Restored),
     ) -> Result<(), JournalError> {
         let session = Reader::of_key(Kind::Session, &found.key).session_key()?;
         let value = SessionValue::decode(&found.value)?;
         let known = self.sessions.get_key_value(&session);
         let (session, known) = known.ok_or(ValueError(Kind::Session))?;
-        let number = known.number;
         take(Restored::Session {
             session: Arc::clone(session),
             expiry_interval: value.expiry_interval,
@@ -80,34 +77,49 @@ impl<S: Store> Journal<S> {
             queue: self.first_unfinished(known)?..known.end,
             queued_bytes: self.queued_bytes(known)?,
         });
-        self.for_each_key(&part_key(Kind::Subscription, number, &[]), |found| {
+        Ok(())
+    }
+
+    /// What sessions hold beside their queues: one scan of each kind, however many sessions there
+    /// are.
+    fn recover_parts(&self, take: &mut impl FnMut(Restored)) -> Result<(), JournalError> {
+        let sessions = self.sessions.iter();
+        let sessions: Map<u64, &Arc<SessionKey>> =
+            sessions.map(|(key, known)| (known.number, key)).collect();
+        let groups = self.groups.iter().map(|(name, number)| (*number, name));
+        let groups: Map<u64, &TopicFilterBuf> = groups.collect();
+        let session = |number: u64| sessions.get(&number).map(|key| Arc::clone(key));
+        self.for_each_key(&key(Kind::Subscription), |found| {
             let mut name = Reader::of_key(Kind::Subscription, &found.key);
-            name.int()?;
+            let Some(session) = session(name.int()?) else {
+                return Ok(());
+            };
             let filter = name.filter()?;
             let value = SubscriptionValue::decode(&found.value)?;
             take(Restored::Subscription {
-                session: Arc::clone(session),
+                session,
                 filter,
                 options: value.options,
                 subscription_id: value.subscription_id,
             });
             Ok(())
         })?;
-        self.for_each_key(&part_key(Kind::Received, number, &[]), |found| {
+        self.for_each_key(&key(Kind::Received), |found| {
             let mut name = Reader::of_key(Kind::Received, &found.key);
-            name.int()?;
-            let packet_id = name.packet_id()?;
-            let session = Arc::clone(session);
-            take(Restored::PublishReceived { session, packet_id });
+            if let Some(session) = session(name.int()?) {
+                let packet_id = name.packet_id()?;
+                take(Restored::PublishReceived { session, packet_id });
+            }
             Ok(())
         })?;
-        self.for_each_key(&part_key(Kind::OfGroup, number, &[]), |found| {
+        self.for_each_key(&key(Kind::OfGroup), |found| {
             let sequence = sequence_of(Kind::OfGroup, &found.key)?;
             let value = OfGroupValue::decode(&found.value)?;
+            let session = session(number_of(Kind::OfGroup, &found.key)?);
             // Not of a group that has ended.
-            if let Some(group) = groups.get(&value.group) {
+            if let (Some(session), Some(group)) = (session, groups.get(&value.group)) {
                 take(Restored::OfGroup {
-                    session: Arc::clone(session),
+                    session,
                     sequence,
                     id: MessageId::new(value.id),
                     qos: value.qos,
