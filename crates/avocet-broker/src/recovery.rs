@@ -2,10 +2,12 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
+use std::sync::mpsc;
+use std::{mem, thread};
 
 use avocet_engine::{Command, Engine, Record, Restored, ShardId, ShardMessage};
 use avocet_journal::{Journal, JournalError};
-use avocet_session::Now;
+use avocet_session::{Now, UnixTime};
 use avocet_store::{LogOptions, LogStore, OpenError, SyncError};
 
 use crate::events;
@@ -70,33 +72,72 @@ pub(crate) fn open(dir: &PathBuf) -> Result<Journal<LogStore>, DataErrorReason> 
     Ok(Journal::open(store)?)
 }
 
+/// Values that a shard is given at once, and how often before it has taken them.
+const VALUES: usize = 512;
+const AHEAD: usize = 8;
+
+/// Reads what is stored on this thread, while each engine takes what is its own on another. Returns the
+/// last time that was recorded too.
+fn give_back(
+    journal: &Journal<LogStore>,
+    engines: &mut [Engine],
+) -> Result<(Amounts, Option<UnixTime>), JournalError> {
+    let shards = u16::try_from(engines.len()).unwrap_or(u16::MAX);
+    let mut amounts = Amounts::default();
+    let mut last = None;
+    thread::scope(|scope| {
+        let mut takers: Vec<_> = engines
+            .iter_mut()
+            .map(|engine| {
+                let (sender, receiver) = mpsc::sync_channel::<Vec<Restored>>(AHEAD);
+                scope.spawn(move || {
+                    for restored in receiver.into_iter().flatten() {
+                        engine.restore(restored);
+                    }
+                });
+                (sender, Vec::new())
+            })
+            .collect();
+        let give = |(sender, values): &mut (mpsc::SyncSender<_>, Vec<_>), restored| {
+            values.push(restored);
+            if values.len() >= VALUES {
+                // One that is gone has panicked, and this thread does so at the end of the scope.
+                let _ = sender.send(mem::take(values));
+            }
+        };
+        journal.recover(|restored| {
+            amounts.count(&restored);
+            if let Restored::Time { at } = restored {
+                last = Some(at);
+            }
+            match restored.shard(shards) {
+                Some(shard) => {
+                    if let Some(taker) = takers.get_mut(shard.index()) {
+                        give(taker, restored);
+                    }
+                }
+                None => {
+                    for taker in &mut takers {
+                        give(taker, restored.clone());
+                    }
+                }
+            }
+        })?;
+        for (sender, values) in takers {
+            let _ = sender.send(values);
+        }
+        Ok((amounts, last))
+    })
+}
+
 /// Gives what is stored to the engines of all shards, and lets them agree on it.
 pub(crate) fn restore(
     journal: &mut Journal<LogStore>,
     engines: &mut [Engine],
     now: Now,
 ) -> Result<Amounts, DataErrorReason> {
-    let shards = u16::try_from(engines.len()).unwrap_or(u16::MAX);
-    let mut amounts = Amounts::default();
-    let mut last = now.unix;
-    journal.recover(|restored| {
-        amounts.count(&restored);
-        if let Restored::Time { at } = restored {
-            last = last.max(at);
-        }
-        match restored.shard(shards) {
-            Some(shard) => {
-                if let Some(engine) = engines.get_mut(shard.index()) {
-                    engine.restore(restored);
-                }
-            }
-            None => {
-                for engine in &mut *engines {
-                    engine.restore(restored.clone());
-                }
-            }
-        }
-    })?;
+    let (amounts, last) = give_back(journal, engines)?;
+    let last = last.map_or(now.unix, |last| last.max(now.unix));
     for engine in &mut *engines {
         engine.finish_restore(now);
     }
