@@ -21,6 +21,27 @@ pub(crate) struct Used {
     pub(crate) written: u64,
 }
 
+impl Used {
+    /// Of the process with this id, or `self`.
+    pub(crate) fn of(process: &str) -> Result<Self> {
+        let read = |name: &str| fs::read_to_string(format!("/proc/{process}/{name}"));
+        let stat = read("stat")?;
+        let (_, fields) = stat.rsplit_once(')').context("a process has a name")?;
+        let ticks = |at: usize| -> Option<f64> { fields.split_whitespace().nth(at)?.parse().ok() };
+        let field = |text: &str, name: &str| -> Option<u64> {
+            let line = text.lines().find(|line| line.starts_with(name))?;
+            line.split_whitespace().nth(1)?.parse().ok()
+        };
+        Ok(Self {
+            cpu: ticks(11)
+                .zip(ticks(12))
+                .map_or(0.0, |(u, s)| (u + s) / 100.0),
+            rss_mib: field(&read("status")?, "VmRSS:").unwrap_or(0) as f64 / 1024.0,
+            written: field(&read("io")?, "write_bytes:").unwrap_or(0),
+        })
+    }
+}
+
 impl Broker {
     /// Starts a broker and waits until it accepts connections. Returns how long that took too.
     pub(crate) fn start(program: &Path, dir: &Path) -> Result<(Self, Duration)> {
@@ -43,23 +64,8 @@ impl Broker {
     }
 
     pub(crate) fn used(&self) -> Result<Used> {
-        let read = |name: &str| fs::read_to_string(format!("/proc/{}/{name}", self.child.id()));
-        let stat = read("stat")?;
-        let (_, fields) = stat.rsplit_once(')').context("a process has a name")?;
-        let ticks = |at: usize| -> Option<f64> { fields.split_whitespace().nth(at)?.parse().ok() };
-        let field = |text: &str, name: &str| -> Option<u64> {
-            let line = text.lines().find(|line| line.starts_with(name))?;
-            line.split_whitespace().nth(1)?.parse().ok()
-        };
-        Ok(Used {
-            cpu: ticks(11)
-                .zip(ticks(12))
-                .map_or(0.0, |(u, s)| (u + s) / 100.0),
-            rss_mib: field(&read("status")?, "VmRSS:").unwrap_or(0) as f64 / 1024.0,
-            written: field(&read("io")?, "write_bytes:").unwrap_or(0),
-        })
+        Used::of(&self.child.id().to_string())
     }
-
     /// Ends it in order.
     pub(crate) fn stop(mut self) -> Result<()> {
         let pid = rustix::process::Pid::from_child(&self.child);
