@@ -62,6 +62,9 @@ pub struct Engine {
     pub(crate) unanswered: bool,
     pub(crate) next_commit: u64,
     pub(crate) committed: CommitId,
+    /// The last commit whose report says that it and all before it are as safe as the default level
+    /// asks: those behind it are reported sooner.
+    pub(crate) strict: CommitId,
     /// Sessions whose end is not stored.
     pub(crate) ended: BTreeMap<Arc<SessionKey>, CommitId>,
     /// Whether the store takes what is recorded.
@@ -123,6 +126,7 @@ impl Engine {
             unanswered: false,
             next_commit: 1,
             committed: CommitId::ZERO,
+            strict: CommitId::ZERO,
             ended: BTreeMap::new(),
             store: StoreState::Working,
             uncommitted: Uncommitted::default(),

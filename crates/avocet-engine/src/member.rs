@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::mem;
 
 use avocet_codec::{QoS, SubscriptionId};
-use avocet_session::{CommitId, Now, Outgoing, Session};
+use avocet_session::{Now, Outgoing, Session};
 use avocet_topic::TopicFilterBuf;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -236,10 +236,7 @@ impl Engine {
             self.take_from_group(handle, mark);
         }
         // Some may have been recorded before.
-        let gate = match self.gate_if(true) {
-            Some(gate) => gate,
-            None => CommitId::new(self.next_commit - 1),
-        };
+        let gate = self.gate_all();
         if let Some(slot) = self.sessions.get_mut(handle)
             && let Some(session) = state(slot, &mut self.connections)
         {

@@ -123,9 +123,10 @@ impl Engine {
         self.records() > 0
     }
 
-    /// Whether something that was recorded is not stored.
+    /// Whether something that was recorded may not be as safe as the default level asks.
     pub(crate) fn is_behind(&self) -> bool {
-        self.has_records() || self.committed.get() + 1 < self.next_commit
+        let safe = self.committed.min(self.strict);
+        self.has_records() || safe.get() + 1 < self.next_commit
     }
 
     /// The commit to wait for if state changed that must survive.
@@ -145,6 +146,20 @@ impl Engine {
         }
         self.outbox.level = self.outbox.level.max(level);
         self.commit_id()
+    }
+
+    /// The commit to wait for if all that was recorded so far must survive.
+    pub(crate) fn gate_all(&mut self) -> CommitId {
+        let last = CommitId::new(self.next_commit - 1);
+        if !self.has_records() && self.strict == last {
+            return last;
+        }
+        if !self.has_records() {
+            // The report of the last one does not say it: one more does.
+            let at = self.clock.unix();
+            self.record(Record::Time { at });
+        }
+        self.commit_at(self.config.levels.default)
     }
 
     /// The connection has output, or may have.
@@ -175,6 +190,9 @@ impl Engine {
             }
             self.uncommitted.push(id, &records);
             let level = mem::replace(&mut self.outbox.level, Level::Memory);
+            if level >= self.config.levels.default {
+                self.strict = id;
+            }
             return Some(Command::Commit { id, records, level });
         }
         for lane in &mut self.outbox.lanes {

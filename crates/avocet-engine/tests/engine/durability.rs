@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use avocet_codec::{AckType, Packet, PacketId, Version};
 use avocet_engine::{Durability, EngineConfig, Level, Record, SessionKey, ShardId};
 use avocet_topic::TopicName;
@@ -720,6 +722,28 @@ fn a_retained_message_is_not_deleted_before_that_is_stored() {
         cluster.run();
         cluster.publish_retained(second, "kept", "", 1);
         assert!(cluster.packets(second).is_empty());
+        cluster.commit();
+        assert_eq!(cluster.packets(second), ["puback 1 0x10"]);
+    });
+}
+
+/// The same for one that nobody asked for, which is reported before it is as safe.
+#[test]
+fn a_retained_message_that_expired_is_not_deleted_before_that_is_safe() {
+    each_with(stored, |mut cluster| {
+        let [first, second] = ["first", "second"].map(|id| cluster.client(id));
+        cluster.publish_with(first, "kept", "x", 1, |publish| {
+            publish.retain = true;
+            publish.message_expiry_interval = Some(60);
+        });
+        assert_eq!(cluster.packets(first), ["puback 1 0x10"]);
+        cluster.levels.clear();
+        cluster.advance(Duration::from_secs(61));
+        assert_eq!(cluster.levels, [Level::Memory]);
+        cluster.auto_commit = false;
+        cluster.publish_retained(second, "kept", "", 1);
+        assert!(cluster.packets(second).is_empty());
+        assert_eq!(cluster.levels.iter().max(), Some(&Level::Fsync));
         cluster.commit();
         assert_eq!(cluster.packets(second), ["puback 1 0x10"]);
     });
