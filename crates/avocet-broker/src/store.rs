@@ -2,7 +2,8 @@
 //!
 //! Commits are applied in groups and reported when they are as safe as each asks to be: in the
 //! operating system (a write) or on the disk (a sync). A group in which nothing asks for a sync goes
-//! without one, and is synced with the next that does, or a second later.
+//! without one, and is synced with the next that does, or a second later. What nothing waits for is
+//! reported at once, and written when nothing else is to do.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -323,15 +324,15 @@ impl StoreThread {
             let now = self.clock.now().instant;
             let sync = !working || sync_at.is_some_and(|at| at <= now);
             match self.group(&mut todo, &mut applied, sync) {
-                Ok(synced) => {
+                Ok(level) => {
                     self.worked(&mut health);
-                    if synced {
+                    if level == Level::Fsync {
                         sync_at = None;
                     } else if !idle {
                         sync_at = sync_at.or(Some(now + SYNC_INTERVAL));
                     }
                     let budget = if idle { MAINTAIN_IDLE } else { MAINTAIN_BUSY };
-                    more = self.maintain(budget);
+                    more = self.maintain(budget) || level == Level::Memory;
                 }
                 Err(error) => self.failed(&mut health, &error),
             }
@@ -385,19 +386,25 @@ impl StoreThread {
         }
     }
 
-    /// Applies what there is, makes it as safe as it must be, and says so. Syncs once, if `sync` or
-    /// a commit asks for it; says whether it did.
+    /// Applies what there is, makes it as safe as it must be, and says so; says how safe that is.
+    /// Syncs once, if `sync` or a commit asks for it.
     fn group(
         &mut self,
         todo: &mut VecDeque<Request>,
         applied: &mut [Applied],
         sync: bool,
-    ) -> Result<bool, GroupError> {
+    ) -> Result<Level, GroupError> {
+        // What nobody waits for is not written while there is more to do.
+        let idle = todo.is_empty();
         loop {
             let result = self.apply(todo, applied);
             let sync = sync || applied.iter().any(|shard| shard.fsync);
-            if !sync || applied.iter().any(|shard| shard.os.is_some()) {
+            let os = applied.iter().any(|shard| shard.os.is_some());
+            let write = os || (idle || result.is_err()) && !sync;
+            if write {
                 self.journal.write()?;
+            }
+            if write || !sync {
                 self.report(applied, Applied::written);
             }
             if sync {
@@ -405,7 +412,9 @@ impl StoreThread {
                 self.report(applied, Applied::synced);
             }
             match result {
-                Ok(()) => return Ok(sync),
+                Ok(()) if sync => return Ok(Level::Fsync),
+                Ok(()) if write => return Ok(Level::Os),
+                Ok(()) => return Ok(Level::Memory),
                 // There is room again, unless it is one commit that is too large.
                 Err((JournalError::Commit(CommitError::TooLarge), true)) => {}
                 Err((error, _)) => return Err(error.into()),
