@@ -284,8 +284,8 @@ impl Engine {
             session_present: present.is_some(),
             ..accept
         };
-        self.accept(id, &admission, accept, now);
         self.set_connect_will(handle, connect, now);
+        self.accept(id, &admission, accept, now);
         self.members_online(handle);
         self.ask_retained(handle);
         self.need_flush(id);
@@ -294,11 +294,10 @@ impl Engine {
     fn accept(&mut self, id: ConnectionId, admission: &Admission, accept: Accept<'_>, now: Now) {
         let handle = admission.handle;
         self.set_expiry_interval(handle, admission.expiry_interval, true);
-        // Session present and a will promise what is stored; a new session promises nothing, but
-        // that none before it comes back.
-        let promises = accept.session_present || admission.will;
-        let recorded = self.is_recorded(handle);
-        let stored = self.gate_if(promises && recorded);
+        // Session present and a will promise what is stored, a will also where the session does not
+        // survive; a new session promises nothing, but that none before it comes back.
+        let present = accept.session_present && self.is_recorded(handle);
+        let stored = self.gate_if(present || admission.will);
         let gate = stored.max(self.ended(handle));
         let (Some(slot), Some(entry)) =
             (self.sessions.get_mut(handle), self.connections.get_mut(&id))
