@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// A [`Store`] without a disk. Nothing in it survives the process.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct MemoryStore {
     last: Position,
     blobs: HashMap<BlobId, Blob>,
@@ -19,14 +19,14 @@ pub struct MemoryStore {
     keys: BTreeMap<Bytes, (Bytes, Option<BlobId>)>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Blob {
     bytes: Bytes,
     held: bool,
     references: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Queue {
     first: u64,
     entries: VecDeque<(Bytes, Option<BlobId>)>,
