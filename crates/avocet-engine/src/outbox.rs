@@ -136,6 +136,7 @@ impl Engine {
 
     /// The commit to wait for at this level if state changed that must survive.
     pub(crate) fn gate_at(&mut self, level: Level, durable: bool) -> Option<CommitId> {
+        let durable = durable && !planted!(AckBeforeStored);
         (durable && self.has_records()).then(|| self.commit_at(level))
     }
 

@@ -133,7 +133,7 @@ impl Engine {
         if recorded.is_some() {
             self.store_message(published);
             // A Packet Identifier of QoS 2 is stored before it is seen.
-            let exactly_once = outgoing.qos == QoS::ExactlyOnce;
+            let exactly_once = outgoing.qos == QoS::ExactlyOnce && !planted!(PublishBeforeStored);
             outgoing.gate = exactly_once.then(|| self.commit_at(published.level));
         } else if shared.is_some() && published.stored && outgoing.qos == QoS::ExactlyOnce {
             slot.names_gates = true;
@@ -269,7 +269,11 @@ impl Engine {
             return;
         };
         // The store may give back what it has not made durable.
-        let gate = CommitId::new(self.next_commit - 1);
+        let gate = if planted!(PublishBeforeStored) {
+            CommitId::ZERO
+        } else {
+            CommitId::new(self.next_commit - 1)
+        };
         let Some(slot) = self.sessions.get_mut(handle) else {
             return;
         };

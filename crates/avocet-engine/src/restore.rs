@@ -218,7 +218,9 @@ impl Engine {
                 subscription_id,
             } => self.restore_subscription(&session, filter, options, subscription_id),
             Restored::PublishReceived { session, packet_id } => {
-                if let Some(state) = self.restored_state(&session) {
+                if !planted!(PubrecForgotten)
+                    && let Some(state) = self.restored_state(&session)
+                {
                     state.restore_received(packet_id);
                 }
             }

@@ -59,6 +59,16 @@ bugs! {
     KeepAliveTooShort,
     /// PUBACKs of a dead connection leave on the next one.
     AckOfDeadConnection,
+    /// What waits for a commit does not, but for deliveries of QoS 2.
+    AckBeforeStored,
+    /// A QoS 2 PUBLISH leaves before it is stored that the session has it.
+    PublishBeforeStored,
+    /// CONNACK says that a session is there which a crash may take away.
+    PresentBeforeStored,
+    /// A restart forgets which QoS 2 messages of clients had PUBREC.
+    PubrecForgotten,
+    /// CONNACK leaves before it is stored that the session before has ended.
+    DiscardBeforeStored,
     /// The inbox of a shard is not first in first out: the driver's own bug.
     InboxReordered,
 }

@@ -35,6 +35,11 @@ const fn named(bug: Bug) -> &'static str {
         Bug::ExpiryFromDelivery => "Message Expiry Interval",
         Bug::SharedQos2Moves => "one member for each message",
         Bug::KeepAliveTooShort => "Keep Alive",
+        Bug::AckBeforeStored => "acknowledged means stored",
+        Bug::PublishBeforeStored | Bug::PubrecForgotten => "QoS 2 exactly once",
+        Bug::PresentBeforeStored | Bug::DiscardBeforeStored => {
+            "what was acknowledged survives a crash"
+        }
         Bug::AckOfDeadConnection => "acknowledgements leave in order",
         _ => "no panic",
     }
