@@ -1,22 +1,20 @@
 //! The broker's side: shards in turn, each with its one inbox, its sockets and its store.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
-use avocet_codec::{QoS, ReasonCode, Version};
+use avocet_codec::{QoS, ReasonCode};
 use avocet_engine::{
-    Accepted, AuthorizationRequest, Command, ConnectionId, Event as EngineEvent, MessageId, Moved,
-    Permission, Record, ShardId, ShardMessage, Verdict,
+    Accepted, AuthorizationRequest, Command, ConnectionId, Event as EngineEvent, Moved, Permission,
+    ShardId, ShardMessage, StoreState, Verdict,
 };
-use avocet_journal::Journal;
 use avocet_session::{CommitId, Demand, TransmitBuf};
-use avocet_store::MemoryStore;
 
+use crate::conn::Conn;
 use crate::coverage::Kind;
 use crate::history::{ConnId, What};
-use crate::link::Pipe;
 use crate::plan::{CHECKER, MILLI, Micros};
 use crate::rng::Rng;
-use crate::wire::{Pkt, Tap, Uid, uid_of};
+use crate::wire::Pkt;
 use crate::world::{Task, World};
 
 /// What comes to a shard's one inbox.
@@ -26,7 +24,7 @@ enum Mail {
 }
 
 /// What comes of a question: a verdict on a CONNECT, or a permission.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug)]
 pub(crate) enum Answer {
     Verdict(ConnId, bool),
     Publish(ConnId, bool),
@@ -35,12 +33,14 @@ pub(crate) enum Answer {
 
 pub(crate) struct Shard {
     inbox: VecDeque<Mail>,
-    rng: Rng,
+    pub(crate) rng: Rng,
     turn_at: Option<Micros>,
-    last_stored: Micros,
+    pub(crate) last_stored: Micros,
     pub(crate) committed: VecDeque<u64>,
     pub(crate) fetched: VecDeque<u64>,
     pub(crate) answers: VecDeque<Answer>,
+    /// How the disk is, if the shard is told.
+    pub(crate) store_state: Option<StoreState>,
 }
 
 impl Shard {
@@ -65,106 +65,8 @@ impl Shard {
             committed: VecDeque::new(),
             fetched: VecDeque::new(),
             answers: VecDeque::new(),
+            store_state: None,
         }
-    }
-}
-
-/// A connection: the link, and what the broker's driver holds of it.
-pub(crate) struct Conn {
-    pub(crate) id: ConnectionId,
-    pub(crate) client: usize,
-    pub(crate) version: Version,
-    /// What its CONNECT says.
-    pub(crate) clean_start: bool,
-    pub(crate) shard: usize,
-    pub(crate) up: Pipe,
-    pub(crate) down: Pipe,
-    /// On its way to another shard.
-    moving: bool,
-    paused: bool,
-    /// The engine waits for more bytes than there are.
-    pub(crate) waits: bool,
-    /// The network has told the broker that the link is broken.
-    pub(crate) reset: bool,
-    /// The engine was told so.
-    told: bool,
-    /// Taken from the engine, not yet written.
-    rest: Vec<u8>,
-    more: bool,
-    /// The engine is done with it.
-    pub(crate) ended: bool,
-    /// The client is done with it.
-    pub(crate) left: bool,
-    pub(crate) up_sent: Tap,
-    up_read: Tap,
-    down_sent: Tap,
-    pub(crate) down_read: Tap,
-}
-
-impl Conn {
-    pub(crate) fn new(
-        id: ConnectionId,
-        client: usize,
-        version: Version,
-        shard: usize,
-        up: Pipe,
-        down: Pipe,
-    ) -> Self {
-        Self {
-            id,
-            client,
-            version,
-            clean_start: false,
-            shard,
-            up,
-            down,
-            moving: false,
-            paused: false,
-            waits: false,
-            reset: false,
-            told: false,
-            rest: Vec::new(),
-            more: false,
-            ended: false,
-            left: false,
-            up_sent: Tap::default(),
-            up_read: Tap::default(),
-            down_sent: Tap::default(),
-            down_read: Tap::default(),
-        }
-    }
-
-    fn can_feed(&self) -> bool {
-        !self.moving && !self.ended && !self.paused && !self.waits && !self.up.ready.is_empty()
-    }
-
-    fn must_close(&self) -> bool {
-        let gone = self.up.ended && self.up.is_over() || self.reset && !self.can_feed();
-        gone && !self.moving && !self.ended && !self.told
-    }
-
-    fn can_write(&self) -> bool {
-        !self.moving && (self.more || !self.rest.is_empty()) && self.down.room() > 0
-    }
-}
-
-/// What is stored.
-pub(crate) struct Store {
-    pub(crate) journal: Journal<MemoryStore>,
-    /// Which messages of the run those in the store are.
-    uids: BTreeMap<MessageId, Uid>,
-}
-
-impl Store {
-    pub(crate) fn new() -> Self {
-        Self {
-            journal: Journal::open(MemoryStore::new()).expect("an empty store"),
-            uids: BTreeMap::new(),
-        }
-    }
-
-    fn uid(&self, id: MessageId) -> Option<Uid> {
-        self.uids.get(&id).copied()
     }
 }
 
@@ -176,7 +78,10 @@ impl World {
         } else {
             self.plan.system.turn_max
         };
-        let state = &mut self.shards[shard];
+        // A connection may outlive the shard.
+        let Some(state) = self.shards.get_mut(shard) else {
+            return;
+        };
         let wait = if state.rng.one_in(20) {
             state.rng.below(turn_max * 3)
         } else {
@@ -203,14 +108,10 @@ impl World {
             self.engines[shard].handle_committed(CommitId::new(commit), now);
         }
         while let Some(number) = self.shards[shard].fetched.pop_front() {
-            if let Some((session, from)) = self.fetches.remove(&number) {
-                let fetched = self.store.journal.fetch(&session, from);
-                let (next, messages) = fetched.expect("nothing of a store in memory is damaged");
-                if !messages.is_empty() {
-                    self.seen(Kind::Fetched);
-                }
-                self.engines[shard].handle_fetched(&session, next, messages, now);
-            }
+            self.fetch(shard, number);
+        }
+        if let Some(state) = self.shards[shard].store_state.take() {
+            self.engines[shard].set_store(state);
         }
         while let Some(answer) = self.shards[shard].answers.pop_front() {
             self.answer(shard, answer);
@@ -298,7 +199,7 @@ impl World {
             self.wake_shard(shard);
         }
         if let Some(due) = self.engines[shard].poll_timeout() {
-            let at = due.as_nanos().div_ceil(1_000);
+            let at = self.booted_at + due.as_nanos().div_ceil(1_000);
             self.wake_shard_at(shard, at.max(self.at + MILLI));
         }
         self.conns.retain(|_, conn| !(conn.ended && conn.left));
@@ -410,7 +311,7 @@ impl World {
                     });
                 }
                 Command::Log(_) => {}
-                Command::Commit { id, records, .. } => self.commit(shard, id, records),
+                Command::Commit { id, records, .. } => self.commit(shard, id, &records),
                 Command::Fetch { session, from } => {
                     let number = self.seq_of_fetch();
                     self.fetches.insert(number, (session, from));
@@ -461,7 +362,7 @@ impl World {
             self.plan.system.access.wait_max
         };
         let wait = self.shards[shard].rng.below(wait_max);
-        self.schedule(self.at + wait, Task::Answer(shard, answer));
+        self.schedule(self.at + wait, Task::Answer(shard, Box::new(answer)));
     }
 
     fn answer(&mut self, shard: usize, answer: Answer) {
@@ -508,71 +409,6 @@ impl World {
                 self.engines[shard].handle_authorized(id, permission, now);
             }
         }
-    }
-
-    fn seq_of_fetch(&mut self) -> u64 {
-        self.fetches
-            .last_key_value()
-            .map_or(1, |(last, _)| last + 1)
-    }
-
-    fn commit(&mut self, shard: usize, id: CommitId, records: Vec<Record>) {
-        let applied = self.store.journal.apply(&records);
-        applied.expect("nothing of a store in memory is damaged");
-        let mut stored = Vec::new();
-        let mut enqueued = Vec::new();
-        let mut queued = Vec::new();
-        let mut pubrecs = Vec::new();
-        let packet_id = |sequence: &u64| (sequence % 65_535 + 1) as u16;
-        for record in &records {
-            if let Record::MessageStored { id, message, .. } = record
-                && let Some(uid) = uid_of(message.payload())
-            {
-                self.store.uids.insert(*id, uid);
-            }
-            if let Record::Enqueued { session, id, .. } = record
-                && let Some(uid) = self.store.uid(*id)
-            {
-                queued.push((session.client_id().to_owned(), uid));
-            }
-            match record {
-                Record::MessageStored { message, .. } => stored.extend(uid_of(message.payload())),
-                // A member is given what its group has, and a new subscription what is retained:
-                // neither is what the publisher waits for.
-                Record::Enqueued {
-                    session,
-                    retain: false,
-                    id,
-                    ..
-                } if !session.client_id().starts_with("member") => {
-                    enqueued.extend(self.store.uid(*id));
-                }
-                Record::GroupEnqueued { id, .. } => enqueued.extend(self.store.uid(*id)),
-                Record::PubrecReceived { session, sequence } => {
-                    pubrecs.push((session.client_id().to_owned(), packet_id(sequence)));
-                }
-                _ => {}
-            }
-        }
-        let commit = id.get();
-        self.record(What::Commit {
-            shard,
-            commit,
-            stored,
-            enqueued,
-            queued,
-            pubrecs,
-        });
-        let state = &mut self.shards[shard];
-        let wait = if self.calm {
-            100
-        } else {
-            self.plan.system.commit_max
-        };
-        let at = (self.at + state.rng.below(wait)).max(state.last_stored + 1);
-        let at = at.max(self.stalled_until);
-        state.last_stored = at;
-        self.schedule(at, Task::Stored(shard, commit));
     }
 
     /// Lets a connection have its output, as far as its socket takes it.

@@ -14,12 +14,13 @@ use avocet_session::client::{
 };
 use avocet_session::{AckToken, CloseReason, Limits, Message, Session, Timer, TransmitBuf};
 
-use crate::broker::Conn;
+use crate::conn::Conn;
 use crate::coverage::Kind;
 use crate::history::{ConnId, What};
 use crate::link::Pipe;
 use crate::plan::{
     Action, CHECKER, Cut, LinkStyle, MILLI, Micros, Op, Profile, Role, TOPICS, WillPlan, draw_qos,
+    spare,
 };
 use crate::rng::Rng;
 use crate::wire::{PublishPkt, Uid};
@@ -148,6 +149,11 @@ impl World {
         if !self.clients[client].wants || self.clients[client].machine.is_some() {
             return;
         }
+        if self.is_down() {
+            let wait = self.clients[client].rng.range(1, 500) * MILLI;
+            self.schedule(self.at + wait, Task::Reconnect(client));
+            return;
+        }
         if self.is_stale(client) {
             self.schedule(self.at + MILLI, Task::Reconnect(client));
             return;
@@ -243,7 +249,7 @@ impl World {
                 self.clients[client].pending.push_back(op);
                 self.do_pending(client);
             }
-            Action::Jump { .. } | Action::Stall(_) => {}
+            Action::Jump { .. } | Action::Stall(_) | Action::Disk { .. } | Action::Crash(_) => {}
         }
         self.wake_client(client, self.at);
     }
@@ -270,7 +276,7 @@ impl World {
         for client in others {
             self.next_uid += 1;
             let number = self.next_uid;
-            let action = Action::Publish {
+            let mut action = Action::Publish {
                 // Often the same one, so that one value follows another.
                 topic: topics[rng.index(topics.len()) * rng.index(2)],
                 qos: draw_qos(rng),
@@ -278,6 +284,9 @@ impl World {
                 padding: Some(0),
                 expiry: None,
             };
+            if self.plan.system.crashes {
+                spare(&mut action);
+            }
             self.client_op(Op {
                 number,
                 at: self.at,
@@ -354,7 +363,9 @@ impl World {
             | Action::Cut(_)
             | Action::Freeze(_)
             | Action::Jump { .. }
-            | Action::Stall(_) => {}
+            | Action::Stall(_)
+            | Action::Disk { .. }
+            | Action::Crash(_) => {}
         }
     }
 
@@ -644,7 +655,9 @@ impl World {
         let resumed = info.is_some_and(|info| info.present == Some(true));
         let answered = info.is_some_and(|info| info.connack_read);
         if !answered {
-            self.clients[client].unsure |= asked || read && !resumed;
+            // One that crashed before it began one has begun none.
+            let none = info.is_some_and(|info| info.crashed && info.session.is_none());
+            self.clients[client].unsure |= !none && (asked || read && !resumed);
         }
         if let Some(conn) = self.conns.get_mut(&id) {
             if !answered && !read {

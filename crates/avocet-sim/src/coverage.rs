@@ -38,6 +38,13 @@ kinds! {
     ClockForward: "clock: jumps forward",
     ClockBack: "clock: jumps back",
     StoreStalled: "store: no commit for a while",
+    DiskFull: "store: the disk is full",
+    DiskFailed: "store: the disk fails to sync",
+    DiskWorksAgain: "store: the disk works again",
+    NotStored: "store: a publication is refused as nothing can be stored",
+    Crashed: "crash: the process ends",
+    PowerLost: "crash: the power is lost",
+    CrashedAgain: "crash: once more before the broker is up",
     Fetched: "store: messages read back",
     Version3: "connect: MQTT 3.1",
     Version4: "connect: MQTT 3.1.1",
@@ -475,7 +482,16 @@ impl Watcher {
                     self.step(down, pkt, true);
                 }
             }
-            Pkt::Ack { .. } => self.step(Way::Up(info.client), pkt, true),
+            Pkt::Ack { code, .. } => {
+                let told = [
+                    ReasonCode::QuotaExceeded,
+                    ReasonCode::ImplementationSpecificError,
+                ];
+                if told.contains(code) {
+                    self.count(Kind::NotStored);
+                }
+                self.step(Way::Up(info.client), pkt, true);
+            }
             Pkt::Suback { codes, .. } if codes.iter().any(|code| code.is_error()) => {
                 self.count(Kind::SubscribeForbidden);
             }

@@ -1,10 +1,12 @@
 //! What happens in a run, in order.
 
 use std::fmt;
+use std::sync::Arc;
 
 use avocet_session::CloseReason;
 
 use crate::plan::Micros;
+use crate::survivors::Survivors;
 use crate::wire::{Pkt, PublishPkt, Uid};
 
 /// Names a connection of the run.
@@ -101,6 +103,15 @@ pub(crate) enum What {
     },
     /// Nothing is stored for a while.
     Stall,
+    /// The broker is gone, by itself or with the power.
+    Crashed {
+        power: bool,
+    },
+    /// It is there again, with what it has found.
+    Restarted {
+        shards: u16,
+        survivors: Arc<Survivors>,
+    },
     /// The faults end.
     Calm,
     /// Something that is no MQTT packet, or that must never be.
@@ -112,7 +123,8 @@ pub(crate) enum What {
 
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:>6} {:>12.6} ", self.seq, self.at as f64 / 1e6)?;
+        let (seconds, micros) = (self.at / 1_000_000, self.at % 1_000_000);
+        write!(f, "{:>6} {seconds:>5}.{micros:06} ", self.seq)?;
         match &self.what {
             What::Opened { conn, client } => write!(f, "[{conn}] opened by client {client}"),
             What::ClientSent { conn, pkt, len } => write!(f, "[{conn}] client --> {pkt} ({len})"),
@@ -150,6 +162,14 @@ impl fmt::Display for Event {
             What::Jump { seconds } => write!(f, "the wall clock jumps by {seconds} s"),
             What::Judged { conn } => write!(f, "[{conn}] permission or refusal comes"),
             What::Stall => write!(f, "the store stalls"),
+            What::Crashed { power: false } => write!(f, "the broker crashes"),
+            What::Crashed { power: true } => write!(f, "the power is lost"),
+            What::Restarted { shards, survivors } => {
+                write!(
+                    f,
+                    "the broker is back on {shards} shards with {survivors:?}"
+                )
+            }
             What::Calm => write!(f, "the faults end"),
             What::Broken { conn, problem } => write!(f, "[{conn}] {problem}"),
         }

@@ -6,9 +6,14 @@
     reason = "nobody else's input reaches a simulation, and one that fails may panic"
 )]
 
+mod boot;
 mod broker;
 mod client;
+mod conn;
 mod coverage;
+mod disk;
+#[cfg(test)]
+mod exhaustive;
 mod history;
 mod invariants;
 mod link;
@@ -20,6 +25,8 @@ mod restart;
 mod rng;
 mod run;
 mod shrink;
+mod store;
+mod survivors;
 mod wire;
 mod world;
 

@@ -1,7 +1,7 @@
 //! What an observer who sees every packet knows: the reference that says which subscriber may and
 //! must receive which message. It knows nothing of shards, queues or commits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use avocet_codec::{
     AckType, QoS, ReasonCode, SubscriptionOptions, TopicFilter, TopicName, Version,
@@ -30,6 +30,16 @@ pub(crate) struct Model {
     pub(crate) subs: Vec<Sub>,
     /// PUBLISH packets to a session, by message.
     pub(crate) copies: BTreeMap<(SessionId, Uid), Copies>,
+    /// How often the broker has crashed.
+    pub(crate) crashes: u32,
+    /// When it did, while it is not back.
+    pub(crate) down_since: Option<Seq>,
+    /// What is not known to be stored, and since when.
+    pub(crate) pending: BTreeMap<(usize, u64), Micros>,
+    /// At the last crash, what happened before this was stored.
+    pub(crate) unsafe_since: Micros,
+    /// What the last restart should have found, or should not have.
+    pub(crate) lost: Vec<String>,
     /// Whether the wall clock has jumped.
     pub(crate) jumped: bool,
     /// The last message acknowledged to its publisher, and when.
@@ -62,6 +72,10 @@ pub(crate) struct MessageInfo {
     pub(crate) order: u64,
     /// When the broker first took it; of a will, its CONNECT.
     pub(crate) read: Option<Seq>,
+    /// When it took what it keeps: no crash has come between that and its acknowledgement.
+    pub(crate) certain: Option<Seq>,
+    /// Whether it was ever acknowledged.
+    pub(crate) kept: bool,
     pub(crate) last_read_at: Micros,
     /// The session that published it last.
     pub(crate) read_from: Option<SessionId>,
@@ -97,6 +111,12 @@ pub(crate) struct ConnInfo {
     pub(crate) read_at: Micros,
     /// QoS 1 messages by Packet Identifier.
     incoming: BTreeMap<u16, Uid>,
+    /// UNSUBSCRIBE packets without UNSUBACK.
+    unsubscribes: BTreeMap<u16, Vec<String>>,
+    /// It ended with the broker.
+    pub(crate) crashed: bool,
+    /// Nobody knows whether its will is still to be published.
+    pub(crate) will_uncertain: bool,
     /// Subscriptions without SUBACK; none for a filter that is not permitted.
     subscribes: BTreeMap<u16, Vec<Option<usize>>>,
     /// What waits for permission, and since when.
@@ -107,6 +127,10 @@ impl ConnInfo {
     /// Whether it has its session, as far as is known.
     pub(crate) fn is_live(&self) -> bool {
         self.session.is_some() && self.superseded.is_none() && self.ended.is_none()
+    }
+
+    pub(crate) fn drop_question(&mut self) {
+        self.question = None;
     }
 
     /// Whether it waits for permission.
@@ -128,11 +152,28 @@ pub(crate) struct SessionInfo {
     /// Seconds, of its last connection.
     pub(crate) expiry: u32,
     pub(crate) conn: ConnId,
+    pub(crate) began: Seq,
+    /// The one that its client had before, if that ended with its beginning.
+    pub(crate) replaces: Option<SessionId>,
+    /// Whether its client was told that it began.
+    pub(crate) answered: bool,
+    /// Whether it is certain to survive a crash.
+    pub(crate) certain: bool,
     /// QoS 2 messages taken and not released, by Packet Identifier.
-    pub(crate) received: BTreeMap<u16, Uid>,
+    pub(crate) received: BTreeMap<u16, Received>,
+    /// Those that were released, without PUBCOMP.
+    pub(crate) releasing: BTreeMap<u16, Received>,
 }
 
-#[derive(Debug)]
+/// A QoS 2 message of a client.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Received {
+    pub(crate) uid: Uid,
+    /// Whether it had PUBREC.
+    pub(crate) answered: bool,
+}
+
+#[derive(Clone, Debug)]
 pub(crate) struct Sub {
     pub(crate) session: SessionId,
     /// The connection that subscribed.
@@ -153,6 +194,8 @@ pub(crate) struct Sub {
     pub(crate) answered: Option<Seq>,
     /// From here on it is not.
     pub(crate) ended: Option<Seq>,
+    /// Whether its client was told so.
+    pub(crate) end_answered: bool,
     /// The one that took its place, with other options.
     pub(crate) replaced_by: Option<usize>,
 }
@@ -168,8 +211,11 @@ impl Sub {
 /// What a session was sent of a message.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Copies {
-    /// PUBLISH packets without DUP.
+    /// PUBLISH packets that are not sent again.
     pub(crate) fresh: u32,
+    /// The last of them, and the Packet Identifiers of all.
+    pub(crate) latest: Option<Seq>,
+    ids: BTreeSet<u16>,
     /// The first PUBLISH.
     pub(crate) first: Option<Seq>,
     /// The highest QoS.
@@ -189,6 +235,11 @@ impl Model {
             current: vec![None; plan.clients.len()],
             subs: Vec::new(),
             copies: BTreeMap::new(),
+            crashes: 0,
+            down_since: None,
+            pending: BTreeMap::new(),
+            unsafe_since: 0,
+            lost: Vec::new(),
             jumped: false,
             last_acked: None,
             access: plan.system.access,
@@ -221,6 +272,8 @@ impl Model {
                 will: None,
                 order: self.published,
                 read: None,
+                certain: None,
+                kept: false,
                 last_read_at: 0,
                 read_from: None,
                 read_expiry: None,
@@ -246,6 +299,8 @@ impl Model {
             will: Some(will.delay),
             order: self.published,
             read: None,
+            certain: None,
+            kept: false,
             last_read_at: 0,
             read_from: None,
             read_expiry: None,
@@ -311,6 +366,9 @@ impl Model {
                     cut: false,
                     read_at: event.at,
                     incoming: BTreeMap::new(),
+                    unsubscribes: BTreeMap::new(),
+                    crashed: false,
+                    will_uncertain: false,
                     subscribes: BTreeMap::new(),
                     question: None,
                 };
@@ -345,6 +403,15 @@ impl Model {
                     self.copies.entry((session, uid)).or_default().delivered += 1;
                 }
             }
+            What::Commit { shard, commit, .. } => {
+                self.pending.insert((*shard, *commit), event.at);
+            }
+            What::Committed { shard, commit } => {
+                self.pending
+                    .retain(|it, _| it.0 != *shard || it.1 > *commit);
+            }
+            What::Crashed { .. } => self.crashed(event),
+            What::Restarted { survivors, .. } => self.restarted(event, survivors),
             What::Jump { .. } => self.jumped = true,
             What::Judged { conn } => {
                 let info = self.conns.get_mut(conn);
@@ -366,15 +433,13 @@ impl Model {
             | What::ClientRead { .. }
             | What::Published { .. }
             | What::Finished { .. }
-            | What::Commit { .. }
-            | What::Committed { .. }
             | What::Calm
             | What::Stall
             | What::Broken { .. } => {}
         }
     }
 
-    fn end_session(&mut self, session: SessionId, seq: Seq) {
+    pub(crate) fn end_session(&mut self, session: SessionId, seq: Seq) {
         self.sessions[session].ended.get_or_insert(seq);
         let client = self.sessions[session].client;
         if self.current[client] == Some(session) {
@@ -389,6 +454,7 @@ impl Model {
         let Some(client) = self.conns.get(&conn).map(|info| info.client) else {
             return;
         };
+        let replaces = self.current[client];
         if let Some(old) = self.current[client] {
             let holder = self.sessions[old].conn;
             if let Some(info) = self.conns.get_mut(&holder)
@@ -400,6 +466,7 @@ impl Model {
                 self.end_session(old, event.seq);
             }
         }
+        let replaces = replaces.filter(|_| !present);
         let connect = self.conns[&conn].connect.as_ref();
         let expiry = connect.map_or(0, |connect| connect.expiry);
         let session = match self.current[client] {
@@ -414,7 +481,12 @@ impl Model {
                     ended: None,
                     expiry,
                     conn,
+                    began: event.seq,
+                    replaces,
+                    answered: false,
+                    certain: false,
                     received: BTreeMap::new(),
+                    releasing: BTreeMap::new(),
                 });
                 self.sessions.len() - 1
             }
@@ -468,7 +540,12 @@ impl Model {
             Pkt::Publish(publish) => {
                 if let (Some(id), Some(uid)) = (publish.id, publish.uid) {
                     if publish.qos == QoS::ExactlyOnce {
-                        self.sessions[session].received.insert(id, uid);
+                        let received = Received {
+                            uid,
+                            answered: false,
+                        };
+                        let known = &mut self.sessions[session].received;
+                        known.entry(id).or_insert(received);
                     } else {
                         info.incoming.insert(id, uid);
                     }
@@ -477,6 +554,7 @@ impl Model {
                     && !repeated
                 {
                     message.read.get_or_insert(seq);
+                    message.certain.get_or_insert(seq);
                     message.last_read_at = read_at;
                     message.read_from = Some(session);
                     message.read_expiry = publish.expiry;
@@ -489,7 +567,10 @@ impl Model {
                 id,
                 ..
             } => {
-                self.sessions[session].received.remove(id);
+                let session = &mut self.sessions[session];
+                if let Some(received) = session.received.remove(id) {
+                    session.releasing.insert(*id, received);
+                }
             }
             Pkt::Subscribe {
                 id,
@@ -533,13 +614,15 @@ impl Model {
                         certain,
                         answered: None,
                         ended: None,
+                        end_answered: false,
                         replaced_by: None,
                     });
                     added.push(Some(index));
                 }
                 info.subscribes.insert(*id, added);
             }
-            Pkt::Unsubscribe { filters, .. } => {
+            Pkt::Unsubscribe { id, filters } => {
+                info.unsubscribes.insert(*id, filters.clone());
                 for sub in &mut self.subs {
                     if sub.session == session && filters.contains(&sub.filter) {
                         sub.ended.get_or_insert(seq);
@@ -558,23 +641,36 @@ impl Model {
             Pkt::Connack(connack) => {
                 info.connack = Some(connack.clone());
                 info.connack_seq = Some(seq);
+                if let Some(session) = info.session {
+                    let session = &mut self.sessions[session];
+                    session.answered = true;
+                    session.certain |= connack.present;
+                }
             }
             Pkt::Ack { kind, id, code } => {
                 let uid = match (kind, info.session) {
                     (AckType::Puback, _) => info.incoming.get(id).copied(),
                     (AckType::Pubrec, Some(session)) => {
-                        let received = &mut self.sessions[session].received;
-                        let uid = received.get(id).copied();
+                        let state = &mut self.sessions[session];
+                        let uid = state.received.get(id).map(|it| it.uid);
                         if code.is_error() {
-                            received.remove(id);
+                            state.received.remove(id);
+                        } else if let Some(received) = state.received.get_mut(id) {
+                            received.answered = true;
+                            state.certain = true;
                         }
                         uid
+                    }
+                    (AckType::Pubcomp, Some(session)) => {
+                        self.sessions[session].releasing.remove(id);
+                        None
                     }
                     _ => None,
                 };
                 self.last_acked = uid.map(|uid| (seq, uid));
                 if let Some(message) = uid.and_then(|uid| self.messages.get_mut(&uid)) {
                     message.acked.get_or_insert(seq);
+                    message.kept |= !code.is_error();
                     message.refused |= code.is_error();
                 }
             }
@@ -586,16 +682,30 @@ impl Model {
                     sub.answered = Some(seq);
                     if code.is_error() {
                         sub.ended.get_or_insert(seq);
+                        sub.end_answered = true;
                     } else {
+                        self.sessions[sub.session].certain = true;
                         sub.certain.get_or_insert(seq);
                         debug_assert!(*code as u8 <= ReasonCode::GrantedQoS2 as u8);
                     }
                 }
             }
+            Pkt::Unsuback { id } => {
+                let filters = info.unsubscribes.remove(id).unwrap_or_default();
+                for sub in &mut self.subs {
+                    let told = Some(sub.session) == info.session && filters.contains(&sub.filter);
+                    sub.end_answered |= told && sub.ended.is_some();
+                }
+            }
             Pkt::Publish(publish) => {
                 if let (Some(session), Some(uid)) = (info.session, publish.uid) {
                     let copies = self.copies.entry((session, uid)).or_default();
-                    copies.fresh += u32::from(!publish.dup);
+                    // After a crash also what was never sent may have DUP.
+                    let known = publish.id.is_some_and(|id| !copies.ids.insert(id));
+                    if !publish.dup || !known {
+                        copies.fresh += 1;
+                        copies.latest = Some(seq);
+                    }
                     copies.first.get_or_insert(seq);
                     copies.qos = copies.qos.max(Some(publish.qos));
                 }
@@ -607,7 +717,7 @@ impl Model {
     /// The QoS at which a session must have received a message by the end; none if it need not.
     pub(crate) fn must(&self, session: SessionId, message: &MessageInfo) -> Option<QoS> {
         let state = &self.sessions[session];
-        let read = message.read?;
+        let read = message.certain?;
         let profile = &self.clients[state.client];
         let invisible = message.empty && profile.version != Version::V5;
         let large = profile.maximum_packet_size < u32::MAX && message.len > 1_000;

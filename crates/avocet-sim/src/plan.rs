@@ -4,7 +4,7 @@
 use std::fmt;
 
 use avocet_codec::{QoS, RetainHandling, SubscriptionOptions, Version};
-use avocet_engine::SharedStrategy;
+use avocet_engine::{Level, SharedStrategy};
 
 use crate::rng::Rng;
 
@@ -41,6 +41,12 @@ pub(crate) struct System {
     pub(crate) shards: u16,
     /// Whether commits come later.
     pub(crate) stored: bool,
+    /// Whether the broker crashes, and what is stored is on a simulated disk or in memory.
+    pub(crate) crashes: bool,
+    pub(crate) log: bool,
+    pub(crate) level: Level,
+    /// After how many steps of the disk the power is lost, if it is.
+    pub(crate) power_ends: Option<u64>,
     pub(crate) commit_max: Micros,
     pub(crate) receive_maximum: u16,
     pub(crate) maximum_packet_size: u32,
@@ -210,6 +216,40 @@ pub(crate) enum Action {
     },
     /// Nothing is stored for a while, as on a disk that is full or fails to sync.
     Stall(Micros),
+    /// The disk is full for a while, or fails to sync.
+    Disk {
+        full: bool,
+        duration: Micros,
+    },
+    Crash(Crash),
+}
+
+impl Crash {
+    /// The power is lost, and soon back.
+    pub(crate) const fn power(shards: u16) -> Self {
+        Self {
+            after: 0,
+            power: true,
+            down: 100 * MILLI,
+            shards,
+            again: false,
+        }
+    }
+}
+
+/// How the broker crashes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Crash {
+    /// How many more events there are before.
+    pub(crate) after: u32,
+    /// With the power, so that what is not synced may be lost.
+    pub(crate) power: bool,
+    /// How long it is gone.
+    pub(crate) down: Micros,
+    /// How many shards it comes back with.
+    pub(crate) shards: u16,
+    /// Whether it may crash once more before it is up.
+    pub(crate) again: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -277,6 +317,10 @@ impl Plan {
             system.turn_max = system.turn_max.max(MILLI);
             system.commit_max = system.commit_max.min(2 * MILLI);
             system.receive_maximum = u16::MAX;
+        }
+        let mut crashes = Rng::new(seed, "crashes", 0);
+        if crashes.one_in(3) {
+            system.draw_crashes(&mut crashes);
         }
         let mut clients = vec![Profile::reliable(Role::Witness), {
             let mut checker = Profile::reliable(Role::Checker);
@@ -360,6 +404,14 @@ impl Plan {
             }
             ops.extend(draw_race(&clients, calm_at, rng));
         }
+        if system.crashes {
+            // The witness sees what was acknowledged, also if it was not there.
+            clients[WITNESS].expiry = u32::MAX;
+            for (.., action) in &mut ops {
+                spare(action);
+            }
+            ops.extend(draw_crashes(&system, calm_at, &mut crashes));
+        }
         let mut stalls = Rng::new(seed, "stalls", 0);
         if system.stored && stalls.one_in(4) {
             for _ in 0..stalls.range(1, 3) {
@@ -387,13 +439,70 @@ impl Plan {
     }
 }
 
+/// What is seen by nobody while the witness is gone is not what a crash is about: retained messages
+/// and wills of QoS 0.
+pub(crate) fn spare(action: &mut Action) {
+    let (qos, matters) = match action {
+        Action::Publish { qos, retain, .. } => (qos, *retain),
+        Action::Connect {
+            will: Some(will), ..
+        } => (&mut will.qos, true),
+        _ => return,
+    };
+    if matters && *qos == QoS::AtMostOnce {
+        *qos = QoS::AtLeastOnce;
+    }
+}
+
+fn draw_crashes(system: &System, calm_at: Micros, rng: &mut Rng) -> Vec<(Micros, usize, Action)> {
+    let mut ops = Vec::new();
+    for _ in 0..rng.range(1, 3) {
+        let crash = Crash {
+            after: rng.below(80) as u32,
+            power: system.level == Level::Fsync && rng.one_in(2),
+            down: *rng.pick(&[1, 100 * MILLI, SECOND, 3 * SECOND]),
+            shards: rng.range(1, 3) as u16,
+            again: true,
+        };
+        ops.push((rng.below(calm_at), RACER, Action::Crash(crash)));
+    }
+    if rng.one_in(3) {
+        let action = Action::Disk {
+            full: rng.one_in(2),
+            duration: rng.range(50, 2_000) * MILLI,
+        };
+        ops.push((rng.below(calm_at), RACER, action));
+    }
+    ops
+}
+
 impl System {
-    fn draw(seed: u64, rng: &mut Rng) -> Self {
+    fn draw_crashes(&mut self, rng: &mut Rng) {
+        self.stored = true;
+        self.crashes = true;
+        self.log = rng.one_in(2);
+        self.level = if rng.one_in(4) {
+            Level::Os
+        } else {
+            Level::Fsync
+        };
+        self.queued_messages_max = 100_000;
+        self.total_max = 100_000;
+        if rng.one_in(2) {
+            self.resident_messages = rng.range(1, 8) as usize;
+        }
+    }
+
+    pub(crate) fn draw(seed: u64, rng: &mut Rng) -> Self {
         let stored = rng.one_in(3);
         let tight = rng.one_in(8);
         Self {
             shards: *rng.pick(&[1, 2, 3, 3]),
             stored,
+            crashes: false,
+            log: false,
+            level: Level::Fsync,
+            power_ends: None,
             commit_max: *rng.pick(&[10, 2 * MILLI, 200 * MILLI]),
             receive_maximum: *rng.pick(&[u16::MAX, 20, 3, 1]),
             maximum_packet_size: *rng.pick(&[1 << 20, 1 << 20, 3_000]),
@@ -442,7 +551,7 @@ impl System {
 }
 
 impl Profile {
-    fn reliable(role: Role) -> Self {
+    pub(crate) fn reliable(role: Role) -> Self {
         Self {
             role,
             version: Version::V5,

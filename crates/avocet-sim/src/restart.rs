@@ -1,15 +1,11 @@
 //! What the store holds when everything has settled is what the shards hold: other shards, of
 //! another number, are given it and compared.
 
-use std::collections::VecDeque;
+use avocet_engine::Engine;
 
-use avocet_engine::{Command, Engine, ShardId};
-
+use crate::boot::{restore, run_to_rest};
 use crate::rng::Rng;
 use crate::world::World;
-
-/// More turns than a restart needs.
-const TURNS_MAX: usize = 10_000;
 
 impl World {
     pub(crate) fn check_restart(&self) -> Result<(), String> {
@@ -18,28 +14,10 @@ impl World {
         }
         let shards = Rng::new(self.plan.seed, "restart", 0).range(1, 3) as u16;
         let now = self.now();
-        let config = std::sync::Arc::new(crate::world::config(&self.plan));
-        let mut engines: Vec<Engine> = (0..shards)
-            .map(|shard| {
-                let entropy = Rng::new(self.plan.seed, "restart", shard.into()).next();
-                let config = std::sync::Arc::clone(&config);
-                Engine::new(config, ShardId::new(shard), shards, entropy, now)
-            })
-            .collect();
-        let recovered = self
-            .store
-            .journal
-            .recover(|restored| match restored.shard(shards) {
-                Some(shard) => engines[shard.index()].restore(restored),
-                None => engines
-                    .iter_mut()
-                    .for_each(|engine| engine.restore(restored.clone())),
-            });
-        recovered.map_err(|error| error.to_string())?;
-        for engine in &mut engines {
-            engine.finish_restore(now);
-        }
-        self.run_to_rest(&mut engines)?;
+        let mut engines = self.new_engines(shards, u64::MAX >> 16);
+        restore(&self.store.journal, &mut engines, now).map_err(|error| error.to_string())?;
+        let mut rng = Rng::new(self.plan.seed, "restart", u64::MAX);
+        run_to_rest(&mut engines, now, &mut rng, |_| true)?;
         let sum = |engines: &[Engine], count: fn(&Engine) -> u64| -> u64 {
             engines.iter().map(count).sum()
         };
@@ -89,33 +67,5 @@ impl World {
         let sessions = self.model.sessions.iter().enumerate();
         let lasting = sessions.filter(|(_, it)| it.ended.is_none() && it.expiry > 0);
         lasting.map(|(session, _)| session)
-    }
-
-    /// Lets shards talk until nobody has anything to say. What they want stored is.
-    fn run_to_rest(&self, engines: &mut [Engine]) -> Result<(), String> {
-        let now = self.now();
-        let mut values = VecDeque::new();
-        for _ in 0..TURNS_MAX {
-            for (shard, engine) in engines.iter_mut().enumerate() {
-                while let Some(command) = engine.poll_command() {
-                    match command {
-                        Command::ToShard { to, value } => values.push_back((shard, to, value)),
-                        Command::Commit { id, .. } => engine.handle_committed(id, now),
-                        _ => {}
-                    }
-                }
-            }
-            match values.pop_front() {
-                Some((from, to, value)) => {
-                    let from = ShardId::new(from as u16);
-                    engines[to.index()].handle_from_shard(from, value, now);
-                }
-                None if engines.iter().any(Engine::is_restoring) => {
-                    return Err("the shards wait for each other".into());
-                }
-                None => return Ok(()),
-            }
-        }
-        Err("the shards never come to rest".into())
     }
 }

@@ -49,7 +49,7 @@ pub(crate) fn run_watching(plan: &Plan, invariant: &'static str) -> Outcome {
     run_world(world)
 }
 
-fn run_world(mut world: World) -> Outcome {
+pub(crate) fn run_world(mut world: World) -> Outcome {
     if let Some(lines) = &mut world.lines {
         lines.push(format!("{:?}", world.plan.system));
         for (index, client) in world.plan.clients.iter().enumerate() {

@@ -1,6 +1,6 @@
 //! The run: virtual time, and whose turn it is.
 
-use std::cmp::Reverse;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::fmt::Write as _;
 use std::num::{NonZeroU16, NonZeroU32};
@@ -8,17 +8,22 @@ use std::sync::Arc;
 
 use avocet_engine::{
     Authentication, Authorization, Durability, Engine, EngineConfig, SessionKey, ShardId,
+    StoreState,
 };
 use avocet_session::{FetchFrom, Instant, Limits, Now, Overflow, ServerConfig, UnixTime};
 
-use crate::broker::{Answer, Conn, Shard, Store};
+use avocet_store::Position;
+
+use crate::broker::{Answer, Shard};
 use crate::client::Client;
+use crate::conn::Conn;
 use crate::coverage::{Coverage, Kind, Watcher};
 use crate::history::{ConnId, Digest, Event, What};
 use crate::invariants::{Invariant, all, queues};
 use crate::model::Model;
-use crate::plan::{Action, CHECKER, Micros, Op, Plan, SECOND, WITNESS};
+use crate::plan::{Action, CHECKER, Crash, Micros, Op, Plan, SECOND, WITNESS};
 use crate::rng::Rng;
+use crate::store::Store;
 
 /// When the wall clock of the run begins, in milliseconds since 1970.
 const WALL_START: i64 = 1_700_000_000_000;
@@ -27,7 +32,7 @@ const WALL_START: i64 = 1_700_000_000_000;
 const EVENTS_MAX: u64 = 3_000_000;
 
 /// What is due at a time.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug)]
 pub(crate) enum Task {
     ShardTurn(usize),
     ClientTurn(usize),
@@ -38,13 +43,57 @@ pub(crate) enum Task {
     ClientLearns(ConnId),
     ServerLearns(ConnId),
     Reconnect(usize),
-    Stored(usize, u64),
+    Stored(usize, u64, Position),
     Fetch(usize, u64),
     /// A shard learns what it has asked.
-    Answer(usize, Answer),
+    Answer(usize, Box<Answer>),
     Op(usize),
+    DiskWorks,
+    Restart(Crash),
     Check,
     Calm,
+}
+
+/// A task and its time; of two, the one that is due first is the greater.
+#[derive(Debug)]
+struct Due {
+    at: Micros,
+    /// What is due at the same time comes in any order.
+    tie: u64,
+    /// Its place among all that was scheduled.
+    place: u64,
+    task: Task,
+}
+
+impl Ord for Due {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let key = |it: &Self| (it.at, it.tie, it.place);
+        key(other).cmp(&key(self))
+    }
+}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Self) -> bool {
+        self.place == other.place
+    }
+}
+
+impl Eq for Due {}
+
+/// Where the history of a test begins and ends.
+#[cfg(test)]
+#[derive(Default)]
+pub(crate) struct Marks {
+    /// Steps of the disk before the first operation.
+    pub(crate) steps: u64,
+    /// Events before the faults end.
+    pub(crate) events: u64,
 }
 
 /// Why a run failed.
@@ -58,7 +107,7 @@ pub(crate) struct World {
     pub(crate) plan: Plan,
     pub(crate) at: Micros,
     wall_offset: i64,
-    tasks: BinaryHeap<Reverse<(Micros, u64, u64, Task)>>,
+    tasks: BinaryHeap<Due>,
     task_count: u64,
     order: Rng,
     pub(crate) rng: Rng,
@@ -73,11 +122,19 @@ pub(crate) struct World {
     pub(crate) calm: bool,
     /// Nothing is stored before.
     pub(crate) stalled_until: Micros,
+    /// How often the broker came back, and when.
+    pub(crate) boots: u32,
+    pub(crate) booted_at: Micros,
+    /// A crash, and how many events come before.
+    pub(crate) armed: Option<(u32, Crash)>,
+    pub(crate) crash_now: Option<Crash>,
     pub(crate) model: Model,
     invariants: Vec<Box<dyn Invariant>>,
     /// The one invariant that counts, if not all do.
     watched: Option<&'static str>,
     seq: u64,
+    #[cfg(test)]
+    pub(crate) marks: Marks,
     pub(crate) digest: Digest,
     watcher: Watcher,
     /// Every event, if somebody wants to read it.
@@ -88,20 +145,8 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(plan: &Plan, readable: bool) -> Self {
         let plan = plan.clone();
-        let config = Arc::new(config(&plan));
         let seed = plan.seed;
         let shards = plan.system.shards;
-        let now = Now::new(Instant::ORIGIN, UnixTime::from_millis(WALL_START as u64));
-        let engine = |shard: u16| {
-            let entropy = Rng::new(seed, "entropy", shard.into()).next();
-            Engine::new(
-                Arc::clone(&config),
-                ShardId::new(shard),
-                shards,
-                entropy,
-                now,
-            )
-        };
         let mut world = Self {
             at: 0,
             wall_offset: 0,
@@ -109,11 +154,11 @@ impl World {
             task_count: 0,
             order: Rng::new(seed, "order", 0),
             rng: Rng::new(seed, "world", 0),
-            engines: (0..shards).map(engine).collect(),
+            engines: Vec::new(),
             shards: (0..shards)
                 .map(|shard| Shard::new(Rng::new(seed, "shard", shard.into())))
                 .collect(),
-            store: Store::new(),
+            store: Store::new(&plan.system, seed),
             fetches: BTreeMap::new(),
             conns: BTreeMap::new(),
             next_conn: 1,
@@ -126,16 +171,23 @@ impl World {
             next_uid: 1_000_000,
             calm: false,
             stalled_until: 0,
+            boots: 0,
+            booted_at: 0,
+            armed: None,
+            crash_now: None,
             model: Model::new(&plan),
             invariants: all(),
             watched: None,
             seq: 0,
+            #[cfg(test)]
+            marks: Marks::default(),
             digest: Digest::new(),
             watcher: Watcher::default(),
             lines: readable.then(Vec::new),
             failure: None,
             plan,
         };
+        world.engines = world.new_engines(shards, 0);
         let subscribe_to_all = |number| {
             let mut options =
                 avocet_codec::SubscriptionOptions::new(avocet_codec::QoS::ExactlyOnce);
@@ -164,11 +216,38 @@ impl World {
         world
     }
 
+    /// Shards that know nothing.
+    pub(crate) fn new_engines(&self, shards: u16, boot: u64) -> Vec<Engine> {
+        let config = Arc::new(config(&self.plan));
+        let now = self.now();
+        let engine = |shard: u16| {
+            let stream = boot << 16 | u64::from(shard);
+            let entropy = Rng::new(self.plan.seed, "entropy", stream).next();
+            let config = Arc::clone(&config);
+            Engine::new(config, ShardId::new(shard), shards, entropy, now)
+        };
+        (0..shards).map(engine).collect()
+    }
+
+    /// What was scheduled for a broker that is gone never comes.
+    pub(crate) fn forget_tasks(&mut self) {
+        self.tasks.retain(|due| {
+            !matches!(
+                due.task,
+                Task::ShardTurn(_)
+                    | Task::ServerLearns(_)
+                    | Task::Stored(..)
+                    | Task::Fetch(..)
+                    | Task::Answer(..)
+            )
+        });
+    }
+
     /// The broker's clocks.
     pub(crate) fn now(&self) -> Now {
         let wall = WALL_START + self.wall_offset + (self.at / 1_000) as i64;
         Now::new(
-            Instant::from_nanos(self.at * 1_000),
+            Instant::from_nanos((self.at - self.booted_at) * 1_000),
             UnixTime::from_millis(wall.max(0) as u64),
         )
     }
@@ -184,10 +263,13 @@ impl World {
 
     pub(crate) fn schedule(&mut self, at: Micros, task: Task) {
         self.task_count += 1;
-        // What is due at the same time comes in any order.
-        let tie = self.order.next();
-        let at = at.max(self.at);
-        self.tasks.push(Reverse((at, tie, self.task_count, task)));
+        let due = Due {
+            at: at.max(self.at),
+            tie: self.order.next(),
+            place: self.task_count,
+            task,
+        };
+        self.tasks.push(due);
     }
 
     /// Something happened that is no event.
@@ -210,7 +292,10 @@ impl World {
         let mut events = 0;
         // The place among all that was scheduled of what arrived last, and on which connection.
         let mut arrived = (0, 0);
-        while let Some(Reverse((at, _, place, task))) = self.tasks.pop() {
+        while let Some(Due {
+            at, place, task, ..
+        }) = self.tasks.pop()
+        {
             if at > self.plan.end_at || self.failure.is_some() {
                 break;
             }
@@ -230,6 +315,9 @@ impl World {
                 arrived = arrived.max((place, conn));
             }
             self.step(task);
+            if let Some(crash) = self.crash_now.take() {
+                self.crash(crash);
+            }
         }
         if self.failure.is_none() {
             self.settle();
@@ -265,26 +353,32 @@ impl World {
                 }
             }
             Task::Reconnect(client) => self.reconnect(client),
-            Task::Stored(shard, commit) => {
-                self.shards[shard].committed.push_back(commit);
-                self.record(What::Committed { shard, commit });
-                self.wake_shard(shard);
-            }
+            Task::Stored(shard, commit, position) => self.stored(shard, commit, position),
             Task::Fetch(shard, number) => {
                 self.shards[shard].fetched.push_back(number);
                 self.wake_shard(shard);
             }
             Task::Answer(shard, answer) => {
-                self.shards[shard].answers.push_back(answer);
+                self.shards[shard].answers.push_back(*answer);
                 self.wake_shard(shard);
             }
             Task::Op(index) => {
+                self.before_op(index);
                 let op = self.plan.ops[index].clone();
                 match op.action {
                     Action::Jump { seconds } => {
                         self.wall_offset += seconds * 1_000;
                         self.record(What::Jump { seconds });
                     }
+                    Action::Disk { full, duration } => {
+                        self.set_disk(if full {
+                            StoreState::Full
+                        } else {
+                            StoreState::Failed
+                        });
+                        self.schedule(self.at + duration, Task::DiskWorks);
+                    }
+                    Action::Crash(crash) => self.armed = Some((crash.after, crash)),
                     Action::Stall(duration) => {
                         self.stalled_until = self.at + duration;
                         self.record(What::Stall);
@@ -292,11 +386,17 @@ impl World {
                     _ => self.client_op(op),
                 }
             }
+            Task::DiskWorks => self.set_disk(StoreState::Working),
+            Task::Restart(crash) => self.restart(crash),
             Task::Check => {
                 self.clients[CHECKER].wants = true;
                 self.reconnect(CHECKER);
             }
             Task::Calm => {
+                #[cfg(test)]
+                {
+                    self.marks.events = self.seq;
+                }
                 self.calm = true;
                 self.record(What::Calm);
                 for conn in self.conns.values_mut() {
@@ -338,6 +438,7 @@ impl World {
             self.fail("packets", problem.clone());
             return;
         }
+        self.count_down();
         self.model.apply(&event);
         self.watcher.watch(&event, &self.model);
         for invariant in &mut self.invariants {
@@ -371,19 +472,40 @@ impl World {
         }
     }
 
-    fn settle(&mut self) {
+    /// The witness is there, and the history begins.
+    fn before_op(&mut self, index: usize) {
+        if index > 0 {
+            return;
+        }
+        if let Some(steps) = self.plan.system.power_ends {
+            self.store.journal.store().end_power_after(steps);
+        }
+        #[cfg(test)]
+        {
+            self.marks.steps = self.store.journal.store().steps();
+        }
+    }
+
+    /// What the shards have counted.
+    pub(crate) fn add_counters(&mut self) {
+        use avocet_engine::DropReason;
+        let reasons = [
+            DropReason::QueueFull,
+            DropReason::TotalFull,
+            DropReason::GroupFull,
+        ];
         for engine in &self.engines {
             let counters = engine.counters();
             self.watcher.coverage.add_counters(counters);
-            use avocet_engine::DropReason;
-            let reasons = [
-                DropReason::QueueFull,
-                DropReason::TotalFull,
-                DropReason::GroupFull,
-            ];
             let full: u64 = reasons.iter().map(|reason| counters.dropped(*reason)).sum();
             self.model.dropped_full += full;
-            self.model.queued_at_end += counters.queued_messages;
+        }
+    }
+
+    fn settle(&mut self) {
+        self.add_counters();
+        for engine in &self.engines {
+            self.model.queued_at_end += engine.counters().queued_messages;
         }
         if let Err(problem) = self.check_restart() {
             self.fail("a restart brings everything back", problem);
@@ -422,6 +544,7 @@ pub(crate) fn config(plan: &Plan) -> EngineConfig {
         },
         ..ServerConfig::default()
     });
+    config.levels.default = system.level;
     config.sys_interval = None;
     config.shared_strategy = system.strategy;
     if system.stored {

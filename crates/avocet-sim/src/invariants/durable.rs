@@ -24,6 +24,8 @@ pub(crate) struct Durable {
     queued: BTreeSet<(String, Uid)>,
     /// PUBRECs that were recorded, by client and Packet Identifier.
     recorded: BTreeSet<(String, u16)>,
+    /// Those whose end a crash may take back.
+    finished: BTreeSet<(String, u16)>,
 }
 
 impl Durable {
@@ -72,7 +74,10 @@ impl Invariant for Durable {
             } => {
                 self.queued.extend(queued.iter().cloned());
                 self.enqueued.extend(enqueued);
-                self.recorded.extend(pubrecs.iter().cloned());
+                for pubrec in pubrecs {
+                    self.finished.remove(pubrec);
+                    self.recorded.insert(pubrec.clone());
+                }
                 // What is retained is stored once more for a new subscription.
                 let stored = stored.iter().filter(|uid| self.stored.insert(**uid));
                 let held = (stored.chain(enqueued).copied().collect(), pubrecs.clone());
@@ -84,9 +89,20 @@ impl Invariant for Durable {
             } => {
                 let client_id = &model.clients[model.conns[conn].client].client_id;
                 self.recorded.retain(|(of, _)| of != client_id);
+                self.finished.retain(|(of, _)| of != client_id);
             }
             What::Committed { shard, commit } => {
-                self.pending.remove(&(*shard, *commit));
+                self.pending
+                    .retain(|it, _| it.0 != *shard || it.1 > *commit);
+            }
+            What::Crashed { .. } => {
+                self.recorded.append(&mut self.finished);
+                // What comes again is stored again.
+                for (stored, _) in std::mem::take(&mut self.pending).into_values() {
+                    for uid in stored {
+                        self.stored.remove(&uid);
+                    }
+                }
             }
             What::ServerSent { conn, pkt, .. } => {
                 let Pkt::Ack { kind, id, code } = pkt else {
@@ -135,6 +151,7 @@ impl Invariant for Durable {
                 let client_id = model.clients[model.conns[conn].client].client_id.clone();
                 let key = (client_id, *id);
                 self.recorded.remove(&key);
+                self.finished.insert(key);
             }
             _ => {}
         }

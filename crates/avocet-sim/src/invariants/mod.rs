@@ -18,6 +18,7 @@ mod retained;
 mod session_present;
 pub(crate) mod shared;
 mod subscriptions;
+mod survival;
 mod takeover;
 mod topics;
 mod wills;
@@ -57,6 +58,7 @@ pub(crate) fn all() -> Vec<Box<dyn Invariant>> {
         Box::<session_present::SessionPresent>::default(),
         Box::<shared::Shared>::default(),
         Box::<subscriptions::Subscriptions>::default(),
+        Box::<survival::Survival>::default(),
         Box::<takeover::Takeover>::default(),
         Box::<topics::Topics>::default(),
         Box::<wills::Wills>::default(),

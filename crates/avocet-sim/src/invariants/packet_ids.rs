@@ -4,18 +4,32 @@
 
 use std::collections::BTreeMap;
 
-use avocet_codec::AckType;
+use avocet_codec::{AckType, QoS};
 
 use crate::history::{ConnId, Event, What};
 use crate::invariants::Invariant;
 use crate::model::Model;
+use crate::plan::Role;
 use crate::wire::{Pkt, Uid};
 
 /// A session as one side sees it: that of a client, in one direction.
 #[derive(Default)]
 struct Side {
-    /// Messages without PUBACK or PUBCOMP, by Packet Identifier; whether PUBREC came.
-    in_use: BTreeMap<u16, (Option<Uid>, bool)>,
+    /// Messages without PUBACK or PUBCOMP, by Packet Identifier.
+    in_use: BTreeMap<u16, InUse>,
+    /// Messages of QoS 1 that a crash left in flight, with their Packet Identifiers.
+    left: BTreeMap<Uid, u16>,
+    /// Whether it may have DUP where nothing was sent.
+    crashed: bool,
+}
+
+struct InUse {
+    uid: Option<Uid>,
+    qos: QoS,
+    /// PUBREC came.
+    received: bool,
+    /// PUBREL was sent.
+    released: bool,
 }
 
 #[derive(Default)]
@@ -27,10 +41,43 @@ pub(crate) struct PacketIds {
 }
 
 impl Side {
+    /// The broker has crashed: what it sent of QoS 1 may not be stored, and a PUBREC only if it was answered.
+    fn crash(&mut self, model: &Model) {
+        self.crashed = true;
+        let kept = |uid: Uid| {
+            let message = model.messages.get(&uid);
+            message.is_some_and(|it| it.kept && !it.retain && it.will.is_none())
+        };
+        self.left.clear();
+        let of_qos_1 = |_: &u16, it: &mut InUse| it.qos == QoS::AtLeastOnce;
+        for (id, in_use) in self.in_use.extract_if(.., of_qos_1) {
+            if let Some(uid) = in_use.uid.filter(|uid| kept(*uid)) {
+                self.left.insert(uid, id);
+            }
+        }
+        for in_use in self.in_use.values_mut() {
+            in_use.received &= in_use.released;
+        }
+    }
+
     fn sent(&mut self, conn: ConnId, pkt: &Pkt) -> Result<(), String> {
+        if let Pkt::Ack {
+            kind: AckType::Pubrel,
+            id,
+            ..
+        } = pkt
+            && let Some(in_use) = self.in_use.get_mut(id)
+        {
+            in_use.released = true;
+        }
         let Pkt::Publish(publish) = pkt else {
             return Ok(());
         };
+        if let Some(id) = publish.uid.and_then(|uid| self.left.remove(&uid))
+            && (!publish.dup || publish.id != Some(id))
+        {
+            return Err(format!("[{conn}] {pkt} was sent before the crash as {id}"));
+        }
         let Some(id) = publish.id else {
             return if publish.dup {
                 Err(format!("[{conn}] {pkt} has DUP at QoS 0"))
@@ -39,15 +86,23 @@ impl Side {
             };
         };
         match self.in_use.get(&id) {
-            None if publish.dup => Err(format!("[{conn}] {pkt} was never sent before")),
+            None if publish.dup && !self.crashed => {
+                Err(format!("[{conn}] {pkt} was never sent before"))
+            }
             None => {
-                self.in_use.insert(id, (publish.uid, false));
+                let in_use = InUse {
+                    uid: publish.uid,
+                    qos: publish.qos,
+                    received: false,
+                    released: false,
+                };
+                self.in_use.insert(id, in_use);
                 Ok(())
             }
-            Some((uid, _)) if *uid != publish.uid => {
-                Err(format!("[{conn}] {pkt} has the identifier of {uid:?}"))
+            Some(it) if it.uid != publish.uid => {
+                Err(format!("[{conn}] {pkt} has the identifier of {:?}", it.uid))
             }
-            Some((_, true)) => Err(format!("[{conn}] {pkt} is sent again after PUBREC")),
+            Some(it) if it.received => Err(format!("[{conn}] {pkt} is sent again after PUBREC")),
             Some(_) if !publish.dup => Err(format!("[{conn}] {pkt} is sent again without DUP")),
             Some(_) => Ok(()),
         }
@@ -65,8 +120,8 @@ impl Side {
                 self.in_use.remove(id);
             }
             AckType::Pubrec => {
-                if let Some((_, received)) = self.in_use.get_mut(id) {
-                    *received = true;
+                if let Some(in_use) = self.in_use.get_mut(id) {
+                    in_use.received = true;
                 }
             }
             AckType::Pubrel => {}
@@ -81,6 +136,16 @@ impl Invariant for PacketIds {
 
     fn check(&mut self, event: &Event, model: &Model) -> Result<(), String> {
         match &event.what {
+            What::Crashed { .. } => {
+                for (session, side) in &mut self.server {
+                    side.crash(model);
+                    let client = model.sessions[*session].client;
+                    if model.clients[client].role == Role::Member {
+                        // A group that does not know that it gave a message away gives it again.
+                        side.left.clear();
+                    }
+                }
+            }
             What::ServerSent { conn, pkt, .. } => {
                 if let Some(session) = model.session_of(*conn) {
                     return self.server.entry(session).or_default().sent(*conn, pkt);

@@ -17,6 +17,10 @@ struct Kept {
     /// Seconds.
     expiry: u32,
     ended_at: Option<Micros>,
+    /// The same, as far as the broker may remember: it came back from a crash.
+    ended_until: Option<Micros>,
+    /// Whether it may be lost, or one before it be there.
+    uncertain: bool,
 }
 
 #[derive(Default)]
@@ -27,7 +31,11 @@ pub(crate) struct SessionPresent {
 
 /// What Session Present has to be; none if the clock does not allow to say.
 fn expected(kept: Option<&Kept>, clean_start: bool, at: Micros, jumped: bool) -> Option<bool> {
-    let kept = kept.filter(|kept| !clean_start && kept.expiry > 0);
+    let kept = kept.filter(|_| !clean_start);
+    if kept.is_some_and(|kept| kept.uncertain) {
+        return None;
+    }
+    let kept = kept.filter(|kept| kept.expiry > 0);
     let Some(kept) = kept else {
         return Some(false);
     };
@@ -35,7 +43,8 @@ fn expected(kept: Option<&Kept>, clean_start: bool, at: Micros, jumped: bool) ->
         return Some(true);
     };
     let (offline, expiry) = (at - ended_at, u64::from(kept.expiry) * SECOND);
-    if jumped || offline + 10 * MILLI > expiry && offline < expiry + SECOND {
+    let least = kept.ended_until.map_or(offline, |until| at - until);
+    if jumped || offline + 10 * MILLI > expiry && least < expiry + SECOND {
         return None;
     }
     Some(offline < expiry)
@@ -58,6 +67,8 @@ impl Invariant for SessionPresent {
                     conn: *conn,
                     expiry: connect.map_or(0, |connect| connect.expiry),
                     ended_at: None,
+                    ended_until: None,
+                    uncertain: false,
                 };
                 self.kept.insert(info.client, kept);
                 if expected.is_some_and(|expected| expected != *present) {
@@ -70,6 +81,22 @@ impl Invariant for SessionPresent {
                     && kept.conn == *conn
                 {
                     kept.ended_at = Some(event.at);
+                }
+            }
+            What::Crashed { .. } => {
+                for kept in self.kept.values_mut() {
+                    kept.ended_at.get_or_insert(event.at);
+                    let info = &model.conns[&kept.conn];
+                    let session = info.session.map(|it| &model.sessions[it]);
+                    let certain = session.is_some_and(|it| it.certain || it.expiry == 0);
+                    kept.uncertain |= info.connack_seq.is_none() || !certain;
+                }
+            }
+            What::Restarted { .. } => {
+                for kept in self.kept.values_mut() {
+                    if kept.ended_at >= Some(model.unsafe_since) {
+                        kept.ended_until = Some(event.at);
+                    }
                 }
             }
             What::ServerSent {

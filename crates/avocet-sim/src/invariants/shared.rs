@@ -23,6 +23,8 @@ struct Given {
     session: SessionId,
     conn: ConnId,
     qos: QoS,
+    /// How often the broker had crashed.
+    crashes: u32,
 }
 
 /// The group that a copy comes from.
@@ -53,6 +55,14 @@ impl Shared {
         let reads = model.message(publish).map_or(0, |message| message.reads);
         if let (Some(last), 1) = (given.last(), reads) {
             let problem = match last.qos {
+                // Nothing waits until it is stored that a message was given away where nothing
+                // survives.
+                QoS::AtMostOnce if last.crashes < model.crashes => None,
+                QoS::ExactlyOnce
+                    if last.crashes < model.crashes && model.sessions[last.session].expiry == 0 =>
+                {
+                    None
+                }
                 QoS::AtMostOnce => Some("was given away at QoS 0"),
                 QoS::ExactlyOnce => Some("belongs to another session at QoS 2"),
                 QoS::AtLeastOnce if model.conns[&last.conn].is_live() => Some("is still in flight"),
@@ -70,6 +80,7 @@ impl Shared {
             session,
             conn,
             qos: publish.qos,
+            crashes: model.crashes,
         });
         Ok(())
     }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
-use avocet_codec::ReasonCode;
+use avocet_codec::{QoS, ReasonCode};
 use avocet_session::CloseReason;
 
 use crate::history::{ConnId, Event, What};
@@ -68,6 +68,13 @@ fn expected(
     }
 }
 
+/// After a crash also what was never sent may have DUP.
+fn is_first(event: &Event, model: &Model, conn: ConnId, uid: Uid) -> bool {
+    let session = model.session_of(conn);
+    let copies = session.and_then(|session| model.copies.get(&(session, uid)));
+    copies.is_some_and(|copies| copies.first == Some(event.seq))
+}
+
 impl Invariant for Wills {
     fn name(&self) -> &'static str {
         "exactly one Will Message per abnormal end"
@@ -80,9 +87,9 @@ impl Invariant for Wills {
             ..
         } = &event.what
             && model.conns[conn].client == WITNESS
-            && !publish.dup
             && let Some(uid) = publish.uid
             && model.message(publish).is_some_and(|it| it.will.is_some())
+            && (!publish.dup || is_first(event, model, *conn, uid))
         {
             self.published.entry(uid).or_default().push(event.at);
         }
@@ -105,6 +112,20 @@ impl Invariant for Wills {
                 expected(model, *conn, info, delay)
             } else {
                 (0..=0, 0..=0)
+            };
+            let times = if info.will_uncertain { 0..=1 } else { times };
+            // At QoS 1 it may have been sent before it was stored that it was.
+            let again = if model.messages[&uid].qos < QoS::ExactlyOnce {
+                model.crashes as usize
+            } else {
+                0
+            };
+            let times = *times.start()..=*times.end() + again;
+            // The witness may have been late.
+            let when = if model.system.crashes {
+                *when.start()..=Micros::MAX
+            } else {
+                when
             };
             if !times.contains(&published.len()) {
                 return Err(format!(
