@@ -92,9 +92,6 @@ fn fill(server: &Server) {
 fn a_backup_under_load_holds_what_was_acknowledged_before() {
     let (dir, copy) = (DataDir::new(), DataDir::new());
     let mut server = dir.start("2");
-    let socket = dir.0.join("backup.sock");
-    let mode = socket.metadata().unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o600);
     let (mut sleeper, _) = resume(&server, "sleeper");
     sleeper.subscribe("load/#", QoS::AtLeastOnce);
     drop(sleeper);
@@ -169,6 +166,22 @@ fn a_backup_under_load_holds_what_was_acknowledged_before() {
     for (came, before) in came.iter().zip(before) {
         assert!(*came >= before, "{came} came, {before} were acknowledged");
     }
+}
+
+#[test]
+fn what_is_stored_is_for_one_user() {
+    let dir = DataDir::new();
+    let _server = dir.start("1");
+    let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&dir.0), 0o700);
+    let mut names = Vec::new();
+    for entry in dir.0.read_dir().unwrap() {
+        let path = entry.unwrap().path();
+        assert_eq!(mode(&path), 0o600, "{}", path.display());
+        names.push(path.file_name().unwrap().to_owned());
+    }
+    assert!(names.iter().any(|name| name == "backup.sock"), "{names:?}");
+    assert!(names.len() > 2, "{names:?}");
 }
 
 /// Also in a folder whose path has no room in the address of a socket.

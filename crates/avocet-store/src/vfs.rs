@@ -49,6 +49,15 @@ pub trait VfsFile {
 
 const LOCK: &str = "lock";
 
+/// Opens files, new ones for this user only: messages are not for everybody on the machine.
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
 /// A directory of the operating system.
 #[derive(Clone, Debug)]
 pub struct DirVfs {
@@ -56,10 +65,13 @@ pub struct DirVfs {
 }
 
 impl DirVfs {
-    /// Uses a directory, and makes it with its parents when it is missing.
+    /// Uses a directory, and makes it with its parents, for this user only, when it is missing.
     pub fn new(dir: impl Into<PathBuf>) -> io::Result<Self> {
         let dir = dir.into();
-        fs::create_dir_all(&dir)?;
+        let mut builder = fs::DirBuilder::new();
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.recursive(true).create(&dir)?;
         Ok(Self { dir })
     }
 
@@ -74,14 +86,13 @@ impl Vfs for DirVfs {
     type Lock = fs::File;
 
     fn create(&self, name: &str) -> io::Result<fs::File> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(true);
+        let mut options = options();
+        options.create(true).truncate(true);
         options.open(self.dir.join(name))
     }
 
     fn open(&self, name: &str) -> io::Result<fs::File> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).open(self.dir.join(name))
+        options().open(self.dir.join(name))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -110,8 +121,8 @@ impl Vfs for DirVfs {
     }
 
     fn lock(&self) -> io::Result<fs::File> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
+        let mut options = options();
+        options.create(true).truncate(false);
         let file = options.open(self.dir.join(LOCK))?;
         match file.try_lock() {
             Ok(()) => Ok(file),
