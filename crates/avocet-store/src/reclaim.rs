@@ -24,6 +24,8 @@ pub(crate) struct Cleaning {
 
 /// What a thing costs that needs no copy, in bytes.
 const COST: usize = 16;
+/// So many segments are not worth any work, however short they are.
+const FEW: u64 = 16;
 /// What is read at once.
 const ITEMS: u32 = 64;
 
@@ -159,7 +161,8 @@ impl<V: Vfs> LogStore<V> {
         }
     }
 
-    /// Whether dropping the oldest segment costs nothing, or there is too much garbage.
+    /// Whether dropping the oldest segment costs nothing, there is too much garbage, or the segments are
+    /// many for what they hold: each opening begins one.
     fn worth_cleaning(&self) -> bool {
         let Some(oldest) = self.segments.values().next() else {
             return false;
@@ -174,10 +177,12 @@ impl<V: Vfs> LogStore<V> {
             living += (u128::from(size) * u128::from(segment.live)
                 / u128::from(segment.puts.max(1))) as u64;
         }
-        total
-            > living
-                .saturating_mul(2)
-                .saturating_add(self.options.garbage_bytes)
+        let many = FEW + 2 * total / u64::from(self.options.segment_bytes.max(1));
+        self.segments.len() as u64 > many
+            || total
+                > living
+                    .saturating_mul(2)
+                    .saturating_add(self.options.garbage_bytes)
     }
 
     /// Copies something that lives, and says what it cost; `None` when there is nothing left.

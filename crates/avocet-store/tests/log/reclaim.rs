@@ -1,6 +1,6 @@
 //! Space is given back.
 
-use avocet_store::{Batch, BlobId, LogOptions, LogStore, QueueId, SimVfs, Store};
+use avocet_store::{Batch, BlobId, LogOptions, LogStore, QueueId, SimVfs, Store, Vfs};
 
 use crate::support::{EVERYTHING, message, open};
 
@@ -276,5 +276,40 @@ fn where_an_empty_queue_begins_is_copied_from_segment_to_segment() {
                 store.close().unwrap();
             }
         }
+    }
+}
+
+/// Each opening begins a segment; short ones become one, a bounded piece of work at a time.
+#[test]
+fn segments_of_many_short_runs_become_few() {
+    let vfs = SimVfs::new();
+    let mut options = options();
+    options.segment_bytes = 1 << 20;
+    options.garbage_bytes = 1 << 30;
+    for run in 0..100 {
+        let mut store = LogStore::open(vfs.clone(), options).unwrap();
+        assert!(vfs.list().unwrap().len() < 20);
+        let mut batch = message(run, &[run % 3], &[1; 500]);
+        batch.put_key(format!("key{}", run % 7).into(), vec![2; 300].into(), None);
+        store.commit(batch).unwrap();
+        let before = vfs.written_bytes();
+        while store.maintain(4_096).unwrap() {
+            store.sync().unwrap();
+        }
+        store.sync().unwrap();
+        // What lives in one of them, and no more, moves.
+        assert!(vfs.written_bytes() - before < 100_000, "{run}");
+        if run % 2 == 0 {
+            store.close().unwrap();
+        }
+    }
+    let store = LogStore::open(vfs, options).unwrap();
+    assert_eq!(store.blobs(), 100);
+    assert_eq!(store.scan(b"key", None, EVERYTHING).unwrap().len(), 7);
+    for queue in 0..3 {
+        let entries = store.read_queue(QueueId(queue), 0, EVERYTHING).unwrap();
+        let ids: Vec<_> = entries.iter().map(|it| it.blob.unwrap().0).collect();
+        let expected: Vec<_> = (0..100).filter(|id| id % 3 == queue).collect();
+        assert_eq!(ids, expected);
     }
 }
