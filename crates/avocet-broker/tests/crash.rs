@@ -3,6 +3,10 @@
 //!
 //! `AVOCET_CRASH_KILLS` is how often (20), `AVOCET_CRASH_SEED` chooses the moments.
 //! `AVOCET_CRASH_RECORD` names a file to which each kill is added; a run goes on where it ends.
+//!
+//! With `AVOCET_POWER_CUTS` power fails as often too: the data directory is on a file system in a
+//! file (`AVOCET_POWER_FS`: ext4 or xfs), which is shut down without writing anything more, and mounted
+//! again. That needs Linux, the rights to mount, and `xfs_io` (xfsprogs).
 #![cfg(unix)]
 #![allow(
     clippy::indexing_slicing,
@@ -12,6 +16,7 @@
 
 mod common;
 mod crash_clients;
+mod power;
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -48,6 +53,12 @@ fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap())
 }
 
+/// Lets time go by: these tests are about moments.
+fn pause(length: Duration) {
+    let (_never, clock) = channel::<()>();
+    let _ = clock.recv_timeout(length);
+}
+
 /// All clients, which outlive the broker.
 struct World {
     publishers: Vec<Publisher>,
@@ -76,7 +87,7 @@ impl World {
     }
 
     /// Everybody works until the broker is gone.
-    fn work(&mut self, server: &mut Server, wait: Duration) {
+    fn work(&mut self, server: &mut Server, wait: Duration, end: impl FnOnce()) {
         let address = server.address;
         thread::scope(|scope| {
             for publisher in &mut self.publishers {
@@ -89,8 +100,8 @@ impl World {
             scope.spawn(move || churner.run(address));
             let cleaner = &mut self.cleaner;
             scope.spawn(move || cleaner.run(address));
-            let (_never, clock) = channel::<()>();
-            let _ = clock.recv_timeout(wait);
+            pause(wait);
+            end();
             server.kill();
         });
     }
@@ -174,7 +185,7 @@ fn a_kill_at_any_moment_loses_nothing_that_was_acknowledged() {
         } else {
             world.verify(&server)
         };
-        world.work(&mut server, wait);
+        world.work(&mut server, wait, || ());
         record.add(&format!(
             "kill {kill} seed {seed} shards {shards} level {level} early {early} after {wait:?} {tally}"
         ));
@@ -184,6 +195,55 @@ fn a_kill_at_any_moment_loses_nothing_that_was_acknowledged() {
     eprintln!("after the last kill: {tally}");
     drop(server);
     // What a failure leaves behind stays for a look at it.
+    fs::remove_dir_all(&dir).unwrap();
+}
+
+/// What was not synced is gone, and nothing that was acknowledged.
+#[test]
+fn power_that_fails_at_any_moment_takes_nothing_that_was_acknowledged() {
+    let cuts = setting("AVOCET_POWER_CUTS", 0);
+    if cuts == 0 {
+        eprintln!("power does not fail: AVOCET_POWER_CUTS says how often it should");
+        return;
+    }
+    let kind = std::env::var("AVOCET_POWER_FS").unwrap_or_else(|_| "ext4".to_owned());
+    let seed = setting("AVOCET_CRASH_SEED", 1);
+    let dir =
+        PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("power-{}", std::process::id()));
+    let disk = power::Disk::create(&dir, &kind).unwrap();
+    let data = disk.path().join("data");
+    let mut world = World::new();
+    for cut in 0..cuts {
+        let mut rng = Rng(seed.wrapping_mul(1_000_003).wrapping_add(cut));
+        let shards = if rng.below(2) == 0 { "1" } else { "2" };
+        let early = rng.below(4) == 0;
+        let wait = Duration::from_millis(if early {
+            rng.below(150)
+        } else {
+            50 + rng.below(1_500)
+        });
+        // The broker may see that its disk is gone, or not live to see it.
+        let after = Duration::from_millis(rng.below(2) * rng.below(300));
+        let mut server = start(&data, shards, "fsync");
+        let tally = if early {
+            Tally::default()
+        } else {
+            world.verify(&server)
+        };
+        world.work(&mut server, wait, || {
+            disk.cut_power().unwrap();
+            pause(after);
+        });
+        disk.mount_again().unwrap();
+        eprintln!(
+            "cut {cut} of seed {seed} on {kind}: {shards} shards, early {early}, after {wait:?}, {tally}"
+        );
+    }
+    let server = start(&data, "2", "fsync");
+    let tally = world.verify(&server);
+    eprintln!("after the last cut: {tally}");
+    drop(server);
+    disk.remove().unwrap();
     fs::remove_dir_all(&dir).unwrap();
 }
 
