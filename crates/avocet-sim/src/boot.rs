@@ -258,10 +258,11 @@ impl World {
                 session,
                 filter,
                 options,
-                ..
+                subscription_id,
             } => {
                 let session = survivors.session(session.client_id());
-                session.subs.push((filter.as_str().to_owned(), options));
+                let id = subscription_id.map(|id| id.get());
+                session.subs.push((filter.as_str().to_owned(), options, id));
             }
             Restored::PublishReceived { session, packet_id } => {
                 let session = survivors.session(session.client_id());

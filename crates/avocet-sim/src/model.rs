@@ -153,8 +153,6 @@ pub(crate) struct SessionInfo {
     pub(crate) expiry: u32,
     pub(crate) conn: ConnId,
     pub(crate) began: Seq,
-    /// The one that its client had before, if that ended with its beginning.
-    pub(crate) replaces: Option<SessionId>,
     /// Whether its client was told that it began.
     pub(crate) answered: bool,
     /// Whether it is certain to survive a crash.
@@ -213,6 +211,8 @@ impl Sub {
 pub(crate) struct Copies {
     /// PUBLISH packets that are not sent again.
     pub(crate) fresh: u32,
+    /// How many of them may be lost in a crash that the message survives: those below QoS 2.
+    pub(crate) loose: u32,
     /// The last of them, and the Packet Identifiers of all.
     pub(crate) latest: Option<Seq>,
     ids: BTreeSet<u16>,
@@ -454,7 +454,6 @@ impl Model {
         let Some(client) = self.conns.get(&conn).map(|info| info.client) else {
             return;
         };
-        let replaces = self.current[client];
         if let Some(old) = self.current[client] {
             let holder = self.sessions[old].conn;
             if let Some(info) = self.conns.get_mut(&holder)
@@ -466,7 +465,7 @@ impl Model {
                 self.end_session(old, event.seq);
             }
         }
-        let replaces = replaces.filter(|_| !present);
+
         let connect = self.conns[&conn].connect.as_ref();
         let expiry = connect.map_or(0, |connect| connect.expiry);
         let session = match self.current[client] {
@@ -482,7 +481,6 @@ impl Model {
                     expiry,
                     conn,
                     began: event.seq,
-                    replaces,
                     answered: false,
                     certain: false,
                     received: BTreeMap::new(),
@@ -704,6 +702,7 @@ impl Model {
                     let known = publish.id.is_some_and(|id| !copies.ids.insert(id));
                     if !publish.dup || !known {
                         copies.fresh += 1;
+                        copies.loose += u32::from(publish.qos < QoS::ExactlyOnce);
                         copies.latest = Some(seq);
                     }
                     copies.first.get_or_insert(seq);

@@ -468,7 +468,8 @@ fn draw_crashes(system: &System, calm_at: Micros, rng: &mut Rng) -> Vec<(Micros,
     }
     if rng.one_in(3) {
         let action = Action::Disk {
-            full: rng.one_in(2),
+            // Where nothing waits for syncs, one that fails says nothing of what was written before.
+            full: rng.one_in(2) || system.level == Level::Os,
             duration: rng.range(50, 2_000) * MILLI,
         };
         ops.push((rng.below(calm_at), RACER, action));

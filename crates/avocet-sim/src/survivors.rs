@@ -7,7 +7,7 @@ use avocet_codec::SubscriptionOptions;
 use avocet_session::CloseReason;
 
 use crate::history::{ConnId, Event};
-use crate::model::{Model, Seq, SessionId, SessionInfo, Sub};
+use crate::model::{Model, Seq, SessionId, Sub};
 use crate::plan::{Micros, SECOND};
 use crate::wire::Uid;
 
@@ -21,7 +21,8 @@ pub(crate) struct Survivors {
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Survivor {
-    pub(crate) subs: Vec<(String, SubscriptionOptions)>,
+    /// Filter, options and Subscription Identifier.
+    pub(crate) subs: Vec<(String, SubscriptionOptions, Option<u32>)>,
     /// Packet Identifiers of QoS 2 messages that are not released.
     pub(crate) received: Vec<u16>,
 }
@@ -146,8 +147,6 @@ impl Model {
         client: usize,
         found: Option<&Survivor>,
     ) -> Result<(), String> {
-        let of_client = |it: &SessionInfo| it.client == client;
-        let last = self.sessions.iter().rposition(of_client);
         let Some(found) = found else {
             let Some(session) = self.current[client] else {
                 return Ok(());
@@ -160,25 +159,30 @@ impl Model {
                 Ok(())
             };
         };
-        let mut candidate = last;
         // When the broker took up with one that it may have forgotten.
-        let mut undone = None;
-        let session = loop {
-            let Some(session) = candidate else {
-                return Err(format!(
-                    "a session of client {client} is back, which had ended"
-                ));
-            };
-            let info = &self.sessions[session];
+        let mut undone = Vec::new();
+        let mut back = None;
+        for (session, info) in self.sessions.iter().enumerate().rev() {
+            if info.client != client {
+                continue;
+            }
             if info.ended.is_none() && (info.answered || self.may_have(session, found)) {
                 self.sessions[session].certain = true;
                 return Ok(());
             }
-            if undone.is_some() && info.ended == undone && info.expiry > 0 {
-                break session;
+            if info.expiry > 0 && info.ended.is_some_and(|ended| undone.contains(&ended)) {
+                back = Some(session);
+                break;
             }
-            candidate = info.replaces.filter(|_| !info.answered);
-            undone = Some(info.began);
+            if info.answered {
+                break;
+            }
+            undone.push(info.began);
+        }
+        let Some(session) = back else {
+            return Err(format!(
+                "a session of client {client} is back, which had ended"
+            ));
         };
         if let Some(newer) = self.current[client] {
             self.end_session(newer, event.seq);
@@ -192,7 +196,7 @@ impl Model {
             let mut subs = self.subs.iter();
             subs.any(|sub| sub.session == session && sub.filter == filter)
         };
-        found.subs.iter().all(|(filter, _)| has(filter))
+        found.subs.iter().all(|(filter, ..)| has(filter))
     }
 
     /// A session that the broker had ended without a word to its client is there again.
@@ -231,8 +235,8 @@ impl Model {
                 filters.push(sub.filter.clone());
             }
         }
-        let found_filter = |filter: &str| found.subs.iter().find(|(it, _)| it == filter);
-        for (filter, _) in &found.subs {
+        let found_filter = |filter: &str| found.subs.iter().find(|(it, ..)| it == filter);
+        for (filter, ..) in &found.subs {
             if !filters.contains(filter) {
                 return Err(format!("client {client} never subscribed to {filter}"));
             }
@@ -243,15 +247,10 @@ impl Model {
             let Some((newest, sub)) = newest else {
                 continue;
             };
-            let survives = found_filter(&filter).map(|(_, options)| *options);
+            let survives = found_filter(&filter).map(|(_, options, id)| (*options, *id));
             let stands = sub.ended.is_none() && sub.answered.is_some();
             let over = sub.ended.is_some() && sub.end_answered;
-            let same = |sub: &Sub| {
-                survives.is_some_and(|options| {
-                    options.maximum_qos == sub.options.maximum_qos
-                        && options.no_local == sub.options.no_local
-                })
-            };
+            let same = |sub: &Sub| survives == Some((sub.options, sub.id));
             if stands {
                 if !same(sub) {
                     return Err(format!(

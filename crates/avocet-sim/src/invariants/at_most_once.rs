@@ -60,13 +60,13 @@ impl Invariant for AtMostOnce {
         // A member may be given a message again that it had and lost.
         let shared = if groups.is_empty() { 0 } else { u32::MAX / 2 };
         // A crash may take back that it was sent, and what was sent is not waited for below QoS 2.
-        let again = if publish.qos == QoS::ExactlyOnce {
-            0
+        let (fresh, again) = if publish.qos == QoS::ExactlyOnce && model.crashes > 0 {
+            (copies.fresh - copies.loose, 0)
         } else {
-            model.crashes
+            (copies.fresh, model.crashes)
         };
         let most = reads + snapshots.count() as u32 + shared + again;
-        if copies.fresh > most {
+        if fresh > most {
             return Err(format!(
                 "[{conn}] {publish:?} is copy {} of a message published {reads} times",
                 copies.fresh

@@ -2,7 +2,7 @@
 //! it had, one that is sent for the first time has neither [MQTT5-2.2.1-3] [MQTT5-2.2.1-4]
 //! [MQTT5-4.4.0-1] [MQTT5-3.3.1-1].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use avocet_codec::{AckType, QoS};
 
@@ -18,7 +18,7 @@ struct Side {
     /// Messages without PUBACK or PUBCOMP, by Packet Identifier.
     in_use: BTreeMap<u16, InUse>,
     /// Messages of QoS 1 that a crash left in flight, with their Packet Identifiers.
-    left: BTreeMap<Uid, u16>,
+    left: BTreeMap<Uid, BTreeSet<u16>>,
     /// Whether it may have DUP where nothing was sent.
     crashed: bool,
 }
@@ -52,7 +52,7 @@ impl Side {
         let of_qos_1 = |_: &u16, it: &mut InUse| it.qos == QoS::AtLeastOnce;
         for (id, in_use) in self.in_use.extract_if(.., of_qos_1) {
             if let Some(uid) = in_use.uid.filter(|uid| kept(*uid)) {
-                self.left.insert(uid, id);
+                self.left.entry(uid).or_default().insert(id);
             }
         }
         for in_use in self.in_use.values_mut() {
@@ -73,10 +73,18 @@ impl Side {
         let Pkt::Publish(publish) = pkt else {
             return Ok(());
         };
-        if let Some(id) = publish.uid.and_then(|uid| self.left.remove(&uid))
-            && (!publish.dup || publish.id != Some(id))
+        if let Some(uid) = publish.uid
+            && let Some(ids) = self.left.get_mut(&uid)
         {
-            return Err(format!("[{conn}] {pkt} was sent before the crash as {id}"));
+            let known = publish.id.is_some_and(|id| ids.remove(&id));
+            if !known || !publish.dup {
+                return Err(format!(
+                    "[{conn}] {pkt} was sent before the crash as {ids:?}"
+                ));
+            }
+            if ids.is_empty() {
+                self.left.remove(&uid);
+            }
         }
         let Some(id) = publish.id else {
             return if publish.dup {

@@ -3,13 +3,14 @@
 //! [MQTT5-3.3.1-9] [MQTT5-3.3.1-10] [MQTT5-3.3.1-11] [MQTT311-3.3.1-6].
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use avocet_codec::{QoS, RetainHandling};
 
 use crate::history::{Event, What};
 use crate::invariants::Invariant;
 use crate::model::{Model, Seq, SessionId, Sub};
-use crate::plan::{CHECKER, WITNESS};
+use crate::plan::{CHECKER, Micros, WITNESS};
 use crate::survivors::Survivors;
 use crate::wire::{Pkt, Uid};
 
@@ -22,6 +23,8 @@ pub(crate) struct Retained {
     came: BTreeMap<(SessionId, &'static str, bool), Vec<Uid>>,
     /// What the last client got.
     kept: BTreeMap<&'static str, Uid>,
+    /// What the last restart found, and when.
+    found: Option<(Micros, Arc<Survivors>)>,
 }
 
 /// Whether what is retained of a topic may have expired: even one that did before anybody was sent
@@ -32,19 +35,15 @@ fn may_expire(model: &Model, topic: &str) -> bool {
 }
 
 impl Retained {
-    /// What was not acknowledged may be lost, though the witness saw it: what was there before is the last
-    /// one then.
-    fn restarted(&mut self, seq: Seq, model: &Model, survivors: &Survivors) {
-        for (topic, seen) in &mut self.seen {
-            let last = seen.last().map(|(_, uid)| &model.messages[uid]);
-            if last.is_none_or(|last| last.kept) {
-                continue;
-            }
-            match survivors.retained.get(*topic) {
-                Some(Some(uid)) => seen.push((seq, *uid)),
-                Some(None) | None => seen.clear(),
-            }
-        }
+    /// Whether a value may be there that the witness saw nothing of, or an earlier one of: what was not
+    /// acknowledged when the broker crashed may be retained, delivered, both or neither.
+    fn is_left(&self, model: &Model, topic: &str, last: Option<&Uid>, kept: Option<&Uid>) -> bool {
+        let Some((at, found)) = &self.found else {
+            return false;
+        };
+        let last = last.map(|last| &model.messages[last]);
+        let before = last.is_none_or(|it| it.last_read_at < *at);
+        before && found.retained.get(topic).copied().flatten().as_ref() == kept
     }
 
     fn settle_end(&self, model: &Model) -> Result<(), String> {
@@ -58,6 +57,7 @@ impl Retained {
             match kept {
                 None if gone => {}
                 Some(kept) if kept == last && !message.empty => {}
+                kept if self.is_left(model, topic, Some(last), kept) => {}
                 _ => {
                     return Err(format!(
                         "{topic} has {kept:?}, and the last one delivered is m{last}"
@@ -65,11 +65,10 @@ impl Retained {
                 }
             }
         }
-        match self
-            .kept
-            .iter()
-            .find(|(topic, _)| !self.seen.contains_key(*topic))
-        {
+        match self.kept.iter().find(|(topic, kept)| {
+            let seen = self.seen.contains_key(*topic);
+            !seen && !self.is_left(model, topic, None, Some(*kept))
+        }) {
             Some((topic, uid)) => Err(format!("{topic} has m{uid}, which nobody was sent")),
             None => Ok(()),
         }
@@ -149,7 +148,7 @@ impl Invariant for Retained {
 
     fn check(&mut self, event: &Event, model: &Model) -> Result<(), String> {
         if let What::Restarted { survivors, .. } = &event.what {
-            self.restarted(event.seq, model, survivors);
+            self.found = Some((event.at, Arc::clone(survivors)));
         }
         let What::ServerSent {
             conn,

@@ -58,11 +58,6 @@ impl Shared {
                 // Nothing waits until it is stored that a message was given away where nothing
                 // survives.
                 QoS::AtMostOnce if last.crashes < model.crashes => None,
-                QoS::ExactlyOnce
-                    if last.crashes < model.crashes && model.sessions[last.session].expiry == 0 =>
-                {
-                    None
-                }
                 QoS::AtMostOnce => Some("was given away at QoS 0"),
                 QoS::ExactlyOnce => Some("belongs to another session at QoS 2"),
                 QoS::AtLeastOnce if model.conns[&last.conn].is_live() => Some("is still in flight"),
@@ -87,7 +82,7 @@ impl Shared {
 
     /// Whether some member must have received a message.
     fn must(&self, model: &Model, group: &str, uid: Uid, message: &MessageInfo) -> bool {
-        let Some(read) = message.read else {
+        let Some(read) = message.certain else {
             return false;
         };
         let mut stays = false;
