@@ -130,10 +130,20 @@ fn describe(config: &Config, broker: &Broker) {
     );
     info!("on: {}", those(true));
     info!("off: {}", those(false));
-    if config.is_durable() && config.durability == Durability::Os {
-        info!("what is acknowledged survives this process, not a loss of power");
-    } else if config.is_durable() {
-        info!("what is acknowledged is on disk");
+    if config.is_durable() {
+        let level = match config.durability {
+            Durability::Memory => "does not wait for the disk",
+            Durability::Os => "survives this process, not a loss of power",
+            Durability::Fsync | _ => "is on disk",
+        };
+        let mut levels = config.listen.iter().filter_map(|it| it.durability);
+        let others = levels.next().is_some() || !config.topic_durability.is_empty();
+        let others = if others {
+            "; some listeners or topics have another durability"
+        } else {
+            ""
+        };
+        info!("what is acknowledged {level}{others}");
     } else {
         info!("all state is in memory and ends with this process; --data-dir DIR keeps it on disk");
     }

@@ -38,7 +38,10 @@ fn expect_folder(dir: &Path) -> anyhow::Result<()> {
 /// Tells what is in a data directory, file by file; true if all of it is sound.
 fn read_through(dir: &Path) -> anyhow::Result<bool> {
     expect_folder(dir)?;
-    let report = check(dir)?;
+    let report = match check(dir) {
+        Err(error @ OpenError::Locked) => anyhow::bail!("{error}: stop it first"),
+        checked => checked?,
+    };
     for segment in &report.segments {
         let footer = if segment.footer { "" } else { ", no footer" };
         println!(

@@ -155,7 +155,12 @@ fn a_data_directory_serves_one_broker() {
     let expected = format!("cannot use the data directory {path}: ");
     assert!(err.contains(&expected) && err.contains("in use"), "{err}");
     assert!(err.contains("stop it, or choose another"), "{err}");
-    assert_eq!(check(&dir.0).0, 1);
+    let (code, _, err) = check(&dir.0);
+    assert_eq!(code, 1);
+    assert!(
+        err.ends_with("in use by another process: stop it first\n"),
+        "{err}"
+    );
     // The first one is not disturbed, and once it is killed another one may follow.
     let mut client = server.connect(Version::V5, "client");
     client.send(&Packet::Pingreq);

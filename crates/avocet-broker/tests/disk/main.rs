@@ -257,6 +257,11 @@ fn only_what_asks_for_it_waits_for_the_sync() {
         let mut faulty = Faulty::start_with(&dir, &["--config", config, "--shards", shards]);
         let line = faulty.server.wait_for_log("listening on ");
         let quick = line.split_once("listening on ").unwrap().1.parse().unwrap();
+        let line = faulty.server.wait_for_log("what is acknowledged");
+        assert!(
+            line.contains("is on disk; some listeners or topics"),
+            "{line}"
+        );
         let (mut sleeper, _) = resume(&faulty.server, "sleeper");
         sleeper.subscribe("all/#", QoS::AtLeastOnce);
         drop(sleeper);
