@@ -493,12 +493,21 @@ impl Known {
 
 const CHURNED: usize = 8;
 
+/// Answers a message of QoS 1.
+fn acknowledge(wire: &mut Wire, publish: &Publish<'_>) -> io::Result<()> {
+    let Delivery::AtLeastOnce(packet_id) = publish.delivery else {
+        panic!("not of QoS 1: {publish:?}")
+    };
+    wire.send(&Packet::Puback(Ack::new(packet_id)))
+}
+
 /// Subscribes and unsubscribes without end.
 #[derive(Default)]
 pub(crate) struct Churner {
     certain: bool,
     filters: [Known; CHURNED],
     count: usize,
+    looks: usize,
 }
 
 impl Churner {
@@ -527,7 +536,12 @@ impl Churner {
                 let filters = [TopicFilter::new(&name).unwrap()];
                 wire.send(&Packet::Unsubscribe(Unsubscribe::new(id(60_001), &filters)))?;
             }
-            let frame = wire.receive()?;
+            // A message of the last look may come again: its acknowledgement need not have arrived.
+            let mut frame = wire.receive()?;
+            while let Packet::Publish(publish) = frame.packet() {
+                acknowledge(&mut wire, &publish)?;
+                frame = wire.receive()?;
+            }
             match (frame.packet(), subscribe) {
                 (Packet::Suback(_), true) => self.filters[at] = Known::Yes,
                 (Packet::Unsuback(_), false) => self.filters[at] = Known::No,
@@ -541,13 +555,15 @@ impl Churner {
     pub(crate) fn verify(&mut self, address: SocketAddr) {
         let mut wire = self.connect(address).unwrap();
         wire.subscribe("churn/end").unwrap();
+        self.looks += 1;
         let names = (0..CHURNED).map(|at| at.to_string());
         let mut found = [false; CHURNED];
         for (number, name) in (1..).zip(names.chain(["end".to_owned()])) {
             let topic = format!("churn/{name}");
             let topic_name = TopicName::new(&topic).unwrap();
             let delivery = Delivery::AtLeastOnce(id(number));
-            let publish = Publish::new(topic_name, delivery, name.as_bytes());
+            let payload = format!("{} {name}", self.looks);
+            let publish = Publish::new(topic_name, delivery, payload.as_bytes());
             wire.send(&Packet::Publish(publish)).unwrap();
         }
         loop {
@@ -555,14 +571,16 @@ impl Churner {
             let Packet::Publish(publish) = frame.packet() else {
                 continue;
             };
-            if let Delivery::AtLeastOnce(packet_id) = publish.delivery {
-                wire.send(&Packet::Puback(Ack::new(packet_id))).unwrap();
+            acknowledge(&mut wire, &publish).unwrap();
+            let text = String::from_utf8_lossy(publish.payload);
+            let (look, name) = text.split_once(' ').unwrap();
+            if look != self.looks.to_string() {
+                continue;
             }
-            if publish.payload == b"end" {
+            if name == "end" {
                 break;
             }
-            let at: usize = String::from_utf8_lossy(publish.payload).parse().unwrap();
-            found[at] = true;
+            found[name.parse::<usize>().unwrap()] = true;
         }
         self.certain = true;
         for (at, (known, found)) in self.filters.iter_mut().zip(found).enumerate() {
