@@ -101,7 +101,11 @@ impl Engine {
             recorded: self.config.durability == Durability::Stored,
             ..Origin::SERVER
         };
-        let published = self.published(message, Some(key));
+        let mut published = self.published(message, Some(key));
+        if origin.recorded && published.message.retain() && published.id.is_none() {
+            // It must not be lost on its way to the owner of its topic, whatever its QoS.
+            published.id = Some(self.new_message_id());
+        }
         self.publish(origin, published, now);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use avocet_codec::{AckType, Connect, Delivery, Packet, PacketId, Version};
+use avocet_codec::{AckType, Connect, Delivery, Packet, PacketId, QoS, Version};
 use avocet_engine::EngineConfig;
 use avocet_session::{Now, UnixTime};
 
@@ -654,6 +654,51 @@ fn a_crash_at_any_commit_publishes_a_will_once() {
             assert!(run.got("s0", "gone too") <= 1);
         }
         assert_eq!(run.cluster.store.as_ref().unwrap().wills(), 0);
+        assert_nothing_is_left(run);
+    });
+}
+
+/// [MQTT5-3.1.2-17] A will that is to be retained is, whichever shard owns its topic and whatever its QoS.
+#[test]
+fn a_crash_at_any_commit_retains_a_will() {
+    const WILLS: [(&str, &str, QoS); 4] = [
+        ("w0", "wills/a", QoS::AtMostOnce),
+        ("w1", "wills/b", QoS::AtMostOnce),
+        ("w2", "wills/c", QoS::AtMostOnce),
+        ("w3", "wills/d", QoS::ExactlyOnce),
+    ];
+    let story = |run: &mut Run| {
+        run.connect("s0", u32::MAX);
+        run.subscribe("s0", "wills/#", 2);
+        for (name, topic, qos) in WILLS {
+            run.connect_with(name, 0, |connect| {
+                let will = crate::publish::will(topic, name);
+                let retain = true;
+                connect.will = Some(avocet_codec::Will {
+                    qos,
+                    retain,
+                    ..will
+                });
+            });
+        }
+        for (name, ..) in WILLS {
+            run.cut(name);
+        }
+    };
+    crash_everywhere(stored, story, |run| {
+        let subscribed = run.peers["s0"].subscribed;
+        run.reconnect("s0");
+        let store = run.cluster.store.as_ref().unwrap();
+        assert_eq!(store.wills(), 0);
+        for (name, topic, _) in WILLS {
+            let retained = store.retained(topic);
+            // Who has seen its CONNACK has left its will.
+            let left = run.peers[name].connected;
+            assert!(!left || retained.as_deref() == Some(name), "{topic}");
+        }
+        if run.peers["w3"].connected && subscribed {
+            assert_eq!(run.got("s0", "w3"), 1);
+        }
         assert_nothing_is_left(run);
     });
 }

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use avocet_codec::{AckType, Packet, PacketId, Version};
+use avocet_codec::{AckType, Connect, Packet, PacketId, Version};
 use avocet_engine::{Durability, EngineConfig, Level, Record, SessionKey, ShardId};
 use avocet_topic::TopicName;
 
@@ -687,7 +687,7 @@ fn connack_waits_only_for_what_it_promises() {
         assert_eq!(cluster.packet(client), "connack 0x00 present");
 
         // A restart publishes the will also where the session does not survive.
-        let ends = avocet_codec::Connect::new(Version::V5, "ends");
+        let ends = Connect::new(Version::V5, "ends");
         for mut with_will in [persistent("mortal"), ends] {
             with_will.will = Some(crate::publish::will("wills", "gone"));
             let mortal = cluster.connect(&with_will);
@@ -702,7 +702,7 @@ fn connack_waits_only_for_what_it_promises() {
         disconnect.session_expiry_interval = Some(0);
         cluster.send(client, &Packet::Disconnect(disconnect));
         cluster.run();
-        let fresh = avocet_codec::Connect::new(Version::V5, "durable");
+        let fresh = Connect::new(Version::V5, "durable");
         let client = cluster.connect(&fresh);
         assert_eq!(cluster.packet(client), "nothing");
         cluster.commit();
