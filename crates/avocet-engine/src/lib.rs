@@ -52,7 +52,7 @@ pub use config::{
 };
 pub use counters::{Counters, DropReason};
 pub use engine::Engine;
-pub use record::{Fetched, GroupPlace, MessageId, Record};
+pub use record::{Fetched, GroupPlace, MessageId, Record, RetainedPlace};
 pub use restore::Restored;
 pub use session_table::SessionKey;
 pub use shard::{Part, ShardId, ShardMessage};

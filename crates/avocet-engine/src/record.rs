@@ -4,10 +4,11 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::cmp::Ordering;
 
 use avocet_codec::{PacketId, QoS, SubscriptionId, SubscriptionOptions};
 use avocet_session::{Message, UnixTime};
-use avocet_topic::{TopicFilterBuf, TopicNameBuf};
+use avocet_topic::{TopicFilterBuf, TopicName, TopicNameBuf};
 
 use crate::session_table::SessionKey;
 use crate::shard::{Part, ShardId};
@@ -53,6 +54,28 @@ pub struct GroupPlace {
     pub sequence: u64,
 }
 
+/// How far a new subscription came on its way through the retained messages: those of the topics that
+/// belong to the shards before this one are queued, and of its own those up to a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetainedPlace {
+    /// One of so many shards.
+    pub part: Part,
+    /// The topic, in the order of [`TopicName::cmp_by_level`].
+    pub topic_name: TopicNameBuf,
+}
+
+impl RetainedPlace {
+    /// Whether the retained message of a topic is queued.
+    pub(crate) fn includes(&self, topic_name: TopicName<'_>) -> bool {
+        let Part { shard, shards } = self.part;
+        match ShardId::of_topic(topic_name, shards).cmp(&shard) {
+            Ordering::Less => true,
+            Ordering::Equal => topic_name.cmp_by_level(self.topic_name.as_name()).is_le(),
+            Ordering::Greater => false,
+        }
+    }
+}
+
 /// One change. Records of a commit count together or not at all, in order.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -91,6 +114,23 @@ pub enum Record {
     },
     /// A subscription ended.
     SubscriptionDeleted {
+        /// The session.
+        session: Arc<SessionKey>,
+        /// The filter as it stood in the packet.
+        filter: TopicFilterBuf,
+    },
+    /// A subscription waits for the retained messages of its filter, but those that one of these
+    /// places includes: one place for each number of shards that there was since it began.
+    RetainedAwaited {
+        /// The session.
+        session: Arc<SessionKey>,
+        /// The filter as it stood in the packet.
+        filter: TopicFilterBuf,
+        /// What is queued.
+        queued: Vec<RetainedPlace>,
+    },
+    /// It waits for no more of them. Nor does a subscription that ended.
+    RetainedQueued {
         /// The session.
         session: Arc<SessionKey>,
         /// The filter as it stood in the packet.

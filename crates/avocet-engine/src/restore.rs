@@ -15,7 +15,7 @@ use avocet_topic::TopicFilterBuf;
 use crate::Engine;
 use crate::member::{Membership, SharedMark};
 use crate::publish::Origin;
-use crate::record::{GroupPlace, MessageId, Record};
+use crate::record::{GroupPlace, MessageId, Record, RetainedPlace};
 use crate::routes::{SessionSubscriber, Subscriber, Waiter};
 use crate::session_table::{SessionHandle, SessionKey, Subscription};
 use crate::shard::{GroupChange, Lane, MembershipId, Part, Published, ShardId, Value};
@@ -68,6 +68,15 @@ pub enum Restored {
         options: SubscriptionOptions,
         /// The Subscription Identifier.
         subscription_id: Option<SubscriptionId>,
+    },
+    /// A subscription waits for retained messages.
+    RetainedAwaited {
+        /// The session.
+        session: Arc<SessionKey>,
+        /// The filter as it stood in the packet.
+        filter: TopicFilterBuf,
+        /// As in [`Record::RetainedAwaited`](crate::Record::RetainedAwaited).
+        queued: Vec<RetainedPlace>,
     },
     /// A QoS 2 PUBLISH came from the client of a session, and no PUBREL.
     PublishReceived {
@@ -142,6 +151,7 @@ impl Restored {
             Self::Time { .. } | Self::MessageCount { .. } => return None,
             Self::Session { session, .. }
             | Self::Subscription { session, .. }
+            | Self::RetainedAwaited { session, .. }
             | Self::PublishReceived { session, .. }
             | Self::OfGroup { session, .. }
             | Self::Will { session, .. } => of_session(session),
@@ -217,6 +227,11 @@ impl Engine {
                 options,
                 subscription_id,
             } => self.restore_subscription(&session, filter, options, subscription_id),
+            Restored::RetainedAwaited {
+                session,
+                filter,
+                queued,
+            } => self.restore_awaited(&session, filter, queued),
             Restored::PublishReceived { session, packet_id } => {
                 if !planted!(PubrecForgotten)
                     && let Some(state) = self.restored_state(&session)
@@ -446,6 +461,22 @@ impl Engine {
         if let Some(slot) = self.sessions.get_mut(handle) {
             slot.shapes.insert(&filter);
             slot.subscriptions.insert(filter, subscription);
+        }
+    }
+
+    fn restore_awaited(
+        &mut self,
+        session: &SessionKey,
+        filter: TopicFilterBuf,
+        queued: Vec<RetainedPlace>,
+    ) {
+        let (number, cursor) = self.retained_cursor(filter, queued);
+        let handle = self.sessions.find(session);
+        if let Some(slot) = handle.and_then(|handle| self.sessions.get_mut(handle))
+            && let Some(subscription) = slot.subscriptions.get_mut(&cursor.filter)
+        {
+            subscription.cursor = number;
+            slot.cursors.insert(number, cursor);
         }
     }
 

@@ -8,9 +8,9 @@ use avocet_session::{Expiry, Message, Now, Outgoing, UnixTime};
 use avocet_topic::{Cursor, Next, TopicFilterBuf, TopicNameBuf, TopicTree};
 
 use crate::counters::DropReason;
-use crate::record::Record;
+use crate::record::{Record, RetainedPlace};
 use crate::session_table::{SessionHandle, SessionKey};
-use crate::shard::{Lane, Published, QueryId, RetainedQuery, ShardId, Value};
+use crate::shard::{Lane, Part, Published, QueryId, RetainedQuery, ShardId, Value};
 use crate::timer::DUE_MAX;
 use crate::{Durability, Engine};
 
@@ -54,8 +54,25 @@ pub(crate) struct RetainedCursor {
     owner: ShardId,
     last_owner: ShardId,
     cursor: Cursor,
+    /// What was queued before a restart.
+    queued: Arc<[RetainedPlace]>,
     /// Whether the answer is on its way.
     asked: bool,
+}
+
+impl RetainedCursor {
+    /// What is queued, when a page of so many shards has been, up to this topic.
+    fn queued(&self, shards: u16, topic_name: &TopicNameBuf) -> Vec<RetainedPlace> {
+        let before = self.queued.iter().cloned();
+        // It has come past where it was with as many shards.
+        let others = before.filter(|place| place.part.shards != shards);
+        let shard = self.owner;
+        let reached = RetainedPlace {
+            part: Part { shard, shards },
+            topic_name: topic_name.clone(),
+        };
+        others.chain([reached]).collect()
+    }
 }
 
 impl Engine {
@@ -150,7 +167,11 @@ impl Engine {
     }
 
     /// A cursor for a new subscription; asked for by [`ask_retained`](Self::ask_retained).
-    pub(crate) fn retained_cursor(&mut self, filter: TopicFilterBuf) -> (u64, RetainedCursor) {
+    pub(crate) fn retained_cursor(
+        &mut self,
+        filter: TopicFilterBuf,
+        queued: Vec<RetainedPlace>,
+    ) -> (u64, RetainedCursor) {
         self.next_cursor += 1;
         // Without a wildcard one shard owns all that the filter can match.
         let (owner, last_owner) = match avocet_topic::TopicName::new(filter.as_str()) {
@@ -165,6 +186,7 @@ impl Engine {
             owner,
             last_owner,
             cursor: Cursor::default(),
+            queued: queued.into(),
             asked: false,
         };
         (self.next_cursor, cursor)
@@ -203,6 +225,7 @@ impl Engine {
             cursor: cursor.cursor.clone(),
             messages_max,
             no_local: no_local.then(|| Arc::clone(&slot.key)),
+            queued: Arc::clone(&cursor.queued),
         };
         let owner = cursor.owner;
         self.send(owner, Lane::Owners, Value::RetainedQuery(query.into()));
@@ -224,10 +247,11 @@ impl Engine {
                 .tree
                 .next_match(filter, &mut cursor, &mut steps)
             {
-                Next::Match(_, retained) => {
+                Next::Match(topic_name, retained) => {
+                    let queued = query.queued.iter().any(|it| it.includes(topic_name));
                     let own = retained.publisher.is_some() && retained.publisher == query.no_local;
                     let expired = retained.message.remaining_expiry(now.unix) == Expiry::Expired;
-                    if !own && !expired {
+                    if !queued && !own && !expired {
                         bytes += retained.message.len();
                         messages.push(Arc::clone(&retained.message));
                     }
@@ -268,6 +292,9 @@ impl Engine {
         let (maximum_qos, subscription_id) =
             (subscription.maximum_qos, subscription.subscription_id);
         cursor.asked = false;
+        let last = messages.last().map(|last| last.topic_name().to_buf());
+        let reached = last.map(|last| cursor.queued(self.shards, &last));
+        let filter = cursor.filter.clone();
         match next {
             Some(next) => cursor.cursor = next,
             None if cursor.owner < cursor.last_owner => {
@@ -278,6 +305,8 @@ impl Engine {
                 slot.cursors.remove(&query.cursor);
             }
         }
+        let session = Arc::clone(&slot.key);
+        let ended = !slot.cursors.contains_key(&query.cursor);
         for message in messages {
             // [MQTT5-3.3.1.3] [MQTT311-3.3.1-8]
             let outgoing = Outgoing {
@@ -290,6 +319,18 @@ impl Engine {
             };
             let mut published = self.published(message, None);
             self.deliver(query.session, outgoing, &mut published, None, now);
+        }
+        // With what was queued, so that a restart goes on behind it.
+        if self.is_recorded(query.session) {
+            if ended {
+                self.record(Record::RetainedQueued { session, filter });
+            } else if let Some(queued) = reached {
+                self.record(Record::RetainedAwaited {
+                    session,
+                    filter,
+                    queued,
+                });
+            }
         }
         // A search that finds little, or what nobody takes, leaves turns to others.
         self.retained.deferred.push_back(query.session);

@@ -12,7 +12,7 @@ use avocet_topic::{Cursor, TopicFilterBuf, TopicName};
 
 use crate::config::Level;
 use crate::counters::Counters;
-use crate::record::MessageId;
+use crate::record::{MessageId, RetainedPlace};
 use crate::session_table::{SessionHandle, SessionKey};
 
 /// The number of a shard, below the number of shards.
@@ -259,6 +259,8 @@ pub(crate) struct RetainedQuery {
     pub(crate) messages_max: usize,
     /// The session that must not get its own messages back.
     pub(crate) no_local: Option<Arc<SessionKey>>,
+    /// What is queued already.
+    pub(crate) queued: Arc<[RetainedPlace]>,
 }
 
 /// What a member's shard tells the owner of its group.

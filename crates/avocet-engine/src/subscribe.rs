@@ -248,7 +248,7 @@ impl Engine {
                 RetainHandling::DoNotSend => false,
             };
             if wanted {
-                let (number, cursor) = self.retained_cursor(filter.clone());
+                let (number, cursor) = self.retained_cursor(filter.clone(), Vec::new());
                 subscription.cursor = number;
                 granted.cursor = Some((number, cursor));
             }
@@ -267,12 +267,20 @@ impl Engine {
             slot.subscriptions.insert(filter.clone(), subscription);
         }
         if durable && self.config.durability == Durability::Stored {
+            let awaited = granted.cursor.as_ref().map(|_| Record::RetainedAwaited {
+                session: Arc::clone(&key),
+                filter: filter.clone(),
+                queued: Vec::new(),
+            });
             self.record(Record::SubscriptionPut {
                 session: key,
                 filter,
                 options,
                 subscription_id,
             });
+            if let Some(awaited) = awaited {
+                self.record(awaited);
+            }
         }
         Ok(granted)
     }

@@ -119,8 +119,18 @@ impl<S: Store> Journal<S> {
             Record::SubscriptionDeleted { session, filter } => {
                 let name = filter.as_str().as_bytes();
                 self.delete_part(change, session, Kind::Subscription, name);
+                self.end_awaited(change, session, filter)
+            }
+            Record::RetainedAwaited {
+                session,
+                filter,
+                queued,
+            } => {
+                let name = filter.as_str().as_bytes();
+                self.put_part(change, session, Kind::Awaited, name, value::awaited(queued));
                 Ok(())
             }
+            Record::RetainedQueued { session, filter } => self.end_awaited(change, session, filter),
             Record::MessageStored { id, message } => {
                 self.store_message(change, *id, message);
                 Ok(())
@@ -331,6 +341,7 @@ impl<S: Store> Journal<S> {
         }
         for kind in [
             Kind::Subscription,
+            Kind::Awaited,
             Kind::Received,
             Kind::Finished,
             Kind::Pubrec,
@@ -363,6 +374,22 @@ impl<S: Store> Journal<S> {
             Some(number) => change.delete(part_key(kind, number, part)),
             None => change.ignored += 1,
         }
+    }
+
+    /// A subscription does not wait for retained messages any more, if it did.
+    fn end_awaited(
+        &self,
+        change: &mut Change,
+        session: &Arc<SessionKey>,
+        filter: &TopicFilterBuf,
+    ) -> Result<(), JournalError> {
+        if let Some(number) = self.session_mut(change, session).map(|known| known.number) {
+            let name = part_key(Kind::Awaited, number, filter.as_str().as_bytes());
+            if self.has(change, &name)? {
+                change.delete(name);
+            }
+        }
+        Ok(())
     }
 
     fn store_message(&self, change: &mut Change, id: MessageId, message: &Message) {

@@ -10,7 +10,7 @@ use avocet_topic::TopicFilterBuf;
 use crate::journal::{Journal, JournalError, Map, Session, number_of, read_int, sequence_of};
 use crate::value::{
     EntryValue, Kind, OfGroupValue, Reader, SessionValue, SubscriptionValue, ValueError, WillValue,
-    decode_message, decode_publisher, id_key, key, part_key,
+    decode_awaited, decode_message, decode_publisher, id_key, key, part_key,
 };
 
 impl<S: Store> Journal<S> {
@@ -101,6 +101,18 @@ impl<S: Store> Journal<S> {
                 filter,
                 options: value.options,
                 subscription_id: value.subscription_id,
+            });
+            Ok(())
+        })?;
+        self.for_each_key(&key(Kind::Awaited), |found| {
+            let mut name = Reader::of_key(Kind::Awaited, &found.key);
+            let Some(session) = session(name.int()?) else {
+                return Ok(());
+            };
+            take(Restored::RetainedAwaited {
+                session,
+                filter: name.filter()?,
+                queued: decode_awaited(&found.value)?,
             });
             Ok(())
         })?;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use avocet_codec::{
     MessageProperties, PacketId, QoS, SubscriptionId, SubscriptionOptions, Version,
 };
-use avocet_engine::SessionKey;
+use avocet_engine::{Part, RetainedPlace, SessionKey, ShardId};
 use avocet_session::{Message, UnixTime};
-use avocet_topic::{TopicFilterBuf, TopicName};
+use avocet_topic::{TopicFilterBuf, TopicName, TopicNameBuf};
 use bytes::Bytes;
 
 /// The version of what the journal writes, under the key of [`Kind::Format`].
@@ -29,6 +29,8 @@ pub enum Kind {
     Base,
     /// A subscription.
     Subscription,
+    /// That a subscription waits for retained messages.
+    Awaited,
     /// A Will Message.
     Will,
     /// The Packet Identifier of a QoS 2 PUBLISH that came.
@@ -58,13 +60,14 @@ pub enum Kind {
 }
 
 impl Kind {
-    const KEYS: [(u8, Self); 17] = [
+    const KEYS: [(u8, Self); 18] = [
         (0, Self::Format),
         (1, Self::MessageCount),
         (2, Self::Time),
         (b's', Self::Session),
         (b'q', Self::Base),
         (b'b', Self::Subscription),
+        (b'k', Self::Awaited),
         (b'w', Self::Will),
         (b'i', Self::Received),
         (b'f', Self::Finished),
@@ -97,6 +100,7 @@ impl Kind {
             Self::Session => "session",
             Self::Base => "base of a queue",
             Self::Subscription => "subscription",
+            Self::Awaited => "way through retained messages",
             Self::Will => "will",
             Self::Received => "received packet identifier",
             Self::Finished => "finished messages",
@@ -329,6 +333,32 @@ impl SubscriptionValue {
     }
 }
 
+/// How far a subscription came through the retained messages.
+pub(crate) fn awaited(queued: &[RetainedPlace]) -> Bytes {
+    let mut out = Vec::new();
+    put_int(&mut out, queued.len() as u64);
+    for RetainedPlace { part, topic_name } in queued {
+        put_int(&mut out, part.shard.get().into());
+        put_int(&mut out, part.shards.into());
+        put_text(&mut out, topic_name.as_str().as_bytes());
+    }
+    out.into()
+}
+
+pub(crate) fn decode_awaited(bytes: &[u8]) -> Result<Vec<RetainedPlace>, ValueError> {
+    let mut reader = Reader::new(Kind::Awaited, bytes);
+    let count = reader.int()?;
+    let mut queued = Vec::new();
+    for _ in 0..count {
+        let shard = ShardId::new(reader.small()?);
+        let shards = reader.small()?;
+        let topic_name = TopicNameBuf::new(reader.text()?).map_err(|_| reader.error())?;
+        let part = Part { shard, shards };
+        queued.push(RetainedPlace { part, topic_name });
+    }
+    reader.end(queued)
+}
+
 /// A Will Message.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct WillValue {
@@ -524,6 +554,10 @@ impl<'a> Reader<'a> {
         u32::try_from(self.int()?).map_err(|_| self.error())
     }
 
+    fn small(&mut self) -> Result<u16, ValueError> {
+        u16::try_from(self.int()?).map_err(|_| self.error())
+    }
+
     fn optional(&mut self) -> Result<Option<u64>, ValueError> {
         match self.byte()? {
             0 => Ok(None),
@@ -649,6 +683,11 @@ pub fn check_key(key: &[u8], value: &[u8]) -> Result<Kind, ValueError> {
             name.int()?;
             name.filter()?;
             SubscriptionValue::decode(value)?;
+        }
+        Kind::Awaited => {
+            name.int()?;
+            name.filter()?;
+            decode_awaited(value)?;
         }
         Kind::Received => {
             name.int()?;

@@ -9,7 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use avocet_codec::{PacketId, QoS, SubscriptionId, SubscriptionOptions};
-use avocet_engine::{Fetched, GroupPlace, MessageId, Part, Record, Restored, SessionKey, ShardId};
+use avocet_engine::{
+    Fetched, GroupPlace, MessageId, Part, Record, Restored, RetainedPlace, SessionKey, ShardId,
+};
 use avocet_journal::Journal;
 use avocet_session::{FetchFrom, Message, UnixTime};
 use avocet_store::{LogOptions, LogStore, MemoryStore, SimVfs, Store};
@@ -62,6 +64,7 @@ struct Queued {
 struct SessionModel {
     put: (u32, Option<UnixTime>, u64, u32),
     subscriptions: BTreeMap<TopicFilterBuf, (SubscriptionOptions, Option<SubscriptionId>)>,
+    awaited: BTreeMap<TopicFilterBuf, Vec<RetainedPlace>>,
     received: BTreeSet<u16>,
     queue: BTreeMap<u64, Queued>,
     next: u64,
@@ -135,6 +138,21 @@ impl Model {
             Record::SubscriptionDeleted { session, filter } => {
                 if let Some(known) = self.sessions.get_mut(&session) {
                     known.subscriptions.remove(&filter);
+                    known.awaited.remove(&filter);
+                }
+            }
+            Record::RetainedAwaited {
+                session,
+                filter,
+                queued,
+            } => {
+                if let Some(known) = self.sessions.get_mut(&session) {
+                    known.awaited.insert(filter, queued);
+                }
+            }
+            Record::RetainedQueued { session, filter } => {
+                if let Some(known) = self.sessions.get_mut(&session) {
+                    known.awaited.remove(&filter);
                 }
             }
             Record::MessageStored { .. } => {}
@@ -250,6 +268,8 @@ enum Step {
     Delete(u8),
     Subscribe(u8, u8, u8),
     Unsubscribe(u8, u8),
+    Await(u8, u8, u8),
+    Queued(u8, u8),
     /// A new message for these sessions, groups, and maybe other shards.
     Publish(u8, u8, bool),
     /// One that is on its way, or of a group, for a session.
@@ -278,6 +298,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..3u8).prop_map(Delete),
         2 => (0..3u8, 0..3u8, any::<u8>()).prop_map(|(s, f, x)| Subscribe(s, f, x)),
         1 => (0..3u8, 0..3u8).prop_map(|(s, f)| Unsubscribe(s, f)),
+        2 => (0..3u8, 0..3u8, any::<u8>()).prop_map(|(s, f, x)| Await(s, f, x)),
+        1 => (0..3u8, 0..3u8).prop_map(|(s, f)| Queued(s, f)),
         20 => (0..8u8, 0..4u8, any::<bool>()).prop_map(|(s, g, other)| Publish(s, g, other)),
         6 => (0..3u8, any::<u8>()).prop_map(|(s, x)| Deliver(s, x)),
         2 => (any::<u8>(), 0..3u8).prop_map(|(x, p)| Arrive(x, p)),
@@ -428,6 +450,24 @@ impl Recorder {
                 session: session(of),
                 filter: filter(&FILTERS, at),
             }),
+            Step::Await(of, at, x) => {
+                let place = |x: u8| RetainedPlace {
+                    part: Part {
+                        shard: ShardId::new(x.into()),
+                        shards: u16::from(x) + 300,
+                    },
+                    topic_name: TopicName::new(TOPICS[usize::from(x) % 3]).unwrap().to_buf(),
+                };
+                self.record(Record::RetainedAwaited {
+                    session: session(of),
+                    filter: filter(&FILTERS, at),
+                    queued: (x..x.saturating_add(x % 3)).map(place).collect(),
+                });
+            }
+            Step::Queued(of, at) => self.record(Record::RetainedQueued {
+                session: session(of),
+                filter: filter(&FILTERS, at),
+            }),
             Step::Publish(sessions, groups, other) => self.publish(sessions, groups, other),
             Step::Deliver(to, at) => self.deliver(to, at),
             Step::Arrive(at, shard) => {
@@ -566,6 +606,14 @@ fn recovered<S: Store>(journal: &Journal<S>) -> (Model, u64) {
                 known
                     .subscriptions
                     .insert(filter, (options, subscription_id));
+            }
+            Restored::RetainedAwaited {
+                session,
+                filter,
+                queued,
+            } => {
+                let known = model.sessions.get_mut(&session).unwrap();
+                known.awaited.insert(filter, queued);
             }
             Restored::PublishReceived { session, packet_id } => {
                 let known = model.sessions.get_mut(&session).unwrap();

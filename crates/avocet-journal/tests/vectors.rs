@@ -12,7 +12,7 @@ use avocet_codec::{
     MessageProperties, MessagePropertiesParts, PacketId, PayloadFormat, QoS, SubscriptionId,
     SubscriptionOptions, UserProperty,
 };
-use avocet_engine::{GroupPlace, MessageId, Part, Record, SessionKey, ShardId};
+use avocet_engine::{GroupPlace, MessageId, Part, Record, RetainedPlace, SessionKey, ShardId};
 use avocet_journal::{Journal, JournalError, check_entry, check_key, check_message};
 use avocet_session::{Message, UnixTime};
 use avocet_store::{Batch, BlobId, MemoryStore, PageLimit, QueueId, Store};
@@ -68,6 +68,17 @@ fn records() -> Vec<Record> {
             filter: group.clone(),
             options,
             subscription_id: SubscriptionId::new(200),
+        },
+        Record::RetainedAwaited {
+            session: Arc::clone(&session),
+            filter: group.clone(),
+            queued: vec![RetainedPlace {
+                part: Part {
+                    shard: ShardId::new(1),
+                    shards: 300,
+                },
+                topic_name: TopicName::new("a/b").unwrap().to_buf(),
+            }],
         },
         Record::PublishReceived {
             session: Arc::clone(&session),

@@ -423,6 +423,15 @@ impl PartialEq for Name {
 
 impl Eq for Name {}
 
+impl TopicName<'_> {
+    /// The order in which a [`TopicTree`] has its names: a name comes before all names below it, and
+    /// these before the next name of its own level.
+    #[must_use]
+    pub fn cmp_by_level(self, other: TopicName<'_>) -> Ordering {
+        level_wise(self.as_str(), other.as_str())
+    }
+}
+
 /// The order of bytes, except that the separator sorts lowest; U+0000, whose place it takes, is in
 /// no name.
 fn level_wise(a: &str, b: &str) -> Ordering {

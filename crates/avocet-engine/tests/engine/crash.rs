@@ -488,6 +488,84 @@ fn a_crash_at_any_commit_keeps_what_is_retained() {
     });
 }
 
+const RETAINED: [(&str, &str); 9] = [
+    ("r/a", "a"),
+    ("r/b", "b"),
+    ("r/b/c", "c"),
+    ("r/d", "d"),
+    ("r/e", "e"),
+    ("r/f", "f"),
+    ("r/g", "g"),
+    ("r/h", "h"),
+    ("r/i", "i"),
+];
+
+fn small_pages(config: &mut EngineConfig) {
+    stored(config);
+    config.limits.retained_page_messages = 2;
+}
+
+fn retained_story(run: &mut Run) {
+    run.connect("p0", u32::MAX);
+    for (topic, payload) in RETAINED {
+        run.publish_with("p0", topic, payload, 2, true);
+    }
+    run.connect("s0", u32::MAX);
+    run.subscribe("s0", "r/#", 2);
+}
+
+/// [MQTT5-3.3.1-9] Retained messages that a subscription asked for come once, however far they were
+/// when the broker crashed.
+#[test]
+fn a_crash_at_any_commit_goes_on_with_the_retained_messages_of_a_subscription() {
+    crash_everywhere(small_pages, retained_story, |run| {
+        let retained = run.peers["p0"].publications.iter().all(|it| it.done);
+        let confirmed = run.peers.get("s0").is_some_and(|it| it.subscribed);
+        reconnect_all(run);
+        for (_, payload) in RETAINED {
+            let got = run.got("s0", payload);
+            assert!(got == 1 || !(retained && confirmed), "{payload}: {got}");
+        }
+        assert_nothing_is_left(run);
+    });
+}
+
+/// The same when it crashes again, with another number of shards each time.
+#[test]
+fn a_second_crash_goes_on_with_the_retained_messages_of_a_subscription() {
+    let world = |shards| World {
+        shards,
+        seed: None,
+        configure: small_pages,
+    };
+    let mut whole = Run::new(world(2), usize::MAX);
+    retained_story(&mut whole);
+    let commits = whole.cluster.log.len();
+    for (first, then) in (commits - 12..=commits).zip([1, 2, 3].into_iter().cycle()) {
+        let second = |stored: Option<usize>| {
+            let mut run = Run::new(world(2), first);
+            retained_story(&mut run);
+            let now = run.cluster.now;
+            let confirmed = run.peers["s0"].subscribed;
+            run.restart(world(then), first, stored.unwrap_or(usize::MAX), now);
+            reconnect_all(&mut run);
+            (run, confirmed)
+        };
+        let end = second(None).0.cluster.log.len();
+        for stored in first..=end {
+            eprintln!("{first} of {commits} commits, {then} shards, {stored} of {end}");
+            let (mut run, confirmed) = second(Some(stored));
+            let now = run.cluster.now;
+            run.restart(world(3), stored, usize::MAX, now);
+            reconnect_all(&mut run);
+            for (_, payload) in RETAINED {
+                let got = run.got("s0", payload);
+                assert!(got == 1 || !confirmed && got < 2, "{payload}: {got}");
+            }
+        }
+    }
+}
+
 /// [MQTT5-4.8.2-4] [MQTT5-4.8.2-5] Messages of a shared subscription come to one member each, and
 /// one of QoS 2 that a member may have stays with it.
 #[test]

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use avocet_codec::{PacketId, QoS, SubscriptionId, SubscriptionOptions};
-use avocet_engine::{Fetched, GroupPlace, MessageId, Part, Record, Restored, SessionKey};
+use avocet_engine::{
+    Fetched, GroupPlace, MessageId, Part, Record, Restored, RetainedPlace, SessionKey,
+};
 use avocet_session::{FetchFrom, Message, UnixTime};
 use avocet_topic::TopicFilterBuf;
 
@@ -32,6 +34,7 @@ struct Session {
     next: u64,
     queue: BTreeMap<u64, Entry>,
     subscriptions: BTreeMap<TopicFilterBuf, (SubscriptionOptions, Option<SubscriptionId>)>,
+    awaited: BTreeMap<TopicFilterBuf, Vec<RetainedPlace>>,
     received: BTreeSet<PacketId>,
 }
 
@@ -108,7 +111,21 @@ impl Store {
             Record::SubscriptionDeleted { session, filter } => {
                 if let Some(stored) = self.sessions.get_mut(&session) {
                     stored.subscriptions.remove(&filter);
+                    stored.awaited.remove(&filter);
                 }
+            }
+            Record::RetainedAwaited {
+                session,
+                filter,
+                queued,
+            } => {
+                let stored = self.sessions.get_mut(&session).expect("a session");
+                assert!(stored.subscriptions.contains_key(&filter));
+                stored.awaited.insert(filter, queued);
+            }
+            Record::RetainedQueued { session, filter } => {
+                let stored = self.sessions.get_mut(&session).expect("a session");
+                assert!(stored.awaited.remove(&filter).is_some());
             }
             Record::MessageStored { id, message } => {
                 self.count = self.count.max(id.count());
@@ -241,6 +258,13 @@ impl Store {
                     filter: filter.clone(),
                     options: *options,
                     subscription_id: *subscription_id,
+                });
+            }
+            for (filter, queued) in &stored.awaited {
+                all.push(Restored::RetainedAwaited {
+                    session: Arc::clone(session),
+                    filter: filter.clone(),
+                    queued: queued.clone(),
                 });
             }
             for packet_id in &stored.received {
