@@ -783,7 +783,7 @@ fn a_crash_at_any_commit_retains_a_will() {
 
 fn with_qos_2(will: avocet_codec::Will<'_>) -> avocet_codec::Will<'_> {
     avocet_codec::Will {
-        qos: avocet_codec::QoS::ExactlyOnce,
+        qos: QoS::ExactlyOnce,
         ..will
     }
 }

@@ -187,7 +187,7 @@ fn suback_unsuback_and_connack_wait_for_the_commit() {
         cluster.commit();
         assert_eq!(cluster.packets(client), ["unsuback 0x00"]);
         cluster.disconnect(client);
-        let client = cluster.connect(&avocet_codec::Connect::new(Version::V5, "durable"));
+        let client = cluster.connect(&Connect::new(Version::V5, "durable"));
         assert_eq!(
             cluster.packet(client),
             "nothing",
