@@ -98,7 +98,7 @@ pub enum Command {
     /// Read queued messages of a session back; then call
     /// [`Engine::handle_fetched`](crate::Engine::handle_fetched).
     Fetch {
-        /// The session.
+        /// The session; the answer brings this value itself.
         session: Arc<SessionKey>,
         /// Which messages of its queue.
         from: FetchFrom,
@@ -180,6 +180,13 @@ pub enum Event {
         client_id: String,
         /// Why.
         reason: ReasonCode,
+    },
+    /// The store cannot read queued messages of a session: it goes on without them.
+    Unreadable {
+        /// The session.
+        session: Arc<SessionKey>,
+        /// How many.
+        messages: u64,
     },
     /// A connection is gone.
     Disconnected {

@@ -31,11 +31,13 @@ pub enum DropReason {
     PayloadFormat,
     /// The store takes nothing, and the client was told so.
     NotStored,
+    /// The store has it, and cannot read it.
+    Unreadable,
 }
 
 impl DropReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::QueueFull,
         Self::TotalFull,
         Self::OfflineQoS0,
@@ -47,6 +49,7 @@ impl DropReason {
         Self::NotAuthorized,
         Self::PayloadFormat,
         Self::NotStored,
+        Self::Unreadable,
     ];
 }
 

@@ -4,9 +4,13 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use avocet_codec::{QoS, ReasonCode};
-use avocet_session::{AckToken, CommitId, Enqueued, FetchedMessage, Now, Outgoing, Session};
+use avocet_session::{
+    AckToken, CommitId, Enqueued, FetchedMessage, Message, Now, Outgoing, Session,
+};
+use avocet_topic::TopicName;
 
 use crate::connection::Connections;
 use crate::counters::DropReason;
@@ -14,7 +18,7 @@ use crate::member::SharedMark;
 use crate::record::{GroupPlace, MessageId, Record};
 use crate::session_table::{SessionHandle, SessionKey, Slot};
 use crate::shard::{MembershipId, Published};
-use crate::{Command, Durability, Engine, Fetched};
+use crate::{Command, Durability, Engine, Event, Fetched};
 
 /// What a delivery is beyond its message: the mark that a session gives back with it. Zero is a
 /// message that nobody asks about again.
@@ -256,10 +260,14 @@ impl Engine {
     }
 
     /// The answer to [`Command::Fetch`]: messages of a session in the order of their sequences.
-    /// `next` is the first sequence not looked at; those before it that are missing are finished.
+    /// `next` is the first sequence not looked at; those before it that are missing are finished. One
+    /// that is no greater than what was asked for says that nothing can be read.
+    ///
+    /// `session` is the value that came with the command, not only an equal one: what was asked for an
+    /// earlier session of the same name is not for a later one.
     pub fn handle_fetched(
         &mut self,
-        session: &SessionKey,
+        session: &Arc<SessionKey>,
         next: u64,
         messages: Vec<Fetched>,
         now: Now,
@@ -277,31 +285,44 @@ impl Engine {
         let Some(slot) = self.sessions.get_mut(handle) else {
             return;
         };
+        if !Arc::ptr_eq(session, &slot.key) {
+            return;
+        }
         let connection = slot.connection;
-        let stored_marks = &mut slot.stored_marks;
-        let messages: Vec<FetchedMessage> = messages
-            .into_iter()
-            .map(|fetched| {
-                let mark = stored_marks.get(&fetched.sequence).copied();
-                let outgoing = Outgoing {
-                    message: fetched.message,
-                    qos: fetched.qos,
-                    retain: fetched.retain,
-                    subscription_ids: fetched.subscription_ids.into_iter().collect(),
-                    tag: Tag::shared(mark.unwrap_or_default(), true).0,
-                    gate: (fetched.qos == QoS::ExactlyOnce).then_some(gate),
-                };
-                FetchedMessage {
-                    sequence: fetched.sequence,
-                    outgoing,
-                    pubrec_received: fetched.pubrec_received,
-                }
-            })
-            .collect();
+        let mut lost: Vec<u64> = Vec::new();
+        let mut page: Vec<FetchedMessage> = Vec::new();
+        for fetched in messages {
+            let anything = || {
+                // PUBREL is all that is still to be sent.
+                let topic_name = TopicName::new("-").ok()?;
+                let message = Message::new(topic_name, &[]);
+                fetched.pubrec_received.then(|| Arc::new(message))
+            };
+            let Some(message) = fetched.message.or_else(anything) else {
+                lost.push(fetched.sequence);
+                continue;
+            };
+            let mark = slot.stored_marks.get(&fetched.sequence).copied();
+            let outgoing = Outgoing {
+                message,
+                qos: fetched.qos,
+                retain: fetched.retain,
+                subscription_ids: fetched.subscription_ids.into_iter().collect(),
+                tag: Tag::shared(mark.unwrap_or_default(), true).0,
+                gate: (fetched.qos == QoS::ExactlyOnce).then_some(gate),
+            };
+            page.push(FetchedMessage {
+                sequence: fetched.sequence,
+                outgoing,
+                pubrec_received: fetched.pubrec_received,
+            });
+        }
         if let Some(state) = state(slot, &mut self.connections) {
-            state.handle_fetched(next, messages);
+            lost.retain(|sequence| state.awaits(*sequence));
+            let given_up = state.handle_fetched(next, page);
             let counted = (state.queued(), state.queued_bytes());
             self.count_queue(handle, counted);
+            self.lose_unreadable(handle, &lost, given_up);
         }
         if let Some(connection) = connection {
             self.wait_for_commit(connection, Some(gate));
@@ -309,6 +330,27 @@ impl Engine {
         }
         self.poll_fetch(handle);
         self.settle(now);
+    }
+
+    /// A session goes on without messages that the store cannot read, and without those of a range
+    /// of which it can read nothing. These stay there: another start may find them.
+    fn lose_unreadable(&mut self, handle: SessionHandle, lost: &[u64], given_up: Range<u64>) {
+        let messages = lost.len() as u64 + (given_up.end - given_up.start);
+        let Some(slot) = self.sessions.get(handle).filter(|_| messages > 0) else {
+            return;
+        };
+        let session = Arc::clone(&slot.key);
+        let marks = slot.stored_marks.clone();
+        let mark = |sequence| marks.get(&sequence).copied().unwrap_or_default();
+        for sequence in lost {
+            self.on_finished(handle, *sequence, Tag::shared(mark(*sequence), true));
+        }
+        for sequence in given_up {
+            self.finish_mark(handle, Tag::shared(mark(sequence), true));
+        }
+        let reason = DropReason::Unreadable;
+        self.counters.count_dropped(reason, messages);
+        self.command(Command::Log(Event::Unreadable { session, messages }));
     }
 
     /// A session drops a message that it had queued.

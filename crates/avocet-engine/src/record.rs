@@ -282,8 +282,9 @@ pub struct Fetched {
     pub sequence: u64,
     /// What it is in the store.
     pub id: MessageId,
-    /// The message.
-    pub message: Arc<Message>,
+    /// The message; none if the store cannot read it, nor what is said here but its place and
+    /// PUBREC.
+    pub message: Option<Arc<Message>>,
     /// The QoS of the delivery.
     pub qos: QoS,
     /// The RETAIN flag of the delivery.

@@ -1,12 +1,13 @@
 //! Queued messages, read back in pages.
 
+use avocet_codec::QoS;
 use avocet_engine::{Fetched, MessageId, SessionKey};
 use avocet_session::FetchFrom;
-use avocet_store::{BlobId, PageLimit, QueueId, Store};
+use avocet_store::{BlobId, Entry, PageLimit, QueueId, Store};
 use bytes::Bytes;
 
 use crate::journal::{Journal, JournalError, Session, sequence_of};
-use crate::value::{EntryValue, Kind, ValueError, part_key, sequence_key};
+use crate::value::{EntryValue, Kind, part_key, sequence_key};
 
 /// Entries read at once.
 const ENTRIES: usize = 256;
@@ -30,7 +31,11 @@ impl Page {
 
 impl<S: Store> Journal<S> {
     /// Messages in the queue of a session, in order, without those it is done with; and the first
-    /// sequence not looked at.
+    /// sequence not looked at. One that cannot be read has no message.
+    ///
+    /// # Errors
+    ///
+    /// Nothing of it can be read.
     pub fn fetch(
         &self,
         session: &SessionKey,
@@ -61,24 +66,35 @@ impl<S: Store> Journal<S> {
             let finished = known.finished.range(at..).next();
             let live = finished.map_or(known.end, |(start, _)| *start) - at;
             let items = usize::try_from(live).unwrap_or(ENTRIES);
-            let limit = PageLimit {
-                items: items.min(ENTRIES).min(page.room()),
-                bytes: usize::MAX,
+            let entries = self.entries(known, at, items.min(ENTRIES).min(page.room()));
+            let Some(entries) = entries else {
+                page.messages.push(self.unreadable(known, at));
+                at += 1;
+                continue;
             };
-            let place = at.wrapping_sub(known.base);
-            let entries = self.store.read_queue(QueueId(known.number), place, limit)?;
-            if entries.is_empty() {
-                return Err(ValueError(Kind::Entry).into());
-            }
             for entry in entries {
                 let sequence = known.base.wrapping_add(entry.sequence);
-                if !self.add(known, sequence, &entry.value, entry.blob, &mut page)? {
+                if !self.add(known, sequence, &entry.value, entry.blob, &mut page) {
                     return Ok((sequence, page.messages));
                 }
                 at = sequence + 1;
             }
         }
         Ok((at, page.messages))
+    }
+
+    /// Entries from this sequence on, at least one; none if that cannot be read.
+    fn entries(&self, known: &Session, at: u64, items: usize) -> Option<Vec<Entry>> {
+        let place = at.wrapping_sub(known.base);
+        let queue = QueueId(known.number);
+        let read = |items| {
+            let bytes = usize::MAX;
+            let limit = PageLimit { items, bytes };
+            self.store.read_queue(queue, place, limit).ok()
+        };
+        // A damaged one among others must not take them along.
+        let entries = read(items).or_else(|| read(1))?;
+        (!entries.is_empty()).then_some(entries)
     }
 
     /// Adds what was taken out of the queue; the first sequence not looked at if the page is full.
@@ -107,7 +123,7 @@ impl<S: Store> Journal<S> {
             after = Some(last.key.clone());
             for key in found {
                 let sequence = sequence_of(Kind::Lifted, &key.key)?;
-                if !self.add(known, sequence, &key.value, key.blob, page)? {
+                if !self.add(known, sequence, &key.value, key.blob, page) {
                     return Ok(Some(sequence));
                 }
             }
@@ -124,25 +140,40 @@ impl<S: Store> Journal<S> {
         value: &Bytes,
         blob: Option<BlobId>,
         page: &mut Page,
-    ) -> Result<bool, JournalError> {
-        let value = EntryValue::decode(value)?;
-        let len = u64::from(value.len);
-        if len > page.bytes_left && !page.messages.is_empty() {
-            return Ok(false);
+    ) -> bool {
+        let mut fetched = self.unreadable(known, sequence);
+        if let (Ok(value), Some(id)) = (EntryValue::decode(value), blob) {
+            let len = u64::from(value.len);
+            if len > page.bytes_left && !page.messages.is_empty() {
+                return false;
+            }
+            page.bytes_left = page.bytes_left.saturating_sub(len);
+            fetched = Fetched {
+                id: MessageId::new(id.0),
+                message: self.message(id).or_else(|_| self.message(id)).ok(),
+                qos: value.qos,
+                retain: value.retain,
+                subscription_ids: value.subscription_ids,
+                ..fetched
+            };
         }
-        page.bytes_left = page.bytes_left.saturating_sub(len);
-        let id = blob.ok_or(ValueError(Kind::Entry))?;
+        page.messages.push(fetched);
+        true
+    }
+
+    /// What is known of a message without reading it.
+    fn unreadable(&self, known: &Session, sequence: u64) -> Fetched {
         let pubrec = || sequence_key(Kind::Pubrec, known.number, sequence);
-        let pubrec_received = known.pubrecs > 0 && self.store.key(&pubrec())?.is_some();
-        page.messages.push(Fetched {
+        let pubrec_received =
+            known.pubrecs > 0 && self.store.key(&pubrec()).is_ok_and(|found| found.is_some());
+        Fetched {
             sequence,
-            id: MessageId::new(id.0),
-            message: self.message(id)?,
-            qos: value.qos,
-            retain: value.retain,
-            subscription_ids: value.subscription_ids,
+            id: MessageId::new(0),
+            message: None,
+            qos: QoS::ExactlyOnce,
+            retain: false,
+            subscription_ids: Vec::new(),
             pubrec_received,
-        });
-        Ok(true)
+        }
     }
 }

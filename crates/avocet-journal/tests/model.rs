@@ -671,10 +671,13 @@ fn recovered<S: Store>(journal: &Journal<S>) -> (Model, u64) {
     for key in keys {
         let known = model.sessions.get_mut(&key).unwrap();
         let fetched = fetch_all(journal, &key, firsts[&key]);
-        let all: u64 = fetched.iter().map(|f| f.message.len() as u64).sum();
+        let all: u64 = fetched
+            .iter()
+            .map(|f| f.message.as_ref().unwrap().len() as u64)
+            .sum();
         assert_eq!(bytes[&key], all, "bytes in the queue of {key}");
         for fetched in fetched {
-            assert_eq!(fetched.message, message(fetched.id.get()));
+            assert_eq!(fetched.message, Some(message(fetched.id.get())));
             let queued = Queued {
                 id: fetched.id.get(),
                 qos: fetched.qos,

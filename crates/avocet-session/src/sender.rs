@@ -773,20 +773,28 @@ impl Sender {
         })
     }
 
+    /// Whether the page that was asked for may have this message.
+    pub(crate) fn awaits(&self, sequence: u64) -> bool {
+        let stored = self.next_sequence - self.stored..self.next_sequence;
+        self.fetching.is_some() && stored.contains(&sequence) && !self.taken.contains(&sequence)
+    }
+
     pub(crate) fn handle_fetched(
         &mut self,
         next: u64,
         messages: impl IntoIterator<Item = FetchedMessage>,
-    ) {
+    ) -> Range<u64> {
+        let end = self.next_sequence;
         let Some(asked) = self.fetching.take() else {
-            return;
+            return end..end;
         };
         if next <= asked {
             // The store has none of them.
+            let given_up = end - self.stored..end;
             self.stored = 0;
             self.stored_bytes = 0;
             self.taken.clear();
-            return;
+            return given_up;
         }
         for fetched in messages {
             let FetchedMessage {
@@ -826,6 +834,7 @@ impl Sender {
         if self.stored == 0 {
             self.stored_bytes = 0;
         }
+        end..end
     }
 
     /// How many messages may have a gate that is named late.

@@ -150,12 +150,22 @@ impl Session {
     ///
     /// What may have been sent before a restart is sent again with DUP 1
     /// [MQTT5-3.3.1-1] [MQTT311-3.3.1-1].
+    ///
+    /// If `next` is no greater than what was asked for, the Session goes on without the messages that
+    /// only the store has; their sequences.
     pub fn handle_fetched(
         &mut self,
         next: u64,
         messages: impl IntoIterator<Item = FetchedMessage>,
-    ) {
-        self.sender.handle_fetched(next, messages);
+    ) -> Range<u64> {
+        self.sender.handle_fetched(next, messages)
+    }
+
+    /// Whether the page that was asked for may have the message with this sequence: it was neither
+    /// dropped nor taken meanwhile.
+    #[must_use]
+    pub fn awaits(&self, sequence: u64) -> bool {
+        self.sender.awaits(sequence)
     }
 
     /// Takes messages away that other Sessions are to deliver: those not yet sent, and QoS 1

@@ -747,7 +747,7 @@ impl Cluster {
                         messages.push(Fetched {
                             sequence: *sequence,
                             id: *id,
-                            message: Arc::clone(&stored[id]),
+                            message: Some(Arc::clone(&stored[id])),
                             qos: *qos,
                             retain: *retain,
                             subscription_ids: subscription_ids.clone(),

@@ -1,7 +1,10 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use avocet_codec::{AckType, Connect, Packet, PacketId, Version};
-use avocet_engine::{Durability, EngineConfig, Level, Record, SessionKey, ShardId};
+use avocet_engine::{
+    DropReason, Durability, EngineConfig, Event, Level, Record, SessionKey, ShardId,
+};
 use avocet_topic::TopicName;
 
 use crate::cluster::{Cluster, ack, each, each_with, persistent};
@@ -270,7 +273,7 @@ fn wills_are_recorded_and_removed_in_one_batch() {
 fn long_queues_come_back_from_the_store() {
     let configure = |config: &mut EngineConfig| {
         stored(config);
-        std::sync::Arc::make_mut(&mut config.connection)
+        Arc::make_mut(&mut config.connection)
             .limits
             .resident_messages = 4;
     };
@@ -332,7 +335,7 @@ fn a_group_is_told_of_messages_that_only_the_store_had() {
     let configure = |config: &mut EngineConfig| {
         stored(config);
         config.limits.group_window = 10;
-        std::sync::Arc::make_mut(&mut config.connection)
+        Arc::make_mut(&mut config.connection)
             .limits
             .resident_messages = 4;
     };
@@ -360,7 +363,7 @@ fn a_group_is_told_of_messages_that_only_the_store_had() {
 fn what_only_the_store_has_for_a_lost_member_goes_to_others() {
     let configure = |config: &mut EngineConfig| {
         stored(config);
-        std::sync::Arc::make_mut(&mut config.connection)
+        Arc::make_mut(&mut config.connection)
             .limits
             .resident_messages = 2;
     };
@@ -395,7 +398,7 @@ fn what_only_the_store_has_for_a_lost_member_goes_to_others() {
 fn a_page_that_comes_late_has_nothing_that_went_back_to_a_group() {
     let configure = |config: &mut EngineConfig| {
         stored(config);
-        std::sync::Arc::make_mut(&mut config.connection)
+        Arc::make_mut(&mut config.connection)
             .limits
             .resident_messages = 1;
     };
@@ -454,7 +457,7 @@ fn shutdown_deletes_nothing() {
 fn fetched_messages_of_qos_2_leave_whatever_was_committed_meanwhile() {
     let configure = |config: &mut EngineConfig| {
         stored(config);
-        std::sync::Arc::make_mut(&mut config.connection)
+        Arc::make_mut(&mut config.connection)
             .limits
             .resident_messages = 1;
     };
@@ -477,6 +480,135 @@ fn fetched_messages_of_qos_2_leave_whatever_was_committed_meanwhile() {
     });
 }
 
+fn resident_2(config: &mut EngineConfig) {
+    stored(config);
+    Arc::make_mut(&mut config.connection)
+        .limits
+        .resident_messages = 2;
+}
+
+/// What the store cannot read is lost alone, counted and told.
+#[test]
+fn a_queue_goes_on_without_messages_that_cannot_be_read() {
+    for qos in [1, 2] {
+        each_with(resident_2, |mut cluster| {
+            let mut store = crate::store::Store::default();
+            store.unreadable = vec!["4", "5", "9"];
+            cluster.store = Some(store);
+            let (away, _) = cluster.persistent("durable");
+            cluster.subscribe(away, "t", qos);
+            cluster.cut(away);
+            let publisher = cluster.client("publisher");
+            for n in 0..10 {
+                cluster.publish(publisher, "t", &n.to_string(), qos);
+                cluster.run();
+            }
+            let (subscriber, _) = cluster.persistent("durable");
+            let expected = [0, 1, 2, 3, 6, 7, 8].map(|n| format!("t={n} q{qos}"));
+            assert_eq!(cluster.messages(subscriber), expected);
+            assert_eq!(cluster.dropped(DropReason::Unreadable), 3);
+            let told = cluster.events.iter().map(|event| match event {
+                Event::Unreadable { session, messages } => {
+                    assert_eq!(session.client_id(), "durable");
+                    *messages
+                }
+                _ => 0,
+            });
+            assert_eq!(told.sum::<u64>(), 3);
+            assert_eq!(cluster.counters().queued_messages, 0);
+            assert_eq!(cluster.store.unwrap().holds().0, 0);
+        });
+    }
+}
+
+/// [MQTT5-4.3.3-6] For a message whose PUBREC came, the store need not read anything.
+#[test]
+fn pubrel_follows_pubrec_though_the_message_cannot_be_read() {
+    let mut cluster = Cluster::new(1, None, resident_2);
+    cluster.store = Some(crate::store::Store::default());
+    let (subscriber, _) = cluster.persistent("durable");
+    cluster.subscribe(subscriber, "t", 2);
+    cluster.set_acks(subscriber, false);
+    let publisher = cluster.client("publisher");
+    cluster.publish(publisher, "t", "x", 2);
+    cluster.run();
+    cluster.send(subscriber, &ack(AckType::Pubrec, PacketId::new(1).unwrap()));
+    cluster.run();
+    let log = std::mem::take(&mut cluster.log);
+    let now = cluster.now;
+    let mut cluster = Cluster::restored(1, resident_2, log, usize::MAX, now);
+    cluster.store.as_mut().unwrap().unreadable = vec!["x"];
+    let (subscriber, _) = cluster.persistent("durable");
+    assert_eq!(cluster.packets(subscriber), ["pubrel 1 0x00"]);
+    assert_eq!(cluster.dropped(DropReason::Unreadable), 0);
+    assert_eq!(cluster.store.unwrap().holds().0, 0);
+}
+
+/// A store that can read nothing of a session keeps it, and the session goes on with what comes.
+#[test]
+fn a_session_goes_on_without_a_queue_that_cannot_be_read() {
+    each_with(resident_2, |mut cluster| {
+        let (away, _) = cluster.persistent("durable");
+        cluster.subscribe(away, "t", 1);
+        cluster.cut(away);
+        let publisher = cluster.client("publisher");
+        for n in 0..5 {
+            cluster.publish(publisher, "t", &n.to_string(), 1);
+        }
+        cluster.run();
+        let (subscriber, _) = cluster.persistent("durable");
+        assert_eq!(cluster.messages(subscriber), ["t=0 q1", "t=1 q1"]);
+        let (session, from) = cluster.fetches.pop().unwrap();
+        let now = cluster.now;
+        for engine in &mut cluster.engines {
+            engine.handle_fetched(&session, from.sequence, Vec::new(), now);
+        }
+        cluster.publish(publisher, "t", "5", 1);
+        assert_eq!(cluster.messages(subscriber), ["t=5 q1"]);
+        assert_eq!(cluster.dropped(DropReason::Unreadable), 3);
+    });
+}
+
+/// A page that was asked for a session is not for a later one of the same name.
+#[test]
+fn a_page_that_comes_late_is_not_for_another_session() {
+    each_with(resident_2, |mut cluster| {
+        let fill = |cluster: &mut Cluster, payload: &str| {
+            let (away, _) = cluster.persistent("durable");
+            cluster.subscribe(away, "t", 1);
+            cluster.cut(away);
+            let publisher = cluster.client("publisher");
+            for n in 0..4 {
+                cluster.publish(publisher, "t", &format!("{payload}{n}"), 1);
+            }
+            cluster.run();
+            cluster.persistent("durable").0
+        };
+        let old = fill(&mut cluster, "old");
+        let (late, from) = cluster.fetches.pop().unwrap();
+        assert_eq!(from.sequence, 2);
+        cluster.cut(old);
+        let mut fresh = persistent("durable");
+        fresh.clean_start = true;
+        let fresh = cluster.client_with(&fresh);
+        cluster.cut(fresh);
+        let subscriber = fill(&mut cluster, "new");
+        assert_eq!(cluster.fetches.len(), 1);
+        let now = cluster.now;
+        for engine in &mut cluster.engines {
+            engine.handle_fetched(&late, from.sequence + 2, Vec::new(), now);
+        }
+        cluster.run();
+        // What came meanwhile is asked for still.
+        cluster.records.retain(|record| match record {
+            Record::MessageStored { message, .. } => !message.payload().starts_with(b"old"),
+            _ => true,
+        });
+        assert_eq!(cluster.messages(subscriber), ["t=new0 q1", "t=new1 q1"]);
+        assert_eq!(cluster.counters().queued_messages, 2);
+    });
+}
+
 /// Behind what a restart gave back, the store has new messages too, and gives them back before they
 /// are stored: after another crash a Packet Identifier that was seen would be that of another
 /// message, which the client would take for the first one [MQTT5-4.3.3-2].
@@ -484,7 +616,7 @@ fn fetched_messages_of_qos_2_leave_whatever_was_committed_meanwhile() {
 fn behind_a_restored_queue_a_message_of_qos_2_is_stored_before_it_leaves() {
     let configure = |config: &mut EngineConfig| {
         stored(config);
-        std::sync::Arc::make_mut(&mut config.connection)
+        Arc::make_mut(&mut config.connection)
             .limits
             .resident_messages = 2;
     };
@@ -530,7 +662,7 @@ fn a_dropped_qos_0_message_leaves_the_marks_of_others() {
     let configure = |config: &mut EngineConfig| {
         stored(config);
         config.limits.group_window = 2;
-        let connection = std::sync::Arc::make_mut(&mut config.connection);
+        let connection = Arc::make_mut(&mut config.connection);
         connection.limits.resident_messages = 1;
     };
     each_with(configure, |mut cluster| {
@@ -560,7 +692,7 @@ fn a_dropped_qos_0_message_leaves_the_marks_of_others() {
 fn acknowledgements_wait_for_the_message_itself() {
     let configure = |config: &mut EngineConfig| {
         stored(config);
-        let connection = std::sync::Arc::make_mut(&mut config.connection);
+        let connection = Arc::make_mut(&mut config.connection);
         connection.limits.queued_messages_max = 1;
     };
     let names = ["s0", "s1", "s2", "s3", "s4", "s5"];
@@ -788,7 +920,7 @@ fn a_store_that_takes_nothing_stops_only_what_needs_it() {
             assert_eq!(packets, expected);
             cluster.publish(old, "t/x", "old", 1);
             assert!(cluster.packets(old).is_empty());
-            assert_eq!(cluster.dropped(avocet_engine::DropReason::NotStored), 3);
+            assert_eq!(cluster.dropped(DropReason::NotStored), 3);
 
             for engine in &mut cluster.engines {
                 engine.set_store(avocet_engine::StoreState::Working);
@@ -810,7 +942,7 @@ fn a_store_that_is_slow_pauses_who_needs_it() {
     let configure = |config: &mut EngineConfig| {
         stored(config);
         config.limits.uncommitted_bytes_max = 5_000;
-        let connection = std::sync::Arc::make_mut(&mut config.connection);
+        let connection = Arc::make_mut(&mut config.connection);
         connection.receive_maximum = std::num::NonZeroU16::new(1_000).unwrap();
     };
     each_with(configure, |mut cluster| {
