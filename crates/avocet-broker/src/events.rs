@@ -2,7 +2,7 @@
 
 use avocet_engine::Event;
 use avocet_session::CloseReason;
-use tracing::info;
+use tracing::{error, info};
 
 pub(crate) fn log(event: &Event) {
     match event {
@@ -59,6 +59,10 @@ pub(crate) fn log(event: &Event) {
                 "closed before it was connected"
             ),
         },
+        Event::Unreadable { session, messages } => error!(
+            client_id = session.client_id(),
+            messages, "queued messages cannot be read: they are not delivered"
+        ),
         _ => info!("{event:?}"),
     }
 }

@@ -476,21 +476,20 @@ impl StoreThread {
 
     /// Reads messages of a session back, also such as are not durable.
     fn fetch(&self, shard: ShardId, session: Arc<SessionKey>, from: FetchFrom) {
-        match self.journal.fetch(&session, from) {
-            Ok((next, messages)) => {
-                if let Some(inbox) = self.inboxes.get(shard.index()) {
-                    inbox.send(Mail::Fetched {
-                        session,
-                        next,
-                        messages,
-                    });
-                }
-            }
-            // Other sessions go on.
-            Err(error) => error!(
+        let (next, messages) = self.journal.fetch(&session, from).unwrap_or_else(|error| {
+            error!(
                 client_id = session.client_id(),
-                "queued messages cannot be read, they are not delivered: {error}"
-            ),
+                "the queue cannot be read: {error}"
+            );
+            // The session goes on without it.
+            (from.sequence, Vec::new())
+        });
+        if let Some(inbox) = self.inboxes.get(shard.index()) {
+            inbox.send(Mail::Fetched {
+                session,
+                next,
+                messages,
+            });
         }
     }
 
