@@ -9,6 +9,7 @@
 )]
 
 mod access;
+mod bounds;
 mod cluster;
 mod connect;
 mod counters;

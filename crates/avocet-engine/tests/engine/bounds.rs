@@ -1,0 +1,163 @@
+//! Full queues, in memory and with a store: what goes, and that it is counted.
+
+use std::sync::Arc;
+
+use avocet_engine::{DropReason, EngineConfig};
+use avocet_session::Overflow;
+
+use crate::cluster::{Client, Cluster, each_with};
+use crate::durability::stored;
+use crate::store::Store;
+
+/// Runs a test in memory and with a store that has most of each queue, by several shards.
+fn in_memory_and_stored(configure: impl Fn(&mut EngineConfig), test: impl Fn(&mut Cluster)) {
+    each_with(&configure, |mut cluster| {
+        test(&mut cluster);
+        assert_is_empty(&cluster);
+    });
+    let on_disk = |config: &mut EngineConfig| {
+        stored(config);
+        Arc::make_mut(&mut config.connection)
+            .limits
+            .resident_messages = 2;
+        configure(config);
+    };
+    each_with(on_disk, |mut cluster| {
+        cluster.store = Some(Store::default());
+        test(&mut cluster);
+        assert_is_empty(&cluster);
+        let (messages, _, of_groups) = cluster.store.as_ref().unwrap().holds();
+        assert_eq!((messages, of_groups), (0, 0));
+    });
+}
+
+fn assert_is_empty(cluster: &Cluster) {
+    let counters = cluster.counters();
+    assert_eq!((counters.queued_messages, counters.queued_bytes), (0, 0));
+}
+
+/// A session that is not connected, with a subscription.
+fn away(cluster: &mut Cluster, client_id: &str, filter: &str) {
+    let (client, _) = cluster.persistent(client_id);
+    cluster.subscribe(client, filter, 1);
+    cluster.cut(client);
+}
+
+/// Publishes as many messages of one byte to `t`, one at a time; all are acknowledged.
+fn publish(cluster: &mut Cluster, publisher: Client, numbers: std::ops::Range<u8>) {
+    for number in numbers {
+        let payload = char::from(b'a' + number).to_string();
+        cluster.publish(publisher, "t", &payload, 1 + number % 2);
+        let packets = cluster.packets(publisher);
+        let last = packets.last().unwrap();
+        assert!(last.starts_with("pub") && last.ends_with("0x00"), "{last}");
+    }
+}
+
+/// What a session has, as one text.
+fn drain(cluster: &mut Cluster, client_id: &str) -> String {
+    let (client, present) = cluster.persistent(client_id);
+    assert!(present);
+    let messages = cluster.messages(client);
+    let payloads = messages.iter().map(|it| it.trim_start_matches("t="));
+    payloads.filter_map(|it| it.chars().next()).collect()
+}
+
+fn limits(config: &mut EngineConfig) -> &mut avocet_session::Limits {
+    &mut Arc::make_mut(&mut config.connection).limits
+}
+
+/// Five messages, or the bytes of five: each has one in its topic and one in its payload.
+fn five(config: &mut EngineConfig, bytes: bool, overflow: Overflow) {
+    let limits = limits(config);
+    limits.overflow = overflow;
+    if bytes {
+        limits.queued_bytes_max = 11;
+    } else {
+        limits.queued_messages_max = 5;
+    }
+}
+
+#[test]
+fn a_full_queue_drops_what_comes_or_what_has_waited_longest() {
+    for (bytes, overflow, kept) in [
+        (false, Overflow::DropNewest, "abcde"),
+        (false, Overflow::DropOldest, "pqrst"),
+        (true, Overflow::DropNewest, "abcde"),
+        (true, Overflow::DropOldest, "pqrst"),
+    ] {
+        eprintln!("{overflow:?}, bytes: {bytes}");
+        let configure = |config: &mut EngineConfig| five(config, bytes, overflow);
+        in_memory_and_stored(configure, |cluster| {
+            away(cluster, "full", "t");
+            away(cluster, "other", "other");
+            let publisher = cluster.client("publisher");
+            publish(cluster, publisher, 0..20);
+            assert_eq!(cluster.dropped(DropReason::QueueFull), 15);
+            // Each session has its own room.
+            cluster.publish(publisher, "other", "x", 1);
+            assert_eq!(drain(cluster, "other"), "o");
+            assert_eq!(drain(cluster, "full"), kept);
+            assert_eq!(cluster.counters().dropped_total(), 15);
+        });
+    }
+}
+
+/// All queues of a shard together have a limit of their own: what comes beyond it is dropped,
+/// whatever goes from a queue that is full itself.
+#[test]
+fn full_queues_together_drop_what_comes() {
+    for (bytes, overflow) in [
+        (false, Overflow::DropNewest),
+        (false, Overflow::DropOldest),
+        (true, Overflow::DropNewest),
+        (true, Overflow::DropOldest),
+    ] {
+        let configure = |config: &mut EngineConfig| {
+            limits(config).overflow = overflow;
+            if bytes {
+                config.limits.queued_bytes_max = 11;
+            } else {
+                config.limits.queued_messages_max = 6;
+            }
+        };
+        in_memory_and_stored(configure, |cluster| {
+            away(cluster, "one", "t");
+            let publisher = cluster.client("publisher");
+            publish(cluster, publisher, 0..20);
+            assert_eq!(cluster.dropped(DropReason::TotalFull), 14);
+            assert_eq!(drain(cluster, "one"), "abcdef");
+            // There is room again.
+            cluster.publish(publisher, "t", "x", 1);
+            assert_eq!(drain(cluster, "one"), "x");
+            assert_eq!(cluster.counters().dropped_total(), 14);
+        });
+    }
+}
+
+/// [MQTT5-4.8.2] A group without a connected member keeps as much as its limits say.
+#[test]
+fn a_full_group_drops_what_comes_or_what_has_waited_longest() {
+    for (bytes, overflow, kept) in [
+        (false, Overflow::DropNewest, "abcde"),
+        (false, Overflow::DropOldest, "pqrst"),
+        (true, Overflow::DropNewest, "abcde"),
+        (true, Overflow::DropOldest, "pqrst"),
+    ] {
+        let configure = |config: &mut EngineConfig| {
+            five(config, bytes, overflow);
+            if !bytes {
+                config.limits.group_messages_max = 5;
+                limits(config).queued_messages_max = 100;
+            }
+        };
+        in_memory_and_stored(configure, |cluster| {
+            away(cluster, "member", "$share/g/t");
+            let publisher = cluster.client("publisher");
+            publish(cluster, publisher, 0..20);
+            assert_eq!(cluster.dropped(DropReason::GroupFull), 15);
+            assert_eq!(drain(cluster, "member"), kept);
+            assert_eq!(cluster.counters().dropped_total(), 15);
+        });
+    }
+}
