@@ -179,6 +179,11 @@ pub struct EngineLimits {
     pub group_window: usize,
     /// Seconds. A longer Session Expiry Interval is cut to this, and the client is told.
     pub session_expiry_interval_max: u32,
+    /// For how long the queue of a connected client that is more than half full slows those who
+    /// publish to it: after each of their messages their input waits up to a hundredth of this, the
+    /// longer the fuller it is. After that it slows nobody until it has been half empty. Zero for not
+    /// at all.
+    pub slow_publishers: Duration,
     /// Messages of one connection on their way to other shards. Beyond, its input pauses.
     pub forwards_max: usize,
     /// Bytes of these; the outcome is the same.
@@ -211,6 +216,7 @@ impl Default for EngineLimits {
             group_messages_max: 100_000,
             group_window: 1_000,
             session_expiry_interval_max: u32::MAX,
+            slow_publishers: Duration::ZERO,
             forwards_max: 1_024,
             forwards_bytes_max: 1 << 20,
             uncommitted_bytes_max: 16 << 20,

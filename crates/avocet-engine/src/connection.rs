@@ -3,6 +3,8 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::mem;
+use core::time::Duration;
 
 use avocet_codec::{
     Frame, MessageProperties, PacketType, PayloadFormat, QoS, ReasonCode, TopicName,
@@ -48,6 +50,8 @@ pub(crate) struct Connection {
     credit: (usize, usize),
     /// Whether there is too much of that.
     out_of_credit: bool,
+    /// Until when its input waits, because its messages fill a queue.
+    slowed_until: Option<Instant>,
     /// Whether its input waits for the store.
     pub(crate) waits_for_store: bool,
     /// What waits for the driver's answer.
@@ -80,6 +84,7 @@ impl Connection {
             subacks: PendingSubacks::default(),
             credit: (0, 0),
             out_of_credit: false,
+            slowed_until: None,
             waits_for_store: false,
             question: None,
             reauthenticates: false,
@@ -426,7 +431,10 @@ impl Engine {
             published.level = self.config.levels.of(Some(listener), topic_name);
         }
         let before = (self.records(), self.uncommitted.elsewhere());
+        self.wait = Duration::ZERO;
         self.publish(origin, published, now);
+        let wait = mem::take(&mut self.wait);
+        self.slow_down(id, wait, now);
         if self.records() > before.0 || self.uncommitted.elsewhere() > before.1 {
             self.pause_for_store(id);
         }
@@ -511,10 +519,29 @@ impl Engine {
         let Some(entry) = self.connections.get_mut(&id) else {
             return;
         };
-        if entry.question.is_none() && !entry.out_of_credit && !entry.waits_for_store {
+        let holds = entry.out_of_credit || entry.waits_for_store || entry.slowed_until.is_some();
+        if entry.question.is_none() && !holds {
             entry.server.resume(now);
         }
         self.check_resume(id);
+    }
+
+    /// The messages of a connection fill a queue: its input waits, unless its own acknowledgements
+    /// would empty one.
+    pub(crate) fn slow_down(&mut self, id: ConnectionId, wait: Duration, now: Now) {
+        let Some(entry) = self.connections.get_mut(&id).filter(|_| !wait.is_zero()) else {
+            return;
+        };
+        let session = entry.server.session();
+        if session.is_some_and(|session| session.in_flight() > 0 || session.queued() > 0) {
+            return;
+        }
+        let until = now.instant + wait;
+        if entry.slowed_until.is_none_or(|at| at < until) {
+            entry.slowed_until = Some(until);
+        }
+        entry.server.pause();
+        self.update_timer(id);
     }
 
     /// Tells the driver to read on if it was told to stop and nothing stops it.
@@ -566,7 +593,8 @@ impl Engine {
         let Some(entry) = self.connections.get_mut(&id) else {
             return;
         };
-        let Some(due) = entry.server.poll_timeout().map(|timeout| timeout.at) else {
+        let due = entry.server.poll_timeout().map(|timeout| timeout.at);
+        let Some(due) = due.into_iter().chain(entry.slowed_until).min() else {
             return;
         };
         if entry.timer.is_none_or(|set| due < set) {
@@ -584,6 +612,16 @@ impl Engine {
                 continue;
             };
             entry.timer = None;
+            if entry
+                .slowed_until
+                .take_if(|at| *at <= now.instant)
+                .is_some()
+            {
+                self.unpause(id, now);
+            }
+            let Some(entry) = self.connections.get_mut(&id) else {
+                continue;
+            };
             entry.server.handle_timeout(now);
             self.poll_connection_events(id, now);
             self.need_flush(id);

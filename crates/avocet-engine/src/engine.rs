@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use avocet_session::{CommitId, Instant, Limits, Now, UnixTime};
 
@@ -45,6 +46,8 @@ pub struct Engine {
     pub(crate) sessions: SessionTable,
     pub(crate) routes: Routes,
     pub(crate) matches: Matches,
+    /// How long the publisher of the message that is being distributed is to wait.
+    pub(crate) wait: Duration,
     pub(crate) retained: RetainedMessages,
     pub(crate) next_cursor: u64,
     pub(crate) next_suback: u64,
@@ -113,6 +116,7 @@ impl Engine {
             sessions: SessionTable::new(seed),
             routes: Routes::new(config.limits.filters, seed),
             matches: Matches::default(),
+            wait: Duration::ZERO,
             retained: RetainedMessages::default(),
             next_cursor: 0,
             next_suback: 0,
@@ -157,11 +161,19 @@ impl Engine {
     pub(crate) fn on_value(&mut self, from: ShardId, value: Value, now: Now) {
         match value {
             Value::Forward(published) => self.on_forward(from, published, now),
-            Value::Accepted { through, unmatched } => {
-                self.on_accepted(from, through, &unmatched, now);
+            Value::Accepted {
+                through,
+                unmatched,
+                slowed,
+            } => {
+                self.on_accepted(from, through, &unmatched, &slowed, now);
             }
             Value::Relay { ticket, published } => self.on_relay(from, ticket, published, now),
-            Value::Relayed { ticket, matched } => self.on_relayed(ticket, matched, now),
+            Value::Relayed {
+                ticket,
+                matched,
+                wait,
+            } => self.close_one(ticket, matched, wait, now),
             Value::Interest {
                 token,
                 filter,

@@ -3,6 +3,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::mem;
+use core::time::Duration;
 
 use avocet_codec::{QoS, ReasonCode, SubscriptionId};
 use avocet_session::{AckToken, CommitId, Message, Now, Outgoing, SubscriptionIds};
@@ -72,6 +73,8 @@ pub(crate) struct Ticket {
     unrouted: Option<MessageId>,
     /// Bytes that another shard is to store.
     leaving: usize,
+    /// How long the publisher is to wait.
+    wait: Duration,
 }
 
 /// One copy for one session.
@@ -228,6 +231,7 @@ impl Engine {
                 relay: None,
                 credit: None,
                 unrouted,
+                wait: self.wait,
                 leaving: if leaves { published.message.len() } else { 0 },
             })
         });
@@ -344,6 +348,7 @@ impl Engine {
             relay,
             credit,
             unrouted: origin.unrouted,
+            wait: Duration::ZERO,
             leaving: if leaves { published.message.len() } else { 0 },
         });
         let published = on_its_way(published);
@@ -365,15 +370,12 @@ impl Engine {
         now: Now,
     ) {
         self.rename_unless_stored(&mut published);
+        self.wait = Duration::ZERO;
         let origin = Origin {
             answer: Answer::Relayed(from, ticket),
             ..Origin::SERVER
         };
         self.publish_here(origin, published, now);
-    }
-
-    pub(crate) fn on_relayed(&mut self, ticket: TicketId, matched: bool, now: Now) {
-        self.close_one(ticket, matched, now);
     }
 
     fn forward(
@@ -400,6 +402,7 @@ impl Engine {
     pub(crate) fn on_forward(&mut self, from: ShardId, mut published: Published, now: Now) {
         let mut reach = Reach::default();
         self.rename_unless_stored(&mut published);
+        self.wait = Duration::ZERO;
         // What others want is the business of the shard that forwards.
         let shards = self.distribute(&mut published, &mut reach, now);
         self.matches.shards = shards;
@@ -411,13 +414,24 @@ impl Engine {
         if !reach.matched {
             received.unmatched.push(received.count);
         }
+        let wait = mem::take(&mut self.wait);
+        if !wait.is_zero() {
+            received.slowed.push((received.count, wait));
+        }
         received.count += 1;
         received.unanswered = true;
         self.unanswered = true;
         received.gate = received.gate.max(gate);
     }
 
-    pub(crate) fn on_accepted(&mut self, from: ShardId, through: u64, unmatched: &[u64], now: Now) {
+    pub(crate) fn on_accepted(
+        &mut self,
+        from: ShardId,
+        through: u64,
+        unmatched: &[u64],
+        slowed: &[(u64, Duration)],
+        now: Now,
+    ) {
         loop {
             let Some(unaccepted) = self.unaccepted.get_mut(from.index()) else {
                 return;
@@ -428,13 +442,20 @@ impl Engine {
             let Some(forward) = unaccepted.forwards.pop_front() else {
                 return;
             };
-            let matched = unmatched.binary_search(&unaccepted.first).is_err();
+            let number = unaccepted.first;
             unaccepted.first += 1;
+            let matched = unmatched.binary_search(&number).is_err();
+            let slowed = slowed
+                .binary_search_by_key(&number, |it| it.0)
+                .ok()
+                .and_then(|at| slowed.get(at));
+            let wait = slowed.map_or(Duration::ZERO, |it| it.1);
             if let Some((connection, bytes)) = forward.credit {
+                self.slow_down(connection, wait, now);
                 self.return_credit(connection, bytes as usize, now);
             }
             if let Some(ticket) = forward.ticket {
-                self.close_one(ticket, matched, now);
+                self.close_one(ticket, matched, wait, now);
             }
         }
     }
@@ -452,18 +473,18 @@ impl Engine {
             if !mem::take(&mut received.unanswered) {
                 continue;
             }
-            let unmatched = mem::take(&mut received.unmatched);
-            let through = received.count;
+            let accepted = Value::Accepted {
+                through: received.count,
+                unmatched: mem::take(&mut received.unmatched),
+                slowed: mem::take(&mut received.slowed),
+            };
             // Answers keep their order, so this one waits at least with those before it.
-            let before = received.gated.back().map(|(gate, ..)| *gate);
+            let before = received.gated.back().map(|(gate, _)| *gate);
             let gate = received.gate.take().max(before);
             let gate = gate.filter(|gate| *gate > committed);
             match gate {
-                Some(gate) => received.gated.push_back((gate, through, unmatched)),
-                None => {
-                    let accepted = Value::Accepted { through, unmatched };
-                    self.send(shard, Lane::Confirmations, accepted);
-                }
+                Some(gate) => received.gated.push_back((gate, accepted)),
+                None => self.send(shard, Lane::Confirmations, accepted),
             }
         }
     }
@@ -472,11 +493,10 @@ impl Engine {
     pub(crate) fn release_answers(&mut self) {
         for shard in self.other_shards() {
             while let Some(received) = self.received.get_mut(shard.index())
-                && let Some((_, through, unmatched)) = received
+                && let Some((_, accepted)) = received
                     .gated
-                    .pop_front_if(|(gate, ..)| *gate <= self.committed)
+                    .pop_front_if(|(gate, _)| *gate <= self.committed)
             {
-                let accepted = Value::Accepted { through, unmatched };
                 self.send(shard, Lane::Confirmations, accepted);
             }
         }
@@ -497,11 +517,12 @@ impl Engine {
     }
 
     /// One of the shards that a ticket waits for is done.
-    fn close_one(&mut self, id: TicketId, matched: bool, now: Now) {
+    pub(crate) fn close_one(&mut self, id: TicketId, matched: bool, wait: Duration, now: Now) {
         let Some(ticket) = self.tickets.get_mut(&id) else {
             return;
         };
         ticket.matched |= matched;
+        ticket.wait = ticket.wait.max(wait);
         ticket.outstanding -= 1;
         if ticket.outstanding > 0 {
             return;
@@ -520,6 +541,7 @@ impl Engine {
             });
         }
         if let Some((connection, bytes)) = ticket.credit {
+            self.slow_down(connection, ticket.wait, now);
             self.return_credit(connection, bytes as usize, now);
         }
         if ticket.leaving > 0 {
@@ -527,6 +549,7 @@ impl Engine {
             self.resume_for_store(now);
         }
         self.record_routed(ticket.unrouted);
+        self.wait = ticket.wait;
         self.answer(ticket.answer, ticket.matched, ticket.gate, now);
     }
 
@@ -549,7 +572,11 @@ impl Engine {
                 }
             }
             Answer::Relayed(to, ticket) => {
-                let value = Value::Relayed { ticket, matched };
+                let value = Value::Relayed {
+                    ticket,
+                    matched,
+                    wait: mem::take(&mut self.wait),
+                };
                 match gate.filter(|gate| *gate > self.committed) {
                     Some(gate) => self.gated_answers.push_back((gate, to, value)),
                     None => self.send(to, Lane::Confirmations, value),

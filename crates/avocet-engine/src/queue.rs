@@ -8,7 +8,7 @@ use core::ops::Range;
 
 use avocet_codec::{QoS, ReasonCode};
 use avocet_session::{
-    AckToken, CommitId, Enqueued, FetchedMessage, Message, Now, Outgoing, Session,
+    AckToken, CommitId, Enqueued, FetchedMessage, Limits, Message, Now, Outgoing, Session,
 };
 use avocet_topic::TopicName;
 
@@ -67,6 +67,17 @@ impl Tag {
             (None, mark) => Some(mark),
         }
     }
+}
+
+/// Half of a queue's room, as [`fill`] counts it.
+const HALF: u32 = 1 << 10;
+
+/// How much of its room a queue takes.
+fn fill((messages, bytes): (usize, u64), limits: &Limits) -> u32 {
+    let part = |held: u64, max: u64| (held.saturating_mul(2 * u64::from(HALF))) / max.max(1);
+    let messages = part(messages as u64, limits.queued_messages_max as u64);
+    let fill = messages.max(part(bytes, limits.queued_bytes_max));
+    u32::try_from(fill).unwrap_or(2 * HALF).min(2 * HALF)
 }
 
 /// The Session State, wherever it is.
@@ -187,6 +198,17 @@ impl Engine {
         let enqueued = state.enqueue(outgoing, limits, now);
         let counted = (state.queued(), state.queued_bytes());
         self.counters.count_queue(&mut slot.counted, counted);
+        let patience = self.config.limits.slow_publishers;
+        if !patience.is_zero() && slot.connection.is_some() {
+            let fill = fill(counted, limits);
+            let since = *slot.slows_since.get_or_insert(now.instant);
+            if fill <= HALF {
+                slot.slows_since = None;
+            } else if now.instant < since + patience {
+                let wait = patience / 100 * (fill - HALF) / HALF;
+                self.wait = self.wait.max(wait);
+            }
+        }
         let sequence = match enqueued {
             Enqueued::Queued { sequence } => sequence,
             Enqueued::Stored { sequence } => {

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use avocet_codec::{QoS, SubscriptionId};
-use avocet_session::{Session, UnixTime};
+use avocet_session::{Instant, Session, UnixTime};
 use avocet_topic::TopicFilterBuf;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -108,6 +108,8 @@ pub(crate) struct Slot {
     pub(crate) marks: SharedMarks,
     /// The marks of those that only the store has, by their sequences in the queue.
     pub(crate) stored_marks: BTreeMap<u64, u64>,
+    /// Since when its queue slows those who publish to it.
+    pub(crate) slows_since: Option<Instant>,
     /// Whether it has messages whose gates are named when they are next to leave.
     pub(crate) names_gates: bool,
     /// The last message matched to this session, and where its delivery is gathered.
@@ -132,6 +134,7 @@ impl Slot {
             relays: Vec::new(),
             marks: SharedMarks::default(),
             stored_marks: BTreeMap::new(),
+            slows_since: None,
             names_gates: false,
             mark: (0, 0),
             counted: (0, 0),

@@ -5,6 +5,7 @@ use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::time::Duration;
 
 use avocet_codec::QoS;
 use avocet_session::{CommitId, Message};
@@ -197,15 +198,24 @@ pub(crate) enum Value {
     /// To a shard with interest. Counted by both ends, so that one `Accepted` answers many.
     Forward(Published),
     /// The first `through` forwards of the addressee are where they belong; `unmatched` of those
-    /// not accepted before met no subscription.
-    Accepted { through: u64, unmatched: Vec<u64> },
+    /// not accepted before met no subscription, and the clients that published the `slowed` ones are to
+    /// wait.
+    Accepted {
+        through: u64,
+        unmatched: Vec<u64>,
+        slowed: Vec<(u64, Duration)>,
+    },
     /// To the owner of the topic: a PUBLISH with RETAIN 1, or one that follows such a PUBLISH.
     Relay {
         ticket: TicketId,
         published: Published,
     },
     /// The answer to a relay.
-    Relayed { ticket: TicketId, matched: bool },
+    Relayed {
+        ticket: TicketId,
+        matched: bool,
+        wait: Duration,
+    },
     /// A filter began to matter to the sender.
     Interest {
         token: InterestToken,
@@ -309,10 +319,12 @@ pub(crate) struct Received {
     /// How many.
     pub(crate) count: u64,
     pub(crate) unmatched: Vec<u64>,
+    /// Those whose publishers are to wait so long.
+    pub(crate) slowed: Vec<(u64, Duration)>,
     /// Whether there are some that no `Accepted` speaks of.
     pub(crate) unanswered: bool,
     /// The commit that holds what one of those changed and must survive.
     pub(crate) gate: Option<CommitId>,
     /// Answers that wait for a commit, oldest first.
-    pub(crate) gated: VecDeque<(CommitId, u64, Vec<u64>)>,
+    pub(crate) gated: VecDeque<(CommitId, Value)>,
 }

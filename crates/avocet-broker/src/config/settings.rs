@@ -517,6 +517,15 @@ pub(crate) static SETTINGS: &[Setting] = &[
         |config| &mut session(config).overflow,
         "Which message is dropped when a queue is full."
     ),
+    duration!(
+        "queue.slow_publishers",
+        3_600 s,
+        |config| &mut config.engine.limits.slow_publishers,
+        "For how long the queue of a connected client that is more than half full slows those who \
+         publish to it: after each such message they are not read for up to a hundredth of this. \
+         After that messages are dropped at full speed, until the queue has been half empty. 0: \
+         they are never slowed."
+    ),
     integer!(
         "queue.resident_messages",
         1..=MANY,

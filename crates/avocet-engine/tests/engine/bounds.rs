@@ -1,7 +1,9 @@
 //! Full queues, in memory and with a store: what goes, and that it is counted.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use avocet_codec::Packet;
 use avocet_engine::{DropReason, EngineConfig};
 use avocet_session::Overflow;
 
@@ -160,4 +162,110 @@ fn a_full_group_drops_what_comes_or_what_has_waited_longest() {
             assert_eq!(cluster.counters().dropped_total(), 15);
         });
     }
+}
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn slow(config: &mut EngineConfig) {
+    limits(config).queued_messages_max = 10;
+    config.limits.slow_publishers = PATIENCE;
+}
+
+/// Publishes one message; whether that slows its publisher.
+fn slows(cluster: &mut Cluster, publisher: Client, qos: u8, retain: bool) -> bool {
+    cluster.publish_with(publisher, "t", "x", qos, |publish| publish.retain = retain);
+    cluster.run();
+    // The next packet waits.
+    cluster.send(publisher, &Packet::Pingreq);
+    cluster.run();
+    let slowed = cluster.is_paused(publisher);
+    while cluster.is_paused(publisher) {
+        cluster.advance(Duration::from_millis(5));
+    }
+    slowed
+}
+
+/// Before messages are dropped, their publishers wait, the longer the fuller the queue is.
+#[test]
+fn the_queue_of_a_connected_client_slows_its_publishers() {
+    for (qos, retain) in [(0, false), (1, false), (2, false), (0, true), (1, true)] {
+        in_memory_and_stored(slow, |cluster| {
+            let (subscriber, _) = cluster.persistent("slow");
+            cluster.subscribe(subscriber, "t", 1);
+            let publisher = cluster.client("publisher");
+            let other = cluster.client("other");
+            cluster.set_reads(subscriber, false);
+            for message in 1..=10 {
+                assert_eq!(
+                    slows(cluster, publisher, qos, retain),
+                    message > 5,
+                    "{message} q{qos} {retain}"
+                );
+            }
+            assert_eq!(cluster.counters().dropped_total(), 0);
+            cluster.publish(other, "another", "x", 0);
+            cluster.run();
+            assert!(!cluster.is_paused(other));
+            cluster.set_reads(subscriber, true);
+            assert_eq!(cluster.messages(subscriber).len(), 10);
+            assert!(!slows(cluster, publisher, qos, retain));
+            assert_eq!(cluster.messages(subscriber).len(), 1);
+        });
+    }
+}
+
+/// Nobody waits for ever: after a while what has no room is dropped, at full speed.
+#[test]
+fn a_queue_slows_its_publishers_only_for_a_while() {
+    in_memory_and_stored(slow, |cluster| {
+        let (subscriber, _) = cluster.persistent("stuck");
+        cluster.subscribe(subscriber, "t", 1);
+        let publisher = cluster.client("publisher");
+        cluster.set_reads(subscriber, false);
+        let begin = cluster.now.instant;
+        let mut slowed = 0;
+        for _ in 0..200 {
+            slowed += u32::from(slows(cluster, publisher, 1, false));
+        }
+        let waited = cluster.now.instant.duration_since(begin);
+        assert!(waited <= PATIENCE + PATIENCE / 50, "{waited:?}");
+        assert!((90..=130).contains(&slowed), "{slowed}");
+        assert_eq!(cluster.dropped(DropReason::QueueFull), 190);
+        // Once it has been half empty, it slows them again.
+        cluster.set_reads(subscriber, true);
+        assert_eq!(cluster.messages(subscriber).len(), 10);
+        cluster.set_reads(subscriber, false);
+        let slowed = (0..10).filter(|_| slows(cluster, publisher, 1, false));
+        assert_eq!(slowed.count(), 5);
+        cluster.set_reads(subscriber, true);
+        cluster.run();
+    });
+}
+
+/// A client that is not connected slows nobody, and nobody waits whose own acknowledgements would
+/// empty a queue.
+#[test]
+fn only_those_are_slowed_for_whom_it_helps() {
+    in_memory_and_stored(slow, |cluster| {
+        away(cluster, "away", "t");
+        let publisher = cluster.client("publisher");
+        for _ in 0..20 {
+            assert!(!slows(cluster, publisher, 1, false));
+        }
+        assert_eq!(drain(cluster, "away").len(), 10);
+        let (subscriber, _) = cluster.persistent("away");
+        let both = cluster.client("both");
+        cluster.subscribe(both, "own", 1);
+        cluster.set_acks(both, false);
+        cluster.publish(publisher, "own", "x", 1);
+        cluster.run();
+        cluster.set_reads(subscriber, false);
+        for _ in 0..8 {
+            assert!(!slows(cluster, both, 1, false));
+        }
+        assert!(slows(cluster, publisher, 1, false));
+        cluster.set_reads(subscriber, true);
+        cluster.set_acks(both, true);
+        cluster.run();
+    });
 }
