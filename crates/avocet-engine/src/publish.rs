@@ -684,7 +684,8 @@ fn on_its_way(published: Published) -> Published {
 fn must_accept(origin: &Origin, published: &Published, shards: &[Interested]) -> bool {
     match shards.iter().filter(|shard| shard.durable).count() {
         0 => false,
-        1 => origin.recorded || published.stored,
+        // What is retained is not to be only that.
+        1 => origin.recorded || published.stored || published.message.retain(),
         _ => true,
     }
 }
