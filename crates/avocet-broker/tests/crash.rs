@@ -87,7 +87,7 @@ impl World {
     }
 
     /// Everybody works until the broker is gone.
-    fn work(&mut self, server: &mut Server, wait: Duration, end: impl FnOnce()) {
+    fn work(&mut self, server: &mut Server, wait: Duration, end: impl FnOnce(&Server)) {
         let address = server.address;
         thread::scope(|scope| {
             for publisher in &mut self.publishers {
@@ -101,7 +101,7 @@ impl World {
             let cleaner = &mut self.cleaner;
             scope.spawn(move || cleaner.run(address));
             pause(wait);
-            end();
+            end(server);
             server.kill();
         });
     }
@@ -187,7 +187,7 @@ fn a_kill_at_any_moment_loses_nothing_that_was_acknowledged() {
         } else {
             world.verify(&server)
         };
-        world.work(&mut server, wait, || ());
+        world.work(&mut server, wait, |_| ());
         record.add(&format!(
             "kill {kill} seed {seed} shards {shards} level {level} early {early} after {wait:?} {tally}"
         ));
@@ -224,17 +224,14 @@ fn power_that_fails_at_any_moment_takes_nothing_that_was_acknowledged() {
         } else {
             50 + rng.below(1_500)
         });
-        // The broker may see that its disk is gone, or not live to see it.
-        let after = Duration::from_millis(rng.below(2) * rng.below(300));
         let mut server = start(&data, shards, "fsync");
         let tally = if early {
             Tally::default()
         } else {
             world.verify(&server)
         };
-        world.work(&mut server, wait, || {
-            disk.cut_power().unwrap();
-            pause(after);
+        world.work(&mut server, wait, |server| {
+            disk.cut_power(server.id()).unwrap()
         });
         disk.mount_again().unwrap();
         eprintln!(

@@ -3,10 +3,13 @@
 use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::buffer::spare_capacity;
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 
 /// Publishers that have so many messages outstanding, each with a subscriber of its own whose session
 /// is persistent.
@@ -17,6 +20,17 @@ pub(crate) struct Clients {
     pub(crate) acked: u64,
     /// From when a message was due to its PUBACK.
     pub(crate) latencies: Vec<Duration>,
+    epoll: OwnedFd,
+    events: Vec<Event>,
+}
+
+/// How publishers publish.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Load {
+    /// As much as lets so many messages of each be outstanding.
+    Closed { window: usize },
+    /// So many messages a second in all, whatever is outstanding, each publisher some at a time.
+    Open { rate: f64, burst: u64 },
 }
 
 struct Publisher {
@@ -175,6 +189,8 @@ impl Clients {
             delivered: 0,
             acked: 0,
             latencies: Vec::new(),
+            epoll: epoll::create(CreateFlags::CLOEXEC)?,
+            events: Vec::with_capacity(2 * pairs),
         };
         for number in 0..pairs {
             let topic_name = format!("durable/{number:03}");
@@ -201,15 +217,22 @@ impl Clients {
             });
         }
         let publishers = clients.publishers.iter().map(|p| &p.connection);
-        for connection in publishers.chain(&clients.subscribers) {
+        for (at, connection) in (0..).zip(publishers.chain(&clients.subscribers)) {
             connection.stream.set_nonblocking(true)?;
+            let data = EventData::new_u64(at);
+            epoll::add(&clients.epoll, &connection.stream, data, EventFlags::IN)?;
         }
         Ok(clients)
     }
 
-    /// Publishes for so long, `rate` a second in all, or with 0 as many as the window lets, then waits for what is
-    /// outstanding. Returns how many were acknowledged a second while it published.
-    pub(crate) fn run(&mut self, length: Duration, window: usize, rate: f64) -> Result<f64> {
+    /// Publishes for so long, then waits for what is outstanding. Returns how many were acknowledged a
+    /// second while it published.
+    pub(crate) fn run(&mut self, length: Duration, load: Load) -> Result<f64> {
+        let window = match load {
+            Load::Closed { window } => window,
+            Load::Open { .. } => 10_000,
+        };
+        let timed = matches!(load, Load::Open { .. });
         let start = Instant::now();
         let before = self.acked;
         let mut sent = 0_u64;
@@ -219,23 +242,23 @@ impl Clients {
             let now = Instant::now();
             let elapsed = now - start;
             if elapsed < length {
-                if rate > 0.0 {
+                if let Load::Open { rate, burst } = load {
                     while (sent as f64) < elapsed.as_secs_f64() * rate {
                         let due = start + Duration::from_secs_f64(sent as f64 / rate);
-                        let at = sent as usize % self.publishers.len();
-                        self.publishers[at].due.push_back(due);
-                        sent += 1;
+                        let at = (sent / burst) as usize % self.publishers.len();
+                        let due = std::iter::repeat_n(due, burst as usize);
+                        self.publishers[at].due.extend(due);
+                        sent += burst;
                     }
                 } else {
                     for publisher in &mut self.publishers {
                         let free = window - publisher.outstanding.len();
                         publisher.due.resize(free, now);
-                        sent += free as u64;
                     }
                 }
             } else if result.is_none() {
                 result = Some((self.acked - before) as f64 / elapsed.as_secs_f64());
-                if rate == 0.0 {
+                if !timed {
                     self.publishers.iter_mut().for_each(|p| p.due.clear());
                 }
             }
@@ -248,7 +271,7 @@ impl Clients {
             }
             ensure!(moved.elapsed() < Duration::from_secs(20), "nothing moves");
             let seen = self.acked + self.delivered;
-            self.turn(window, rate > 0.0)?;
+            self.turn(window, timed)?;
             if self.acked + self.delivered > seen {
                 moved = Instant::now();
             }
@@ -259,25 +282,24 @@ impl Clients {
         for publisher in &mut self.publishers {
             publisher.send(window)?;
         }
-        let publishers = self.publishers.iter().map(|p| &p.connection);
-        let connections = publishers.chain(&self.subscribers);
-        let mut fds: Vec<_> = connections
-            .map(|connection| {
-                let mut flags = PollFlags::IN;
-                flags.set(PollFlags::OUT, !connection.output.is_empty());
-                PollFd::new(&connection.stream, flags)
-            })
-            .collect();
+        // What could not be written whole is tried again.
+        for subscriber in &mut self.subscribers {
+            subscriber.write()?;
+        }
         let timeout = Timespec {
             tv_sec: 0,
             tv_nsec: if timed { 200_000 } else { 5_000_000 },
         };
-        poll(&mut fds, Some(&timeout))?;
-        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
-        let (to_publishers, to_subscribers) = ready.split_at(self.publishers.len());
+        self.events.clear();
+        epoll::wait(
+            &self.epoll,
+            spare_capacity(&mut self.events),
+            Some(&timeout),
+        )?;
         let now = Instant::now();
-        for (publisher, ready) in self.publishers.iter_mut().zip(to_publishers) {
-            if *ready {
+        for event in &self.events {
+            let at = event.data.u64() as usize;
+            if let Some(publisher) = self.publishers.get_mut(at) {
                 for _ in 0..publisher.connection.read()?.pubacks {
                     let due = publisher.outstanding.pop_front();
                     self.acked += 1;
@@ -286,10 +308,7 @@ impl Clients {
                             .push(now - due.context("one PUBACK too many")?);
                     }
                 }
-            }
-        }
-        for (subscriber, ready) in self.subscribers.iter_mut().zip(to_subscribers) {
-            if *ready {
+            } else if let Some(subscriber) = self.subscribers.get_mut(at - self.publishers.len()) {
                 self.delivered += subscriber.read()?.publishes as u64;
                 subscriber.write()?;
             }

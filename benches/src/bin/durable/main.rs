@@ -3,7 +3,8 @@
 //! - `durable fill DIR SESSIONS SUBSCRIPTIONS RETAINED`: a data directory as a broker would leave it
 //! - `durable restore BROKER DIR TIMES`: from the start of a broker until it listens
 //! - `durable rate BROKER DIR ROUNDS OUTSTANDING`: QoS 1 at `fsync`, so many outstanding for each of 100 publishers
-//! - `durable latency BROKER DIR ROUNDS RATE SYNC_BYTES`: PUBACKs at so many messages a second
+//! - `durable latency BROKER DIR ROUNDS RATE BURST SYNC_BYTES`: PUBACKs at so many messages a second, of which a
+//!   publisher sends so many at a time, beside syncs of so many bytes
 #![allow(clippy::unwrap_used, reason = "what fails ends the run")]
 #![allow(clippy::indexing_slicing, reason = "what fails ends the run")]
 #![allow(clippy::disallowed_methods, reason = "it measures time")]
@@ -22,7 +23,7 @@ use avocet_journal::Journal;
 use avocet_store::{LogOptions, LogStore};
 
 use crate::broker::{Broker, Used};
-use crate::clients::Clients;
+use crate::clients::{Clients, Load};
 use crate::disk::BareFile;
 
 const PAIRS: usize = 100;
@@ -64,13 +65,11 @@ fn main() -> Result<()> {
         Some("latency") => {
             let (program, dir) = (path(&mut args)?, path(&mut args)?);
             let rounds = number(&mut args)?;
-            latency(
-                &program,
-                &dir,
-                rounds,
-                number(&mut args)?,
-                number(&mut args)?,
-            )
+            let load = Load::Open {
+                rate: number(&mut args)?,
+                burst: number(&mut args)?,
+            };
+            latency(&program, &dir, rounds, load, number(&mut args)?)
         }
         _ => bail!("durable fill|restore|rate|latency ..."),
     }
@@ -123,7 +122,7 @@ fn rate(program: &Path, dir: &Path, rounds: u32, window: usize) -> Result<()> {
     let mut bare = BareFile::create(&dir.join("bare"))?;
     let (broker, _) = Broker::start(program, &dir.join("data"))?;
     let mut clients = Clients::connect(broker.port, PAIRS, PAYLOAD)?;
-    clients.run(TURN, window, 0.0)?;
+    clients.run(TURN, Load::Closed { window })?;
     println!(
         "naive/s  outstanding/sync  log alone/s  broker/s  of naive  of the smaller  CPU us  bytes written"
     );
@@ -135,7 +134,7 @@ fn rate(program: &Path, dir: &Path, rounds: u32, window: usize) -> Result<()> {
         let log = disk::log_alone(&log_dir, TURN, outstanding as u64, PAYLOAD)?;
         std::fs::remove_dir_all(&log_dir)?;
         let (before, acked) = (broker.used()?, clients.acked);
-        let rate = clients.run(TURN, window, 0.0)?;
+        let rate = clients.run(TURN, Load::Closed { window })?;
         let (after, acked) = (broker.used()?, (clients.acked - acked) as f64);
         let syncs = outstanding as f64 / sync;
         let ratio = (rate / naive, rate / syncs.min(log));
@@ -159,19 +158,19 @@ fn rate(program: &Path, dir: &Path, rounds: u32, window: usize) -> Result<()> {
     broker.stop()
 }
 
-fn latency(program: &Path, dir: &Path, rounds: u32, rate: f64, bytes: usize) -> Result<()> {
+fn latency(program: &Path, dir: &Path, rounds: u32, load: Load, bytes: usize) -> Result<()> {
     std::fs::create_dir_all(dir)?;
     let mut bare = BareFile::create(&dir.join("bare"))?;
     let (broker, _) = Broker::start(program, &dir.join("data"))?;
     let mut clients = Clients::connect(broker.port, PAIRS, PAYLOAD)?;
-    clients.run(TURN, 1_000, rate)?;
+    clients.run(TURN, load)?;
     clients.latencies.clear();
     let mut syncs = Vec::new();
     let mut ratios = Vec::new();
     for _ in 0..rounds {
         let mut one = bare.run(TURN, bytes)?;
         let seen = clients.latencies.len();
-        clients.run(TURN, 1_000, rate)?;
+        clients.run(TURN, load)?;
         let mut pubacks = clients.latencies[seen..].to_vec();
         let (sync, puback) = (percentile(&mut one, 0.99), percentile(&mut pubacks, 0.99));
         println!(

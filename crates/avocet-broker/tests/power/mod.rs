@@ -54,8 +54,14 @@ impl Disk {
         run("mount", &["-o", "loop", self.image(), self.mounted()])
     }
 
-    /// Nothing more is written, not even what the file system's own log holds in memory.
-    pub(crate) fn cut_power(&self) -> Result<(), String> {
+    /// Nothing more is written, not even what the file system's own log holds in memory. The process that
+    /// writes stops before, since nobody lives to hear what a system says that has no power.
+    pub(crate) fn cut_power(&self, process: u32) -> Result<(), String> {
+        // The shell has `kill` built in.
+        run("sh", &["-c", &format!("kill -STOP {process}")])?;
+        while runs(process) {
+            std::thread::yield_now();
+        }
         run("xfs_io", &["-x", "-c", "shutdown", self.mounted()])
     }
 
@@ -68,4 +74,14 @@ impl Disk {
     pub(crate) fn remove(&self) -> Result<(), String> {
         run("umount", &[self.mounted()])
     }
+}
+
+/// Whether a thread of a process runs: it is neither stopped nor waits for the disk.
+fn runs(process: u32) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task"));
+    let states = tasks.into_iter().flatten().flatten().filter_map(|task| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).ok()?;
+        stat.rsplit_once(") ")?.1.chars().next()
+    });
+    states.into_iter().any(|state| !matches!(state, 'T' | 'D'))
 }
