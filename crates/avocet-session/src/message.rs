@@ -221,7 +221,8 @@ impl Message {
         }
     }
 
-    /// How much of its Message Expiry Interval is left, in seconds begun.
+    /// How much of its Message Expiry Interval is left, in seconds begun; of the last millisecond
+    /// nothing, so that an interval of 0 stays one [MQTT5-3.3.2-6].
     #[must_use]
     pub fn remaining_expiry(&self, now: UnixTime) -> Expiry {
         if self.expires_at == NEVER {
@@ -229,7 +230,10 @@ impl Message {
         }
         match self.expires_at.saturating_sub(now.as_millis()) {
             0 => Expiry::Expired,
-            millis => Expiry::Seconds(u32::try_from(millis.div_ceil(1000)).unwrap_or(u32::MAX)),
+            millis => {
+                let seconds = (millis - 1).div_ceil(1000);
+                Expiry::Seconds(u32::try_from(seconds).unwrap_or(u32::MAX))
+            }
         }
     }
 

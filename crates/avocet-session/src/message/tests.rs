@@ -73,7 +73,8 @@ fn tells_the_seconds_begun_until_it_expires() {
         (5_000, Expiry::Seconds(2)),
         (5_001, Expiry::Seconds(2)),
         (6_000, Expiry::Seconds(1)),
-        (6_999, Expiry::Seconds(1)),
+        (6_998, Expiry::Seconds(1)),
+        (6_999, Expiry::Seconds(0)),
         (7_000, Expiry::Expired),
         (u64::MAX, Expiry::Expired),
         // A clock that was set back.
@@ -85,6 +86,8 @@ fn tells_the_seconds_begun_until_it_expires() {
             expiry
         );
     }
+    let message = message.with_expiry(Some(0), start);
+    assert_eq!(message.remaining_expiry(start), Expiry::Seconds(0));
     let message = Message::new(topic_name, b"");
     assert_eq!(
         message.remaining_expiry(UnixTime::from_millis(u64::MAX)),
