@@ -86,7 +86,7 @@ pub(crate) struct Exchange {
 impl Exchange {
     pub(crate) fn new(mut session: Session, version: Version, own: Own, peer: Peer) -> Self {
         session.sender.attach(peer.window);
-        session.receiver.attach();
+        session.receiver.detach();
         Self {
             session,
             taken: false,

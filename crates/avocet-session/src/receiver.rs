@@ -146,7 +146,7 @@ pub(crate) enum Released {
 pub(crate) struct Receiver {
     /// Sorted by Packet Identifier; it outlives the connection, the rest does not.
     received: VecDeque<Received>,
-    /// Counts the connections of this Session.
+    /// Counts the connections of this Session that have ended.
     connection: u32,
     /// Counts its QoS 2 messages.
     messages: u32,
@@ -160,14 +160,9 @@ pub(crate) struct Receiver {
 }
 
 impl Receiver {
-    /// A new Network Connection begins: acknowledgements of the former died with it.
-    pub(crate) fn attach(&mut self) {
-        self.connection = self.connection.wrapping_add(1);
-        self.detach();
-    }
-
-    /// The Network Connection ended.
+    /// The Network Connection ended, and its acknowledgements and tokens with it.
     pub(crate) fn detach(&mut self) {
+        self.connection = self.connection.wrapping_add(1);
         self.outstanding = 0;
         if !planted!(AckOfDeadConnection) {
             self.pubacks.clear();

@@ -124,6 +124,42 @@ fn a_token_is_bound_to_its_connection() {
     assert_eq!(script.sent(), [""; 0]);
 }
 
+/// [MQTT5-4.3.3-9]
+#[test]
+fn a_message_refused_between_two_connections_is_new_when_it_comes_again() {
+    let mut script = Script::connected(Version::V5);
+    let mut bytes = Vec::new();
+    publish_packet(QoS::ExactlyOnce, 1)
+        .encode(Version::V5, &mut bytes)
+        .unwrap();
+    let Some(ClientEvent::Publish {
+        token: Some(token), ..
+    }) = script.client.handle_input(&bytes, script.now).event
+    else {
+        panic!("no message");
+    };
+    script.client.handle_closed();
+    let refused = script.client.acknowledge(token, ReasonCode::NotAuthorized);
+    assert_eq!(refused, Err(AckError::Stale));
+    let config = ClientConfig {
+        clean_start: false,
+        session_known: true,
+        ..ClientConfig::new(Version::V5, "c")
+    };
+    let mut script = Script::with_session(config, script.client.into_session());
+    script.sent();
+    script.give(Packet::Connack(Connack {
+        session_present: true,
+        ..Connack::new(ReasonCode::Success)
+    }));
+    let event = script.client.handle_input(&bytes, script.now).event;
+    assert!(matches!(
+        event,
+        Some(ClientEvent::Publish { token: Some(_), .. })
+    ));
+    assert_eq!(script.sent(), [""; 0]);
+}
+
 /// [MQTT5-3.2.2-17] [MQTT5-3.3.2-9] [MQTT5-3.3.2-10] [MQTT5-3.3.2-11]
 #[test]
 fn topic_aliases_stand_for_names_both_ways() {
