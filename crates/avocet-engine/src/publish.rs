@@ -162,7 +162,12 @@ impl Matches {
 impl Delivery {
     fn add(&mut self, subscriber: &SessionSubscriber) {
         self.maximum_qos = self.maximum_qos.max(subscriber.maximum_qos);
-        self.retain_as_published |= subscriber.retain_as_published;
+        if !planted!(RetainAsPublishedLost) {
+            self.retain_as_published |= subscriber.retain_as_published;
+        }
+        if planted!(SubscriptionIdLost) {
+            return;
+        }
         if self.first_id.is_none() {
             self.first_id = subscriber.subscription_id;
         } else {

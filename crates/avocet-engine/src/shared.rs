@@ -388,7 +388,10 @@ impl Engine {
         );
         while let Some(group) = self.groups.groups.get_mut(&handle) {
             let fits = group.queue.len() <= messages_max && group.queued_bytes <= bytes_max;
-            if !fits && let Some(message) = group.take(front) {
+            if !fits
+                && !planted!(GroupUnbounded)
+                && let Some(message) = group.take(front)
+            {
                 self.forget_message(handle, &message, DropReason::GroupFull);
                 continue;
             }

@@ -234,7 +234,7 @@ impl Engine {
             let subscriber = Subscriber::Session(SessionSubscriber {
                 session,
                 maximum_qos: options.maximum_qos,
-                no_local: options.no_local,
+                no_local: options.no_local && (new || !planted!(NoLocalOutdated)),
                 retain_as_published: options.retain_as_published,
                 subscription_id,
             });
@@ -244,7 +244,7 @@ impl Engine {
             // [MQTT5-3.3.1-9] [MQTT5-3.3.1-10] [MQTT5-3.3.1-11]
             let wanted = match options.retain_handling {
                 RetainHandling::SendAtSubscribe => true,
-                RetainHandling::SendIfNew => new,
+                RetainHandling::SendIfNew => new || planted!(RetainHandlingIgnored),
                 RetainHandling::DoNotSend => false,
             };
             if wanted {

@@ -71,6 +71,16 @@ bugs! {
     DiscardBeforeStored,
     /// The inbox of a shard is not first in first out: the driver's own bug.
     InboxReordered,
+    /// Of overlapping subscriptions, one Subscription Identifier is sent.
+    SubscriptionIdLost,
+    /// Of overlapping subscriptions, Retain As Published of the first one counts.
+    RetainAsPublishedLost,
+    /// Retain Handling 1 sends what is retained to a subscription that is not new.
+    RetainHandlingIgnored,
+    /// A subscription that takes the place of another one has its No Local.
+    NoLocalOutdated,
+    /// The queue of a group has no limit.
+    GroupUnbounded,
 }
 
 static CHOSEN: AtomicU8 = AtomicU8::new(0);

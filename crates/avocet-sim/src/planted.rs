@@ -27,11 +27,13 @@ const fn named(bug: Bug) -> &'static str {
         Bug::FreedAtPubrec | Bug::ReceiveMaximumOffByOne => "Receive Maximum",
         Bug::AliasSurvives => "Topic Names and Topic Aliases",
         Bug::SubackTooEarly => "after SUBACK nothing is missed",
-        Bug::RetainedTooLate => "the last message delivered is the one retained",
+        Bug::RetainedTooLate | Bug::RetainHandlingIgnored => {
+            "the last message delivered is the one retained"
+        }
         Bug::RetainOvertaken | Bug::InboxReordered => "order by publisher, topic and QoS",
         Bug::WillAfterDisconnect | Bug::WillTwice => "exactly one Will Message per abnormal end",
         Bug::SessionNeverExpires => "Session Present if and only if the session was kept",
-        Bug::NoLocalInverted => "No Local",
+        Bug::NoLocalInverted | Bug::NoLocalOutdated => "No Local",
         Bug::ExpiryFromDelivery => "Message Expiry Interval",
         Bug::SharedQos2Moves => "one member for each message",
         Bug::KeepAliveTooShort => "Keep Alive",
@@ -40,6 +42,10 @@ const fn named(bug: Bug) -> &'static str {
         Bug::PresentBeforeStored | Bug::DiscardBeforeStored => {
             "what was acknowledged survives a crash"
         }
+        Bug::SubscriptionIdLost | Bug::RetainAsPublishedLost => {
+            "nothing without a matching subscription"
+        }
+        Bug::GroupUnbounded => "queues within their limits",
         Bug::AckOfDeadConnection => "acknowledgements leave in order",
         _ => "no panic",
     }
