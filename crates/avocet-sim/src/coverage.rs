@@ -93,6 +93,7 @@ kinds! {
     Down2Comp: "QoS 2 to a client, cut: PUBCOMP sent",
     PubrelAgain: "QoS 2: PUBREL sent again",
     Resubscribed: "subscribe: in place of another one",
+    NoLocalSet: "subscribe: No Local, in place of a subscription without it",
     SubscribeForbidden: "subscribe: not permitted",
     QoSLowered: "subscribe: at a lower QoS than asked for",
     Unsubscribed: "unsubscribe: of a subscription in force",
@@ -100,6 +101,7 @@ kinds! {
     SubscriptionIds: "deliver: several Subscription Identifiers",
     NoLocal: "deliver: No Local keeps a message back",
     AsPublished: "deliver: Retain As Published",
+    SomeAsPublished: "deliver: overlapping, and one of them Retain As Published",
     RetainedSent: "retained: sent to a new subscription",
     RetainedCleared: "retained: cleared",
     HandlingSend: "retained: Retain Handling 0, with a value there",
@@ -406,11 +408,17 @@ impl Watcher {
         match pkt {
             Pkt::Publish(publish) => self.published(model, publish),
             Pkt::Subscribe { filters, .. } => {
-                let subs: Vec<_> = model.subs.iter().filter(|it| it.conn == conn).collect();
+                let subs = model.subs.iter().enumerate();
+                let subs: Vec<_> = subs.filter(|(_, it)| it.conn == conn).collect();
                 let first = subs.len().saturating_sub(filters.len());
-                for sub in &subs[first..] {
+                for (index, sub) in &subs[first..] {
                     if !sub.new {
                         self.count(Kind::Resubscribed);
+                    }
+                    let mut before = model.subs.iter();
+                    let before = before.find(|it| it.replaced_by == Some(*index));
+                    if sub.options.no_local && before.is_some_and(|it| !it.options.no_local) {
+                        self.count(Kind::NoLocalSet);
                     }
                     let kept = model
                         .messages
@@ -541,8 +549,13 @@ impl Watcher {
         if matching.len() > 1 {
             self.count(Kind::Overlapping);
         }
+        let as_published = |sub: &&&crate::model::Sub| sub.options.retain_as_published;
+        let kept = matching.iter().filter(as_published).count();
+        if message.retain && (1..matching.len()).contains(&kept) {
+            self.count(Kind::SomeAsPublished);
+        }
         if publish.retain {
-            let kept = matching.iter().any(|sub| sub.options.retain_as_published);
+            let kept = kept > 0;
             self.count(if kept {
                 Kind::AsPublished
             } else {

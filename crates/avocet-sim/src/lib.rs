@@ -14,6 +14,7 @@ mod coverage;
 mod disk;
 #[cfg(test)]
 mod exhaustive;
+mod grounds;
 mod history;
 mod invariants;
 mod link;

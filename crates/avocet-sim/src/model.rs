@@ -2,6 +2,7 @@
 //! must receive which message. It knows nothing of shards, queues or commits.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use avocet_codec::{
     AckType, QoS, ReasonCode, SubscriptionOptions, TopicFilter, TopicName, Version,
@@ -206,6 +207,22 @@ impl Sub {
     }
 }
 
+/// A PUBLISH from the broker to a session.
+#[derive(Clone, Copy)]
+pub(crate) struct Sent<'a> {
+    pub(crate) conn: ConnId,
+    pub(crate) publish: &'a PublishPkt,
+    pub(crate) session: SessionId,
+    pub(crate) uid: Uid,
+    pub(crate) message: &'a MessageInfo,
+}
+
+impl fmt::Display for Sent<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{}] {}", self.conn, Pkt::Publish(self.publish.clone()))
+    }
+}
+
 /// What a session was sent of a message.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Copies {
@@ -330,6 +347,26 @@ impl Model {
         self.subs
             .iter()
             .filter(move |sub| sub.session == session && sub.matches(&topic))
+    }
+
+    /// A PUBLISH that the broker sends, of a message of the run.
+    pub(crate) fn sent<'a>(&'a self, event: &'a Event) -> Option<Sent<'a>> {
+        let What::ServerSent {
+            conn,
+            pkt: Pkt::Publish(publish),
+            ..
+        } = &event.what
+        else {
+            return None;
+        };
+        let uid = publish.uid?;
+        Some(Sent {
+            conn: *conn,
+            publish,
+            session: self.session_of(*conn)?,
+            uid,
+            message: self.messages.get(&uid)?,
+        })
     }
 
     /// Whether a QoS 2 PUBLISH came before and is not released.

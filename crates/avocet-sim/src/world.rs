@@ -555,6 +555,7 @@ pub(crate) fn config(plan: &Plan) -> EngineConfig {
         config.authorization = Authorization::Asked;
     }
     config.limits.queued_messages_max = system.total_max;
+    config.limits.group_messages_max = system.queued_messages_max;
     config.limits.forwards_max = system.forwards_max;
     config.limits.slice_packets = system.slice_packets;
     config.limits.retained_page_messages = system.retained_page;

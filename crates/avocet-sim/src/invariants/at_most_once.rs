@@ -2,12 +2,11 @@
 //! subscription if it is retained: one delivery for overlapping subscriptions [MQTT5-3.3.4-2], no
 //! second one at QoS 0.
 
-use avocet_codec::{QoS, RetainHandling};
+use avocet_codec::QoS;
 
-use crate::history::{Event, What};
+use crate::history::Event;
 use crate::invariants::Invariant;
 use crate::model::Model;
-use crate::wire::Pkt;
 
 #[derive(Default)]
 pub(crate) struct AtMostOnce;
@@ -18,34 +17,18 @@ impl Invariant for AtMostOnce {
     }
 
     fn check(&mut self, event: &Event, model: &Model) -> Result<(), String> {
-        let What::ServerSent {
-            conn,
-            pkt: Pkt::Publish(publish),
-            ..
-        } = &event.what
-        else {
+        let Some(sent) = model.sent(event) else {
             return Ok(());
         };
-        let (Some(session), Some(uid)) = (model.session_of(*conn), publish.uid) else {
-            return Ok(());
-        };
-        let (Some(copies), Some(message)) =
-            (model.copies.get(&(session, uid)), model.messages.get(&uid))
-        else {
+        let (session, message) = (sent.session, sent.message);
+        let Some(copies) = model.copies.get(&(session, sent.uid)) else {
             return Ok(());
         };
         if copies.latest != Some(event.seq) {
             return Ok(());
         }
         let subs = || model.matching(session, message.topic);
-        let snapshots = subs().filter(|sub| {
-            let asked = match sub.options.retain_handling {
-                RetainHandling::SendAtSubscribe => true,
-                RetainHandling::SendIfNew => sub.new,
-                RetainHandling::DoNotSend => false,
-            };
-            message.retain && !sub.shared && asked
-        });
+        let snapshots = subs().filter(|sub| sub.may_find(model, message));
         let mut groups: Vec<&str> = subs()
             .filter(|sub| sub.shared)
             .map(|sub| sub.filter.as_str())
@@ -60,7 +43,7 @@ impl Invariant for AtMostOnce {
         // A member may be given a message again that it had and lost.
         let shared = if groups.is_empty() { 0 } else { u32::MAX / 2 };
         // A crash may take back that it was sent, and what was sent is not waited for below QoS 2.
-        let (fresh, again) = if publish.qos == QoS::ExactlyOnce && model.crashes > 0 {
+        let (fresh, again) = if sent.publish.qos == QoS::ExactlyOnce && model.crashes > 0 {
             (copies.fresh - copies.loose, 0)
         } else {
             (copies.fresh, model.crashes)
@@ -68,7 +51,7 @@ impl Invariant for AtMostOnce {
         let most = reads + snapshots.count() as u32 + shared + again;
         if fresh > most {
             return Err(format!(
-                "[{conn}] {publish:?} is copy {} of a message published {reads} times",
+                "{sent} is copy {} of a message published {reads} times",
                 copies.fresh
             ));
         }

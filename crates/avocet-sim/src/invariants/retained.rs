@@ -5,14 +5,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use avocet_codec::{QoS, RetainHandling};
+use avocet_codec::QoS;
 
 use crate::history::{Event, What};
 use crate::invariants::Invariant;
-use crate::model::{Model, Seq, SessionId, Sub};
+use crate::model::{Model, Sent, Seq, SessionId, Sub};
 use crate::plan::{CHECKER, Micros, WITNESS};
 use crate::survivors::Survivors;
-use crate::wire::{Pkt, Uid};
+use crate::wire::Uid;
+
+/// When it was sent, with which Subscription Identifiers.
+type Flagged = (Seq, Vec<u32>);
 
 #[derive(Default)]
 pub(crate) struct Retained {
@@ -21,6 +24,10 @@ pub(crate) struct Retained {
     /// What each session was sent for the first time, by topic and whether at QoS 0, which
     /// waits for no window.
     came: BTreeMap<(SessionId, &'static str, bool), Vec<Uid>>,
+    /// How often each session was sent a message because it was retained, and nothing else.
+    snapshots: BTreeMap<(SessionId, Uid), usize>,
+    /// What each session was sent with RETAIN.
+    flagged: BTreeMap<(SessionId, Uid), Vec<Flagged>>,
     /// What the last client got.
     kept: BTreeMap<&'static str, Uid>,
     /// What the last restart found, and when.
@@ -74,6 +81,27 @@ impl Retained {
         }
     }
 
+    /// Each subscription brings what is retained once, if its Retain Handling says so.
+    fn check_count(&mut self, model: &Model, sent: &Sent<'_>) -> Result<(), String> {
+        let (session, message) = (sent.session, sent.message);
+        let grounds = model.grounds(sent).visible(model);
+        let as_published = |sub: &&Sub| sub.options.retain_as_published;
+        // A crash may take back that it was sent.
+        if model.crashes > 0 || grounds.live.iter().chain(&grounds.shared).any(as_published) {
+            return Ok(());
+        }
+        let found = self.snapshots.entry((session, sent.uid)).or_default();
+        *found += 1;
+        let subs = model.matching(session, message.topic);
+        let most = subs.filter(|sub| sub.may_find(model, message)).count();
+        if *found > most {
+            return Err(format!(
+                "{sent} comes {found} times, and {most} subscriptions asked for it"
+            ));
+        }
+        Ok(())
+    }
+
     /// No value comes after a newer one.
     fn settle_order(&self) -> Result<(), String> {
         for ((_, topic, _), uids) in &self.came {
@@ -97,20 +125,10 @@ impl Retained {
 
     /// What stood when a client subscribed, and stayed, has come.
     fn settle_new(&self, model: &Model, sub: &Sub) -> Result<(), String> {
-        let wanted = match sub.options.retain_handling {
-            RetainHandling::SendAtSubscribe => true,
-            RetainHandling::SendIfNew => sub.new,
-            RetainHandling::DoNotSend => false,
-        };
         let session = &model.sessions[sub.session];
         let profile = &model.clients[session.client];
         // Pages that were not queued yet are lost in a crash, and the witness may be late after one.
-        if model.crashes > 0
-            || !wanted
-            || sub.shared
-            || sub.answered.is_none()
-            || sub.ended.is_some()
-        {
+        if model.crashes > 0 || !sub.asks() || sub.answered.is_none() || sub.ended.is_some() {
             return Ok(());
         }
         for (topic, seen) in self.seen.iter().filter(|(topic, _)| sub.matches(topic)) {
@@ -120,17 +138,17 @@ impl Retained {
             let message = &model.messages[uid];
             let qos = message.qos.min(sub.options.maximum_qos);
             let large = profile.maximum_packet_size < u32::MAX && message.len > 1_000;
-            let own = sub.options.no_local && message.publisher == session.client;
             if message.empty
                 || may_expire(model, topic)
                 || large
-                || own
+                || sub.hides(model, message)
                 || qos == QoS::AtMostOnce && !model.stayed(sub.session, sub.began)
             {
                 continue;
             }
-            let copies = model.copies.get(&(sub.session, *uid));
-            if copies.is_none_or(|copies| copies.delivered == 0) {
+            let copies = self.flagged.get(&(sub.session, *uid));
+            let brought = |(at, ids): &Flagged| *at > sub.began && ids == sub.id.as_slice();
+            if !copies.is_some_and(|copies| copies.iter().any(brought)) {
                 return Err(format!(
                     "client {} subscribed to {} and never got m{uid} of {topic}, retained at {seq}",
                     session.client, sub.filter
@@ -150,21 +168,10 @@ impl Invariant for Retained {
         if let What::Restarted { survivors, .. } = &event.what {
             self.found = Some((event.at, Arc::clone(survivors)));
         }
-        let What::ServerSent {
-            conn,
-            pkt: pkt @ Pkt::Publish(publish),
-            ..
-        } = &event.what
-        else {
+        let Some(sent) = model.sent(event) else {
             return Ok(());
         };
-        let (Some(session), Some(message)) = (model.session_of(*conn), model.message(publish))
-        else {
-            return Ok(());
-        };
-        let Some(uid) = publish.uid else {
-            return Ok(());
-        };
+        let (publish, message, session, uid) = (sent.publish, sent.message, sent.session, sent.uid);
         let first = model
             .copies
             .get(&(session, uid))
@@ -174,10 +181,15 @@ impl Invariant for Retained {
             return Ok(());
         }
         if publish.retain && !message.retain {
-            return Err(format!("[{conn}] {pkt} was not published with RETAIN"));
+            return Err(format!("{sent} was not published with RETAIN"));
         }
         if !message.retain {
             return Ok(());
+        }
+        if publish.retain {
+            self.check_count(model, &sent)?;
+            let flagged = self.flagged.entry((session, uid)).or_default();
+            flagged.push((event.seq, publish.subscription_ids.clone()));
         }
         match model.sessions[session].client {
             WITNESS => {
