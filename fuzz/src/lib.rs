@@ -1,10 +1,15 @@
-//! What the targets share: an input read as choices, time that it decides, and packets one by one.
+//! What the targets share: an input read as choices, time that it decides, packets one by one, and
+//! what may be sent in a Session.
+
+mod oracle;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use avocet_codec::{PACKET_SIZE_MAX, Packet, PacketId, QoS, ReasonCode, Version, frame_len};
 use avocet_session::{Instant, Now, TransmitBuf, UnixTime};
+
+pub use crate::oracle::{Receiving, Sending, check_expiry, expires_at, number_of};
 
 pub const VERSIONS: [Version; 3] = [Version::V5, Version::V3_1_1, Version::V3_1];
 
@@ -112,4 +117,15 @@ pub fn asks_dns(addresses: &str) -> bool {
             .map(|(_, port)| port.parse::<u16>());
         matches!(port, Some(Ok(_))) && address.parse::<SocketAddr>().is_err()
     })
+}
+
+/// Plants the bug that `AVOCET_PLANTED` names, in a build that can: see docs/fuzzing.md.
+pub fn plant() {
+    #[cfg(feature = "planted")]
+    if let Ok(name) = std::env::var("AVOCET_PLANTED") {
+        use avocet_session::planted::{Bug, plant};
+        let mut bugs = Bug::ALL.iter();
+        let bug = bugs.find(|bug| format!("{bug:?}") == name);
+        plant(*bug.unwrap_or_else(|| panic!("{name} is none of {:?}", Bug::ALL)));
+    }
 }

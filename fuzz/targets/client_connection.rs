@@ -17,17 +17,20 @@ use avocet_codec::{
     SubscribeFilter, SubscriptionId, SubscriptionOptions, TopicFilter, TopicName, Unsuback,
     UserProperty, Version,
 };
-use avocet_fuzz::{Choices, QOS, REASON_CODES, VERSIONS, now, take_packets};
+use avocet_fuzz::{
+    Choices, QOS, REASON_CODES, Receiving, Sending, VERSIONS, check_expiry, expires_at, now,
+    number_of, plant, take_packets,
+};
 use avocet_session::client::{
     Authentication, ClientConfig, ClientConnection, ClientEvent, ClientNotice, PublishId,
 };
-use avocet_session::{AckToken, Limits, Message, Overflow, Session, TransmitBuf};
+use avocet_session::{AckToken, CommitId, Limits, Message, Overflow, Session, TransmitBuf};
 use libfuzzer_sys::fuzz_target;
 
 const TOPICS: [&str; 4] = ["a", "a/b", "\u{e9}/c", ""];
 const FILTERS: [&str; 5] = ["a", "+/b", "#", "$share/g/a", "$share//"];
 
-fuzz_target!(|input: &[u8]| {
+fuzz_target!(init: plant(), |input: &[u8]| {
     let mut choices = Choices::new(input);
     let limits = Limits {
         inflight: choices.pick(&[1, 2, 32]),
@@ -71,10 +74,14 @@ struct World {
     /// Sent by the server, not read by the client.
     unread: Vec<u8>,
     tokens: Vec<AckToken>,
-    /// Messages of QoS 1 and 2 whose end was not told.
-    unfinished: BTreeSet<PublishId>,
-    /// How many messages there were; the payload is the number.
-    published: u32,
+    /// Messages of QoS 1 and 2 whose end was not told, and their numbers.
+    unfinished: BTreeMap<PublishId, usize>,
+    /// All messages, and from when on they are not sent; the payload is the number.
+    published: Vec<(&'static str, Option<u64>)>,
+    /// The number of the last message that was sent for the first time, for each QoS.
+    last_sent: [Option<usize>; 3],
+    sending: Sending,
+    receiving: Receiving,
     frozen: bool,
     server: Server,
 }
@@ -105,8 +112,11 @@ impl World {
             time: 0,
             unread: Vec::new(),
             tokens: Vec::new(),
-            unfinished: BTreeSet::new(),
-            published: 0,
+            unfinished: BTreeMap::new(),
+            published: Vec::new(),
+            last_sent: [None; 3],
+            sending: Sending::default(),
+            receiving: Receiving::new(false),
             frozen: false,
             server: Server::default(),
         }
@@ -149,7 +159,10 @@ impl World {
             }
             3 if !self.tokens.is_empty() => {
                 let token = self.tokens.swap_remove(choices.below(self.tokens.len()));
-                let _ = self.client.acknowledge(token, choices.pick(&REASON_CODES));
+                let reason = choices.pick(&REASON_CODES);
+                // Behind DISCONNECT it may leave all the same.
+                let _ = self.client.acknowledge(token, reason);
+                self.receiving.on_answer(token, None);
             }
             4 => {
                 let mut disconnect = Disconnect::new(choices.pick(&REASON_CODES));
@@ -189,10 +202,12 @@ impl World {
     }
 
     fn publish(&mut self, choices: &mut Choices<'_>) {
-        let Ok(topic) = TopicName::new(choices.pick(&TOPICS)) else {
+        let name = choices.pick(&TOPICS);
+        let Ok(topic) = TopicName::new(name) else {
             return;
         };
-        let mut payload = self.published.to_be_bytes().to_vec();
+        let number = self.published.len();
+        let mut payload = (number as u32).to_be_bytes().to_vec();
         payload.resize(4 + choices.pick(&[0, 0, 100]), 0);
         let now = now(self.time);
         let expiry = choices.pick(&[None, None, Some(0), Some(2)]);
@@ -201,9 +216,10 @@ impl World {
             .with_retain(choices.flag())
             .with_expiry(expiry, now.unix);
         if let Ok(id) = self.client.publish(Arc::new(message), now) {
-            self.published += 1;
+            self.published.push((name, expires_at(expiry, self.time)));
             if let Some(id) = id {
-                assert!(self.unfinished.insert(id), "{id:?} is not new");
+                let old = self.unfinished.insert(id, number);
+                assert_eq!(old, None, "{id:?} is not new");
             }
         }
     }
@@ -288,6 +304,7 @@ impl World {
         let now = now(self.time);
         loop {
             let unread = std::mem::take(&mut self.unread);
+            let reads = self.client.is_connected();
             let input = self.client.handle_input(&unread, now);
             let consumed = input.consumed;
             assert!(consumed <= unread.len());
@@ -296,6 +313,10 @@ impl World {
             }
             if let Ok(packet) = Packet::decode(&unread[..consumed], self.config.version) {
                 self.server.on_sent(&packet, &self.config);
+                if reads {
+                    self.sending.on_read(&packet);
+                    self.receiving.on_read(&packet);
+                }
             }
             self.unread = unread;
             self.unread.drain(..consumed);
@@ -308,9 +329,9 @@ impl World {
             let mut out = TransmitBuf::new(256);
             loop {
                 let more = self.client.poll_transmit(now, &mut out);
-                let (server, config) = (&mut self.server, &self.config);
-                take_packets(&mut out, config.version, |packet, len| {
-                    server.on_received(&packet, len, config);
+                take_packets(&mut out, self.config.version, |packet, len| {
+                    self.server.on_received(&packet, len, &self.config);
+                    self.on_sent(&packet);
                 });
                 if !more {
                     break;
@@ -322,11 +343,39 @@ impl World {
         assert!(self.client.session().queued() <= limits.queued_messages_max);
     }
 
+    /// What the client sends is what it may send then.
+    fn on_sent(&mut self, packet: &Packet<'_>) {
+        self.receiving.on_sent(packet, CommitId::ZERO);
+        match packet {
+            Packet::Publish(publish) => {
+                self.sending.on_publish(publish);
+                let number = number_of(publish);
+                let (topic, expires_at) = self.published[number];
+                assert_eq!(self.server.topic(publish), topic, "{publish:?}");
+                check_expiry(publish, expires_at, self.time, self.config.version);
+                if !publish.dup {
+                    let last = &mut self.last_sent[publish.qos() as usize];
+                    assert!(*last < Some(number), "{number} comes after {last:?}");
+                    *last = Some(number);
+                }
+            }
+            Packet::Pubrel(ack) => {
+                self.sending.on_pubrel(ack.packet_id);
+            }
+            _ => {}
+        }
+    }
+
     fn on_event(&mut self, event: ClientEvent<'_>) {
         match event {
-            ClientEvent::Publish { token, .. } => self.tokens.extend(token),
+            ClientEvent::Publish {
+                token: Some(token), ..
+            } => {
+                self.tokens.push(token);
+                self.receiving.on_message(token);
+            }
             ClientEvent::Published { id, .. } => {
-                assert!(self.unfinished.remove(&id), "{id:?} ended twice");
+                assert!(self.unfinished.remove(&id).is_some(), "{id:?} ended twice");
             }
             _ => {}
         }
@@ -342,7 +391,9 @@ impl World {
                     assert_eq!(self.client.poll_timeout(), None);
                 }
                 ClientNotice::NotPublished { id: Some(id), .. } => {
-                    assert!(self.unfinished.remove(&id), "{id:?} ended twice");
+                    let number = self.unfinished.remove(&id);
+                    let number = number.unwrap_or_else(|| panic!("{id:?} ended twice"));
+                    self.sending.forget(number);
                 }
                 _ => {}
             }
@@ -361,6 +412,8 @@ impl World {
         self.client = ClientConnection::new(config.clone(), session, now(self.time));
         self.config = config;
         self.unread.clear();
+        self.sending.reconnect();
+        self.receiving.reconnect();
         self.server = Server::default();
     }
 
@@ -375,6 +428,9 @@ impl World {
         let mut connack = Connack::new(ReasonCode::Success);
         // 3.1 has no such flag.
         connack.session_present = self.config.version != Version::V3_1;
+        if self.config.version == Version::V5 {
+            connack.properties.topic_alias_maximum = 4;
+        }
         let packet = Packet::Connack(connack);
         packet
             .encode(self.config.version, &mut self.unread)
@@ -400,6 +456,17 @@ impl World {
 }
 
 impl Server {
+    /// The Topic Name of a packet that came.
+    fn topic(&self, publish: &Publish<'_>) -> String {
+        let known = publish
+            .topic_alias
+            .and_then(|alias| self.aliases.get(&alias));
+        match publish.topic_name {
+            Some(name) => name.as_str().to_owned(),
+            None => known.expect("a Topic Alias that is set").clone(),
+        }
+    }
+
     /// A packet of the client.
     fn on_received(&mut self, packet: &Packet<'_>, len: usize, config: &ClientConfig) {
         assert!(!self.is_over, "{packet:?} after the end");

@@ -9,7 +9,7 @@
 
 #![no_main]
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 
@@ -17,17 +17,20 @@ use avocet_codec::{
     Ack, Auth, Connack, Connect, Delivery, Disconnect, Packet, PacketId, Publish, QoS, ReasonCode,
     Subscribe, SubscribeFilter, SubscriptionOptions, TopicFilter, TopicName, Unsubscribe, Version,
 };
-use avocet_fuzz::{Choices, QOS, REASON_CODES, VERSIONS, now, take_packets};
+use avocet_fuzz::{
+    Choices, QOS, REASON_CODES, Receiving, Sending, VERSIONS, check_expiry, expires_at, now,
+    number_of, plant, take_packets,
+};
 use avocet_session::{
-    Accept, AckToken, Authentication, CommitId, ConnectionEvent, Details, Enqueued, FetchFrom,
-    FetchedMessage, Limits, Message, Outgoing, Overflow, ServerConfig, ServerConnection,
+    Accept, AckToken, Authentication, CloseReason, CommitId, ConnectionEvent, Details, Enqueued,
+    FetchFrom, FetchedMessage, Limits, Message, Outgoing, Overflow, ServerConfig, ServerConnection,
     ServerEvent, Session, TransmitBuf,
 };
 use libfuzzer_sys::fuzz_target;
 
 const TOPICS: [&str; 3] = ["a", "\u{e9}/c", ""];
 
-fuzz_target!(|input: &[u8]| {
+fuzz_target!(init: plant(), |input: &[u8]| {
     let mut choices = Choices::new(input);
     let mut world = World::new(config(&mut choices));
     while !choices.is_empty() {
@@ -73,13 +76,26 @@ struct World {
     store: BTreeMap<u64, Outgoing>,
     commits: u64,
     committed: u64,
-    /// The commit each message waits for; the payload is the number.
-    gates: Vec<Option<CommitId>>,
+    /// All messages; the payload is the number.
+    messages: Vec<Enqueuing>,
+    /// PUBRECs that are stored, by message, and the commits they wait for.
+    releases: BTreeMap<usize, Option<CommitId>>,
+    sending: Sending,
+    receiving: Receiving,
     /// The number of the last message that was sent for the first time, for each QoS.
     last_sent: [Option<usize>; 3],
     frozen: bool,
     is_over: bool,
+    /// When the server last read a packet.
+    read_at: u64,
     client: Client,
+}
+
+struct Enqueuing {
+    topic: &'static str,
+    gate: Option<CommitId>,
+    /// From when on it is not sent.
+    expires_at: Option<u64>,
 }
 
 #[derive(Clone, Copy)]
@@ -97,9 +113,9 @@ struct Client {
     topic_alias_maximum: u16,
     is_connected: bool,
     is_over: bool,
+    /// In seconds.
+    keep_alive: u16,
     outstanding: BTreeSet<PacketId>,
-    /// PUBLISH packets of QoS 1 that the server has read, and when they may be acknowledged.
-    due: VecDeque<(AckToken, Option<Option<CommitId>>)>,
     aliases: BTreeMap<NonZeroU16, String>,
     answers: Vec<u8>,
 }
@@ -121,7 +137,11 @@ impl World {
             store: BTreeMap::new(),
             commits: 0,
             committed: 0,
-            gates: Vec::new(),
+            messages: Vec::new(),
+            releases: BTreeMap::new(),
+            sending: Sending::default(),
+            receiving: Receiving::new(true),
+            read_at: 0,
             last_sent: [None; 3],
             frozen: false,
             is_over: false,
@@ -149,12 +169,12 @@ impl World {
             6 if !self.pubrecs.is_empty() => {
                 let sequence = self.pubrecs.swap_remove(choices.below(self.pubrecs.len()));
                 let gate = self.gate(choices);
-                let _ = self.session_mut().map(|it| it.release(sequence, gate));
+                self.release(sequence, gate);
             }
             7 if !self.pubrels.is_empty() => {
                 let id = self.pubrels.swap_remove(choices.below(self.pubrels.len()));
                 let gate = self.gate(choices);
-                let _ = self.session_mut().map(|it| it.complete(id, gate));
+                self.complete(id, gate);
             }
             8 => {
                 self.committed +=
@@ -171,13 +191,11 @@ impl World {
                 }
             }
             11 => {
-                self.time += choices.millis();
-                self.server.handle_timeout(avocet_fuzz::now(self.time));
+                self.pass_until(self.time + choices.millis());
             }
             12 => {
                 if let Some(timeout) = self.server.poll_timeout() {
-                    self.time = self.time.max(timeout.at.as_nanos() / 1_000_000 + 1);
-                    self.server.handle_timeout(avocet_fuzz::now(self.time));
+                    self.pass_until(timeout.at.as_nanos() / 1_000_000 + 1);
                 }
             }
             13 => {
@@ -205,6 +223,11 @@ impl World {
                 if let Some(session) = &mut self.session {
                     let odd = |outgoing: &Outgoing| outgoing.tag == 1;
                     for (sequence, outgoing) in session.take_where(odd) {
+                        let number = number_in(&outgoing);
+                        let stays =
+                            outgoing.qos == QoS::ExactlyOnce && self.sending.is_in_flight(number);
+                        assert!(!stays, "{number} is in flight at QoS 2");
+                        self.sending.forget(number);
                         // The place of a QoS 0 message is not its own.
                         if outgoing.qos != QoS::AtMostOnce {
                             self.store.remove(&sequence);
@@ -224,6 +247,29 @@ impl World {
         })
     }
 
+    fn pass_until(&mut self, time: u64) {
+        self.time = self.time.max(time);
+        let now = now(self.time);
+        self.server.handle_timeout(now);
+        let next = self.server.poll_timeout();
+        assert!(next.is_none_or(|next| next.at > now.instant), "{next:?}");
+    }
+
+    fn release(&mut self, sequence: u64, gate: Option<CommitId>) {
+        let released = self.session_mut().map(|it| it.release(sequence, gate));
+        if released == Some(Ok(()))
+            && let Some(outgoing) = self.store.get(&sequence)
+        {
+            self.releases.insert(number_in(outgoing), gate);
+        }
+    }
+
+    fn complete(&mut self, id: PacketId, gate: Option<CommitId>) {
+        if self.session_mut().map(|it| it.complete(id, gate)) == Some(Ok(())) {
+            self.receiving.on_complete(id, gate);
+        }
+    }
+
     fn session_mut(&mut self) -> Option<&mut Session> {
         match &mut self.session {
             Some(session) => Some(session),
@@ -240,11 +286,13 @@ impl World {
     }
 
     fn enqueue(&mut self, choices: &mut Choices<'_>) {
-        let mut payload = (self.gates.len() as u32).to_be_bytes().to_vec();
+        let number = self.messages.len();
+        let mut payload = (number as u32).to_be_bytes().to_vec();
         payload.resize(4 + choices.pick(&[0, 0, 60]), 0);
         let now = now(self.time);
         let expiry = choices.pick(&[None, None, Some(2)]);
-        let message = Message::new(TopicName::new("a").expect("one"), &payload)
+        let topic = if number % 4 == 3 { "b" } else { "a" };
+        let message = Message::new(TopicName::new(topic).expect("one"), &payload)
             .with_qos(choices.pick(&QOS))
             .with_expiry(expiry, now.unix);
         let mut outgoing = Outgoing::new(Arc::new(message));
@@ -257,7 +305,11 @@ impl World {
         let enqueued = session.enqueue(outgoing.clone(), &config.limits, now);
         assert!(session.queued() <= config.limits.queued_messages_max);
         assert!(session.queued_bytes() <= config.limits.queued_bytes_max);
-        self.gates.push(outgoing.gate);
+        self.messages.push(Enqueuing {
+            topic,
+            gate: outgoing.gate,
+            expires_at: expires_at(expiry, self.time),
+        });
         match enqueued {
             Enqueued::Queued { sequence } | Enqueued::Stored { sequence } => {
                 self.keep(sequence, outgoing);
@@ -280,8 +332,10 @@ impl World {
     }
 
     fn drop_stored(&mut self, qos: QoS, sequence: u64) {
-        if qos != QoS::AtMostOnce {
-            self.store.remove(&sequence);
+        if qos != QoS::AtMostOnce
+            && let Some(outgoing) = self.store.remove(&sequence)
+        {
+            self.sending.forget(number_in(&outgoing));
         }
     }
 
@@ -311,14 +365,12 @@ impl World {
 
     fn acknowledge(&mut self, token: AckToken, reason: ReasonCode, gate: Option<CommitId>) {
         if self.server.acknowledge(token, reason, gate).is_ok() {
-            let due = self.client.due.iter_mut().find(|(due, _)| *due == token);
-            if let Some((_, answer)) = due {
-                *answer = Some(gate);
-            }
+            self.receiving.on_answer(token, gate);
         } else if let Some(session) = self.session_mut()
             && token.qos() == QoS::ExactlyOnce
         {
             session.answer(token, reason, gate);
+            self.receiving.on_answer(token, gate);
         }
     }
 
@@ -360,6 +412,8 @@ impl World {
         self.unread.clear();
         self.requests.clear();
         self.is_over = false;
+        self.sending.reconnect();
+        self.receiving.reconnect();
         self.client = Client::default();
     }
 
@@ -424,6 +478,7 @@ impl World {
         loop {
             let unread = std::mem::take(&mut self.unread);
             let paused = self.server.is_paused();
+            let reads = self.server.is_connected();
             let input = self.server.handle_input(&unread, now);
             let consumed = input.consumed;
             assert!(consumed <= unread.len());
@@ -434,6 +489,13 @@ impl World {
             let version = self.server.version();
             if let Ok(packet) = Packet::decode(&unread[..consumed], version) {
                 self.client.on_sent(&packet);
+                if reads {
+                    self.sending.on_read(&packet);
+                    self.receiving.on_read(&packet);
+                }
+                if reads || matches!(packet, Packet::Connect(_)) {
+                    self.read_at = self.time;
+                }
             }
             self.unread = unread;
             self.unread.drain(..consumed);
@@ -459,25 +521,46 @@ impl World {
         loop {
             let more = self.server.poll_transmit(now, &mut out);
             let version = self.server.version();
-            let (client, last_sent) = (&mut self.client, &mut self.last_sent);
-            let (gates, committed) = (&self.gates, CommitId::new(self.committed));
             take_packets(&mut out, version, |packet, len| {
-                client.on_received(&packet, len, version, committed);
-                if let Packet::Publish(publish) = packet {
-                    let number = u32::from_be_bytes(publish.payload[..4].try_into().expect("4"));
-                    let number = number as usize;
-                    assert!(gates[number] <= Some(committed), "{number} is not stored");
-                    let last = &mut last_sent[publish.delivery.qos() as usize];
-                    if !publish.dup {
-                        assert!(*last < Some(number), "{number} comes after {last:?}");
-                        *last = Some(number);
-                    }
-                }
+                self.client.on_received(&packet, len, version);
+                self.on_sent(&packet);
             });
             self.poll_events();
             if !more {
                 break;
             }
+        }
+    }
+
+    /// What the server sends is what it may send then.
+    fn on_sent(&mut self, packet: &Packet<'_>) {
+        let committed = CommitId::new(self.committed);
+        self.receiving.on_sent(packet, committed);
+        match packet {
+            Packet::Publish(publish) => {
+                self.sending.on_publish(publish);
+                let number = number_of(publish);
+                let message = &self.messages[number];
+                assert!(message.gate <= Some(committed), "{number} is not stored");
+                let topic = self.client.topic(publish);
+                assert_eq!(topic, message.topic, "{publish:?}");
+                let version = self.server.version();
+                check_expiry(publish, message.expires_at, self.time, version);
+                if !publish.dup {
+                    let last = &mut self.last_sent[publish.qos() as usize];
+                    assert!(*last < Some(number), "{number} comes after {last:?}");
+                    *last = Some(number);
+                }
+            }
+            Packet::Pubrel(ack) => {
+                let number = self.sending.on_pubrel(ack.packet_id);
+                if let Some(number) = number.filter(|it| self.messages[*it].gate.is_some()) {
+                    let gate = self.releases.get(&number);
+                    let gate = gate.unwrap_or_else(|| panic!("{ack:?} before it is stored"));
+                    assert!(*gate <= Some(committed), "{ack:?} before its commit");
+                }
+            }
+            _ => {}
         }
     }
 
@@ -497,9 +580,7 @@ impl World {
                 token: Some(token), ..
             } => {
                 self.tokens.push(token);
-                if token.qos() == QoS::AtLeastOnce {
-                    self.client.due.push_back((token, None));
-                }
+                self.receiving.on_message(token);
             }
             ServerEvent::Subscribe(subscribe) => self.requests.push(Request {
                 packet_id: subscribe.packet_id,
@@ -532,6 +613,9 @@ impl World {
             self.fetch = None;
             self.pubrecs.clear();
             self.pubrels.clear();
+            self.tokens.clear();
+            self.sending = Sending::default();
+            self.receiving = Receiving::new(true);
         }
         let session = self.session.take().unwrap_or_default();
         let accept = Accept {
@@ -547,7 +631,12 @@ impl World {
         while let Some(event) = self.server.poll_event() {
             assert!(!self.is_over, "{event:?} after the last");
             match event {
-                ConnectionEvent::Closed(_) => {
+                ConnectionEvent::Closed(reason) => {
+                    if reason == CloseReason::KeepAliveTimeout {
+                        let silence = self.time - self.read_at;
+                        let keep_alive = u64::from(self.client.keep_alive) * 1_500;
+                        assert!(silence >= keep_alive, "closed after {silence} ms");
+                    }
                     self.is_over = true;
                     self.client.is_over = true;
                     assert_eq!(self.server.poll_timeout(), None);
@@ -562,7 +651,10 @@ impl World {
                     self.drop_stored(dropped.qos, dropped.sequence);
                 }
                 ConnectionEvent::Pubrec { sequence, .. } => self.pubrecs.push(sequence),
-                ConnectionEvent::Pubrel { packet_id } => self.pubrels.push(packet_id),
+                ConnectionEvent::Pubrel { packet_id } => {
+                    self.receiving.on_release(packet_id);
+                    self.pubrels.push(packet_id);
+                }
                 other => panic!("{other:?} is new"),
             }
         }
@@ -575,6 +667,7 @@ impl World {
         self.open();
         let mut connect = Connect::new(Version::V5, "c");
         connect.clean_start = false;
+        connect.properties.topic_alias_maximum = 9;
         Packet::Connect(connect)
             .encode(Version::V5, &mut self.unread)
             .expect("a packet");
@@ -591,10 +684,10 @@ impl World {
                 self.acknowledge(token, ReasonCode::Success, None);
             }
             for sequence in std::mem::take(&mut self.pubrecs) {
-                let _ = self.session_mut().map(|it| it.release(sequence, None));
+                self.release(sequence, None);
             }
             for id in std::mem::take(&mut self.pubrels) {
-                let _ = self.session_mut().map(|it| it.complete(id, None));
+                self.complete(id, None);
             }
             self.fetch(0, false);
             self.unread.append(&mut self.client.answers);
@@ -618,16 +711,27 @@ impl Client {
         };
         self.maximum_packet_size = properties.maximum_packet_size;
         self.topic_alias_maximum = properties.topic_alias_maximum;
+        let longest = config.keep_alive_max.map_or(u16::MAX, NonZeroU16::get);
+        self.keep_alive = match connect.keep_alive {
+            0 => longest,
+            keep_alive if v5 => keep_alive.min(longest),
+            keep_alive => keep_alive,
+        };
+    }
+
+    /// The Topic Name of a packet that came.
+    fn topic(&self, publish: &Publish<'_>) -> String {
+        let known = publish
+            .topic_alias
+            .and_then(|alias| self.aliases.get(&alias));
+        match publish.topic_name {
+            Some(name) => name.as_str().to_owned(),
+            None => known.expect("a Topic Alias that is set").clone(),
+        }
     }
 
     /// A packet of the server.
-    fn on_received(
-        &mut self,
-        packet: &Packet<'_>,
-        len: usize,
-        version: Version,
-        committed: CommitId,
-    ) {
+    fn on_received(&mut self, packet: &Packet<'_>, len: usize, version: Version) {
         assert!(!self.is_over, "{packet:?} after the end");
         let maximum = self.maximum_packet_size.map_or(u32::MAX, NonZeroU32::get);
         assert!(len <= maximum as usize, "{packet:?} is too large");
@@ -672,12 +776,6 @@ impl Client {
             Packet::Pubrec(ack) if !ack.reason_code.is_error() => {
                 answer(Packet::Pubrel(Ack::new(ack.packet_id)));
             }
-            Packet::Puback(ack) => {
-                let (token, answer) = self.due.pop_front().expect("a PUBLISH to acknowledge");
-                assert_eq!(token.packet_id(), ack.packet_id);
-                let gate = answer.expect("the owner has answered");
-                assert!(gate <= Some(committed), "{packet:?} before its commit");
-            }
             Packet::Disconnect(_) => self.is_over = true,
             Packet::Connect(_)
             | Packet::Subscribe(_)
@@ -699,4 +797,9 @@ impl Client {
             _ => {}
         }
     }
+}
+
+fn number_in(outgoing: &Outgoing) -> usize {
+    let payload = outgoing.message.payload();
+    u32::from_be_bytes(payload[..4].try_into().expect("a number")) as usize
 }

@@ -27,7 +27,33 @@ pub(crate) struct Args {
     /// and those that were found.
     #[arg(long, requires = "target")]
     minimize: bool,
+    /// Put one bug after the other into the session, and see whether the targets of the two
+    /// connections find it, each within the given seconds.
+    #[arg(long, conflicts_with_all = ["target", "jobs", "record"])]
+    planted: bool,
 }
+
+/// The targets that look at sessions, and the planted bugs of `avocet-session` that each can meet: a
+/// client has no store, no groups and does not watch over Keep Alive.
+const PLANTED: &[(&str, &[&str])] = &[
+    ("client_connection", &BOTH),
+    ("server_connection", &BOTH),
+    (
+        "server_connection",
+        &["PubrelBeforeStored", "SharedQos2Moves", "KeepAliveTooShort"],
+    ),
+];
+
+const BOTH: [&str; 8] = [
+    "ResentWithAnotherPacketId",
+    "FreedAtPubrec",
+    "AliasSurvives",
+    "ReceiveMaximumOffByOne",
+    "DupMissing",
+    "DupAtFirst",
+    "ExpiryFromDelivery",
+    "AckOfDeadConnection",
+];
 
 /// What `cargo fuzz` passes too, without the sanitizers, for which it needs a nightly compiler.
 const RUSTFLAGS: &str = "-Dwarnings --cfg fuzzing -Cpasses=sancov-module \
@@ -37,7 +63,10 @@ const RUSTFLAGS: &str = "-Dwarnings --cfg fuzzing -Cpasses=sancov-module \
 
 pub(crate) fn run_with(args: &Args) -> Result<()> {
     let workspace = Workspace::load()?;
-    let built = build(&workspace)?;
+    if args.planted {
+        return find_planted(&workspace, args.seconds);
+    }
+    let built = build(&workspace, &[])?;
     let targets = match &args.target {
         Some(target) => vec![target.clone()],
         None => targets(&workspace)?,
@@ -64,7 +93,7 @@ pub(crate) fn run_with(args: &Args) -> Result<()> {
 
 /// Every committed input, and five seconds more.
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
-    let built = build(workspace)?;
+    let built = build(workspace, &[])?;
     for target in targets(workspace)? {
         let mut fuzzer = fuzzer(workspace, &built, &target, 5)?;
         // Without a fixed seed, a run could fail on a change that did not cause it.
@@ -149,6 +178,46 @@ fn cpu_seconds_of_children() -> u64 {
         / 100
 }
 
+/// Whether each planted bug is found, from the committed inputs alone, and by which check.
+fn find_planted(workspace: &Workspace, seconds: u32) -> Result<()> {
+    let bins = ["client_connection", "server_connection"];
+    let bins = bins.iter().flat_map(|bin| ["--bin", bin]);
+    let arguments: Vec<&str> = ["--features", "planted"].into_iter().chain(bins).collect();
+    let built = build(workspace, &arguments)?;
+    let scratch = folder(workspace).join("planted");
+    let mut missed = Vec::new();
+    for (target, bugs) in PLANTED {
+        for bug in *bugs {
+            if scratch.exists() {
+                fs::remove_dir_all(&scratch)?;
+            }
+            fs::create_dir_all(&scratch)?;
+            let output = workspace
+                .program(built.join(target))
+                .env("AVOCET_PLANTED", bug)
+                .env("RUST_BACKTRACE", "0")
+                .arg(format!("-max_total_time={seconds}"))
+                .arg(format!("-artifact_prefix={}/", scratch.display()))
+                .args(["-seed=1", "-timeout=10", "-print_final_stats=1"])
+                .args([&scratch, &seeds(workspace, target)])
+                .output()?;
+            let said = String::from_utf8_lossy(&output.stderr);
+            let inputs = statistic(&said, "number_of_executed_units").unwrap_or("-");
+            let problem = if output.status.success() {
+                missed.push(format!("{bug} by {target}"));
+                "not found"
+            } else {
+                let mut lines = said.lines();
+                lines.find(|line| line.contains("panicked at"));
+                lines.next().unwrap_or("no panic")
+            };
+            println!("{target} {bug}: {inputs} inputs, {problem}");
+        }
+    }
+    ensure!(missed.is_empty(), "not found: {}", missed.join(", "));
+    Ok(())
+}
+
 /// Edges alone count here, or there would be thousands of inputs.
 fn minimize(workspace: &Workspace, built: &Path, target: &str) -> Result<()> {
     let fewest = folder(workspace).join("fewest").join(target);
@@ -183,8 +252,8 @@ fn targets(workspace: &Workspace) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Builds all targets and returns the folder they are in.
-fn build(workspace: &Workspace) -> Result<PathBuf> {
+/// Builds all targets, or what the arguments say, and returns the folder they are in.
+fn build(workspace: &Workspace, arguments: &[&str]) -> Result<PathBuf> {
     // libFuzzer is C++, compiled from the source that libfuzzer-sys brings.
     tools::install_debian(workspace, "c++", "g++")?;
     let host = output(&mut workspace.line("rustc --print host-tuple"))?;
@@ -195,6 +264,7 @@ fn build(workspace: &Workspace) -> Result<PathBuf> {
         .arg(host)
         .arg("--target-dir")
         .arg(folder(workspace))
+        .args(arguments)
         .env("RUSTFLAGS", RUSTFLAGS);
     run(&mut build)?;
     Ok(folder(workspace).join(host).join("release"))
