@@ -66,10 +66,9 @@ pub(crate) fn run_with(args: &Args) -> Result<()> {
     if args.planted {
         return find_planted(&workspace, args.seconds);
     }
-    let built = build(&workspace, &[])?;
-    let targets = match &args.target {
-        Some(target) => vec![target.clone()],
-        None => targets(&workspace)?,
+    let (built, targets) = match &args.target {
+        Some(target) => (build(&workspace, &["--bin", target])?, vec![target.clone()]),
+        None => (build(&workspace, &[])?, targets(&workspace)?),
     };
     for target in targets {
         if args.minimize {
