@@ -66,6 +66,14 @@ struct Exceptions {
     server_tests: BTreeMap<String, String>,
 }
 
+impl Exceptions {
+    /// Why a statement that has tests lacks those that it should have.
+    fn elsewhere(&self, tag: &str) -> impl Iterator<Item = &String> {
+        let client = self.client_tests.get(tag);
+        client.into_iter().chain(self.server_tests.get(tag))
+    }
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Statement {
@@ -153,7 +161,7 @@ fn report(workspace: &Workspace, args: &Args) -> Result<()> {
     let (open, all) = (open.count(), statements.len());
     problems.extend(places::check(&statements, &found, &all_exceptions));
 
-    let table = table(&statements, &found, exceptions);
+    let table = table(&statements, &found, &all_exceptions);
     let path = root.join(TABLE);
     if !args.check {
         fs::write(&path, &table).with_context(|| TABLE)?;
@@ -215,13 +223,18 @@ fn scan(workspace: &Workspace, statements: &Statements) -> Result<(Tests, Vec<St
 }
 
 /// The text of [`TABLE`].
-fn table(statements: &Statements, tests: &Tests, exceptions: &BTreeMap<String, String>) -> String {
+fn table(statements: &Statements, tests: &Tests, exceptions: &Exceptions) -> String {
     let mut text = String::from(
         "# Conformance\n\n\
          Every normative statement of MQTT 5.0 and 3.1.1, whom it binds, what it demands in our own\n\
          words, and the tests that check it. `cargo xtask conformance` writes this file from\n\
          `conformance/` and from the tags in the comments of the tests.\n\n\
-         | standard | role | statements | tested | excepted | open |\n|---|---|---:|---:|---:|---:|\n",
+         What binds a client is tested with `avocet-client`, what binds a server over a socket with the\n\
+         built broker (`tests/src/conformance`), what binds both with both. *Elsewhere* counts those of\n\
+         the tested statements that lack this and have tests of other crates only; *excepted* are those\n\
+         that have no test. Either has its reason in its row.\n\n\
+         | standard | role | statements | tested | elsewhere | excepted | open |\n\
+         |---|---|---:|---:|---:|---:|---:|\n",
     );
     for (_, standard, prefix) in STANDARDS {
         for role in Role::ALL {
@@ -233,12 +246,13 @@ fn table(statements: &Statements, tests: &Tests, exceptions: &BTreeMap<String, S
             let count = |is: &dyn Fn(&str) -> bool| tags.iter().filter(|tag| is(tag)).count();
             let _ = writeln!(
                 text,
-                "| {standard} | {} | {} | {} | {} | {} |",
+                "| {standard} | {} | {} | {} | {} | {} | {} |",
                 role.name(),
                 tags.len(),
                 count(&|tag| tests.contains_key(tag)),
-                count(&|tag| exceptions.contains_key(tag)),
-                count(&|tag| is_open(tag, tests, exceptions)),
+                count(&|tag| exceptions.elsewhere(tag).next().is_some()),
+                count(&|tag| exceptions.tests.contains_key(tag)),
+                count(&|tag| is_open(tag, tests, &exceptions.tests)),
             );
         }
     }
@@ -251,8 +265,13 @@ fn table(statements: &Statements, tests: &Tests, exceptions: &BTreeMap<String, S
             .values()
             .filter(|(tag, _)| tag.starts_with(prefix))
         {
-            let checked = match (tests.get(tag), exceptions.get(tag)) {
-                (Some(tests), _) => tests.iter().map(link).collect::<Vec<_>>().join(", "),
+            let checked = match (tests.get(tag), exceptions.tests.get(tag)) {
+                (Some(tests), _) => {
+                    let links = tests.iter().map(link);
+                    let reasons = exceptions.elsewhere(tag);
+                    let reasons = reasons.map(|reason| format!("*elsewhere*: {reason}"));
+                    links.chain(reasons).collect::<Vec<_>>().join(", ")
+                }
                 (None, Some(reason)) => format!("*excepted*: {reason}"),
                 (None, None) => "**open**".to_owned(),
             };
@@ -298,11 +317,15 @@ mod unit_tests {
             file: "tests/a.rs".to_owned(),
         };
         let tests = Tests::from([("MQTT5-3.1.0-1".to_owned(), vec![test])]);
-        let exceptions = BTreeMap::from([("MQTT5-3.1.0-2".to_owned(), "invisible".to_owned())]);
+        let exceptions = Exceptions {
+            tests: BTreeMap::from([("MQTT5-3.1.0-2".to_owned(), "invisible".to_owned())]),
+            client_tests: BTreeMap::new(),
+            server_tests: BTreeMap::from([("MQTT5-3.1.0-1".to_owned(), "closed".to_owned())]),
+        };
         let table = table(&statements, &tests, &exceptions);
         for line in [
-            "| MQTT 5.0 | server | 3 | 1 | 1 | 1 |",
-            "| MQTT5-3.1.0-1 | server | demand 1 | [refuses](../tests/a.rs) |",
+            "| MQTT 5.0 | server | 3 | 1 | 1 | 1 | 1 |",
+            "| MQTT5-3.1.0-1 | server | demand 1 | [refuses](../tests/a.rs), *elsewhere*: closed |",
             "| MQTT5-3.1.0-2 | server | demand 2 | *excepted*: invisible |",
             "| MQTT5-3.1.0-3 | server | demand 3 | **open** |",
         ] {
