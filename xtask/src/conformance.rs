@@ -229,9 +229,9 @@ fn table(statements: &Statements, tests: &Tests, exceptions: &Exceptions) -> Str
          Every normative statement of MQTT 5.0 and 3.1.1, whom it binds, what it demands in our own\n\
          words, and the tests that check it. `cargo xtask conformance` writes this file from\n\
          `conformance/` and from the tags in the comments of the tests.\n\n\
-         What binds a client is tested with `avocet-client`, what binds a server over a socket with the\n\
-         built broker (`tests/src/conformance`), what binds both with both. *Elsewhere* counts those of\n\
-         the tested statements that lack this and have tests of other crates only; *excepted* are those\n\
+         What binds a client is tested with our client, what binds a server over a socket with the built\n\
+         broker, and what both encode or match alike with `avocet-codec` and `avocet-topic`. *Elsewhere*\n\
+         counts those of the tested statements that lack this and have other tests; *excepted* are those\n\
          that have no test. Either has its reason in its row.\n\n\
          | standard | role | statements | tested | elsewhere | excepted | open |\n\
          |---|---|---:|---:|---:|---:|---:|\n",
