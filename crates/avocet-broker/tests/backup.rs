@@ -184,12 +184,13 @@ fn what_is_stored_is_for_one_user() {
     assert!(names.len() > 2, "{names:?}");
 }
 
-/// Also in a folder whose path has no room in the address of a socket.
+/// On Linux also in a folder whose path has no room in the address of a socket.
 #[test]
 fn a_broker_that_ends_cuts_its_backup_short() {
     for stopped in [false, true] {
         let (dir, copy) = (DataDir::new(), DataDir::new());
-        let folder = dir.0.join("long".repeat(30));
+        let long = if cfg!(target_os = "linux") { 30 } else { 1 };
+        let folder = dir.0.join("long".repeat(long));
         let path = folder.to_str().unwrap();
         let mut server = Server::start(&["--data-dir", path]);
         fill(&server);
