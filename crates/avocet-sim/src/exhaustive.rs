@@ -155,7 +155,7 @@ fn plan(history: &[(usize, Action)], shards: u16, log: bool, level: Level) -> Pl
         clients,
         ops: ops.collect(),
         calm_at: CALM,
-        end_at: CALM + 70 * SECOND,
+        end_at: CALM + 40 * SECOND,
     }
 }
 

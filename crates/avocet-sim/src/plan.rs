@@ -434,7 +434,7 @@ impl Plan {
                 .collect(),
             clients,
             calm_at,
-            end_at: calm_at + 240 * SECOND,
+            end_at: calm_at + 90 * SECOND,
         }
     }
 }

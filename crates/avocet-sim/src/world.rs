@@ -212,7 +212,7 @@ impl World {
             world.schedule(at, Task::Op(index));
         }
         world.schedule(world.plan.calm_at + 2 * SECOND, Task::Calm);
-        world.schedule(world.plan.end_at - 60 * SECOND, Task::Check);
+        world.schedule(world.plan.end_at - 30 * SECOND, Task::Check);
         world
     }
 
