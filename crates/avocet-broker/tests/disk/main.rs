@@ -307,8 +307,9 @@ fn what_nobody_waits_for_is_synced_soon() {
     let mut faulty = Faulty::start_with(&dir, &arguments);
     let (mut sleeper, _) = resume(&faulty.server, "sleeper");
     faulty.disk("sync");
-    sleeper.subscribe("a", QoS::AtLeastOnce);
+    subscribe(&mut sleeper, "a");
     faulty.server.wait_for_log("cannot sync");
     faulty.disk("");
     faulty.server.wait_for_log("the disk works again");
+    assert!(matches!(sleeper.receive().packet(), Packet::Suback(_)));
 }
