@@ -8,7 +8,7 @@ use avocet_engine::{DropReason, EngineConfig};
 use avocet_session::Overflow;
 
 use crate::cluster::{Client, Cluster, each_with};
-use crate::durability::stored;
+use crate::durability::resident;
 use crate::store::Store;
 
 /// Runs a test in memory and with a store that has most of each queue, by several shards.
@@ -18,10 +18,7 @@ fn in_memory_and_stored(configure: impl Fn(&mut EngineConfig), test: impl Fn(&mu
         assert_is_empty(&cluster);
     });
     let on_disk = |config: &mut EngineConfig| {
-        stored(config);
-        Arc::make_mut(&mut config.connection)
-            .limits
-            .resident_messages = 2;
+        resident::<2>(config);
         configure(config);
     };
     each_with(on_disk, |mut cluster| {
