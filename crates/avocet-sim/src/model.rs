@@ -33,6 +33,8 @@ pub(crate) struct Model {
     pub(crate) copies: BTreeMap<(SessionId, Uid), Copies>,
     /// How often the broker has crashed.
     pub(crate) crashes: u32,
+    /// Whether the disk does not work for a while, so that what is taken may be refused.
+    disk_fails: bool,
     /// When it did, while it is not back.
     pub(crate) down_since: Option<Seq>,
     /// What is not known to be stored, and since when.
@@ -253,6 +255,10 @@ impl Model {
             subs: Vec::new(),
             copies: BTreeMap::new(),
             crashes: 0,
+            disk_fails: plan
+                .ops
+                .iter()
+                .any(|op| matches!(op.action, Action::Disk { .. })),
             down_since: None,
             pending: BTreeMap::new(),
             unsafe_since: 0,
@@ -750,6 +756,11 @@ impl Model {
         }
     }
 
+    /// Whether the broker may have refused a message, and its client never heard of it.
+    pub(crate) fn may_be_dropped(&self, message: &MessageInfo) -> bool {
+        self.disk_fails && !message.kept && message.qos > QoS::AtMostOnce
+    }
+
     /// The QoS at which a session must have received a message by the end; none if it need not.
     pub(crate) fn must(&self, session: SessionId, message: &MessageInfo) -> Option<QoS> {
         let state = &self.sessions[session];
@@ -758,6 +769,7 @@ impl Model {
         let invisible = message.empty && profile.version != Version::V5;
         let large = profile.maximum_packet_size < u32::MAX && message.len > 1_000;
         if state.ended.is_some()
+            || self.may_be_dropped(message)
             || message.refused
             || message.forbidden
             || message.will.is_some()

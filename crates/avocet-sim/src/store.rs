@@ -1,11 +1,12 @@
 //! What shards want stored, and when they learn that it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use avocet_engine::{Level, MessageId, Record, StoreState};
 use avocet_journal::Journal;
 use avocet_session::CommitId;
 use avocet_store::{MemoryStore, Position};
+use avocet_topic::TopicFilterBuf;
 
 use crate::coverage::Kind;
 use crate::disk::Disk;
@@ -22,6 +23,8 @@ pub(crate) struct Store {
     pub(crate) rng: Rng,
     /// Which messages of the run those in the store are.
     uids: BTreeMap<MessageId, Uid>,
+    /// Which messages came to which shared subscriptions.
+    grouped: BTreeSet<(TopicFilterBuf, MessageId)>,
     /// How the disk is, and what the broker has told its shards.
     state: StoreState,
     told: StoreState,
@@ -40,6 +43,7 @@ impl Store {
             level: system.level,
             rng,
             uids: BTreeMap::new(),
+            grouped: BTreeSet::new(),
             state: StoreState::Working,
             told: StoreState::Working,
         }
@@ -95,7 +99,12 @@ impl World {
                 } if !session.client_id().starts_with("member") => {
                     enqueued.extend(self.store.uid(*id));
                 }
-                Record::GroupEnqueued { id, .. } => enqueued.extend(self.store.uid(*id)),
+                // What comes back to its group was acknowledged, or is not waited for.
+                Record::GroupEnqueued { place, id, .. }
+                    if self.store.grouped.insert((place.group.clone(), *id)) =>
+                {
+                    enqueued.extend(self.store.uid(*id));
+                }
                 Record::PubrecReceived { session, sequence } => {
                     pubrecs.push((session.client_id().to_owned(), packet_id(sequence)));
                 }

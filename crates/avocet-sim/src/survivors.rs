@@ -170,7 +170,8 @@ impl Model {
                 self.sessions[session].certain = true;
                 return Ok(());
             }
-            if info.expiry > 0 && info.ended.is_some_and(|ended| undone.contains(&ended)) {
+            let forgotten = info.ended.is_some_and(|ended| undone.contains(&ended));
+            if info.expiry > 0 && forgotten && self.may_have(session, found) {
                 back = Some(session);
                 break;
             }

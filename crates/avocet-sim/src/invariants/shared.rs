@@ -148,7 +148,8 @@ impl Invariant for Shared {
                     && message.will.is_none()
                     && !message.empty
                     && !message.refused
-                    && !message.forbidden;
+                    && !message.forbidden
+                    && !model.may_be_dropped(message);
                 if kept
                     && !self.delivered.contains_key(&(*group, *uid))
                     && self.must(model, group, *uid, message)
