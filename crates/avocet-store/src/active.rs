@@ -275,12 +275,17 @@ impl<V: Vfs> LogStore<V> {
         self.durable = self.written;
         self.removable.extend(self.dead.drain(..));
         self.remove_dead();
-        if self.active.durable >= self.options.segment_bytes
-            || self.active.puts >= u64::from(self.options.segment_puts)
-        {
+        Ok(())
+    }
+
+    /// Ends a segment that is full. That takes a while, so it comes before the next batch and not behind
+    /// the sync that somebody waits for.
+    pub(crate) fn seal_if_full(&mut self) {
+        let full = self.active.durable >= self.options.segment_bytes
+            || self.active.puts >= u64::from(self.options.segment_puts);
+        if full && !self.active.waits() {
             self.seal();
         }
-        Ok(())
     }
 
     /// Whether so much is written that it has to be synced.

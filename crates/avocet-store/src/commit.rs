@@ -59,6 +59,7 @@ pub(crate) struct Forgotten {
 
 impl<V: Vfs> LogStore<V> {
     pub(crate) fn commit_batch(&mut self, batch: &Batch) -> Result<Position, CommitError> {
+        self.seal_if_full();
         let (live, puts) = (self.active.live, self.active.puts);
         let released = self.active.released.len();
         let len = self.active.open_group();

@@ -32,6 +32,7 @@ const ITEMS: u32 = 64;
 impl<V: Vfs> LogStore<V> {
     pub(crate) fn reclaim(&mut self, budget: usize) -> Result<bool, ReadError> {
         self.remove_dead();
+        self.seal_if_full();
         let mut left = budget.saturating_sub(self.write_footers(budget));
         let done = self.forget_some(&mut left).and_then(|()| self.clean(left));
         self.active.finish_copies();
