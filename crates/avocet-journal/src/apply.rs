@@ -1,6 +1,7 @@
 //! Records in, one batch out.
 
 use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use avocet_codec::{QoS, SubscriptionId};
@@ -303,11 +304,13 @@ impl<S: Store> Journal<S> {
         change: &'a mut Change,
         key: &Arc<SessionKey>,
     ) -> Option<&'a mut Session> {
-        if !change.sessions.contains_key(key) {
-            let known = self.sessions.get(key)?.clone();
-            change.sessions.insert(Arc::clone(key), Some(known));
+        match change.sessions.entry(Arc::clone(key)) {
+            Entry::Occupied(changed) => changed.into_mut().as_mut(),
+            Entry::Vacant(new) => {
+                let known = self.sessions.get(key)?.clone();
+                new.insert(Some(known)).as_mut()
+            }
         }
-        change.sessions.get_mut(key)?.as_mut()
     }
 
     /// The number of a session, which begins unless it is there.
@@ -450,10 +453,7 @@ impl<S: Store> Journal<S> {
     }
 
     fn enqueue(&self, change: &mut Change, session: &Arc<SessionKey>, entry: &NewEntry<'_>) {
-        let (Some(held), Some(_)) = (
-            self.held(change, entry.id),
-            self.session_mut(change, session),
-        ) else {
+        let Some(held) = self.held(change, entry.id) else {
             change.ignored += 1;
             return;
         };
@@ -462,6 +462,7 @@ impl<S: Store> Journal<S> {
             Some((number, place))
         });
         let Some(known) = self.session_mut(change, session) else {
+            change.ignored += 1;
             return;
         };
         let (number, blob) = (known.number, BlobId(entry.id.get()));
