@@ -273,9 +273,12 @@ impl Model {
             let source = of_filter
                 .rfind(|sub| sub.session == session && sub.filter == filter && same(sub))
                 .cloned();
+            // What the ones before have asked for still comes.
+            let next = survives.is_some().then_some(self.subs.len());
             for sub in &mut self.subs {
                 if sub.session == session && sub.filter == filter {
                     sub.ended.get_or_insert(seq);
+                    sub.replaced_by = sub.replaced_by.or(next);
                 }
             }
             self.subs[newest].end_answered = true;

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use avocet_codec::{AckType, QoS};
+use avocet_codec::{AckType, QoS, Version};
 
 use crate::history::{ConnId, Event, What};
 use crate::invariants::Invariant;
@@ -43,10 +43,10 @@ pub(crate) struct PacketIds {
 impl Side {
     /// The broker has crashed: what it sent of QoS 1 may not be stored, and a PUBREC only if it was answered.
     fn crash(&mut self, model: &Model) {
-        self.crashed = true;
         let kept = |uid: Uid| {
             let message = model.messages.get(&uid);
-            message.is_some_and(|it| it.kept && !it.retain && it.will.is_none())
+            message
+                .is_some_and(|it| it.acked.is_some() && it.kept && !it.retain && it.will.is_none())
         };
         self.left.clear();
         let of_qos_1 = |_: &u16, it: &mut InUse| it.qos == QoS::AtLeastOnce;
@@ -156,7 +156,9 @@ impl Invariant for PacketIds {
             }
             What::ServerSent { conn, pkt, .. } => {
                 if let Some(session) = model.session_of(*conn) {
-                    return self.server.entry(session).or_default().sent(*conn, pkt);
+                    let side = self.server.entry(session).or_default();
+                    side.crashed = model.crashes > 0;
+                    return side.sent(*conn, pkt);
                 }
             }
             What::ServerRead { conn, pkt } => {
@@ -175,8 +177,12 @@ impl Invariant for PacketIds {
                 if let Some(info) = model.conns.get(conn) {
                     let side = self.client.entry(info.client).or_default();
                     match pkt {
-                        // The server has forgotten, and so does the client.
-                        Pkt::Connack(_) if info.present == Some(false) => side.in_use.clear(),
+                        // The server has forgotten, and so does the client, if it is told.
+                        Pkt::Connack(_) if info.present == Some(false) => {
+                            if model.crashes == 0 || info.version() != Version::V3_1 {
+                                side.in_use.clear();
+                            }
+                        }
                         _ => side.read(pkt),
                     }
                 }

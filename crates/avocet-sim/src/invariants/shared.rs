@@ -94,9 +94,18 @@ impl Shared {
             let left = sub.ended.is_some_and(|ended| ended > read)
                 && session.ended != sub.ended
                 && sub.replaced_by.is_none();
+            // What a crash took from a member may have been sent to it.
+            let crashed = model.crashes > 0
+                && message.qos == QoS::ExactlyOnce
+                && session.expiry == 0
+                && session.ended.is_some_and(|ended| ended > read);
             let small = model.clients[session.client].maximum_packet_size < u32::MAX;
             // What such a member does with a message is its own affair.
-            if left || small && message.len > 1_000 || sub.options.maximum_qos == QoS::AtMostOnce {
+            if left
+                || crashed
+                || small && message.len > 1_000
+                || sub.options.maximum_qos == QoS::AtMostOnce
+            {
                 return false;
             }
             stays |= sub.ended.is_none() && sub.certain.is_some_and(|certain| certain < read);
