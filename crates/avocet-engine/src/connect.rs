@@ -297,10 +297,8 @@ impl Engine {
         // Session present and a will promise what is stored, a will also where the session does not
         // survive; a new session promises nothing, but that none before it comes back.
         let present = accept.session_present && self.is_recorded(handle);
-        let present = present && !planted!(PresentBeforeStored);
         let stored = self.gate_if(present || admission.will);
-        let ended = self.ended(handle);
-        let gate = stored.max(ended.filter(|_| !planted!(DiscardBeforeStored)));
+        let gate = stored.max(self.ended(handle));
         let (Some(slot), Some(entry)) =
             (self.sessions.get_mut(handle), self.connections.get_mut(&id))
         else {

@@ -63,12 +63,8 @@ bugs! {
     AckBeforeStored,
     /// A QoS 2 PUBLISH leaves before it is stored that the session has it.
     PublishBeforeStored,
-    /// CONNACK says that a session is there which a crash may take away.
-    PresentBeforeStored,
     /// A restart forgets which QoS 2 messages of clients had PUBREC.
     PubrecForgotten,
-    /// CONNACK leaves before it is stored that the session before has ended.
-    DiscardBeforeStored,
     /// The inbox of a shard is not first in first out: the driver's own bug.
     InboxReordered,
     /// Of overlapping subscriptions, one Subscription Identifier is sent.

@@ -38,10 +38,9 @@ const fn named(bug: Bug) -> &'static str {
         Bug::SharedQos2Moves => "one member for each message",
         Bug::KeepAliveTooShort => "Keep Alive",
         Bug::AckBeforeStored => "acknowledged means stored",
-        Bug::PublishBeforeStored | Bug::PubrecForgotten => "QoS 2 exactly once",
-        Bug::PresentBeforeStored | Bug::DiscardBeforeStored => {
-            "what was acknowledged survives a crash"
-        }
+        Bug::PublishBeforeStored => "QoS 2 exactly once",
+        // What comes again is taken again.
+        Bug::PubrecForgotten => "no more copies than publications",
         Bug::SubscriptionIdLost | Bug::RetainAsPublishedLost => {
             "nothing without a matching subscription"
         }
