@@ -197,7 +197,9 @@ impl Model {
             let mut subs = self.subs.iter();
             subs.any(|sub| sub.session == session && sub.filter == filter)
         };
-        found.subs.iter().all(|(filter, ..)| has(filter))
+        let info = &self.sessions[session];
+        let received = |id: &u16| info.received.contains_key(id) || info.releasing.contains_key(id);
+        found.subs.iter().all(|(filter, ..)| has(filter)) && found.received.iter().all(received)
     }
 
     /// A session that the broker had ended without a word to its client is there again.
