@@ -278,9 +278,9 @@ impl Model {
             // What the ones before have asked for still comes.
             let next = survives.is_some().then_some(self.subs.len());
             for sub in &mut self.subs {
-                if sub.session == session && sub.filter == filter {
-                    sub.ended.get_or_insert(seq);
-                    sub.replaced_by = sub.replaced_by.or(next);
+                if sub.session == session && sub.filter == filter && sub.ended.is_none() {
+                    sub.ended = Some(seq);
+                    sub.replaced_by = next;
                 }
             }
             self.subs[newest].end_answered = true;
