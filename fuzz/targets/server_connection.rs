@@ -291,7 +291,8 @@ impl World {
         payload.resize(4 + choices.pick(&[0, 0, 60]), 0);
         let now = now(self.time);
         let expiry = choices.pick(&[None, None, Some(2)]);
-        let topic = if number % 4 == 3 { "b" } else { "a" };
+        // Shorter ones have no Topic Aliases.
+        let topic = if number % 4 == 3 { "a/long/b" } else { "a/long" };
         let message = Message::new(TopicName::new(topic).expect("one"), &payload)
             .with_qos(choices.pick(&QOS))
             .with_expiry(expiry, now.unix);
