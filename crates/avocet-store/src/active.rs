@@ -9,7 +9,7 @@ use crate::blobs::{ActiveBlob, HELD};
 use crate::log::{LogStore, Segment, Tables, file_name};
 use crate::queue::Item;
 use crate::record::{
-    GROUP_LEN, Group, HEADER_LEN, Header, Record, VERSION, finish, own, records, u32_at,
+    GROUP_LEN, Group, HEADER_LEN, Header, Record, VERSION, finish, own, records, reframe,
 };
 use crate::summary::{Footer, ITEM_LEN, QueueSummary, encode_item};
 use crate::vfs::{Vfs, VfsFile};
@@ -25,7 +25,7 @@ pub(crate) struct Active<F> {
     pub(crate) id: u32,
     /// `None` until the first write.
     pub(crate) file: Option<F>,
-    /// The end of what is durable: 0, or behind the header.
+    /// The end of what is durable: 0, or the end of the header or of a group.
     pub(crate) durable: u32,
     /// What follows, from the header on if even that is not durable: written groups, then one that is
     /// open.
@@ -207,11 +207,16 @@ impl Pending {
     }
 }
 
-fn write_error(error: &io::Error) -> SyncError {
-    if matches!(
+/// Whether there is no room for what was to be written.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    ) {
+    )
+}
+
+fn write_error(error: &io::Error) -> SyncError {
+    if is_full(error) {
         SyncError::Full
     } else {
         SyncError::Write(error.kind())
@@ -221,12 +226,12 @@ fn write_error(error: &io::Error) -> SyncError {
 impl<V: Vfs> LogStore<V> {
     /// Writes the open group, without making it durable.
     pub(crate) fn write_group(&mut self) -> Result<(), SyncError> {
-        let Some(open) = self.active.open else {
+        if self.active.open.is_none() {
             return Ok(());
-        };
+        }
         self.create_file()?;
         let active = &mut self.active;
-        let Some(file) = &active.file else {
+        let (Some(file), Some(open)) = (&active.file, active.open) else {
             return Err(SyncError::Write(io::ErrorKind::NotFound));
         };
         let group = Group {
@@ -238,12 +243,26 @@ impl<V: Vfs> LogStore<V> {
         }
         // A write that failed may have written a part. The next one begins at the same place with
         // the same records, so what is found there is always a part of the log.
-        let bytes = active.buffer.get(active.written..).unwrap_or_default();
-        file.write_at(u64::from(active.durable) + active.written as u64, bytes)
-            .map_err(|error| write_error(&error))?;
-        active.written = active.buffer.len();
+        let write = |start: usize, end: usize| {
+            let bytes = active.buffer.get(start..end).unwrap_or_default();
+            file.write_at(u64::from(active.durable) + start as u64, bytes)
+                .map_err(|error| write_error(&error))
+        };
+        let end = active.buffer.len();
+        if active.durable == 0 && active.written == 0 {
+            // With its header the file counts, in place of what was written to another one.
+            write(HEADER_LEN as usize, end)?;
+            write(0, HEADER_LEN as usize)?;
+        } else {
+            write(active.written, end)?;
+        }
+        active.written = end;
         active.open = None;
         self.written = self.last;
+        if let Some(left) = self.left.take() {
+            // What stays is no part of the log and is removed when the store is opened.
+            let _ = self.vfs.remove(&file_name(left));
+        }
         Ok(())
     }
 
@@ -300,20 +319,25 @@ impl<V: Vfs> LogStore<V> {
             return Ok(());
         }
         let file = self.make_file(self.active.id)?;
+        self.named = false;
         if self.active.previous == 0 {
             // Nothing else knows the salt, without which a torn beginning cannot be told from a
             // damaged one.
             let header = self.active.buffer.get(..HEADER_LEN as usize);
             file.write_at(0, header.unwrap_or_default())
                 .map_err(|error| write_error(&error))?;
-            if let Err(error) = file.sync_data() {
+            if let Err(error) = file.sync_data().and_then(|()| self.vfs.sync_dir()) {
                 self.active.file = Some(file);
                 self.give_up();
                 return Err(SyncError::Sync(error.kind()));
             }
+            self.named = true;
+            let active = &mut self.active;
+            active.durable = HEADER_LEN;
+            active.buffer.drain(..HEADER_LEN as usize);
+            active.open = active.open.map(|open| open - HEADER_LEN as usize);
         }
         self.active.file = Some(file);
-        self.named = false;
         Ok(())
     }
 
@@ -331,13 +355,13 @@ impl<V: Vfs> LogStore<V> {
         })
     }
 
-    /// Leaves a file whose sync failed. What it made durable stays, the rest goes to another one.
+    /// Leaves a file whose sync failed. What it made durable stays, the rest goes to another one; until
+    /// that is written, the file holds it for those who come after a crash of the program.
     fn give_up(&mut self) {
         let old = self.active.id;
         let keeps = self.active.begun();
         if !keeps {
-            // What stays is no part of the log and is removed when the store is opened.
-            let _ = self.vfs.remove(&file_name(old));
+            self.left = Some(old);
         }
         let durable = self.active.durable;
         let (previous, previous_end, position) = if keeps {
@@ -353,7 +377,7 @@ impl<V: Vfs> LogStore<V> {
         let shift = HEADER_LEN - skip as u32;
         let moved = |offset: u32| offset - durable + shift;
         let open = self.active.open.map(|open| open + shift as usize);
-        next.reframe(self.salt, open);
+        next.open = reframe(&mut next.buffer, self.salt, next.id, open);
         self.written = self.durable;
         self.reread(&mut next);
 
@@ -574,24 +598,6 @@ impl<V: Vfs> LogStore<V> {
         if let Some(segment) = self.removable.pop_front() {
             // What stays is removed when the store is opened.
             let _ = self.vfs.remove(&file_name(segment));
-        }
-    }
-}
-
-impl<F> Active<F> {
-    /// Writes the headers of all groups again, for this segment, and lets the last one be open.
-    fn reframe(&mut self, salt: u64, open: Option<usize>) {
-        let mut at = HEADER_LEN as usize;
-        let end = self.buffer.len();
-        while let Some(place) = self.buffer.get_mut(at..at + GROUP_LEN) {
-            let len = if open == Some(at) {
-                (end - at - GROUP_LEN) as u32
-            } else {
-                u32_at(place, 4).unwrap_or(0)
-            };
-            Group { len, durable: 0 }.encode(place, salt, self.id, at as u32);
-            self.open = Some(at);
-            at += GROUP_LEN + len as usize;
         }
     }
 }

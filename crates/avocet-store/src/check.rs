@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::log::file_name;
 use crate::lost::Losses;
 use crate::record::{HEADER_LEN, Header, VERSION, extent, records};
-use crate::recovery::{Link, lock, read, read_footer, refuse_unfinished, segment_of};
+use crate::recovery::{Link, lock, read, read_footer, refuse_unfinished, segment_of, was_durable};
 use crate::vfs::{DirVfs, Vfs, VfsFile};
 use crate::{BlobId, LogOptions, LogStore, Lost, OpenError, PageLimit, Position, QueueId, Store};
 
@@ -98,6 +98,16 @@ fn check_vfs<V: Vfs + Clone>(vfs: &V) -> Result<Report, OpenError> {
     let names = vfs.list().map_err(|e| error(".", &e))?;
     let mut ids: Vec<_> = names.iter().filter_map(|name| segment_of(name)).collect();
     ids.sort_unstable();
+    let mut salt = None;
+    for id in &ids {
+        let name = file_name(*id);
+        let file = vfs.open(&name).map_err(|e| error(&name, &e))?;
+        let head = read(&file, 0, HEADER_LEN as usize).map_err(|e| error(&name, &e))?;
+        if let Some(header) = Header::decode(&head) {
+            salt = Some(header.salt);
+            break;
+        }
+    }
     let mut report = Report::default();
     let mut links = Vec::new();
     let mut losses = Losses::listed();
@@ -118,7 +128,7 @@ fn check_vfs<V: Vfs + Clone>(vfs: &V) -> Result<Report, OpenError> {
         };
         let file = vfs.open(&name).map_err(|e| error(&name, &e))?;
         let (segment, header) =
-            check_segment(id, &file, known_end).map_err(|e| error(&name, &e))?;
+            check_segment(id, &file, known_end, salt).map_err(|e| error(&name, &e))?;
         expected = header.map(|header| (header.previous, header.previous_end));
         match header {
             Some(header) => links.push(Link {
@@ -216,6 +226,7 @@ fn check_segment(
     id: u32,
     file: &impl VfsFile,
     known_end: Option<u32>,
+    salt: Option<u64>,
 ) -> io::Result<(SegmentReport, Option<Header>)> {
     let mut report = SegmentReport::new(id);
     let footer = read_footer(file)?;
@@ -229,9 +240,8 @@ fn check_segment(
         }
         Some(header) => header,
         None => {
-            let rest = bytes.get(HEADER_LEN as usize..).unwrap_or_default();
-            let unwritten = rest.iter().all(|byte| *byte == 0);
-            report.problems.push(if unwritten && end.is_none() {
+            let torn = known_end.is_none() && !was_durable(id, file, salt)?;
+            report.problems.push(if torn {
                 Problem::TornTail { offset: 0 }
             } else {
                 Problem::Header

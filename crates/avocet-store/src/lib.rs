@@ -18,6 +18,7 @@ mod recovery;
 #[cfg(feature = "sim")]
 mod sim;
 mod summary;
+mod tail;
 mod vfs;
 
 use std::collections::{HashMap, HashSet};

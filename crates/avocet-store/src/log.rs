@@ -75,6 +75,8 @@ pub struct LogStore<V: Vfs = DirVfs> {
     /// Segments that are no longer written to.
     pub(crate) segments: BTreeMap<u32, Segment<V::File>>,
     pub(crate) active: Active<V::File>,
+    /// A file whose sync failed, and nothing of which is durable: it goes when the active segment's is written.
+    pub(crate) left: Option<u32>,
     /// Whether the name of the active segment's file is durable.
     pub(crate) named: bool,
     /// Footers that are not written yet.

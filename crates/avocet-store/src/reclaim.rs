@@ -163,7 +163,7 @@ impl<V: Vfs> LogStore<V> {
     }
 
     /// Whether dropping the oldest segment costs nothing, there is too much garbage, or the segments are
-    /// many for what they hold: each opening begins one.
+    /// many for what they hold: each opening begins one or two.
     fn worth_cleaning(&self) -> bool {
         let Some(oldest) = self.segments.values().next() else {
             return false;

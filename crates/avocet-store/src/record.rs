@@ -473,6 +473,46 @@ pub(crate) fn durable_beyond(bytes: &[u8], salt: u64, segment: u32, bad: u32) ->
     })
 }
 
+/// Where that ends which groups say to be durable, at most `end`: 0, or the end of the header or of a
+/// group.
+pub(crate) fn known_durable(bytes: &[u8], salt: u64, segment: u32, end: u32) -> u32 {
+    let mut at = HEADER_LEN as usize;
+    let mut said = 0;
+    let mut ends = vec![0, HEADER_LEN];
+    while let Some(group) = bytes
+        .get(at..)
+        .and_then(|head| Group::decode(head, salt, segment, at as u32))
+    {
+        said = said.max(group.durable);
+        at += GROUP_LEN + group.len as usize;
+        ends.push(at as u32);
+    }
+    ends.retain(|known| *known <= said.min(end));
+    ends.pop().unwrap_or(0)
+}
+
+/// Writes the headers of all groups again, for a segment of which nothing is durable, and returns where
+/// the last one begins. The one that is open ends where the bytes do.
+pub(crate) fn reframe(
+    bytes: &mut [u8],
+    salt: u64,
+    segment: u32,
+    open: Option<usize>,
+) -> Option<usize> {
+    let mut at = HEADER_LEN as usize;
+    let end = bytes.len();
+    let mut last = None;
+    while let Some(place) = bytes.get_mut(at..at + GROUP_LEN) {
+        let left = (end - at - GROUP_LEN) as u32;
+        let known = u32_at(place, 4).filter(|_| open != Some(at));
+        let len = known.map_or(left, |len| len.min(left));
+        Group { len, durable: 0 }.encode(place, salt, segment, at as u32);
+        last = Some(at);
+        at += GROUP_LEN + len as usize;
+    }
+    last
+}
+
 /// Calls `each` with the records of whole groups that end at `end`, and their places.
 pub(crate) fn records(bytes: &[u8], start: u32, end: u32, mut each: impl FnMut(Decoded<'_>, u32)) {
     let bytes = bytes.get(..end as usize).unwrap_or(bytes);

@@ -19,10 +19,11 @@ use crate::record::{
     HEADER_LEN, Header, Record, VERSION, durable_beyond, extent, own, record_len, records,
 };
 use crate::summary::{Footer, Summary, TRAILER_LEN, Trailer};
+use crate::tail::write_tail;
 use crate::vfs::{Vfs, VfsFile};
 use crate::{BlobId, Map, Position, QueueId, ReadError};
 
-/// Why a store cannot be opened. Nothing was changed.
+/// Why a store cannot be opened. What is stored was not changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
@@ -118,7 +119,7 @@ struct Files<F> {
     highest: u32,
 }
 
-fn io_error(file: &str) -> impl Fn(io::Error) -> OpenError {
+pub(crate) fn io_error(file: &str) -> impl Fn(io::Error) -> OpenError {
     move |error| OpenError::Io {
         file: file.to_owned(),
         kind: error.kind(),
@@ -196,7 +197,7 @@ fn find_files<V: Vfs>(vfs: &V) -> Result<Files<V::File>, OpenError> {
 }
 
 /// Whether a file whose header is not whole held anything durable, as far as can be told.
-fn was_durable(id: u32, file: &impl VfsFile, salt: Option<u64>) -> io::Result<bool> {
+pub(crate) fn was_durable(id: u32, file: &impl VfsFile, salt: Option<u64>) -> io::Result<bool> {
     if read_trailer(file)?.is_some() {
         return Ok(true);
     }
@@ -389,40 +390,53 @@ impl<V: Vfs> LogStore<V> {
         options: LogOptions,
     ) -> Result<Self, OpenError> {
         let mut files = find_files(&vfs)?;
-        // What a killed program wrote may be in memory only, and must not be taken back later.
-        if let Some((id, newest)) = files.found.iter().next_back() {
-            let name = file_name(*id);
-            newest.file.sync_data().map_err(io_error(&name))?;
-            vfs.sync_dir().map_err(io_error("."))?;
-        }
-        let (links, missing) = chain(&mut files)?;
+        let (mut links, missing) = chain(&mut files)?;
+        let highest = files.highest;
+        let mut strays: Vec<_> = files.found.into_keys().chain(files.broken).collect();
+        let tail = write_tail(&vfs, &mut links, highest + 1, &mut strays)?;
         let salt = links.last().map(|link| link.header.salt);
         let salt = salt.unwrap_or_else(|| vfs.random());
-        let mut store = Self::empty(vfs, options, Some(lock), salt, files.highest + 1);
+        let next = tail.unwrap_or(highest) + 1;
+        let mut store = Self::empty(vfs, options, Some(lock), salt, next);
+        match store.recover(links, missing) {
+            Ok(dead) => strays.extend(dead),
+            Err(error) => {
+                if let Some(tail) = tail {
+                    let _ = store.vfs.remove(&file_name(tail));
+                }
+                return Err(error);
+            }
+        }
+        for id in strays {
+            // What stays is found and removed the next time.
+            let _ = store.vfs.remove(&file_name(id));
+        }
+        Ok(store)
+    }
+
+    /// Takes in what the segments hold, and returns those that hold nothing.
+    fn recover(
+        &mut self,
+        links: Vec<Link<V::File>>,
+        missing: Option<u32>,
+    ) -> Result<Vec<u32>, OpenError> {
         let mut losses = Losses::default();
-        let (loaded, told) = store.load(links, &mut losses)?;
+        let (mut loaded, told) = self.load(links, &mut losses)?;
         if let Some(missing) = missing.filter(|missing| loaded.trim <= *missing) {
             let file = file_name(missing);
             return Err(OpenError::Missing { file });
         }
-        store.complete(told, &mut losses)?;
-        let (id, previous_end) = (store.active.id, loaded.previous_end);
-        store.active = Active::new(id, salt, loaded.previous, previous_end, store.last);
-        let trimmed: Vec<_> = store
-            .segments
-            .range(..loaded.trim)
-            .map(|(id, _)| *id)
-            .collect();
+        self.complete(told, &mut losses)?;
+        let (id, previous_end) = (self.active.id, loaded.previous_end);
+        self.active = Active::new(id, self.salt, loaded.previous, previous_end, self.last);
+        let trimmed = self.segments.range(..loaded.trim).map(|(id, _)| *id);
+        let trimmed: Vec<_> = trimmed.collect();
         for id in &trimmed {
-            store.segments.remove(id);
-            store.index.blobs.forget(*id);
+            self.segments.remove(id);
+            self.index.blobs.forget(*id);
         }
-        let strays = files.found.keys().chain(&files.broken);
-        for id in strays.chain(&loaded.empty).chain(&trimmed) {
-            // What stays is found and removed the next time.
-            let _ = store.vfs.remove(&file_name(*id));
-        }
-        Ok(store)
+        loaded.empty.extend(trimmed);
+        Ok(loaded.empty)
     }
 
     /// What segments of a log hold, to be read only, and the first segment that counts.
@@ -451,6 +465,7 @@ impl<V: Vfs> LogStore<V> {
             index: Index::default(),
             segments: BTreeMap::new(),
             active: Active::new(next, salt, 0, 0, Position(0)),
+            left: None,
             named: false,
             footers: VecDeque::new(),
             change: Default::default(),
@@ -545,7 +560,7 @@ impl<V: Vfs> LogStore<V> {
             };
             losses.accept(corrupt(id, offset), lost)?;
         }
-        if end == HEADER_LEN {
+        if end == HEADER_LEN && known_end.is_none() {
             return Ok(None);
         }
         let mut summary = Summary::new(header.position);

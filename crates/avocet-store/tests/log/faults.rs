@@ -2,10 +2,11 @@
 
 use avocet_store::{
     Batch, BlobId, CommitError, LogStore, OpenError, QueueId, ReadError, SimVfs, Store, SyncError,
+    Vfs,
 };
 use bytes::Bytes;
 
-use crate::support::{EVERYTHING, contents, message, open, small};
+use crate::support::{EVERYTHING, contents, message, open, small, states};
 
 #[test]
 fn a_failed_sync_reports_nothing_until_another_file_has_it() {
@@ -211,4 +212,121 @@ fn what_is_written_and_whose_sync_fails_is_written_again() {
     drop(store);
     let store = open(&vfs.cut(|options| usize::from(options > 1)));
     assert_eq!(contents(&store), before);
+}
+
+/// Writes and syncs, some of which fail, until the program ends: the call after `steps` others fails, a
+/// write after a part of it, and so do all that follow. Returns the last position reported as written.
+fn written_until(vfs: &SimVfs, first_synced: bool, steps: u64) -> u64 {
+    let mut reported = 0;
+    let mut store = open(vfs);
+    vfs.fail_step(steps);
+    vfs.end_power_after(steps + 1);
+    let mut id = 0;
+    let mut write = |store: &mut LogStore<SimVfs>| {
+        store.commit(message(id, &[0], b"written")).unwrap();
+        id += 1;
+        if let Ok(position) = store.write() {
+            reported = reported.max(position.0);
+        }
+    };
+    if first_synced {
+        write(&mut store);
+        let _ = store.sync();
+    }
+    for _ in 0..3 {
+        write(&mut store);
+        vfs.fail_syncs(2);
+        assert!(store.sync().is_err());
+        assert!(store.sync().is_err());
+        write(&mut store);
+    }
+    let _ = store.sync();
+    write(&mut store);
+    drop(store);
+    vfs.fail_syncs(0);
+    vfs.fail_step(u64::MAX);
+    vfs.end_power_after(u64::MAX);
+    reported
+}
+
+#[test]
+fn what_is_written_outlives_the_program_while_syncs_fail() {
+    for first_synced in [false, true] {
+        for steps in 0.. {
+            let vfs = SimVfs::new();
+            let written = written_until(&vfs, first_synced, steps);
+            let finished = vfs.steps() <= steps;
+            let batches: Vec<_> = (0..8).map(|id| message(id, &[0], b"written")).collect();
+            let store = open(&vfs);
+            let found = store.durable().0;
+            assert!(found >= written, "{found} of {written} at step {steps}");
+            assert_eq!(contents(&store), states(&batches)[found as usize]);
+            if finished {
+                break;
+            }
+        }
+    }
+}
+
+/// What a failed sync has lost is still there for the next program, whose own sync covers none of it.
+#[test]
+fn what_is_found_after_a_failed_sync_is_kept_when_power_is_lost() {
+    for first_synced in [false, true] {
+        for steps in 0.. {
+            let vfs = SimVfs::new();
+            written_until(&vfs, first_synced, steps);
+            let finished = vfs.steps() <= steps;
+            let mut store = open(&vfs);
+            let found = contents(&store);
+            for fate in [0, 1, usize::MAX] {
+                let store = open(&vfs.cut(|options| fate.min(options - 1)));
+                assert_eq!(contents(&store), found, "step {steps}, fate {fate}");
+            }
+            // It goes on from there.
+            store.commit(message(9, &[1], b"later")).unwrap();
+            store.sync().unwrap();
+            let later = contents(&store);
+            drop(store);
+            for fate in [0, 1, usize::MAX] {
+                let cut = vfs.cut(|options| fate.min(options - 1));
+                assert_eq!(contents(&open(&cut)), later, "step {steps}, fate {fate}");
+                assert_eq!(contents(&open(&cut)), later, "step {steps}, fate {fate}");
+            }
+            if finished {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_is_opened_after_a_kill() {
+    let vfs = SimVfs::new();
+    let mut store = open(&vfs);
+    store.commit(message(0, &[0], b"synced")).unwrap();
+    store.sync().unwrap();
+    store.commit(message(1, &[0], b"written")).unwrap();
+    let written = store.write().unwrap();
+    drop(store);
+    vfs.set_capacity(Some(vfs.used_bytes()));
+    assert_eq!(open(&vfs).durable(), written);
+    let cut = vfs.cut(|options| usize::from(options > 1));
+    assert_eq!(open(&cut).durable(), written);
+}
+
+#[test]
+fn an_opening_that_fails_leaves_no_files_behind() {
+    let vfs = SimVfs::new();
+    let mut store = open(&vfs);
+    store.commit(message(0, &[0], b"synced")).unwrap();
+    let synced = store.sync().unwrap();
+    drop(store);
+    let files = vfs.list().unwrap();
+    for _ in 0..3 {
+        vfs.fail_syncs(1);
+        let error = LogStore::open(vfs.clone(), small()).err();
+        assert!(matches!(error, Some(OpenError::Io { .. })), "{error:?}");
+        assert_eq!(vfs.list().unwrap(), files);
+    }
+    assert_eq!(open(&vfs).durable(), synced);
 }

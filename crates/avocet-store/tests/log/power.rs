@@ -240,6 +240,25 @@ fn every_power_cut_while_space_is_given_back_leaves_a_prefix() {
     assert!(every_cut(&history) > 50);
 }
 
+#[test]
+fn every_power_cut_while_what_was_found_is_written_again_leaves_it() {
+    let history = [
+        Step::Commit(message(1, &[0, 1], b"a message")),
+        Step::Sync,
+        Step::Commit(message(2, &[0], b"another one")),
+        Step::Write,
+        Step::Commit(message(3, &[1], b"the third")),
+        Step::Reopen,
+        Step::Reopen,
+        Step::Commit(message(4, &[0], b"after opening again")),
+        Step::FailSync,
+        Step::Reopen,
+        advance(0, 1),
+        Step::Sync,
+    ];
+    assert!(every_cut(&history) > 100);
+}
+
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => batch().prop_map(Step::Commit),
