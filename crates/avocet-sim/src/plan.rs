@@ -458,21 +458,15 @@ fn draw_crashes(system: &System, calm_at: Micros, rng: &mut Rng) -> Vec<(Micros,
     let mut ops = Vec::new();
     if rng.one_in(3) {
         let action = Action::Disk {
-            // Where nothing waits for syncs, one that fails says nothing of what was written before.
-            full: rng.one_in(2) || system.level == Level::Os,
+            full: rng.one_in(2),
             duration: rng.range(50, 2_000) * MILLI,
         };
         ops.push((rng.below(calm_at), RACER, action));
     }
-    // What a failed sync has lost is still there for a process that begins anew, and cannot be told from what
-    // is on the disk.
-    let fails =
-        |(.., action): &(Micros, usize, Action)| matches!(action, Action::Disk { full: false, .. });
-    let fails = ops.iter().any(fails);
     for _ in 0..rng.range(1, 3) {
         let crash = Crash {
             after: rng.below(80) as u32,
-            power: system.level == Level::Fsync && (rng.one_in(2) || fails),
+            power: system.level == Level::Fsync && rng.one_in(2),
             down: *rng.pick(&[1, 100 * MILLI, SECOND, 3 * SECOND]),
             shards: rng.range(1, 3) as u16,
             again: true,
