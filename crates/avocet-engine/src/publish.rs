@@ -189,9 +189,10 @@ impl Engine {
     pub(crate) fn publish(&mut self, origin: Origin, mut published: Published, now: Now) {
         let retain = published.message.retain();
         let owner = self.owner_of_topic(published.message.topic_name());
-        if owner != self.shard
-            && (retain || self.has_relay(origin.session, owner) && !planted!(RetainOvertaken))
-        {
+        // What an earlier run left of a topic goes one way: the session that would tell of relays may
+        // have ended [MQTT5-4.6.0-5].
+        let follows = origin.unrouted.is_some() || self.has_relay(origin.session, owner);
+        if owner != self.shard && (retain || follows && !planted!(RetainOvertaken)) {
             // What its owner retains must not be lost on the way either.
             let wanted = origin.recorded && (retain || self.is_wanted_durably(&published));
             let accepted = wanted && self.accept_message(&mut published);
@@ -621,6 +622,9 @@ impl Engine {
         let named = self.config.durability == Durability::Stored
             && published.message.qos() != QoS::AtMostOnce;
         if named && !published.stored {
+            // Counts follow the way of a message, so that those of one client are in its order.
+            let count = published.id.map_or(0, MessageId::count);
+            self.messages = self.messages.max(count);
             published.id = Some(self.new_message_id());
         }
     }

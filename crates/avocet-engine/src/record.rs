@@ -36,7 +36,8 @@ impl MessageId {
     }
 
     /// The part of the number that counts the messages of a shard. A restart counts on above the
-    /// highest one of all shards.
+    /// highest one of all shards, and a shard above that of a message which comes from another one:
+    /// the counts of what a client publishes to a topic rise.
     #[must_use]
     pub const fn count(self) -> u64 {
         self.0 & ((1 << COUNT_BITS) - 1)

@@ -26,7 +26,7 @@ use crate::will::Will;
 ///
 /// [`Restored::Time`] and [`Restored::MessageCount`] come first, a session before what belongs to
 /// it, its subscriptions before [`Restored::OfGroup`], messages of a group in their order, and
-/// those of [`Restored::Unrouted`] by their ids.
+/// those of [`Restored::Unrouted`] by their [`MessageId::count`].
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Restored {

@@ -53,10 +53,19 @@ impl<S: Store> Journal<S> {
             });
             Ok(())
         })?;
+        // Their keys are in order by shard.
+        let mut unrouted = Vec::new();
         self.for_each_key(&key(Kind::Unrouted), |found| {
-            take(self.unrouted(found)?);
+            let mut name = Reader::of_key(Kind::Unrouted, &found.key);
+            let id = MessageId::new(name.u64()?);
+            unrouted.push(name.end((id, decode_publisher(Kind::Unrouted, &found.value)?))?);
             Ok(())
-        })
+        })?;
+        unrouted.sort_by_key(|(id, _)| id.count());
+        for (id, publisher) in unrouted {
+            take(self.unrouted(id, publisher)?);
+        }
+        Ok(())
     }
 
     fn recover_session(
@@ -204,13 +213,13 @@ impl<S: Store> Journal<S> {
         Ok(bytes)
     }
 
-    fn unrouted(&self, found: &KeyValue) -> Result<Restored, JournalError> {
-        let mut name = Reader::of_key(Kind::Unrouted, &found.key);
-        let id = name.u64()?;
-        name.end(())?;
-        let publisher = decode_publisher(Kind::Unrouted, &found.value)?;
+    fn unrouted(
+        &self,
+        id: MessageId,
+        publisher: Option<SessionKey>,
+    ) -> Result<Restored, JournalError> {
         let mut arrived = Vec::new();
-        self.for_each_key(&id_key(Kind::Arrived, id), |found| {
+        self.for_each_key(&id_key(Kind::Arrived, id.get()), |found| {
             let mut name = Reader::of_key(Kind::Arrived, &found.key);
             name.u64()?;
             let part = Part {
@@ -221,8 +230,8 @@ impl<S: Store> Journal<S> {
             Ok(())
         })?;
         Ok(Restored::Unrouted {
-            id: MessageId::new(id),
-            message: self.message(BlobId(id))?,
+            id,
+            message: self.message(BlobId(id.get()))?,
             publisher: publisher.map(|publisher| self.shared_key(publisher)),
             arrived,
         })

@@ -78,6 +78,65 @@ fn a_crash_at_any_commit_goes_on_with_what_was_in_flight() {
     });
 }
 
+/// [MQTT5-4.6.0-5] What one client published to a topic keeps its order, retained or not, also when
+/// its session does not survive.
+#[test]
+fn a_crash_at_any_commit_keeps_the_order_of_a_topic() {
+    const TOPICS: [&str; 4] = ["t/a", "t/b", "t/c", "t/d"];
+    let world = |shards| World {
+        shards,
+        seed: None,
+        configure: stored,
+    };
+    let story = |run: &mut Run| {
+        for name in NAMES {
+            run.connect(name, u32::MAX);
+            run.subscribe(name, "t/#", 1);
+        }
+        run.connect("publisher", 0);
+        // All at once, so that several are on their way in one commit.
+        let publisher = run.client("publisher");
+        for (n, retain) in [(1, false), (2, true), (3, false), (4, true)] {
+            for topic in TOPICS {
+                let payload = format!("{topic} {n}");
+                run.cluster
+                    .publish_with(publisher, topic, &payload, 1, |publish| {
+                        publish.retain = retain;
+                    });
+            }
+        }
+        run.cluster.run();
+    };
+    for (shards, then) in [(1, 2), (1, 3), (2, 3), (3, 2), (3, 4)] {
+        let mut whole = Run::new(world(shards), usize::MAX);
+        story(&mut whole);
+        let commits = whole.cluster.log.len();
+        for stored in 0..=commits {
+            eprintln!("{shards} shards, {stored} of {commits} commits stored, then {then} shards");
+            let mut run = Run::new(world(shards), stored);
+            story(&mut run);
+            let now = run.cluster.now;
+            run.restart(world(then), stored, usize::MAX, now);
+            for name in NAMES {
+                run.peers.get_mut(name).unwrap().got.clear();
+                run.reconnect(name);
+            }
+            run.cluster.run();
+            run.look();
+            for (name, topic) in NAMES.iter().flat_map(|name| TOPICS.map(|it| (name, it))) {
+                let got = run.peers[name].got.iter().map(|(payload, _)| payload);
+                let mut first: Vec<&String> = Vec::new();
+                for payload in got.filter(|payload| payload.starts_with(topic)) {
+                    if !first.contains(&payload) {
+                        first.push(payload);
+                    }
+                }
+                assert!(first.is_sorted(), "{name} {first:?}");
+            }
+        }
+    }
+}
+
 /// [MQTT5-3.3.1-5] The last value of a topic is retained, or none, whatever came before it.
 #[test]
 fn a_crash_at_any_commit_keeps_what_is_retained() {

@@ -304,7 +304,9 @@ impl Store {
             });
         }
         all.extend(self.retained.values().cloned());
-        for (id, (publisher, arrived)) in &self.accepted {
+        let mut accepted: Vec<_> = self.accepted.iter().collect();
+        accepted.sort_by_key(|(id, _)| id.count());
+        for (id, (publisher, arrived)) in accepted {
             all.push(Restored::Unrouted {
                 id: *id,
                 message: Arc::clone(&self.messages[id]),
