@@ -142,9 +142,9 @@ impl Engine {
     }
 
     pub(crate) fn leave(&mut self, id: MembershipId) {
-        self.keep_from_group(id);
+        let kept = self.keep_from_group(id);
         if let Some(membership) = self.memberships.entries.remove(&id) {
-            self.tell_group(membership.group, id, GroupChange::Leave);
+            self.tell_group(membership.group, id, GroupChange::Leave { kept });
         }
     }
 
@@ -265,17 +265,23 @@ impl Engine {
         }
     }
 
-    /// Who leaves a group keeps what it has of it.
-    fn keep_from_group(&mut self, id: MembershipId) {
+    /// Who leaves a group keeps what it has of it: the places of that in the order of the group.
+    fn keep_from_group(&mut self, id: MembershipId) -> Vec<u64> {
         let Some(handle) = self.memberships.entries.get(&id).map(|it| it.session) else {
-            return;
+            return Vec::new();
         };
-        let Some(slot) = self.sessions.get(handle).filter(|slot| slot.names_gates) else {
-            return;
+        let Some(slot) = self.sessions.get(handle) else {
+            return Vec::new();
         };
-        for mark in slot.marks.of(id).collect::<Vec<_>>() {
-            self.take_from_group(handle, mark);
+        let marks: Vec<u64> = slot.marks.of(id).collect();
+        let places = marks.iter().filter_map(|mark| slot.marks.get(*mark));
+        let kept = places.map(|mark| mark.sequence).collect();
+        if slot.names_gates {
+            for mark in marks {
+                self.take_from_group(handle, mark);
+            }
         }
+        kept
     }
 
     /// Tells a group that the member's session is done with a message.

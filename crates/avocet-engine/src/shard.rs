@@ -282,8 +282,9 @@ pub(crate) enum GroupChange {
         online: bool,
         durable: bool,
     },
-    /// The subscription is gone, and what the member still had with it.
-    Leave,
+    /// The subscription is gone. The session keeps these messages; others that the group gave it are
+    /// on their way, and come back as [`GroupChange::Return`].
+    Leave { kept: Vec<u64> },
     /// The member's client is connected.
     Online,
     /// The member's client is not connected; these messages go to others.

@@ -455,9 +455,7 @@ impl Engine {
         };
         match change {
             GroupChange::Join { .. } => {}
-            GroupChange::Leave => {
-                self.leave_group(handle, member_id);
-            }
+            GroupChange::Leave { kept } => self.leave_group(handle, member_id, &kept),
             GroupChange::Online => {
                 if let Some(member) = group.member(member_id) {
                     member.online = true;
@@ -501,10 +499,10 @@ impl Engine {
             let Some(group) = self.groups.groups.get_mut(&handle) else {
                 return;
             };
-            if let Some(given) = group.take_back(member, message.sequence) {
-                message.published.id = given.published.id;
-                message.published.stored = given.published.stored;
-            }
+            // An earlier group of this name had what this one did not give.
+            let given = group.take_back(member, message.sequence);
+            let given = given.map(|given| (given.published.id, given.published.stored));
+            (message.published.id, message.published.stored) = given.unwrap_or_default();
             if mem::take(&mut message.gone) && message.published.stored {
                 let group = group.name.clone();
                 self.store_again(group, &mut message);
@@ -561,7 +559,7 @@ impl Engine {
     /// All shards know of a group's filter, or one of them has no room for it.
     pub(crate) fn on_group_known(&mut self, waiter: JoinWaiter, granted: bool, now: Now) {
         if !granted {
-            self.leave_group(waiter.group, waiter.member);
+            self.leave_group(waiter.group, waiter.member, &[]);
         }
         let joined = Value::Joined {
             membership: waiter.member.membership,
@@ -588,17 +586,18 @@ impl Engine {
         }
     }
 
-    fn leave_group(&mut self, handle: GroupHandle, member: MemberId) {
+    /// A member keeps these messages. The rest of what it was given comes back, and is the group's
+    /// until then: a crash must not lose it.
+    fn leave_group(&mut self, handle: GroupHandle, member: MemberId, kept: &[u64]) {
         let Some(group) = self.groups.groups.get_mut(&handle) else {
             return;
         };
         let mut done = Vec::new();
-        group.given.retain(|sequence, given| {
-            if given.member == member {
+        for sequence in kept {
+            if let Some(given) = group.take_back(member, *sequence) {
                 done.push((*sequence, given.published.stored));
             }
-            given.member != member
-        });
+        }
         let was_durable = group.is_durable();
         group.remove_member(member);
         let durable = group.is_durable();

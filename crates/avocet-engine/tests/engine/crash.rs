@@ -354,6 +354,60 @@ fn what_a_lost_member_was_not_sent_is_stored_for_its_group_again() {
     }
 }
 
+/// [MQTT5-4.8.2-5] What is on its way to a member that leaves goes back to the group, which has had
+/// it all the time, whenever the broker crashes.
+#[test]
+fn what_is_on_its_way_to_a_member_that_leaves_stays_with_its_group() {
+    let story = |name, seed, steps, reported| {
+        let world = World {
+            shards: 3,
+            seed: Some(seed),
+            configure: stored,
+        };
+        let mut run = Run::new(world, reported);
+        run.connect("m0", u32::MAX);
+        run.subscribe("m0", "$share/g/t", 2);
+        run.cut("m0");
+        run.connect(name, 0);
+        run.subscribe(name, "$share/g/t", 1);
+        run.connect("publisher", u32::MAX);
+        let (publisher, leaves) = (run.client("publisher"), run.client(name));
+        run.cluster.publish(publisher, "t", "one", 1);
+        for _ in 0..steps {
+            run.cluster.step();
+        }
+        run.cluster.send_unsubscribe(leaves, "$share/g/t");
+        run.cluster.run();
+        run
+    };
+    for (name, case) in ["m1", "m2", "m3"]
+        .into_iter()
+        .flat_map(|name| (0..40).map(move |case| (name, case)))
+    {
+        let (seed, steps) = (case / 8, case % 8);
+        let commits = story(name, seed, steps, usize::MAX).cluster.log.len();
+        for at in 0..=commits {
+            let mut run = story(name, seed, steps, at);
+            let now = run.cluster.now;
+            let packets = run.packets("publisher");
+            let acknowledged = packets.iter().any(|packet| packet.starts_with("puback"));
+            let world = World {
+                shards: 2,
+                seed: None,
+                configure: stored,
+            };
+            run.restart(world, at, usize::MAX, now);
+            run.reconnect("m0");
+            run.look();
+            let got = run.got("m0", "one") + run.got(name, "one");
+            assert!(
+                got > 0 || !acknowledged,
+                "{name}, order {seed}, {steps} steps, {at} of {commits} commits"
+            );
+        }
+    }
+}
+
 /// A group keeps its messages while none of its members is connected.
 #[test]
 fn queues_of_groups_survive() {
