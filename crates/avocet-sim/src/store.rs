@@ -23,8 +23,8 @@ pub(crate) struct Store {
     pub(crate) rng: Rng,
     /// Which messages of the run those in the store are.
     uids: BTreeMap<MessageId, Uid>,
-    /// Which messages came to which shared subscriptions.
-    grouped: BTreeSet<(TopicFilterBuf, MessageId)>,
+    /// Which messages came to which shared subscriptions, and where they are in their orders.
+    grouped: BTreeSet<(TopicFilterBuf, u64, Uid)>,
     /// How the disk is, and what the broker has told its shards.
     state: StoreState,
     told: StoreState,
@@ -99,11 +99,13 @@ impl World {
                 } if !session.client_id().starts_with("member") => {
                     enqueued.extend(self.store.uid(*id));
                 }
-                // What comes back to its group was acknowledged, or is not waited for.
-                Record::GroupEnqueued { place, id, .. }
-                    if self.store.grouped.insert((place.group.clone(), *id)) =>
-                {
-                    enqueued.extend(self.store.uid(*id));
+                // What comes back to its group has its place again: it was acknowledged, or is not
+                // waited for.
+                Record::GroupEnqueued { place, id, .. } => {
+                    let uid = self.store.uid(*id);
+                    let grouped = &mut self.store.grouped;
+                    let place = |uid| (place.group.clone(), place.sequence, uid);
+                    enqueued.extend(uid.filter(|uid| grouped.insert(place(*uid))));
                 }
                 Record::PubrecReceived { session, sequence } => {
                     pubrecs.push((session.client_id().to_owned(), packet_id(sequence)));

@@ -97,6 +97,8 @@ impl Invariant for Durable {
             }
             What::Crashed { .. } => {
                 self.recorded.append(&mut self.finished);
+                // Whoever is given what comes again, or is stored again, is recorded again.
+                self.enqueued.clear();
                 // What comes again is stored again.
                 for (stored, _) in std::mem::take(&mut self.pending).into_values() {
                     for uid in stored {
