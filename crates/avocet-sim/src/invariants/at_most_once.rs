@@ -42,13 +42,15 @@ impl Invariant for AtMostOnce {
         };
         // A member may be given a message again that it had and lost.
         let shared = if groups.is_empty() { 0 } else { u32::MAX / 2 };
-        // A crash may take back that it was sent, and what was sent is not waited for below QoS 2.
-        let (fresh, again) = if sent.publish.qos == QoS::ExactlyOnce && model.crashes > 0 {
+        // Each crash may take back that they were sent, and what was sent is not waited for below
+        // QoS 2.
+        let (fresh, crashes) = if sent.publish.qos == QoS::ExactlyOnce && model.crashes > 0 {
             (copies.fresh - copies.loose, 0)
         } else {
             (copies.fresh, model.crashes)
         };
-        let most = reads + snapshots.count() as u32 + shared + again;
+        let once = reads + snapshots.count() as u32 + shared;
+        let most = once.saturating_mul(1 + crashes);
         if fresh > most {
             return Err(format!(
                 "{sent} is copy {} of a message published {reads} times",
