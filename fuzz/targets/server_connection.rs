@@ -292,7 +292,11 @@ impl World {
         let now = now(self.time);
         let expiry = choices.pick(&[None, None, Some(2)]);
         // Shorter ones have no Topic Aliases.
-        let topic = if number % 4 == 3 { "a/long/b" } else { "a/long" };
+        let topic = if number % 4 == 3 {
+            "a/long/b"
+        } else {
+            "a/long"
+        };
         let message = Message::new(TopicName::new(topic).expect("one"), &payload)
             .with_qos(choices.pick(&QOS))
             .with_expiry(expiry, now.unix);
