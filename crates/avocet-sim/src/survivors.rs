@@ -76,8 +76,10 @@ impl Model {
                 .superseded
                 .is_some_and(|(_, at)| at >= self.unsafe_since)
             || info.ended.is_none() && info.session.is_some() && info.connack_seq.is_none();
-        let unanswered =
-            info.connack_seq.is_none() && info.session.is_some() && info.ended.is_none();
+        // Also one that has ended since: what it changed may not be stored.
+        let unanswered = info.connack_seq.is_none()
+            && info.session.is_some()
+            && (info.ended.is_none() || info.accepted_at >= self.unsafe_since);
         let (client, accepted_seq) = (info.client, info.accepted_seq);
         if unanswered {
             // Whether the will of the connection before was cancelled, nobody knows.

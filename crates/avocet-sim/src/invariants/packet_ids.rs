@@ -9,7 +9,7 @@ use avocet_codec::{AckType, QoS, Version};
 use crate::history::{ConnId, Event, What};
 use crate::invariants::Invariant;
 use crate::model::Model;
-use crate::plan::Role;
+use crate::plan::{Micros, Role};
 use crate::wire::{Pkt, Uid};
 
 /// A session as one side sees it: that of a client, in one direction.
@@ -19,6 +19,9 @@ struct Side {
     in_use: BTreeMap<u16, InUse>,
     /// Messages of QoS 1 that a crash left in flight, with their Packet Identifiers.
     left: BTreeMap<Uid, BTreeSet<u16>>,
+    /// Those whose PUBACK was read since the last crash, and when; after it, those of which it may
+    /// not be stored.
+    finished: Vec<(Uid, u16, Micros)>,
     /// Whether it may have DUP where nothing was sent.
     crashed: bool,
 }
@@ -58,6 +61,14 @@ impl Side {
         for in_use in self.in_use.values_mut() {
             in_use.received &= in_use.released;
         }
+        self.finished.retain(|it| it.2 >= model.unsafe_since);
+    }
+
+    /// Takes a message away of which it may not be stored that it had PUBACK.
+    fn reopen(&mut self, uid: Uid, id: u16) -> bool {
+        let before = self.finished.len();
+        self.finished.retain(|it| (it.0, it.1) != (uid, id));
+        self.finished.len() < before
     }
 
     fn sent(&mut self, conn: ConnId, pkt: &Pkt) -> Result<(), String> {
@@ -73,7 +84,13 @@ impl Side {
         let Pkt::Publish(publish) = pkt else {
             return Ok(());
         };
-        if let Some(uid) = publish.uid
+        if let (Some(uid), Some(id)) = (publish.uid, publish.id)
+            && publish.dup
+            && self.left.contains_key(&uid)
+            && self.reopen(uid, id)
+        {
+            // It is in flight again.
+        } else if let Some(uid) = publish.uid
             && let Some(ids) = self.left.get_mut(&uid)
         {
             let known = publish.id.is_some_and(|id| ids.remove(&id));
@@ -116,13 +133,16 @@ impl Side {
         }
     }
 
-    fn read(&mut self, pkt: &Pkt) {
+    fn read(&mut self, at: Micros, pkt: &Pkt) {
         let Pkt::Ack { kind, id, code } = pkt else {
             return;
         };
         match kind {
             AckType::Puback | AckType::Pubcomp => {
-                self.in_use.remove(id);
+                let in_use = self.in_use.remove(id);
+                if let (AckType::Puback, Some(uid)) = (kind, in_use.and_then(|it| it.uid)) {
+                    self.finished.push((uid, *id, at));
+                }
             }
             AckType::Pubrec if code.is_error() => {
                 self.in_use.remove(id);
@@ -165,7 +185,8 @@ impl Invariant for PacketIds {
                 if let Some(info) = model.conns.get(conn)
                     && let (Some(session), true) = (info.session, info.is_live())
                 {
-                    self.server.entry(session).or_default().read(pkt);
+                    let side = self.server.entry(session).or_default();
+                    side.read(event.at, pkt);
                 }
             }
             What::ClientSent { conn, pkt, .. } => {
@@ -183,7 +204,7 @@ impl Invariant for PacketIds {
                                 side.in_use.clear();
                             }
                         }
-                        _ => side.read(pkt),
+                        _ => side.read(event.at, pkt),
                     }
                 }
             }
