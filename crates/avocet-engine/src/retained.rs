@@ -58,6 +58,8 @@ pub(crate) struct RetainedCursor {
     queued: Arc<[RetainedPlace]>,
     /// Whether the answer is on its way.
     asked: bool,
+    /// Whether it was asked for without the session's own messages.
+    no_local: bool,
 }
 
 impl RetainedCursor {
@@ -188,6 +190,7 @@ impl Engine {
             cursor: Cursor::default(),
             queued: queued.into(),
             asked: false,
+            no_local: false,
         };
         (self.next_cursor, cursor)
     }
@@ -213,9 +216,10 @@ impl Engine {
         if cursor.asked {
             return;
         }
-        cursor.asked = true;
         let subscription = slot.subscriptions.get(&cursor.filter);
         let no_local = subscription.is_some_and(|subscription| subscription.no_local);
+        cursor.asked = true;
+        cursor.no_local = no_local;
         let query = RetainedQuery {
             query: QueryId {
                 session: handle,
@@ -292,6 +296,11 @@ impl Engine {
         let (maximum_qos, subscription_id) =
             (subscription.maximum_qos, subscription.subscription_id);
         cursor.asked = false;
+        if subscription.no_local && !cursor.no_local {
+            // No Local was set meanwhile: the page may hold what it keeps away [MQTT5-3.8.3-3].
+            self.retained.deferred.push_back(query.session);
+            return;
+        }
         let last = messages.last().map(|last| last.topic_name().to_buf());
         let reached = last.map(|last| cursor.queued(self.shards, &last));
         let filter = cursor.filter.clone();

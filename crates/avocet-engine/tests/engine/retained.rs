@@ -281,3 +281,31 @@ fn retained_messages_to_come_follow_the_options_of_the_last_subscribe() {
         assert_eq!((old.count(), new.count()), (1, 3), "{messages:?}");
     });
 }
+
+/// A page that was asked for before No Local was set may hold the session's own messages [MQTT5-3.8.3-3].
+#[test]
+fn no_local_keeps_own_messages_from_a_page_on_its_way() {
+    each(|mut cluster| {
+        let client = cluster.client("client");
+        let other = cluster.client("other");
+        for topic in ["a", "b", "c", "d"] {
+            cluster.publish_retained(client, topic, "own", 1);
+        }
+        cluster.publish_retained(other, "e", "other", 1);
+        cluster.run();
+        for turns in 0..24 {
+            cluster.send_subscribe(client, "#", 1, None, |_| {});
+            let shards = cluster.shards();
+            (0..turns).for_each(|turn| cluster.turn(turn % shards));
+            cluster.send_subscribe(client, "#", 1, Some(7), |options| {
+                options.no_local = true;
+                options.retain_handling = RetainHandling::SendIfNew;
+            });
+            let messages = cluster.messages(client);
+            let outdated = |it: &&String| it.contains("=own") && it.ends_with("ids [7]");
+            assert_eq!(messages.iter().find(outdated), None, "{turns} turns");
+            let others = messages.iter().filter(|it| it.starts_with("e=other"));
+            assert_eq!(others.count(), 1, "{turns} turns: {messages:?}");
+        }
+    });
+}
