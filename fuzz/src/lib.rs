@@ -9,7 +9,7 @@ use std::time::Duration;
 use avocet_codec::{PACKET_SIZE_MAX, Packet, PacketId, QoS, ReasonCode, Version, frame_len};
 use avocet_session::{Instant, Now, TransmitBuf, UnixTime};
 
-pub use crate::oracle::{Receiving, Sending, check_expiry, expires_at, number_of};
+pub use crate::oracle::{Aliases, Receiving, Sending, check_expiry, expires_at, number_of};
 
 pub const VERSIONS: [Version; 3] = [Version::V5, Version::V3_1_1, Version::V3_1];
 

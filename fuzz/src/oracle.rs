@@ -2,6 +2,7 @@
 //! has sent and read decides what it may send next.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::num::NonZeroU16;
 
 use avocet_codec::{Ack, Packet, PacketId, Publish, QoS, Version};
 use avocet_session::{AckToken, CommitId};
@@ -21,6 +22,31 @@ struct InFlight {
     is_received: bool,
     /// Whether PUBREL was sent since PUBREC came last.
     is_released: bool,
+}
+
+/// What stands for Topic Names on one connection.
+#[derive(Debug, Default)]
+pub struct Aliases {
+    /// The Topic Alias Maximum that the other side was told.
+    pub maximum: u16,
+    names: BTreeMap<NonZeroU16, String>,
+}
+
+impl Aliases {
+    /// The Topic Name of a packet that came; a new Topic Alias stands for it from here on.
+    pub fn topic(&mut self, publish: &Publish<'_>) -> String {
+        let alias = publish.topic_alias;
+        let Some(name) = publish.topic_name else {
+            let known = alias.and_then(|alias| self.names.get(&alias));
+            return known.expect("a Topic Alias that is set").clone();
+        };
+        let name = name.as_str().to_owned();
+        if let Some(alias) = alias {
+            assert!(alias.get() <= self.maximum, "{publish:?}");
+            self.names.insert(alias, name.clone());
+        }
+        name
+    }
 }
 
 /// The number in a payload.

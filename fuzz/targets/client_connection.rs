@@ -18,8 +18,8 @@ use avocet_codec::{
     UserProperty, Version,
 };
 use avocet_fuzz::{
-    Choices, QOS, REASON_CODES, Receiving, Sending, VERSIONS, check_expiry, expires_at, now,
-    number_of, plant, take_packets,
+    Aliases, Choices, QOS, REASON_CODES, Receiving, Sending, VERSIONS, check_expiry, expires_at,
+    now, number_of, plant, take_packets,
 };
 use avocet_session::client::{
     Authentication, ClientConfig, ClientConnection, ClientEvent, ClientNotice, PublishId,
@@ -97,10 +97,9 @@ struct Server {
     requests: BTreeSet<PacketId>,
     /// Answers to what had not come: such a request may be on its way, and its identifier is free.
     answered_early: BTreeSet<PacketId>,
-    aliases: BTreeMap<NonZeroU16, String>,
+    aliases: Aliases,
     receive_maximum: usize,
     maximum_packet_size: usize,
-    topic_alias_maximum: u16,
     answers: Vec<u8>,
 }
 
@@ -351,7 +350,7 @@ impl World {
                 self.sending.on_publish(publish);
                 let number = number_of(publish);
                 let (topic, expires_at) = self.published[number];
-                assert_eq!(self.server.topic(publish), topic, "{publish:?}");
+                assert_eq!(self.server.aliases.topic(publish), topic, "{publish:?}");
                 check_expiry(publish, expires_at, self.time, self.config.version);
                 if !publish.dup {
                     let last = &mut self.last_sent[publish.qos() as usize];
@@ -456,17 +455,6 @@ impl World {
 }
 
 impl Server {
-    /// The Topic Name of a packet that came.
-    fn topic(&self, publish: &Publish<'_>) -> String {
-        let known = publish
-            .topic_alias
-            .and_then(|alias| self.aliases.get(&alias));
-        match publish.topic_name {
-            Some(name) => name.as_str().to_owned(),
-            None => known.expect("a Topic Alias that is set").clone(),
-        }
-    }
-
     /// A packet of the client.
     fn on_received(&mut self, packet: &Packet<'_>, len: usize, config: &ClientConfig) {
         assert!(!self.is_over, "{packet:?} after the end");
@@ -487,14 +475,6 @@ impl Server {
         match packet {
             Packet::Connect(_) => self.connects += 1,
             Packet::Publish(publish) => {
-                match (publish.topic_alias, publish.topic_name) {
-                    (None, name) => assert!(name.is_some()),
-                    (Some(alias), Some(name)) => {
-                        assert!(alias.get() <= self.topic_alias_maximum);
-                        self.aliases.insert(alias, name.as_str().to_owned());
-                    }
-                    (Some(alias), None) => assert!(self.aliases.contains_key(&alias)),
-                }
                 let (id, qos) = match publish.delivery {
                     Delivery::AtMostOnce => return,
                     Delivery::AtLeastOnce(id) => (id, QoS::AtLeastOnce),
@@ -555,7 +535,7 @@ impl Server {
                 if let Some(maximum) = properties.maximum_packet_size {
                     self.maximum_packet_size = maximum.get() as usize;
                 }
-                self.topic_alias_maximum = properties.topic_alias_maximum;
+                self.aliases.maximum = properties.topic_alias_maximum;
             }
             Packet::Puback(ack) | Packet::Pubcomp(ack) => {
                 self.outstanding.remove(&ack.packet_id);

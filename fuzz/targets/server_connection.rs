@@ -18,8 +18,8 @@ use avocet_codec::{
     Subscribe, SubscribeFilter, SubscriptionOptions, TopicFilter, TopicName, Unsubscribe, Version,
 };
 use avocet_fuzz::{
-    Choices, QOS, REASON_CODES, Receiving, Sending, VERSIONS, check_expiry, expires_at, now,
-    number_of, plant, take_packets,
+    Aliases, Choices, QOS, REASON_CODES, Receiving, Sending, VERSIONS, check_expiry, expires_at,
+    now, number_of, plant, take_packets,
 };
 use avocet_session::{
     Accept, AckToken, Authentication, CloseReason, CommitId, ConnectionEvent, Details, Enqueued,
@@ -110,13 +110,12 @@ struct Request {
 struct Client {
     receive_maximum: usize,
     maximum_packet_size: Option<NonZeroU32>,
-    topic_alias_maximum: u16,
     is_connected: bool,
     is_over: bool,
     /// In seconds.
     keep_alive: u16,
     outstanding: BTreeSet<PacketId>,
-    aliases: BTreeMap<NonZeroU16, String>,
+    aliases: Aliases,
     answers: Vec<u8>,
 }
 
@@ -547,7 +546,7 @@ impl World {
                 let number = number_of(publish);
                 let message = &self.messages[number];
                 assert!(message.gate <= Some(committed), "{number} is not stored");
-                let topic = self.client.topic(publish);
+                let topic = self.client.aliases.topic(publish);
                 assert_eq!(topic, message.topic, "{publish:?}");
                 let version = self.server.version();
                 check_expiry(publish, message.expires_at, self.time, version);
@@ -715,24 +714,13 @@ impl Client {
             _ => config.limits.inflight.into(),
         };
         self.maximum_packet_size = properties.maximum_packet_size;
-        self.topic_alias_maximum = properties.topic_alias_maximum;
+        self.aliases.maximum = properties.topic_alias_maximum;
         let longest = config.keep_alive_max.map_or(u16::MAX, NonZeroU16::get);
         self.keep_alive = match connect.keep_alive {
             0 => longest,
             keep_alive if v5 => keep_alive.min(longest),
             keep_alive => keep_alive,
         };
-    }
-
-    /// The Topic Name of a packet that came.
-    fn topic(&self, publish: &Publish<'_>) -> String {
-        let known = publish
-            .topic_alias
-            .and_then(|alias| self.aliases.get(&alias));
-        match publish.topic_name {
-            Some(name) => name.as_str().to_owned(),
-            None => known.expect("a Topic Alias that is set").clone(),
-        }
     }
 
     /// A packet of the server.
@@ -755,14 +743,6 @@ impl Client {
         }
         match packet {
             Packet::Publish(publish) => {
-                match (publish.topic_alias, publish.topic_name) {
-                    (None, name) => assert!(name.is_some()),
-                    (Some(alias), Some(name)) => {
-                        assert!(alias.get() <= self.topic_alias_maximum);
-                        self.aliases.insert(alias, name.as_str().to_owned());
-                    }
-                    (Some(alias), None) => assert!(self.aliases.contains_key(&alias)),
-                }
                 let id = match publish.delivery {
                     Delivery::AtMostOnce => return,
                     Delivery::AtLeastOnce(id) => {
