@@ -78,6 +78,8 @@ impl Workspace {
         ] {
             command.env_remove(name);
         }
+        // Checks build once: what cargo keeps for the next change would double the build's space.
+        command.env("CARGO_INCREMENTAL", "0");
         let mut path = vec![self.tools().join("bin")];
         path.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
         if let Ok(path) = env::join_paths(path) {
