@@ -180,7 +180,8 @@ fn raise_open_files() {
 }
 
 fn start_log(config: &Config) {
-    let filter = EnvFilter::try_new(&config.log.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let parser = EnvFilter::builder().with_regex(false);
+    let filter = parser.parse_lossy(&config.log.filter);
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)

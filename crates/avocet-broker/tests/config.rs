@@ -223,6 +223,14 @@ fn the_environment_wins_over_the_file_and_flags_over_both() {
     assert_eq!(config.log.format, LogFormat::Json);
 }
 
+/// As a regular expression, these dots would take hours to prepare.
+#[test]
+fn a_field_in_the_log_filter_is_no_regular_expression() {
+    let filter = format!("avocet_broker[{{client={}x}}]=debug", "s....".repeat(30));
+    let builder = ConfigBuilder::new().environment(variables(&[("AVOCET_LOG", &filter)]));
+    assert_eq!(builder.unwrap().build().unwrap().log.filter, filter);
+}
+
 #[test]
 fn a_mistake_outside_of_the_file_names_its_place() {
     let error = ConfigBuilder::new()

@@ -352,9 +352,13 @@ pub(crate) static SETTINGS: &[Setting] = &[
         kind: Kind::Text {
             allowed: "a level (error, warn, info, debug, trace) or directives such as \
                       \"info,avocet_broker=debug\"",
-            is_allowed: |text| text.parse::<tracing_subscriber::EnvFilter>().is_ok(),
+            is_allowed: |text| {
+                // A regular expression for a field may take minutes to prepare.
+                let parser = tracing_subscriber::EnvFilter::builder().with_regex(false);
+                parser.parse(text).is_ok()
+            },
         },
-        about: "What is logged to standard error.",
+        about: "What is logged to standard error. Values of fields are compared as text.",
         get: |config| Value::Text(config.log.filter.clone()),
         set: |config, value| config.log.filter = value.text(),
     },
