@@ -132,6 +132,12 @@ impl ConnInfo {
         self.session.is_some() && self.superseded.is_none() && self.ended.is_none()
     }
 
+    /// When it lost its session, or ended.
+    pub(crate) fn lost(&self) -> Option<Seq> {
+        let superseded = self.superseded.map(|(seq, _)| seq);
+        superseded.or_else(|| self.ended.map(|(seq, ..)| seq))
+    }
+
     pub(crate) fn drop_question(&mut self) {
         self.question = None;
     }
@@ -341,6 +347,12 @@ impl Model {
 
     pub(crate) fn message(&self, publish: &PublishPkt) -> Option<&MessageInfo> {
         self.messages.get(&publish.uid?)
+    }
+
+    /// The connection whose will a message is.
+    pub(crate) fn will_of(&self, uid: Uid) -> Option<&ConnInfo> {
+        let of = |info: &&ConnInfo| info.connect.as_ref().and_then(|it| it.will) == Some(uid);
+        self.conns.values().find(of)
     }
 
     /// The subscriptions of a session that a topic matches, past ones included.

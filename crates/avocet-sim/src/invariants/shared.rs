@@ -8,7 +8,7 @@ use avocet_codec::QoS;
 
 use crate::history::{ConnId, Event, What};
 use crate::invariants::Invariant;
-use crate::model::{MessageInfo, Model, SessionId};
+use crate::model::{ConnInfo, MessageInfo, Model, SessionId};
 use crate::plan::SHARES;
 use crate::wire::{Pkt, PublishPkt, Uid};
 
@@ -25,6 +25,8 @@ struct Given {
     qos: QoS,
     /// How often the broker had crashed.
     crashes: u32,
+    /// Whether the group waits until what it has is stored, as one of its members survives.
+    stored: bool,
 }
 
 /// The group that a copy comes from.
@@ -37,6 +39,25 @@ pub(crate) fn group_of(model: &Model, conn: ConnId, publish: &PublishPkt) -> Opt
         return None;
     };
     SHARES.get(id.checked_sub(100)? as usize).copied()
+}
+
+/// Whether a member that a crash does not take was in a group before a will was published, and is.
+fn survives(model: &Model, group: &str, will: Uid) -> bool {
+    let ended = model.will_of(will).and_then(ConnInfo::lost);
+    model.subs.iter().any(|sub| {
+        sub.filter == group
+            && sub.ended.is_none()
+            && sub.certain.is_some_and(|certain| Some(certain) < ended)
+            && model.sessions[sub.session].expiry > 0
+    })
+}
+
+/// Whether a crash may have taken back that a will was published.
+fn is_loose(model: &Model, uid: Uid) -> bool {
+    // It may have been published long after the end of its connection.
+    let delayed = model.messages[&uid].will > Some(0);
+    let of = model.will_of(uid);
+    of.is_some_and(|info| info.will_uncertain || delayed)
 }
 
 impl Shared {
@@ -59,6 +80,13 @@ impl Shared {
                 // survives.
                 QoS::AtMostOnce if last.crashes < model.crashes => None,
                 QoS::AtMostOnce => Some("was given away at QoS 0"),
+                // A will whose publication a crash took back is published again, like a PUBLISH
+                // that comes again.
+                QoS::ExactlyOnce
+                    if last.crashes < model.crashes && !last.stored && is_loose(model, uid) =>
+                {
+                    None
+                }
                 QoS::ExactlyOnce => Some("belongs to another session at QoS 2"),
                 QoS::AtLeastOnce if model.conns[&last.conn].is_live() => Some("is still in flight"),
                 QoS::AtLeastOnce => None,
@@ -76,6 +104,7 @@ impl Shared {
             conn,
             qos: publish.qos,
             crashes: model.crashes,
+            stored: survives(model, group, uid),
         });
         Ok(())
     }
