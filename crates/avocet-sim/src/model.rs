@@ -710,7 +710,9 @@ impl Model {
                             state.received.remove(id);
                         } else if let Some(received) = state.received.get_mut(id) {
                             received.answered = true;
-                            state.certain = true;
+                            // What a 3.x client may not publish has PUBREC and goes nowhere.
+                            let message = self.messages.get(&received.uid);
+                            state.certain |= message.is_some_and(|it| !it.forbidden);
                         }
                         uid
                     }
