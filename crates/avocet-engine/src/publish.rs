@@ -221,7 +221,7 @@ impl Engine {
         if must_accept(&origin, &published, &shards) && self.accept_message(&mut published) {
             unrouted = published.id;
         }
-        reach.durable |= self.record_arrival(&published);
+        reach.durable |= self.record_arrival(&published, Some(&shards));
         let gate = self.gate_at(published.level, reach.durable);
         let awaited = match origin.answer {
             Answer::Acknowledge { .. } | Answer::Relayed(..) => true,
@@ -412,7 +412,7 @@ impl Engine {
         // What others want is the business of the shard that forwards.
         let shards = self.distribute(&mut published, &mut reach, now);
         self.matches.shards = shards;
-        reach.durable |= self.record_arrival(&published);
+        reach.durable |= self.record_arrival(&published, None);
         let gate = self.gate_at(published.level, reach.durable);
         let Some(received) = self.received.get_mut(from.index()) else {
             return;
@@ -654,8 +654,9 @@ impl Engine {
         true
     }
 
-    /// Records that this shard is done with a message that is on its way.
-    fn record_arrival(&mut self, published: &Published) -> bool {
+    /// Records that this shard is done with a message that is on its way; and, if it is the one that
+    /// sends it to those `interested`, that the others never had to see it.
+    fn record_arrival(&mut self, published: &Published, interested: Option<&[Interested]>) -> bool {
         let Some(id) = published.id.filter(|_| published.accepted) else {
             return false;
         };
@@ -663,7 +664,11 @@ impl Engine {
             shard: self.shard,
             shards: self.shards,
         };
-        self.record(Record::MessageArrived { id, part });
+        let unwanted = interested.map_or_else(Vec::new, |interested| {
+            let wants = |shard: &ShardId| interested.iter().any(|it| it.shard == *shard);
+            self.other_shards().filter(|shard| !wants(shard)).collect()
+        });
+        self.record(Record::MessageArrived { id, part, unwanted });
         true
     }
 

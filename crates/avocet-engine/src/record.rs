@@ -160,6 +160,8 @@ pub enum Record {
         id: MessageId,
         /// One of so many shards.
         part: Part,
+        /// Others of as many where nobody wanted it: who subscribes there later has no part in it.
+        unwanted: Vec<ShardId>,
     },
     /// The message is with all who want it.
     MessageRouted {

@@ -148,10 +148,13 @@ impl<S: Store> Journal<S> {
                 }
                 Ok(())
             }
-            Record::MessageArrived { id, part } => {
+            Record::MessageArrived { id, part, unwanted } => {
                 if self.has(change, &id_key(Kind::Unrouted, id.get()))? {
                     let name = arrived_key(id.get(), part.shard.get(), part.shards);
-                    change.put(name, Bytes::new(), None);
+                    // It may arrive there again after a restart.
+                    let before = self.new_or_stored(change, &name)?;
+                    let before = before.map(|(value, _)| value).unwrap_or_default();
+                    change.put(name, value::shards(before, unwanted), None);
                 }
                 Ok(())
             }

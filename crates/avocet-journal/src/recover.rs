@@ -1,5 +1,6 @@
 //! Everything that survived, given back piece by piece.
 
+use std::iter;
 use std::sync::Arc;
 
 use avocet_engine::{GroupPlace, MessageId, Part, Restored, SessionKey, ShardId};
@@ -10,7 +11,7 @@ use avocet_topic::TopicFilterBuf;
 use crate::journal::{Journal, JournalError, Map, Session, number_of, read_int, sequence_of};
 use crate::value::{
     EntryValue, Kind, OfGroupValue, Reader, SessionValue, SubscriptionValue, ValueError, WillValue,
-    decode_awaited, decode_message, decode_publisher, id_key, key, part_key,
+    decode_awaited, decode_message, decode_publisher, decode_shards, id_key, key, part_key,
 };
 
 impl<S: Store> Journal<S> {
@@ -222,13 +223,16 @@ impl<S: Store> Journal<S> {
         self.for_each_key(&id_key(Kind::Arrived, id.get()), |found| {
             let mut name = Reader::of_key(Kind::Arrived, &found.key);
             name.u64()?;
-            let part = Part {
-                shard: ShardId::new(name.u16()?),
-                shards: name.u16()?,
-            };
-            arrived.push(name.end(part)?);
+            let shard = ShardId::new(name.u16()?);
+            let shards = name.u16()?;
+            name.end(())?;
+            let unwanted = decode_shards(Kind::Arrived, &found.value)?;
+            let reached = iter::once(shard).chain(unwanted);
+            arrived.extend(reached.map(|shard| Part { shard, shards }));
             Ok(())
         })?;
+        arrived.sort_unstable();
+        arrived.dedup();
         Ok(Restored::Unrouted {
             id,
             message: self.message(BlobId(id.get()))?,

@@ -233,6 +233,24 @@ pub(crate) fn decode_publisher(kind: Kind, bytes: &[u8]) -> Result<Option<Sessio
     reader.end(Some(session))
 }
 
+/// Shards behind those of a value.
+pub(crate) fn shards(before: Bytes, shards: &[ShardId]) -> Bytes {
+    if shards.is_empty() {
+        return before;
+    }
+    let bytes = shards.iter().flat_map(|shard| shard.get().to_be_bytes());
+    before.into_iter().chain(bytes).collect()
+}
+
+pub(crate) fn decode_shards(kind: Kind, bytes: &[u8]) -> Result<Vec<ShardId>, ValueError> {
+    let (shards, rest) = bytes.as_chunks();
+    if !rest.is_empty() {
+        return Err(ValueError(kind));
+    }
+    let shard = |bytes: &[u8; 2]| ShardId::new(u16::from_be_bytes(*bytes));
+    Ok(shards.iter().map(shard).collect())
+}
+
 /// What a queued message is to a shared subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OfGroupValue {
@@ -753,7 +771,7 @@ pub fn check_key(key: &[u8], value: &[u8]) -> Result<Kind, ValueError> {
             name.u16()?;
             name.u16()?;
             name.end(())?;
-            empty(Reader::new(kind, value))?;
+            decode_shards(kind, value)?;
         }
         // No key has these.
         Kind::Entry | Kind::Message => return Err(ValueError(kind)),

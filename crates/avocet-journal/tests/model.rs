@@ -6,6 +6,7 @@
 )]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter;
 use std::sync::Arc;
 
 use avocet_codec::{PacketId, QoS, SubscriptionId, SubscriptionOptions};
@@ -159,9 +160,10 @@ impl Model {
             Record::MessageAccepted { id, publisher } => {
                 self.unrouted.insert(id.get(), (publisher, BTreeSet::new()));
             }
-            Record::MessageArrived { id, part } => {
+            Record::MessageArrived { id, part, unwanted } => {
                 if let Some((_, arrived)) = self.unrouted.get_mut(&id.get()) {
-                    arrived.insert(part);
+                    let reached = iter::once(part.shard).chain(unwanted);
+                    arrived.extend(reached.map(|shard| Part { shard, ..part }));
                 }
             }
             Record::MessageRouted { id } => {
@@ -274,7 +276,7 @@ enum Step {
     Publish(u8, u8, bool),
     /// One that is on its way, or of a group, for a session.
     Deliver(u8, u8),
-    Arrive(u8, u8),
+    Arrive(u8, u8, Option<u8>),
     Route(u8),
     Finish(u8, u8),
     FinishMany(u8, u8),
@@ -302,7 +304,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..3u8, 0..3u8).prop_map(|(s, f)| Queued(s, f)),
         20 => (0..8u8, 0..4u8, any::<bool>()).prop_map(|(s, g, other)| Publish(s, g, other)),
         6 => (0..3u8, any::<u8>()).prop_map(|(s, x)| Deliver(s, x)),
-        2 => (any::<u8>(), 0..3u8).prop_map(|(x, p)| Arrive(x, p)),
+        2 => (any::<u8>(), 0..3u8, proptest::option::of(0..3u8)).prop_map(|(x, p, q)| Arrive(x, p, q)),
         3 => any::<u8>().prop_map(Route),
         10 => (0..3u8, 0..4u8).prop_map(|(s, x)| Finish(s, x)),
         3 => (0..3u8, any::<u8>()).prop_map(|(s, x)| FinishMany(s, x)),
@@ -470,7 +472,7 @@ impl Recorder {
             }),
             Step::Publish(sessions, groups, other) => self.publish(sessions, groups, other),
             Step::Deliver(to, at) => self.deliver(to, at),
-            Step::Arrive(at, shard) => {
+            Step::Arrive(at, shard, not_for) => {
                 if let Some(id) = Self::pick(self.model.unrouted.keys().copied(), at) {
                     self.record(Record::MessageArrived {
                         id: MessageId::new(id),
@@ -478,6 +480,10 @@ impl Recorder {
                             shard: ShardId::new(shard.into()),
                             shards: 3,
                         },
+                        unwanted: not_for
+                            .map(|it| ShardId::new(it.into()))
+                            .into_iter()
+                            .collect(),
                     });
                 }
             }

@@ -107,6 +107,7 @@ fn records() -> Vec<Record> {
                 shard: ShardId::new(1),
                 shards: 2,
             },
+            unwanted: Vec::new(),
         },
         Record::RetainedPut {
             message: Arc::new(expiring),

@@ -1,6 +1,7 @@
 //! Crashes at every commit of small histories: what the log holds up to there, another broker takes
 //! over, with any number of shards, and clients go on where they were.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -135,6 +136,57 @@ fn a_crash_at_any_commit_keeps_the_order_of_a_topic() {
             }
         }
     }
+}
+
+/// [MQTT5-4.6.0-5] A message is on its way to a subscriber while another subscribes, and gets the next
+/// one: a crash does not bring the first one to it, behind the next.
+#[test]
+fn a_crash_brings_nothing_to_a_later_subscription_out_of_order() {
+    let world = |shards| World {
+        shards,
+        seed: None,
+        configure: stored,
+    };
+    let mut run = Run::new(world(3), usize::MAX);
+    run.connect("publisher", u32::MAX);
+    let publisher = run.client("publisher");
+    let home = run.cluster.shard(publisher);
+    let mut others = BTreeMap::new();
+    for name in ["s0", "s1", "s2", "s3", "s4", "s5"] {
+        run.connect(name, u32::MAX);
+        others.insert(run.cluster.shard(run.client(name)), name);
+    }
+    others.remove(&home);
+    let [first, late_name] = others.values().copied().collect::<Vec<_>>()[..] else {
+        panic!("{others:?}");
+    };
+    let late_client = run.client(late_name);
+    let late = run.cluster.shard(late_client);
+    run.subscribe(first, "t", 1);
+    // All but the shard of the first subscriber have their turns.
+    let go_on = |run: &mut Run| {
+        for shard in [home, late].repeat(3) {
+            run.cluster.turn(shard);
+        }
+    };
+    run.cluster.publish(publisher, "t", "one", 2);
+    go_on(&mut run);
+    run.cluster
+        .send_subscribe(late_client, "t", 1, None, |_| {});
+    go_on(&mut run);
+    run.cluster.publish(publisher, "t", "two", 2);
+    go_on(&mut run);
+    let (stored, now) = (run.cluster.log.len(), run.cluster.now);
+    run.restart(world(1), stored, usize::MAX, now);
+    assert_eq!(run.got(late_name, "two"), 1);
+    for name in [first, late_name] {
+        run.peers.get_mut(name).unwrap().got.clear();
+        assert!(run.reconnect(name));
+    }
+    run.look();
+    assert_eq!(run.peers[late_name].got, []);
+    let both = ["one", "two"].map(|payload| (payload.to_owned(), 1));
+    assert_eq!(run.peers[first].got, both);
 }
 
 /// [MQTT5-3.3.1-5] The last value of a topic is retained, or none, whatever came before it.

@@ -1,6 +1,7 @@
 //! The simplest store: applies records, and gives back what they amount to.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter;
 use std::sync::Arc;
 
 use avocet_codec::{PacketId, QoS, SubscriptionId, SubscriptionOptions};
@@ -136,9 +137,10 @@ impl Store {
             Record::MessageAccepted { id, publisher } => {
                 self.accepted.insert(id, (publisher, Vec::new()));
             }
-            Record::MessageArrived { id, part } => {
+            Record::MessageArrived { id, part, unwanted } => {
                 if let Some((_, parts)) = self.accepted.get_mut(&id) {
-                    parts.push(part);
+                    let reached = iter::once(part.shard).chain(unwanted);
+                    parts.extend(reached.map(|shard| Part { shard, ..part }));
                 }
             }
             Record::MessageRouted { id } => {
