@@ -31,6 +31,7 @@ macro_rules! program {
 program! {
     args "../../crates/avocet-cli/src/args.rs"
     arguments "../../crates/avocet-broker/src/arguments.rs"
+    bench_args "../../crates/avocet-cli/src/bench_args.rs"
     connect "../../crates/avocet-cli/src/connect.rs"
     date "../../crates/avocet-cli/src/date.rs"
     decode "../../crates/avocet-cli/src/decode.rs"
@@ -70,6 +71,7 @@ fn client(input: &[u8]) {
                 output(&args.output, input);
                 connection(args.connection);
             }
+            Command::Bench(_) => {}
             // Without it a file is read.
             Command::Decode(args) if !args.hex.is_empty() => {
                 if let Ok(bytes) = decode::read(&args) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use avocet_codec::{QoS, Version};
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+use crate::bench_args::BenchArgs;
 use crate::format::Format;
 use crate::url::Url;
 
@@ -17,7 +18,7 @@ Exit codes:
   A refused connection ends with the code of the CONNACK: 1 to 5 in MQTT 3.1 and 3.1.1,
   128 and above in 5.0.";
 
-/// Publish, subscribe, request and decode MQTT 3.1, 3.1.1 and 5.0.
+/// Publish, subscribe, request, decode and measure MQTT 3.1, 3.1.1 and 5.0.
 #[derive(Debug, Parser)]
 #[command(name = "avocet", version, after_help = EXIT_CODES, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -36,6 +37,8 @@ pub(crate) enum Command {
     /// Publish a request and print the response
     #[command(disable_help_flag = true)]
     Request(Box<RequestArgs>),
+    /// Put load on a server, and measure and check what it does with it
+    Bench(BenchArgs),
     /// Print the Control Packets in a captured byte stream or in hexadecimal text
     Decode(DecodeArgs),
 }
@@ -353,7 +356,7 @@ pub(crate) struct DecodeArgs {
     pub(crate) json: bool,
 }
 
-fn version(text: &str) -> Result<Version, String> {
+pub(crate) fn version(text: &str) -> Result<Version, String> {
     match text {
         "5" | "50" | "5.0" | "mqttv5" | "mqttv50" => Ok(Version::V5),
         "311" | "3.1.1" | "4" | "mqttv311" => Ok(Version::V3_1_1),
@@ -362,7 +365,7 @@ fn version(text: &str) -> Result<Version, String> {
     }
 }
 
-fn qos(text: &str) -> Result<QoS, String> {
+pub(crate) fn qos(text: &str) -> Result<QoS, String> {
     match text {
         "0" => Ok(QoS::AtMostOnce),
         "1" => Ok(QoS::AtLeastOnce),
@@ -380,14 +383,14 @@ fn expiry(text: &str) -> Result<u32, String> {
     }
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     text.parse::<f64>()
         .ok()
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         .ok_or_else(|| "allowed are seconds from 0, such as 10 or 0.5".into())
 }
 
-fn positive_seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn positive_seconds(text: &str) -> Result<Duration, String> {
     seconds(text)
         .ok()
         .filter(|duration| !duration.is_zero())

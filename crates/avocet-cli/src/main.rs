@@ -1,6 +1,8 @@
-//! `avocet`: publish, subscribe, request and decode MQTT from the command line.
+//! `avocet`: publish, subscribe, request, decode and measure MQTT from the command line.
 
 mod args;
+mod bench;
+mod bench_args;
 mod clock;
 mod connect;
 mod date;
@@ -36,10 +38,7 @@ fn main() -> ExitCode {
             };
         }
     };
-    let quiet = cli
-        .command
-        .connection()
-        .is_some_and(|connection| connection.quiet);
+    let quiet = cli.command.quiet();
     match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -52,12 +51,20 @@ fn main() -> ExitCode {
 }
 
 impl Command {
+    /// Whether nobody is to be told what went wrong.
+    fn quiet(&self) -> bool {
+        if let Self::Bench(args) = self {
+            return args.workload.run().server.quiet;
+        }
+        self.connection().is_some_and(|connection| connection.quiet)
+    }
+
     fn connection(&self) -> Option<&ConnectionArgs> {
         match self {
             Self::Pub(args) => Some(&args.connection),
             Self::Sub(args) => Some(&args.connection),
             Self::Request(args) => Some(&args.connection),
-            Self::Decode(_) => None,
+            Self::Bench(_) | Self::Decode(_) => None,
         }
     }
 }
@@ -83,6 +90,7 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Pub(args) => publish::run(*args).await,
             Command::Sub(args) => subscribe::run(*args).await,
             Command::Request(args) => request::run(*args).await,
+            Command::Bench(args) => bench::run(&args),
             Command::Decode(args) => decode::run(&args),
         }
     });

@@ -1,0 +1,773 @@
+//! One thread of the load: its clients, and the loop that serves them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use mio::{Events, Poll, Token, Waker};
+
+use crate::bench::alarm::Alarm;
+use crate::bench::check::Faults;
+use crate::bench::client::{Client, Reading};
+use crate::bench::histogram::Histogram;
+use crate::bench::open::{Pace, Server, Wanted, close, open, wait_for_events};
+use crate::bench::plan::{Length, Load, Plan};
+use crate::bench::publisher::{Acked, Publisher, filler};
+use crate::bench::subscriber::Subscriber;
+use crate::clock::{Stopwatch, doze};
+use crate::exit::Failure;
+
+const WAKER: Token = Token(usize::MAX);
+const ALARM: Token = Token(usize::MAX - 1);
+
+/// Nanoseconds of one interval of the report.
+pub(crate) const INTERVAL: u64 = 1_000_000_000;
+
+/// How often is looked after what no event tells.
+const LOOK: u64 = 100_000_000;
+
+/// The longest time for which nothing may arrive before what is on its way is given up, so that the
+/// load goes on.
+const PATIENCE_MAX: u64 = 1_000_000_000;
+
+/// The longest time for which a thread lets messages gather.
+const DOZE_MAX: u64 = 2_000_000;
+
+/// The shortest one that is worth it.
+const DOZE_MIN: u64 = 20_000;
+
+/// Rounds in which the unsent messages of a publisher are counted.
+const UNSENT_ROUNDS: u64 = 1_000;
+
+/// What all threads of a load see.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) plan: Plan,
+    pub(crate) server: Server,
+    pub(crate) clock: Stopwatch,
+    /// When messages begin to flow; 0 until all clients are there.
+    pub(crate) start: AtomicU64,
+    /// No more messages are sent.
+    pub(crate) stopped: AtomicBool,
+    /// The clients are to go.
+    pub(crate) over: AtomicBool,
+    /// Deliveries of the messages of each publisher, the first of each.
+    delivered: Vec<AtomicU64>,
+    pub(crate) workers: Vec<Progress>,
+}
+
+/// How far a thread is.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub(crate) struct Progress {
+    pub(crate) sent: AtomicU64,
+    pub(crate) acked: AtomicU64,
+    /// Messages that came for the first time, and are counted in `delivered`.
+    pub(crate) delivered: AtomicU64,
+    /// Everything that came.
+    pub(crate) received: AtomicU64,
+    /// All its publishers have sent all they will.
+    pub(crate) finished: AtomicBool,
+}
+
+impl Shared {
+    pub(crate) fn new(plan: Plan, server: Server, clock: Stopwatch) -> Self {
+        Self {
+            delivered: (0..plan.publishers).map(|_| AtomicU64::new(0)).collect(),
+            workers: (0..plan.threads).map(|_| Progress::default()).collect(),
+            plan,
+            server,
+            clock,
+            start: AtomicU64::new(0),
+            stopped: AtomicBool::new(false),
+            over: AtomicBool::new(false),
+        }
+    }
+
+    /// Sums up what threads say of themselves.
+    pub(crate) fn sum(&self, of: impl Fn(&Progress) -> &AtomicU64) -> u64 {
+        self.workers
+            .iter()
+            .map(|worker| of(worker).load(Relaxed))
+            .sum()
+    }
+
+    /// Messages of a publisher that have come to all who hear them.
+    fn arrived(&self, publisher: u32) -> u64 {
+        let delivered = self.delivered.get(publisher as usize);
+        delivered.map_or(0, |count| count.load(Relaxed)) / self.plan.fan_out()
+    }
+
+    /// When measuring begins and ends.
+    pub(crate) fn measured(&self) -> (u64, u64) {
+        let start = self.start.load(Relaxed);
+        match self.plan.length {
+            Length::Time { warm_up, measured } => {
+                let begin = start.saturating_add(warm_up);
+                (begin, begin.saturating_add(measured))
+            }
+            Length::Count(_) => (start, u64::MAX),
+        }
+    }
+}
+
+/// What a thread tells while it runs.
+#[derive(Debug)]
+pub(crate) enum Report {
+    /// All its clients are there.
+    Ready,
+    /// A part of the time, of a second at most.
+    Interval(Box<Interval>),
+    /// It has ended.
+    Ended(Result<Box<Ended>, Failure>),
+}
+
+/// What one thread saw in a part of the time.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Interval {
+    /// In nanoseconds from the start.
+    pub(crate) begin: u64,
+    pub(crate) end: u64,
+    /// Whether its messages are part of the result.
+    pub(crate) is_measured: bool,
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
+    /// From when a message was due until it was received.
+    pub(crate) latency: Histogram,
+    /// From when a message was due until PUBACK or PUBCOMP.
+    pub(crate) acknowledged: Histogram,
+}
+
+/// What one thread saw in all.
+#[derive(Debug, Default)]
+pub(crate) struct Ended {
+    /// Each publisher with the number of messages it sent.
+    pub(crate) sent: Vec<(u32, u64)>,
+    pub(crate) subscribers: Vec<Subscriber>,
+    /// Faults that belong to no stream.
+    pub(crate) faults: Faults,
+    /// Messages that were due and could not be sent in time.
+    pub(crate) unsent: u64,
+    /// How often messages were given up because nothing arrived.
+    pub(crate) stalls: u64,
+    /// How late messages left that were due at a fixed time.
+    pub(crate) lag: Histogram,
+    /// A Reason Code with which messages were refused.
+    pub(crate) refused_with: Option<String>,
+}
+
+#[derive(Debug)]
+enum Role {
+    Subscriber(Subscriber),
+    Publisher(Publisher),
+}
+
+/// Deliveries that follow each other and are counted together.
+#[derive(Clone, Copy, Debug, Default)]
+struct Run {
+    publisher: u32,
+    due: u64,
+    count: u64,
+}
+
+/// What packets change beside their client.
+struct Tally {
+    interval: Interval,
+    ended: Ended,
+    /// Messages due in this time are measured.
+    window: (u64, u64),
+    run: Run,
+    received: u64,
+    delivered: u64,
+    acked: u64,
+}
+
+impl Tally {
+    /// Counts a delivery.
+    #[inline]
+    fn deliver(&mut self, publisher: u32, due: u64, now: u64, shared: &Shared) {
+        if self.run.publisher != publisher || self.run.due != due {
+            self.finish_run(now, shared);
+            self.run = Run {
+                publisher,
+                due,
+                count: 0,
+            };
+        }
+        self.run.count += 1;
+    }
+
+    fn finish_run(&mut self, now: u64, shared: &Shared) {
+        let Run {
+            publisher,
+            due,
+            count,
+        } = self.run;
+        if count == 0 {
+            return;
+        }
+        self.run.count = 0;
+        self.delivered += count;
+        if let Some(delivered) = shared.delivered.get(publisher as usize) {
+            delivered.fetch_add(count, Relaxed);
+        }
+        if self.is_counted(due) {
+            self.interval.latency.record(now.saturating_sub(due), count);
+        }
+    }
+
+    /// Before measuring everything is shown; then only what was due in its time.
+    #[inline]
+    fn is_counted(&self, due: u64) -> bool {
+        !self.interval.is_measured || (self.window.0..self.window.1).contains(&due)
+    }
+}
+
+/// A thread with its clients.
+pub(crate) struct Worker {
+    shared: Arc<Shared>,
+    number: u32,
+    poll: Poll,
+    alarm: Alarm,
+    /// The wakers of all threads, by number.
+    wakers: Arc<Vec<Waker>>,
+    reports: Sender<Report>,
+    clients: Vec<Client>,
+    roles: Vec<Role>,
+    tally: Tally,
+    filler: Vec<u8>,
+    buffer: Vec<u8>,
+    /// Clients that may have more to read.
+    unfinished: Vec<usize>,
+    /// Clients with something to write.
+    dirty: Vec<usize>,
+    /// The first publisher among the clients, and the one whose message is due next.
+    publishers: usize,
+    next_due: usize,
+    /// How many messages each publisher before `next_due` was due.
+    rounds: u64,
+    looked_at: u64,
+    /// When the pace of the server was last taken, at how many messages, and what it was, in
+    /// nanoseconds for each.
+    pace: (u64, u64, f64),
+}
+
+impl Worker {
+    /// A poll for a worker, and what wakes it.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub(crate) fn poll() -> Result<(Poll, Waker), Failure> {
+        let poll = Poll::new().and_then(|poll| {
+            let waker = Waker::new(poll.registry(), WAKER)?;
+            Ok((poll, waker))
+        });
+        poll.map_err(|error| Failure::new(format!("cannot wait for the network: {error}")))
+    }
+
+    /// Connects and subscribes the clients of a thread, runs the load and ends.
+    pub(crate) fn run(
+        shared: Arc<Shared>,
+        number: u32,
+        poll: Poll,
+        wakers: Arc<Vec<Waker>>,
+        reports: Sender<Report>,
+    ) {
+        let ended = Self::open(shared, number, poll, wakers, reports.clone())
+            .and_then(Self::serve)
+            .map(Box::new);
+        // Nobody is left to tell if this fails.
+        let _ = reports.send(Report::Ended(ended));
+    }
+
+    fn open(
+        shared: Arc<Shared>,
+        number: u32,
+        mut poll: Poll,
+        wakers: Arc<Vec<Waker>>,
+        reports: Sender<Report>,
+    ) -> Result<Self, Failure> {
+        let Shared {
+            plan,
+            server,
+            clock,
+            ..
+        } = &*shared;
+        let own = |all: u32| (number..all).step_by(plan.threads as usize);
+        let (mut wanted, mut roles) = (Vec::new(), Vec::new());
+        for index in own(plan.subscribers) {
+            roles.push(Role::Subscriber(Subscriber::new(plan, index)));
+            wanted.push(Wanted {
+                filters: plan.filters(index),
+                maximum_qos: plan.maximum_qos,
+                ..Wanted::new(
+                    format!("subscriber {index}"),
+                    plan.names.client_id('s', index),
+                )
+            });
+        }
+        let publishers = roles.len();
+        for index in own(plan.publishers) {
+            roles.push(Role::Publisher(Publisher::new(
+                plan,
+                index,
+                server.version,
+            )?));
+            wanted.push(Wanted {
+                maximum_qos: plan.qos,
+                ..Wanted::new(
+                    format!("publisher {index}"),
+                    plan.names.client_id('p', index),
+                )
+            });
+        }
+        let alarm = Alarm::new(&poll, ALARM)
+            .map_err(|error| Failure::new(format!("cannot set a timer: {error}")))?;
+        let pace = Pace {
+            interval: 0,
+            index: number as usize * wanted.len(),
+        };
+        let mut times = Histogram::default();
+        let mut unexpected = |_: usize, packet: &avocet_codec::Packet<'_>, _: &mut Vec<u8>, _| {
+            Err(Failure::new(format!(
+                "the server sent {} before anything was published",
+                packet.packet_type()
+            )))
+        };
+        let clients = open(
+            &mut poll,
+            server,
+            wanted,
+            pace,
+            *clock,
+            &mut times,
+            &mut unexpected,
+        )?;
+        for (client, role) in clients.iter().zip(&mut roles) {
+            if let Role::Publisher(publisher) = role {
+                publisher.limit_inflight(client.receive_maximum);
+            }
+        }
+        let _ = reports.send(Report::Ready);
+        let filler = filler(plan.payload);
+        let buffer = vec![0; (256 * 1024).max(2 * plan.payload + 256 * 1024)];
+        Ok(Self {
+            number,
+            poll,
+            alarm,
+            wakers,
+            reports,
+            clients,
+            roles,
+            tally: Tally {
+                interval: Interval::default(),
+                ended: Ended::default(),
+                window: (0, u64::MAX),
+                run: Run::default(),
+                received: 0,
+                delivered: 0,
+                acked: 0,
+            },
+            filler,
+            buffer,
+            unfinished: Vec::new(),
+            dirty: Vec::new(),
+            publishers,
+            next_due: publishers,
+            rounds: 0,
+            looked_at: 0,
+            pace: (0, 0, f64::INFINITY),
+            shared,
+        })
+    }
+
+    fn serve(mut self) -> Result<Ended, Failure> {
+        let mut events = Events::with_capacity(1024);
+        let shared = Arc::clone(&self.shared);
+        let mut is_publishing = true;
+        let (start, (begin, end)) = loop {
+            let start = shared.start.load(Relaxed);
+            if start != 0 {
+                break (start, shared.measured());
+            }
+            if shared.over.load(Relaxed) {
+                return Ok(Ended::default());
+            }
+            self.turn(&mut events, Some(Duration::from_nanos(LOOK)))?;
+        };
+        self.tally.window = (begin, end);
+        self.begin_interval(start, start, begin, end);
+        while !shared.over.load(Relaxed) {
+            let now = shared.clock.nanoseconds();
+            if now >= start + self.tally.interval.end {
+                let next = start + self.tally.interval.end;
+                self.finish_interval();
+                self.begin_interval(start, next, begin, end);
+                continue;
+            }
+            if is_publishing && (now >= end || shared.stopped.load(Relaxed)) {
+                // What became due since the last turn is not late.
+                if matches!(shared.plan.load, Load::Open { .. }) {
+                    self.pump(now.min(end - 1), start, true)?;
+                    self.write()?;
+                    self.count_unsent(now.min(end));
+                }
+                is_publishing = false;
+            }
+            let wait = if now < start {
+                Duration::from_nanos(start - now)
+            } else {
+                let due = self.pump(now, start, is_publishing)?;
+                let look = (start + self.tally.interval.end).min(now + LOOK);
+                Duration::from_nanos(due.unwrap_or(look).min(look).saturating_sub(now))
+            };
+            self.write()?;
+            self.tell(is_publishing);
+            if is_publishing {
+                self.gather();
+            }
+            let wait = match shared.plan.load {
+                Load::Open { .. } if is_publishing && !wait.is_zero() => self.alarm.set(wait),
+                Load::Open { .. } | Load::Closed { .. } => wait,
+            };
+            self.turn(&mut events, Some(wait))?;
+            self.look(shared.clock.nanoseconds(), is_publishing)?;
+        }
+        self.finish_interval();
+        let mut ended = self.tally.ended;
+        for role in self.roles {
+            match role {
+                Role::Subscriber(subscriber) => ended.subscribers.push(subscriber),
+                Role::Publisher(publisher) => ended.sent.push((publisher.index, publisher.sent)),
+            }
+        }
+        close(self.clients, &shared.server, shared.clock.nanoseconds());
+        Ok(ended)
+    }
+
+    /// The interval that begins at `from` ends with a second, or where measuring begins or ends.
+    fn begin_interval(&mut self, start: u64, from: u64, begin: u64, end: u64) {
+        let mut to = start + ((from - start) / INTERVAL + 1) * INTERVAL;
+        for edge in [begin, end] {
+            if from < edge {
+                to = to.min(edge);
+            }
+        }
+        self.tally.interval = Interval {
+            begin: from - start,
+            end: to - start,
+            is_measured: from >= begin,
+            ..Interval::default()
+        };
+    }
+
+    fn finish_interval(&mut self) {
+        let interval = Box::new(std::mem::take(&mut self.tally.interval));
+        let _ = self.reports.send(Report::Interval(interval));
+    }
+
+    /// Waits for something to happen, and reads what came.
+    fn turn(&mut self, events: &mut Events, wait: Option<Duration>) -> Result<(), Failure> {
+        let wait = if self.unfinished.is_empty() {
+            wait
+        } else {
+            Some(Duration::ZERO)
+        };
+        wait_for_events(&mut self.poll, events, wait)?;
+        for index in std::mem::take(&mut self.unfinished) {
+            self.read(index)?;
+        }
+        for event in events.iter() {
+            let index = event.token().0;
+            if index >= self.clients.len() {
+                continue;
+            }
+            if event.is_writable() {
+                self.dirty.push(index);
+            }
+            if event.is_readable() || event.is_error() || event.is_read_closed() {
+                self.read(index)?;
+            }
+        }
+        self.write()
+    }
+
+    fn read(&mut self, index: usize) -> Result<(), Failure> {
+        let Self {
+            shared,
+            tally,
+            filler,
+            buffer,
+            ..
+        } = self;
+        let (Some(client), Some(role)) = (self.clients.get_mut(index), self.roles.get_mut(index))
+        else {
+            return Ok(());
+        };
+        let Shared {
+            plan,
+            server,
+            clock,
+            ..
+        } = &**shared;
+        let mut last = 0;
+        let reading = match role {
+            Role::Subscriber(subscriber) => {
+                client.read(buffer, server.version, *clock, |packet, out, now| {
+                    last = now;
+                    tally.received += 1;
+                    let faults = &mut tally.ended.faults;
+                    let stamp = subscriber
+                        .on_packet(packet, plan, filler, out, faults)
+                        .map_err(Failure::new)?;
+                    if let Some(stamp) = stamp {
+                        tally.interval.received += 1;
+                        tally.deliver(stamp.publisher, stamp.due, now, shared);
+                    }
+                    Ok(())
+                })
+            }
+            Role::Publisher(publisher) => {
+                client.read(buffer, server.version, *clock, |packet, out, now| {
+                    let acked = publisher
+                        .on_packet(packet, out, &mut tally.ended.faults)
+                        .map_err(Failure::new)?;
+                    match acked {
+                        Acked::Nothing => return Ok(()),
+                        Acked::Done { due } => {
+                            if tally.is_counted(due) {
+                                let latency = now.saturating_sub(due);
+                                tally.interval.acknowledged.record(latency, 1);
+                            }
+                        }
+                        Acked::Refused(code) => {
+                            publisher.written_off += 1;
+                            tally.ended.refused_with = Some(crate::bench::client::reason(code));
+                        }
+                    }
+                    tally.acked += 1;
+                    Ok(())
+                })
+            }
+        };
+        tally.finish_run(last, shared);
+        if reading? == Reading::Unfinished {
+            self.unfinished.push(index);
+        }
+        if client.unwritten() > 0 {
+            self.dirty.push(index);
+        }
+        Ok(())
+    }
+
+    /// Lets publishers send what they may. Gives the time when the next message is due.
+    fn pump(&mut self, now: u64, start: u64, is_publishing: bool) -> Result<Option<u64>, Failure> {
+        if !is_publishing {
+            return Ok(None);
+        }
+        let shared = Arc::clone(&self.shared);
+        let plan = &shared.plan;
+        let next = match plan.load {
+            Load::Open { interval } => self.advance(now, start, interval),
+            Load::Closed { .. } => None,
+        };
+        let clients = self.clients.iter_mut().zip(&mut self.roles).enumerate();
+        for (index, (client, role)) in clients.skip(self.publishers) {
+            let Role::Publisher(publisher) = role else {
+                continue;
+            };
+            let mut room = match plan.load {
+                Load::Open { .. } if publisher.due == publisher.sent => continue,
+                Load::Open { .. } | Load::Closed { .. } => {
+                    publisher.room(plan.load, shared.arrived(publisher.index), client)
+                }
+            };
+            if room == 0 {
+                continue;
+            }
+            match plan.load {
+                Load::Open { interval } => {
+                    for _ in 0..room {
+                        let due = start + plan.due(interval, publisher.index, publisher.sent);
+                        self.tally.ended.lag.record(now.saturating_sub(due), 1);
+                        publisher.publish(due, &self.filler, &mut client.out);
+                    }
+                    self.tally.interval.sent += room;
+                    self.dirty.push(index);
+                }
+                Load::Closed { batch, .. } => {
+                    // The last ones are fewer.
+                    let least = batch.min(publisher.quota - publisher.sent);
+                    while room >= least && room > 0 {
+                        let count = batch.min(room);
+                        for _ in 0..count {
+                            publisher.publish(now, &self.filler, &mut client.out);
+                        }
+                        self.tally.interval.sent += count;
+                        room -= count;
+                        client.flush(now).map_err(|error| client.lost(error))?;
+                        if client.unwritten() > 0 {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        Ok(next)
+    }
+
+    /// Makes all messages due whose time has come. Gives the time of the next.
+    fn advance(&mut self, now: u64, start: u64, interval: f64) -> Option<u64> {
+        loop {
+            let Some(Role::Publisher(publisher)) = self.roles.get_mut(self.next_due) else {
+                if self.next_due == self.publishers {
+                    return None;
+                }
+                self.next_due = self.publishers;
+                self.rounds += 1;
+                continue;
+            };
+            let due = start + self.shared.plan.due(interval, publisher.index, self.rounds);
+            if self.rounds >= publisher.quota {
+                // Those behind it have no more to send than this one.
+                return None;
+            }
+            if due > now {
+                return Some(due);
+            }
+            publisher.due = self.rounds + 1;
+            self.next_due += 1;
+        }
+    }
+
+    /// What was due and has not left was late by the time that it has waited, at least.
+    fn count_unsent(&mut self, now: u64) {
+        let shared = Arc::clone(&self.shared);
+        let Load::Open { interval } = shared.plan.load else {
+            return;
+        };
+        let start = shared.start.load(Relaxed);
+        for role in &self.roles {
+            let Role::Publisher(publisher) = role else {
+                continue;
+            };
+            let unsent = publisher.due - publisher.sent;
+            self.tally.ended.unsent += unsent;
+            let step = unsent / UNSENT_ROUNDS + 1;
+            let mut number = publisher.sent;
+            while number < publisher.due {
+                let due = start + shared.plan.due(interval, publisher.index, number);
+                let count = step.min(publisher.due - number);
+                if self.tally.is_counted(due) {
+                    let latency = &mut self.tally.interval.latency;
+                    latency.record(now.saturating_sub(due), count);
+                }
+                number += count;
+            }
+        }
+    }
+
+    /// Writes what waits, once for each client.
+    fn write(&mut self) -> Result<(), Failure> {
+        if self.dirty.is_empty() {
+            return Ok(());
+        }
+        let now = self.shared.clock.nanoseconds();
+        for index in self.dirty.drain(..) {
+            if let Some(client) = self.clients.get_mut(index) {
+                client.flush(now).map_err(|error| client.lost(error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the other threads how far this one is, and wakes those that wait for that.
+    fn tell(&mut self, is_publishing: bool) {
+        let Some(progress) = self.shared.workers.get(self.number as usize) else {
+            return;
+        };
+        let publishers = self.roles.iter().skip(self.publishers);
+        let mut is_finished = true;
+        let mut sent = 0;
+        for role in publishers {
+            if let Role::Publisher(publisher) = role {
+                sent += publisher.sent;
+                is_finished &= publisher.sent == publisher.quota || !is_publishing;
+            }
+        }
+        progress.sent.store(sent, Relaxed);
+        progress.acked.store(self.tally.acked, Relaxed);
+        progress.received.store(self.tally.received, Relaxed);
+        progress.finished.store(is_finished, Relaxed);
+        let before = progress.delivered.swap(self.tally.delivered, Relaxed);
+        if before != self.tally.delivered {
+            let others = self.wakers.iter().enumerate();
+            for (_, waker) in others.filter(|(number, _)| *number != self.number as usize) {
+                // A thread that is not woken looks for itself soon.
+                let _ = waker.wake();
+            }
+        }
+    }
+
+    /// Lets messages gather, a quarter of the time that the server needs for all that are on their
+    /// way: it always has work, and both sides do more with each call of the system.
+    fn gather(&mut self) {
+        let Load::Closed { batch, .. } = self.shared.plan.load else {
+            return;
+        };
+        if batch == 1 {
+            return;
+        }
+        let fan_out = self.shared.plan.fan_out();
+        let sent = self.shared.sum(|worker| &worker.sent);
+        let arrived = self.shared.sum(|worker| &worker.delivered) / fan_out;
+        let now = self.shared.clock.nanoseconds();
+        let (at, before, per_message) = self.pace;
+        if now - at > DOZE_MAX && arrived > before {
+            let latest = (now - at) as f64 / (arrived - before) as f64;
+            let smooth = if per_message.is_finite() {
+                (3.0 * per_message + latest) / 4.0
+            } else {
+                latest
+            };
+            self.pace = (now, arrived, smooth);
+        }
+        if !per_message.is_finite() {
+            return;
+        }
+        let on_their_way = sent.saturating_sub(arrived) as f64;
+        let time = (on_their_way * per_message / 4.0) as u64;
+        if time >= DOZE_MIN {
+            doze(Duration::from_nanos(time.min(DOZE_MAX)));
+        }
+    }
+
+    /// Looks after what no event tells: messages that never arrive, and clients that are silent.
+    fn look(&mut self, now: u64, is_publishing: bool) -> Result<(), Failure> {
+        if now - self.looked_at < LOOK {
+            return Ok(());
+        }
+        self.looked_at = now;
+        let shared = Arc::clone(&self.shared);
+        let is_closed = matches!(shared.plan.load, Load::Closed { .. });
+        let patience = (shared.plan.drain / 4).min(PATIENCE_MAX);
+        for (index, (client, role)) in self.clients.iter_mut().zip(&mut self.roles).enumerate() {
+            if let Role::Publisher(publisher) = role
+                && is_closed
+                && is_publishing
+                && publisher.write_off(shared.arrived(publisher.index), now, patience)
+            {
+                self.tally.ended.stalls += 1;
+            }
+            let keep_alive = client.keep_alive;
+            if keep_alive > 0 && now - client.wrote_at.min(now) > keep_alive / 2 {
+                client.wrote_at = now;
+                client.out.extend_from_slice(&[0xc0, 0]);
+                self.dirty.push(index);
+            }
+        }
+        self.write()
+    }
+}

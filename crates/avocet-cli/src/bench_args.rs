@@ -1,0 +1,199 @@
+//! The command line of `avocet bench`.
+
+use std::num::{NonZeroU16, NonZeroU32, NonZeroU64};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use avocet_codec::{QoS, Version};
+use clap::{ArgAction, Args, Subcommand};
+
+use crate::args::{UnsupportedArgs, positive_seconds, qos, seconds, version};
+use crate::url::Url;
+
+#[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    pub(crate) workload: Workload,
+    /// Print help
+    #[arg(long, action = ArgAction::Help)]
+    help: Option<bool>,
+}
+
+/// What the clients do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Workload {
+    /// Many publishers send to one subscriber, or to a few that share the publishers
+    #[command(disable_help_flag = true)]
+    FanIn {
+        /// Clients that publish, each to topics of its own
+        #[arg(long, value_name = "COUNT", default_value = "100")]
+        publishers: NonZeroU32,
+        /// Clients that subscribe; each hears its share of the publishers, by a filter with #
+        #[arg(long, value_name = "COUNT", default_value = "1")]
+        subscribers: NonZeroU32,
+        #[command(flatten)]
+        traffic: Box<TrafficArgs>,
+    },
+    /// One publisher, or a few, send to many subscribers, each of which hears everything
+    #[command(disable_help_flag = true)]
+    FanOut {
+        /// Clients that publish, all to the same topics
+        #[arg(long, value_name = "COUNT", default_value = "1")]
+        publishers: NonZeroU32,
+        /// Clients that subscribe to these topics
+        #[arg(long, value_name = "COUNT", default_value = "100")]
+        subscribers: NonZeroU32,
+        #[command(flatten)]
+        traffic: Box<TrafficArgs>,
+    },
+    /// As many publishers as subscribers, each pair with topics of its own
+    #[command(disable_help_flag = true)]
+    Pairs {
+        /// Pairs of a publisher and a subscriber
+        #[arg(long, value_name = "COUNT", default_value = "50")]
+        pairs: NonZeroU32,
+        #[command(flatten)]
+        traffic: Box<TrafficArgs>,
+    },
+}
+
+impl Workload {
+    pub(crate) fn run(&self) -> &RunArgs {
+        match self {
+            Self::FanIn { traffic, .. }
+            | Self::FanOut { traffic, .. }
+            | Self::Pairs { traffic, .. } => &traffic.run,
+        }
+    }
+}
+
+/// How messages flow.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Messages")]
+pub(crate) struct TrafficArgs {
+    #[command(flatten)]
+    pub(crate) message: MessageArgs,
+    /// The maximum QoS of the subscriptions; without it that of the messages
+    #[arg(long, value_name = "QOS", value_parser = qos)]
+    pub(crate) sub_qos: Option<QoS>,
+    /// Topics of each publisher, used in turn
+    #[arg(long, value_name = "COUNT", default_value = "1")]
+    pub(crate) topics: NonZeroU32,
+    /// Messages of one publisher that may be on their way to subscribers: a publisher sends when
+    /// earlier ones have arrived (closed loop); without it 1000 for each subscriber, shared by its
+    /// publishers, and at most 100000 deliveries in all
+    #[arg(long, value_name = "MESSAGES", conflicts_with = "rate")]
+    pub(crate) window: Option<NonZeroU32>,
+    /// Messages of one publisher that leave in one write, once so many may leave; without it half
+    /// of what may be on its way, and at most 64
+    #[arg(long, value_name = "MESSAGES", conflicts_with = "rate")]
+    pub(crate) batch: Option<NonZeroU32>,
+    /// Messages per second of all publishers, each due at a fixed time whatever the server does
+    /// (open loop)
+    #[arg(long, value_name = "MESSAGES", value_parser = rate)]
+    pub(crate) rate: Option<f64>,
+    /// How long to measure, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = positive_seconds)]
+    pub(crate) duration: Duration,
+    /// How long messages flow before it is measured, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = seconds)]
+    pub(crate) warm_up: Duration,
+    /// Publish so many messages in all, and measure from the first to the last
+    #[arg(long, value_name = "MESSAGES", conflicts_with_all = ["duration", "warm_up"])]
+    pub(crate) count: Option<NonZeroU64>,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+/// The messages.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Messages")]
+pub(crate) struct MessageArgs {
+    /// The QoS of the messages: 0, 1 or 2
+    #[arg(short, long, value_name = "QOS", default_value = "0", value_parser = qos)]
+    pub(crate) qos: QoS,
+    /// Bytes of payload, at least 16: who sent it, the number of the message, and when it was due
+    #[arg(long, value_name = "BYTES", default_value_t = 64,
+          value_parser = clap::value_parser!(u32).range(16..=16_777_216))]
+    pub(crate) payload: u32,
+    /// QoS 1 and 2 messages of one publisher that wait for PUBACK or PUBCOMP; the Receive Maximum
+    /// of the server is kept too
+    #[arg(long, value_name = "MESSAGES", default_value = "20")]
+    pub(crate) inflight: NonZeroU16,
+}
+
+/// How a run goes, whatever its workload.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Run")]
+pub(crate) struct RunArgs {
+    /// How long to wait for messages once nothing comes any more, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = positive_seconds)]
+    pub(crate) drain: Duration,
+    /// Threads of the load generator
+    #[arg(long, value_name = "COUNT", default_value_t = 1,
+          value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) threads: u16,
+    /// What topics and Client Identifiers are drawn from; without it each run has its own
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) seed: Option<u64>,
+    /// The process id of the server: its CPU time and memory are read from /proc (Linux); may be
+    /// given several times
+    #[arg(long, value_name = "PID", action = ArgAction::Append)]
+    pub(crate) broker_pid: Vec<u32>,
+    /// Write the result as JSON to this file; "-" is standard output, in place of the table
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+/// The server, and how to connect to it.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Connection")]
+pub(crate) struct ServerArgs {
+    /// The server's name or address
+    #[arg(short = 'h', long, value_name = "HOST", default_value = "localhost")]
+    pub(crate) host: String,
+    /// The server's port
+    #[arg(short, long, value_name = "PORT", default_value_t = 1883)]
+    pub(crate) port: u16,
+    /// Server and credentials in one: mqtt://USER:PASSWORD@HOST:PORT; only HOST is needed
+    #[arg(short = 'L', long, value_name = "URL", conflicts_with_all = ["host", "port"])]
+    pub(crate) url: Option<Url>,
+    /// The User Name of all clients
+    #[arg(short, long, value_name = "NAME", allow_hyphen_values = true)]
+    pub(crate) username: Option<String>,
+    /// The Password; other users of this machine can read the arguments of a process
+    #[arg(
+        short = 'P',
+        long = "pw",
+        value_name = "PASSWORD",
+        allow_hyphen_values = true
+    )]
+    pub(crate) password: Option<String>,
+    /// The protocol version: 5 (mqttv5), 311 (mqttv311) or 31 (mqttv31)
+    #[arg(short = 'V', long, value_name = "VERSION", default_value = "5", value_parser = version)]
+    pub(crate) protocol_version: Version,
+    /// Keep Alive in seconds; 0 turns it off
+    #[arg(short, long, value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) keepalive: u16,
+    /// How long connecting one client may take, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = positive_seconds)]
+    pub(crate) connect_timeout: Duration,
+    /// Print no progress, errors or warnings
+    #[arg(long)]
+    pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) unsupported: UnsupportedArgs,
+    /// Print help
+    #[arg(long, action = ArgAction::Help)]
+    help: Option<bool>,
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    text.parse::<f64>()
+        .ok()
+        .filter(|rate| (0.001..=1e9).contains(rate))
+        .ok_or_else(|| "allowed are messages per second, from 0.001 to a billion".into())
+}

@@ -1,0 +1,476 @@
+//! `avocet bench` against a server in this process that keeps what it promises, or does not.
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "what fails here is to fail the test"
+)]
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
+use std::thread::spawn;
+
+use avocet_codec::{
+    Ack, Connack, ConnackProperties, Delivery, Packet, PacketId, Publish, QoS, ReasonCode, Suback,
+    TopicFilter, TopicName, Version, frame_len,
+};
+use serde_json::Value;
+
+const VERSION: Version = Version::V5;
+
+/// What the server does wrong.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Fault {
+    #[default]
+    Nothing,
+    /// Every tenth delivery does not happen.
+    Loses,
+    /// Every tenth delivery happens twice.
+    Repeats,
+    /// The same, and the second one says so.
+    RepeatsAndSaysSo,
+    /// Every tenth delivery comes after the next.
+    Swaps,
+    /// Every tenth delivery has another payload.
+    Garbles,
+    /// Every tenth message is refused.
+    Refuses,
+    /// Every tenth acknowledgement comes twice.
+    AcknowledgesTwice,
+    /// The tenth message ends the connection.
+    HangsUp,
+    /// No connection is accepted.
+    RefusesConnections,
+    /// No subscription is accepted.
+    RefusesSubscriptions,
+}
+
+#[derive(Default)]
+struct State {
+    subscriptions: Vec<(String, QoS, Arc<Mutex<Peer>>)>,
+    messages: u64,
+    deliveries: u64,
+    held: Option<(Arc<Mutex<Peer>>, Vec<u8>)>,
+}
+
+struct Peer {
+    stream: TcpStream,
+    last_id: u16,
+}
+
+fn send(stream: &mut TcpStream, packet: &Packet<'_>) {
+    let mut bytes = Vec::new();
+    packet.encode(VERSION, &mut bytes).unwrap();
+    // The program may have gone.
+    let _ = stream.write_all(&bytes);
+}
+
+/// Serves whoever connects, for as long as the test runs; the port.
+fn serve(fault: Fault) -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let state = Arc::new(Mutex::new(State::default()));
+    spawn(move || {
+        for stream in listener.incoming() {
+            let state = Arc::clone(&state);
+            spawn(move || serve_one(stream.unwrap(), &state, fault));
+        }
+    });
+    port
+}
+
+fn serve_one(mut stream: TcpStream, state: &Mutex<State>, fault: Fault) {
+    let peer = Arc::new(Mutex::new(Peer {
+        stream: stream.try_clone().unwrap(),
+        last_id: 0,
+    }));
+    let mut input = Vec::new();
+    let mut chunk = [0; 4096];
+    while let Ok(length @ 1..) = stream.read(&mut chunk) {
+        input.extend_from_slice(&chunk[..length]);
+        let mut rest = input.as_slice();
+        while let Some(length) = frame_len(rest, u32::MAX).unwrap() {
+            let Some((frame, behind)) = rest.split_at_checked(length) else {
+                break;
+            };
+            let packet = Packet::decode(frame, VERSION).unwrap();
+            if !on_packet(&packet, &peer, state, fault) {
+                return stream.shutdown(std::net::Shutdown::Both).unwrap();
+            }
+            rest = behind;
+        }
+        input = rest.to_vec();
+    }
+}
+
+/// Says whether the connection goes on.
+fn on_packet(
+    packet: &Packet<'_>,
+    peer: &Arc<Mutex<Peer>>,
+    state: &Mutex<State>,
+    fault: Fault,
+) -> bool {
+    let reply = |packet: &Packet<'_>| send(&mut peer.lock().unwrap().stream, packet);
+    match packet {
+        Packet::Connect(_) => {
+            let reason_code = match fault {
+                Fault::RefusesConnections => ReasonCode::NotAuthorized,
+                _ => ReasonCode::Success,
+            };
+            reply(&Packet::Connack(Connack {
+                session_present: false,
+                reason_code,
+                properties: ConnackProperties::default(),
+            }));
+        }
+        Packet::Subscribe(subscribe) => {
+            let mut state = state.lock().unwrap();
+            let mut codes = Vec::new();
+            for filter in subscribe.filters {
+                let qos = filter.options.maximum_qos;
+                let text = filter.topic_filter.to_string();
+                state.subscriptions.push((text, qos, Arc::clone(peer)));
+                codes.push(match fault {
+                    Fault::RefusesSubscriptions => ReasonCode::NotAuthorized,
+                    _ => ReasonCode::from_u8(qos as u8).unwrap(),
+                });
+            }
+            reply(&Packet::Suback(Suback::new(subscribe.packet_id, &codes)));
+        }
+        Packet::Publish(publish) => {
+            return on_publish(publish, peer, &mut state.lock().unwrap(), fault);
+        }
+        Packet::Pubrel(ack) => reply(&Packet::Pubcomp(Ack::new(ack.packet_id))),
+        Packet::Pubrec(ack) => reply(&Packet::Pubrel(Ack::new(ack.packet_id))),
+        Packet::Pingreq => reply(&Packet::Pingresp),
+        Packet::Puback(_) | Packet::Pubcomp(_) => {}
+        Packet::Disconnect(_) => return false,
+        other => panic!("{other:?}"),
+    }
+    true
+}
+
+fn on_publish(
+    publish: &Publish<'_>,
+    peer: &Arc<Mutex<Peer>>,
+    state: &mut State,
+    fault: Fault,
+) -> bool {
+    state.messages += 1;
+    let is_tenth = state.messages.is_multiple_of(10);
+    let is_refused = is_tenth && fault == Fault::Refuses;
+    if is_tenth && fault == Fault::HangsUp {
+        return false;
+    }
+    if let Some(id) = publish.packet_id() {
+        let ack = if is_refused {
+            Ack::with_reason(id, ReasonCode::QuotaExceeded)
+        } else {
+            Ack::new(id)
+        };
+        let packet = match publish.qos() {
+            QoS::ExactlyOnce => Packet::Pubrec(ack),
+            _ => Packet::Puback(ack),
+        };
+        let times = if is_tenth && fault == Fault::AcknowledgesTwice {
+            2
+        } else {
+            1
+        };
+        for _ in 0..times {
+            send(&mut peer.lock().unwrap().stream, &packet);
+        }
+    }
+    if is_refused {
+        return true;
+    }
+    let topic_name = publish.topic_name.unwrap();
+    let State {
+        subscriptions,
+        deliveries,
+        held,
+        ..
+    } = state;
+    for (filter, maximum_qos, peer) in subscriptions {
+        if !avocet_topic::matches(TopicFilter::new(filter).unwrap(), topic_name) {
+            continue;
+        }
+        *deliveries += 1;
+        let is_tenth = deliveries.is_multiple_of(10);
+        let qos = publish.qos().min(*maximum_qos);
+        let mut payload = publish.payload.to_vec();
+        if is_tenth && fault == Fault::Garbles {
+            *payload.last_mut().unwrap() ^= 1;
+        }
+        let mut bytes = delivery(&mut peer.lock().unwrap(), topic_name, qos, &payload, false);
+        match fault {
+            Fault::Loses if is_tenth => continue,
+            Fault::Repeats | Fault::RepeatsAndSaysSo if is_tenth => {
+                let dup = fault == Fault::RepeatsAndSaysSo;
+                let again = delivery(&mut peer.lock().unwrap(), topic_name, qos, &payload, dup);
+                bytes.extend(again);
+            }
+            Fault::Swaps if is_tenth => {
+                *held = Some((Arc::clone(peer), bytes));
+                continue;
+            }
+            _ => {}
+        }
+        let _ = peer.lock().unwrap().stream.write_all(&bytes);
+        if held.as_ref().is_some_and(|(of, _)| Arc::ptr_eq(of, peer)) {
+            let (peer, bytes) = held.take().unwrap();
+            let _ = peer.lock().unwrap().stream.write_all(&bytes);
+        }
+    }
+    true
+}
+
+fn delivery(
+    peer: &mut Peer,
+    topic_name: TopicName<'_>,
+    qos: QoS,
+    payload: &[u8],
+    dup: bool,
+) -> Vec<u8> {
+    peer.last_id = peer.last_id % 60_000 + 1;
+    let id = PacketId::new(peer.last_id).unwrap();
+    let delivery = match qos {
+        QoS::AtMostOnce => Delivery::AtMostOnce,
+        QoS::AtLeastOnce => Delivery::AtLeastOnce(id),
+        QoS::ExactlyOnce => Delivery::ExactlyOnce(id),
+    };
+    let mut publish = Publish::new(topic_name, delivery, payload);
+    publish.dup = dup && qos != QoS::AtMostOnce;
+    let mut bytes = Vec::new();
+    publish.encode(VERSION, &mut bytes).unwrap();
+    bytes
+}
+
+fn avocet(arguments: &str, port: u16) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_avocet"))
+        .arg("bench")
+        .args(arguments.split(' '))
+        .args(["-h", "127.0.0.1", "-p", &port.to_string()])
+        .output()
+        .unwrap()
+}
+
+/// The exit code, the result, and what stands on standard error when the progress is left out.
+fn run(arguments: &str, fault: Fault) -> (i32, Value, String) {
+    let output = avocet(&format!("{arguments} --json -"), serve(fault));
+    let errors = String::from_utf8(output.stderr).unwrap();
+    let result = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+    let said = errors.lines().filter(|line| line.starts_with("avocet: "));
+    (
+        output.status.code().unwrap(),
+        result,
+        said.collect::<Vec<_>>().join("\n"),
+    )
+}
+
+fn counts(result: &Value) -> [u64; 3] {
+    ["sent", "received", "unsent"].map(|name| result[name].as_u64().unwrap())
+}
+
+fn faults(result: &Value) -> [u64; 4] {
+    ["lost", "duplicates", "out_of_order", "corrupt"]
+        .map(|name| result["faults"][name].as_u64().unwrap())
+}
+
+const PAIR: &str = "pairs --pairs 1 --count 200 --window 50 --drain 1";
+
+#[test]
+fn every_message_of_every_workload_is_counted_once() {
+    for (workload, deliveries) in [
+        ("pairs --pairs 3", 1),
+        ("fan-in --publishers 5 --subscribers 2", 1),
+        ("fan-out --publishers 2 --subscribers 4", 4),
+    ] {
+        for options in [
+            "-q 0",
+            "-q 1",
+            "-q 2",
+            "-q 2 --sub-qos 1",
+            "--threads 2 -q 1",
+        ] {
+            let arguments = format!("{workload} --count 301 --topics 3 {options}");
+            let (code, result, errors) = run(&arguments, Fault::Nothing);
+            assert_eq!((code, errors.as_str()), (0, ""), "{arguments}");
+            assert_eq!(counts(&result), [301, 301 * deliveries, 0], "{arguments}");
+            assert_eq!(faults(&result), [0; 4], "{arguments}");
+            let latencies = &result["latency_us"];
+            assert_eq!(latencies["count"], 301 * deliveries, "{arguments}");
+            let acknowledged = if options.contains("-q 0") { 0 } else { 301 };
+            assert_eq!(result["acknowledged_us"]["count"], acknowledged);
+        }
+    }
+}
+
+#[test]
+fn lost_messages_are_reported_at_qos_0_and_an_error_above() {
+    let (code, result, errors) = run(&format!("{PAIR} -q 0"), Fault::Loses);
+    assert_eq!((code, errors.as_str()), (0, ""));
+    assert_eq!(faults(&result), [20, 0, 0, 0]);
+    assert_eq!(counts(&result), [200, 180, 0]);
+    for qos in ["1", "2"] {
+        let (code, result, errors) = run(&format!("{PAIR} -q {qos}"), Fault::Loses);
+        assert_eq!(code, 1);
+        assert_eq!(errors, format!("avocet: messages at QoS {qos}: 20 lost"));
+        assert_eq!(faults(&result), [20, 0, 0, 0]);
+        let stream = &result["streams"][0];
+        assert_eq!(
+            (&stream["publisher"], &stream["lost"]),
+            (&0.into(), &20.into())
+        );
+    }
+}
+
+#[test]
+fn repeated_messages_are_an_error_unless_qos_1_says_so() {
+    for (qos, fault, expected) in [
+        (0, Fault::Repeats, 1),
+        (1, Fault::Repeats, 1),
+        (2, Fault::Repeats, 1),
+        (1, Fault::RepeatsAndSaysSo, 0),
+        (2, Fault::RepeatsAndSaysSo, 1),
+    ] {
+        let (code, result, errors) = run(&format!("{PAIR} -q {qos}"), fault);
+        assert_eq!(code, expected, "{qos} {fault:?}: {errors}");
+        assert_eq!(errors.contains("20 duplicate"), expected == 1, "{errors}");
+        assert_eq!(faults(&result), [0, 20, 0, 0]);
+    }
+}
+
+#[test]
+fn messages_that_overtake_each_other_are_an_error() {
+    let arguments = "pairs --pairs 1 --count 205 --window 50";
+    let (code, result, errors) = run(arguments, Fault::Swaps);
+    assert_eq!(code, 1);
+    assert_eq!(errors, "avocet: messages at QoS 0: 20 out of order");
+    assert_eq!(faults(&result), [0, 0, 20, 0]);
+    // Between topics there is no order.
+    let (code, result, _) = run(&format!("{arguments} --topics 2"), Fault::Swaps);
+    assert_eq!((code, faults(&result)), (0, [0; 4]));
+}
+
+#[test]
+fn garbled_payloads_are_an_error() {
+    let (code, result, errors) = run(PAIR, Fault::Garbles);
+    assert_eq!(code, 1);
+    assert!(
+        errors.contains("20 with a payload that nobody sent"),
+        "{errors}"
+    );
+    assert_eq!(faults(&result), [20, 0, 0, 20]);
+}
+
+#[test]
+fn refused_messages_are_an_error_with_the_reason_code() {
+    for qos in ["1", "2"] {
+        let (code, result, errors) = run(&format!("{PAIR} -q {qos}"), Fault::Refuses);
+        assert_eq!(code, 1);
+        assert!(
+            errors.contains("20 refused (0x97 (quota exceeded))"),
+            "{errors}"
+        );
+        assert_eq!(faults(&result), [0; 4]);
+        assert_eq!(result["faults"]["refused"], 20);
+    }
+}
+
+#[test]
+fn acknowledgements_of_nothing_are_an_error() {
+    let (code, result, errors) = run(&format!("{PAIR} -q 1"), Fault::AcknowledgesTwice);
+    assert_eq!(code, 1);
+    assert!(
+        errors.contains("20 acknowledgements of nothing sent"),
+        "{errors}"
+    );
+    assert_eq!(result["faults"]["stray_acknowledgements"], 20);
+}
+
+#[test]
+fn a_lost_connection_ends_the_run_with_its_name() {
+    let (code, _, errors) = run(PAIR, Fault::HangsUp);
+    assert_eq!(code, 1);
+    assert!(
+        errors.starts_with("avocet: publisher 0 at 127.0.0.1:"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn a_refusal_tells_who_was_refused_by_whom_and_why() {
+    let (code, _, errors) = run(PAIR, Fault::RefusesConnections);
+    assert_eq!(code, 0x87);
+    let expected = " refused the connection: 0x87 (not authorized)";
+    assert!(
+        errors.starts_with("avocet: subscriber 0: 127.0.0.1:"),
+        "{errors}"
+    );
+    assert!(errors.ends_with(expected), "{errors}");
+    let (code, _, errors) = run(PAIR, Fault::RefusesSubscriptions);
+    assert_eq!(code, 1);
+    assert!(
+        errors.contains("the subscription of avocet-bench/"),
+        "{errors}"
+    );
+    assert!(errors.ends_with("with 0x87 (not authorized)"), "{errors}");
+}
+
+#[test]
+fn messages_at_a_fixed_rate_are_due_whatever_the_server_does() {
+    let arguments = "pairs --pairs 2 --rate 2000 --duration 0.5 --warm-up 0.1 -q 1";
+    let (code, result, errors) = run(arguments, Fault::Nothing);
+    assert_eq!((code, errors.as_str()), (0, ""));
+    let due = result["latency_us"]["count"].as_u64().unwrap();
+    assert!((999..=1001).contains(&due), "{due}");
+    assert_eq!(faults(&result), [0; 4]);
+}
+
+#[test]
+fn the_table_and_the_progress_are_for_people() {
+    let output = avocet("pairs --count 100 --seed 7 -q 1", serve(Fault::Nothing));
+    let (table, progress) = (
+        String::from_utf8(output.stdout).unwrap(),
+        String::from_utf8(output.stderr).unwrap(),
+    );
+    for expected in [
+        "50 publishers, 50 subscribers, QoS 1, 64 bytes, MQTT 5.0 at 127.0.0.1:",
+        "seed 7",
+        "\nend to end ",
+        "\nPUBACK ",
+        "\nlost 0, duplicate 0, out of order 0, corrupt 0\n",
+    ] {
+        assert!(table.contains(expected), "{table}");
+    }
+    assert!(progress.contains(" received "), "{progress}");
+    let output = avocet("pairs --count 100 --quiet", serve(Fault::Nothing));
+    assert_eq!(output.stderr, b"");
+}
+
+#[test]
+fn says_what_is_wrong_before_it_connects() {
+    for (arguments, expected) in [
+        ("pairs --pairs 0", "--pairs"),
+        ("pairs --payload 8", "--payload"),
+        ("pairs --rate 5 --window 5", "--window"),
+        ("pairs --rate 0", "--rate"),
+        ("pairs --count 5 --duration 5", "--duration"),
+        ("pairs -q 3", "--qos"),
+        ("fan-in --publishers 2 --subscribers 3", "--subscribers"),
+        (
+            "fan-out --publishers 5000 --subscribers 5000",
+            "--subscribers",
+        ),
+        ("pairs --cafile x", "--cafile: TLS is not supported yet"),
+        ("nothing", "nothing"),
+    ] {
+        let output = avocet(arguments, 1);
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments}: {errors}");
+        assert!(errors.contains(expected), "{arguments}: {errors}");
+    }
+}
