@@ -229,15 +229,14 @@ impl Engine {
         if self.is_restoring() {
             return self.timers.next_connection();
         }
-        let wall = [self.timers.next_session(), self.retained.next_expiry()]
-            .into_iter()
-            .flatten()
-            .min();
+        let session = self.timers.next_session();
+        let retained = self.retained.next_expiry();
         let deferred = self.retained.is_deferred().then(|| self.clock.instant());
         [
             deferred,
             self.timers.next_connection(),
-            wall.map(|at| self.clock.instant_of(at)),
+            session.map(|at| self.clock.instant_of(at)),
+            retained.map(|at| self.clock.expiry_of(at)),
             self.sys.next_update(),
         ]
         .into_iter()

@@ -317,7 +317,7 @@ impl Engine {
                 continue;
             };
             let expiry_interval = slot.expiry_interval;
-            let at = now.unix + Duration::from_secs(expiry_interval.into());
+            let at = self.clock.unix() + Duration::from_secs(expiry_interval.into());
             slot.expires_at = Some(at);
             self.timers.set_session(handle, Deadline::Expiry, at);
             self.set_expiry_interval(handle, expiry_interval, false);

@@ -95,7 +95,7 @@ impl Engine {
         if let Some(slot) = self.sessions.get_mut(handle) {
             slot.session = Some(session);
             if expiry_interval > 0 && expiry_interval < u32::MAX {
-                let at = now.unix + Duration::from_secs(expiry_interval.into());
+                let at = self.clock.unix() + Duration::from_secs(expiry_interval.into());
                 slot.expires_at = Some(at);
                 self.timers.set_session(handle, Deadline::Expiry, at);
             }
@@ -160,7 +160,7 @@ impl Engine {
     /// Ends the sessions, and publishes the wills, whose time has come.
     pub(crate) fn expire_sessions(&mut self, now: Now) {
         for _ in 0..DUE_MAX {
-            let Some((deadline, handle)) = self.timers.pop_session(now.unix) else {
+            let Some((deadline, handle)) = self.timers.pop_session(self.clock.unix()) else {
                 return;
             };
             match deadline {

@@ -17,15 +17,18 @@ pub(crate) const DUE_MAX: usize = 256;
 /// How long the time after a jump is not believed.
 const JUMP_GRACE: Duration = Duration::from_secs(60);
 
-/// The wall clock as far as it is believed: it never goes back, and follows a jump late. So
-/// nothing expires while the clock is behind the last time seen, or has just jumped: gateways boot
-/// in 1970.
+/// The wall clock as far as it is believed: it never goes back, and follows a jump late. Meanwhile it
+/// stands still for sessions and wills, so that none ends because the clock is behind the last time seen
+/// or has just jumped: gateways boot in 1970. For messages it goes on as the monotonic clock does: what
+/// has passed has passed, and shards that read the clock at different times agree on it.
 #[derive(Debug)]
 pub(crate) struct Clock {
     /// As given.
     raw: Now,
     /// As believed.
     believed: Now,
+    /// When the wall clock was not behind last: for messages, time goes on from here.
+    since: Now,
     /// When a jump is believed.
     grace_until: Option<Instant>,
 }
@@ -35,11 +38,12 @@ impl Clock {
         Self {
             raw: now,
             believed: now,
+            since: now,
             grace_until: None,
         }
     }
 
-    /// The time to go by.
+    /// The time to go by, as it is for messages.
     pub(crate) fn read(&mut self, now: Now) -> Now {
         let elapsed = now.instant.duration_since(self.raw.instant);
         if now.unix.duration_since(self.raw.unix) > elapsed + JUMP {
@@ -47,24 +51,32 @@ impl Clock {
         }
         self.raw = now;
         let held = self.grace_until.is_some_and(|until| now.instant < until);
-        let unix = if held {
-            self.believed.unix
-        } else {
+        self.believed.instant = now.instant;
+        if !held {
             self.grace_until = None;
-            self.believed.unix.max(now.unix)
-        };
-        self.believed = Now::new(now.instant, unix);
-        self.believed
+            self.believed.unix = self.believed.unix.max(now.unix);
+            if now.unix >= self.of_messages() {
+                self.since = now;
+            }
+        }
+        Now::new(now.instant, self.of_messages())
     }
 
     /// The time was this once, whatever the wall clock says.
     pub(crate) fn not_before(&mut self, at: UnixTime) {
         self.believed.unix = self.believed.unix.max(at);
+        if self.of_messages() < at {
+            self.since = Now::new(self.believed.instant, at);
+        }
     }
 
-    /// The time as last read.
+    /// The time as last read, as it is for sessions and wills.
     pub(crate) const fn unix(&self) -> UnixTime {
         self.believed.unix
+    }
+
+    fn of_messages(&self) -> UnixTime {
+        self.since.unix + self.believed.instant.duration_since(self.since.instant)
     }
 
     /// The last instant read.
@@ -72,9 +84,14 @@ impl Clock {
         self.believed.instant
     }
 
-    /// When a wall clock time comes, as far as can be said.
+    /// When a wall clock time comes for a session or a will, as far as can be said.
     pub(crate) fn instant_of(&self, at: UnixTime) -> Instant {
         self.believed.instant + at.duration_since(self.believed.unix)
+    }
+
+    /// When a message expires whose wall clock time this is.
+    pub(crate) fn expiry_of(&self, at: UnixTime) -> Instant {
+        self.believed.instant + at.duration_since(self.of_messages())
     }
 }
 
@@ -164,20 +181,61 @@ mod tests {
     }
 
     #[test]
-    fn clock_stands_still_while_it_is_behind() {
+    fn clock_stands_still_for_sessions_while_it_is_behind() {
         let mut clock = Clock::new(now(0, 1_000));
-        assert_eq!(clock.read(now(1, 10)).unix, now(0, 1_000).unix);
-        assert_eq!(clock.read(now(2, 1_001)).unix, now(0, 1_000).unix);
-        assert_eq!(clock.read(now(62, 1_061)).unix, now(0, 1_061).unix);
+        for (instant, unix, sessions, messages) in [
+            (1, 10, 1_000, 1_001),
+            (2, 1_001, 1_000, 1_002),
+            (62, 1_061, 1_061, 1_062),
+            (63, 1_064, 1_064, 1_064),
+        ] {
+            let read = clock.read(now(instant, unix)).unix;
+            assert_eq!(clock.unix(), now(0, sessions).unix, "{instant}");
+            assert_eq!(read, now(0, messages).unix, "{instant}");
+        }
     }
 
     #[test]
     fn clock_follows_a_jump_late() {
         let mut clock = Clock::new(now(0, 10));
-        assert_eq!(clock.read(now(1, 11)).unix, now(0, 11).unix);
-        assert_eq!(clock.read(now(2, 1_700_000_000)).unix, now(0, 11).unix);
-        assert_eq!(clock.read(now(61, 1_700_000_059)).unix, now(0, 11).unix);
-        let followed = now(0, 1_700_000_060).unix;
-        assert_eq!(clock.read(now(62, 1_700_000_060)).unix, followed);
+        for (instant, unix, sessions, messages) in [
+            (1, 11, 11, 11),
+            (2, 1_700_000_000, 11, 12),
+            (61, 1_700_000_059, 11, 71),
+            (62, 1_700_000_060, 1_700_000_060, 1_700_000_060),
+        ] {
+            let read = clock.read(now(instant, unix)).unix;
+            assert_eq!(clock.unix(), now(0, sessions).unix, "{instant}");
+            assert_eq!(read, now(0, messages).unix, "{instant}");
+        }
+    }
+
+    #[test]
+    fn clocks_agree_on_messages_however_often_they_were_read() {
+        let (mut busy, mut idle) = (Clock::new(now(0, 1_000)), Clock::new(now(0, 1_000)));
+        for step in 1..=50_000 {
+            busy.read(now(0, 1_000) + Duration::from_micros(step * 700));
+        }
+        for step in 50_000..=100_000 {
+            busy.read(now(0, 10) + Duration::from_micros(step * 700));
+        }
+        let last = now(70, 10);
+        assert_eq!(busy.read(last), idle.read(last));
+        assert_eq!(busy.read(last), now(70, 1_070));
+    }
+
+    #[test]
+    fn clock_goes_on_behind_the_last_time_of_an_earlier_run() {
+        let mut clock = Clock::new(now(0, 10));
+        clock.not_before(now(0, 1_000).unix);
+        clock.not_before(now(0, 500).unix);
+        assert_eq!(clock.read(now(3, 13)), now(3, 1_003));
+        assert_eq!(clock.unix(), now(0, 1_000).unix);
+        let at = now(0, 1_010).unix;
+        let due = |seconds| now(seconds, 0).instant;
+        assert_eq!(
+            (clock.instant_of(at), clock.expiry_of(at)),
+            (due(13), due(10))
+        );
     }
 }

@@ -75,7 +75,7 @@ impl Engine {
             return;
         }
         if let Some(mut will) = slot.will.take() {
-            will.publish_at = Some(now.unix + Duration::from_secs(delay.into()));
+            will.publish_at = Some(self.clock.unix() + Duration::from_secs(delay.into()));
             self.set_will(handle, Some(will));
         }
     }

@@ -670,9 +670,9 @@ fn sessions_expire_through_downtime() {
     assert_eq!(run.cluster.counters().sessions_expired, 2);
 }
 
-/// Gateways boot in 1970: nothing expires before the clock is right.
+/// Gateways boot in 1970: no session expires before the clock is right.
 #[test]
-fn nothing_expires_while_the_clock_is_behind() {
+fn no_session_expires_while_the_clock_is_behind() {
     let world = World {
         shards: 2,
         seed: None,

@@ -269,9 +269,9 @@ fn the_expiry_interval_has_a_limit() {
     });
 }
 
-/// Nothing expires while the wall clock is behind the last time seen.
+/// No session expires while the wall clock is behind the last time seen.
 #[test]
-fn nothing_expires_while_the_clock_is_behind() {
+fn no_session_expires_while_the_clock_is_behind() {
     each(|mut cluster| {
         let mut connect = persistent("mayfly");
         connect.properties.session_expiry_interval = 60;
@@ -284,6 +284,40 @@ fn nothing_expires_while_the_clock_is_behind() {
         cluster.now.unix = unix + Duration::from_secs(30);
         cluster.advance(Duration::from_secs(120));
         assert_eq!(cluster.counters().sessions_expired, 1);
+    });
+}
+
+/// [MQTT5-3.3.2-5] The clock is set back while some shards have read it lately and others have not: no
+/// message expires on its way between them, and each does when its time has passed.
+#[test]
+fn messages_expire_in_their_time_while_the_clock_is_behind() {
+    each(|mut cluster| {
+        let clients: Vec<_> = (0..6).map(|n| cluster.client(&format!("c{n}"))).collect();
+        for client in &clients {
+            cluster.subscribe(*client, "#", 1);
+            cluster.messages(*client);
+        }
+        for (n, busy) in clients.iter().enumerate() {
+            cluster.now = cluster.now + Duration::from_secs(40);
+            cluster.unsubscribe(*busy, "no such filter");
+            cluster.now.unix = avocet_session::UnixTime::from_millis(1_000);
+            for publisher in &clients {
+                cluster.publish_with(*publisher, &format!("{n}"), "x", 1, |publish| {
+                    publish.retain = true;
+                    publish.message_expiry_interval = Some(20);
+                });
+                cluster.run();
+                for client in &clients {
+                    assert_eq!(
+                        cluster.messages(*client),
+                        [format!("{n}=x q1 expires in 20")]
+                    );
+                }
+            }
+            assert_eq!(cluster.counters().retained_messages, 1);
+            cluster.advance(Duration::from_secs(21));
+            assert_eq!(cluster.counters().retained_messages, 0);
+        }
     });
 }
 
