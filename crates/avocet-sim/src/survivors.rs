@@ -7,7 +7,7 @@ use avocet_codec::SubscriptionOptions;
 use avocet_session::CloseReason;
 
 use crate::history::{ConnId, Event};
-use crate::model::{Model, Seq, SessionId, Sub};
+use crate::model::{ConnInfo, Model, Seq, SessionId, Sub};
 use crate::plan::{Micros, SECOND};
 use crate::wire::Uid;
 
@@ -221,14 +221,25 @@ impl Model {
 
     fn must_survive(&self, session: SessionId, now: Micros) -> bool {
         let info = &self.sessions[session];
-        let conn = &self.conns[&info.conn];
         if !info.certain || info.expiry == 0 {
             return false;
         }
         let expires = info.expiry < u32::MAX;
-        let over = conn
-            .ended
-            .is_some_and(|(_, at, _)| at + u64::from(info.expiry) * SECOND <= now + SECOND / 100);
+        let is_over = |conn: &ConnInfo| {
+            conn.ended.is_some_and(|(_, at, _)| {
+                at + u64::from(info.expiry) * SECOND <= now + SECOND / 100
+            })
+        };
+        // A crash may take back that a connection without CONNACK had the session: it ends when it
+        // would have without that.
+        let mut over = false;
+        let of_session = |conn: &&ConnInfo| conn.session == Some(session);
+        for conn in self.conns.values().rev().filter(of_session) {
+            over |= is_over(conn);
+            if conn.connack.is_some() {
+                break;
+            }
+        }
         !(expires && (over || self.jumped))
     }
 
