@@ -46,7 +46,9 @@ impl Model {
         if !again {
             self.unsafe_since = unsafe_since.min(event.at);
             for session in &mut self.sessions {
-                session.certain |= self.conns[&session.conn].accepted_at < self.unsafe_since;
+                // An earlier crash may have taken back that the connection has it.
+                let conn = &self.conns[&session.conn];
+                session.certain |= !conn.crashed && conn.accepted_at < self.unsafe_since;
             }
         }
         let ids: Vec<_> = self.conns.keys().copied().collect();
@@ -169,7 +171,15 @@ impl Model {
                 continue;
             }
             if info.ended.is_none() && (info.answered || self.may_have(session, found)) {
-                self.sessions[session].certain = true;
+                // What is there may be the one that it took the place of without a word to the client.
+                let mut sessions = self.sessions.iter().enumerate();
+                let may_be_older = sessions.any(|(older, it)| {
+                    it.client == client
+                        && it.ended == Some(info.began)
+                        && it.expiry > 0
+                        && self.may_have(older, found)
+                });
+                self.sessions[session].certain |= info.answered || !may_be_older;
                 return Ok(());
             }
             let forgotten = info.ended.is_some_and(|ended| undone.contains(&ended));
