@@ -91,6 +91,8 @@ impl Side {
         {
             // It is in flight again.
         } else if let Some(uid) = publish.uid
+            // A copy at QoS 0, of a message that was published again, waits for no window.
+            && publish.qos > QoS::AtMostOnce
             && let Some(ids) = self.left.get_mut(&uid)
         {
             let known = publish.id.is_some_and(|id| ids.remove(&id));
