@@ -74,6 +74,10 @@ fn mistakes_name_the_key_the_value_the_line_and_what_is_allowed() {
             "avocet.toml, line 1: `log.filter = 'loud=very=much'` is not allowed: it must be a level",
         ),
         (
+            "log.filter = '䩰E2l=[.[{ mq[{ '",
+            "avocet.toml, line 1: `log.filter = '䩰E2l=[.[{ mq[{ '` is not allowed: it must be a level",
+        ),
+        (
             "stop_timeout = 5",
             "avocet.toml, line 1: `stop_timeout = 5` is not allowed: it must be a time with its unit",
         ),

@@ -351,11 +351,12 @@ pub(crate) static SETTINGS: &[Setting] = &[
         key: "log.filter",
         kind: Kind::Text {
             allowed: "a level (error, warn, info, debug, trace) or directives such as \
-                      \"info,avocet_broker=debug\"",
+                      \"info,avocet_broker=debug\", in ASCII",
             is_allowed: |text| {
-                // A regular expression for a field may take minutes to prepare.
+                // The parser panics at some characters beyond ASCII, and a regular expression for a
+                // field may take minutes to prepare.
                 let parser = tracing_subscriber::EnvFilter::builder().with_regex(false);
-                parser.parse(text).is_ok()
+                text.is_ascii() && parser.parse(text).is_ok()
             },
         },
         about: "What is logged to standard error. Values of fields are compared as text.",
