@@ -56,6 +56,28 @@ pub(crate) enum Workload {
         #[command(flatten)]
         traffic: Box<TrafficArgs>,
     },
+    /// Publishers send to a group of subscribers with one shared subscription; each message goes to
+    /// one of them
+    #[command(disable_help_flag = true)]
+    Shared {
+        /// Clients that publish, each to topics of its own
+        #[arg(long, value_name = "COUNT", default_value = "10")]
+        publishers: NonZeroU32,
+        /// Clients that share the subscription
+        #[arg(long, value_name = "COUNT", default_value = "10")]
+        subscribers: NonZeroU32,
+        #[command(flatten)]
+        traffic: Box<TrafficArgs>,
+    },
+    /// Clients connect, stay for a while, and leave
+    #[command(disable_help_flag = true)]
+    Connect(Box<ConnectArgs>),
+    /// Publishers store retained messages, which subscribers then fetch
+    #[command(disable_help_flag = true)]
+    Retained(Box<RetainedArgs>),
+    /// Messages are queued for clients that are away, which then come back for them
+    #[command(disable_help_flag = true)]
+    Offline(Box<OfflineArgs>),
 }
 
 impl Workload {
@@ -63,7 +85,11 @@ impl Workload {
         match self {
             Self::FanIn { traffic, .. }
             | Self::FanOut { traffic, .. }
-            | Self::Pairs { traffic, .. } => &traffic.run,
+            | Self::Pairs { traffic, .. }
+            | Self::Shared { traffic, .. } => &traffic.run,
+            Self::Connect(args) => &args.run,
+            Self::Retained(args) => &args.run,
+            Self::Offline(args) => &args.run,
         }
     }
 }
@@ -72,6 +98,9 @@ impl Workload {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Messages")]
 pub(crate) struct TrafficArgs {
+    /// The QoS of the messages: 0, 1 or 2
+    #[arg(short, long, value_name = "QOS", default_value = "0", value_parser = qos)]
+    pub(crate) qos: QoS,
     #[command(flatten)]
     pub(crate) message: MessageArgs,
     /// The maximum QoS of the subscriptions; without it that of the messages
@@ -102,6 +131,72 @@ pub(crate) struct TrafficArgs {
     /// Publish so many messages in all, and measure from the first to the last
     #[arg(long, value_name = "MESSAGES", conflicts_with_all = ["duration", "warm_up"])]
     pub(crate) count: Option<NonZeroU64>,
+    /// Threads of the load generator
+    #[arg(long, value_name = "COUNT", default_value_t = 1,
+          value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) threads: u16,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Clients")]
+pub(crate) struct ConnectArgs {
+    /// Clients that connect
+    #[arg(long, value_name = "COUNT", default_value = "1000")]
+    pub(crate) clients: NonZeroU32,
+    /// Connections per second, each due at a fixed time; without it 64 connect at a time
+    #[arg(long, value_name = "CONNECTIONS", value_parser = rate)]
+    pub(crate) rate: Option<f64>,
+    /// How long they stay once all are connected, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    pub(crate) hold: Duration,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Messages")]
+pub(crate) struct RetainedArgs {
+    /// Retained messages, each of its own topic
+    #[arg(long, value_name = "COUNT", default_value_t = 10_000,
+          value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    pub(crate) messages: u32,
+    /// Clients that publish them
+    #[arg(long, value_name = "COUNT", default_value = "10")]
+    pub(crate) publishers: NonZeroU32,
+    /// Clients that fetch all of them, at the same time
+    #[arg(long, value_name = "COUNT", default_value = "1")]
+    pub(crate) subscribers: NonZeroU32,
+    /// The QoS of the messages: 0, 1 or 2
+    #[arg(short, long, value_name = "QOS", default_value = "1", value_parser = qos)]
+    pub(crate) qos: QoS,
+    /// The maximum QoS of the subscriptions; without it that of the messages
+    #[arg(long, value_name = "QOS", value_parser = qos)]
+    pub(crate) sub_qos: Option<QoS>,
+    /// Leave the messages on the server
+    #[arg(long)]
+    pub(crate) keep: bool,
+    #[command(flatten)]
+    pub(crate) message: MessageArgs,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Messages")]
+pub(crate) struct OfflineArgs {
+    /// Messages in all; the server must be allowed to queue their share for each client
+    #[arg(long, value_name = "COUNT", default_value = "10000")]
+    pub(crate) messages: NonZeroU64,
+    /// Clients that are away, each with a publisher of its own
+    #[arg(long, value_name = "COUNT", default_value = "100")]
+    pub(crate) pairs: NonZeroU32,
+    /// The QoS of messages and subscriptions: 1 or 2
+    #[arg(short, long, value_name = "QOS", default_value = "1", value_parser = qos_above_0)]
+    pub(crate) qos: QoS,
+    #[command(flatten)]
+    pub(crate) message: MessageArgs,
     #[command(flatten)]
     pub(crate) run: RunArgs,
 }
@@ -110,9 +205,6 @@ pub(crate) struct TrafficArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Messages")]
 pub(crate) struct MessageArgs {
-    /// The QoS of the messages: 0, 1 or 2
-    #[arg(short, long, value_name = "QOS", default_value = "0", value_parser = qos)]
-    pub(crate) qos: QoS,
     /// Bytes of payload, at least 16: who sent it, the number of the message, and when it was due
     #[arg(long, value_name = "BYTES", default_value_t = 64,
           value_parser = clap::value_parser!(u32).range(16..=16_777_216))]
@@ -130,10 +222,6 @@ pub(crate) struct RunArgs {
     /// How long to wait for messages once nothing comes any more, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = positive_seconds)]
     pub(crate) drain: Duration,
-    /// Threads of the load generator
-    #[arg(long, value_name = "COUNT", default_value_t = 1,
-          value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub(crate) threads: u16,
     /// What topics and Client Identifiers are drawn from; without it each run has its own
     #[arg(long, value_name = "NUMBER")]
     pub(crate) seed: Option<u64>,
@@ -191,9 +279,16 @@ pub(crate) struct ServerArgs {
     help: Option<bool>,
 }
 
+fn qos_above_0(text: &str) -> Result<QoS, String> {
+    qos(text)
+        .ok()
+        .filter(|qos| *qos != QoS::AtMostOnce)
+        .ok_or_else(|| "allowed are 1 and 2: nothing is queued at 0".into())
+}
+
 fn rate(text: &str) -> Result<f64, String> {
     text.parse::<f64>()
         .ok()
         .filter(|rate| (0.001..=1e9).contains(rate))
-        .ok_or_else(|| "allowed are messages per second, from 0.001 to a billion".into())
+        .ok_or_else(|| "allowed are so many per second, from 0.001 to a billion".into())
 }

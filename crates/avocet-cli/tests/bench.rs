@@ -6,6 +6,7 @@
     reason = "what fails here is to fail the test"
 )]
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::{Command, Output};
@@ -13,8 +14,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::spawn;
 
 use avocet_codec::{
-    Ack, Connack, ConnackProperties, Delivery, Packet, PacketId, Publish, QoS, ReasonCode, Suback,
-    TopicFilter, TopicName, Version, frame_len,
+    Ack, Connack, ConnackProperties, Connect, Delivery, Packet, PacketId, Publish, QoS, ReasonCode,
+    Suback, TopicFilter, TopicName, Version, frame_len,
 };
 use serde_json::Value;
 
@@ -49,22 +50,45 @@ enum Fault {
 
 #[derive(Default)]
 struct State {
-    subscriptions: Vec<(String, QoS, Arc<Mutex<Peer>>)>,
+    subscriptions: Vec<Subscription>,
+    /// The next member of a group that gets a message.
+    turn: usize,
+    retained: BTreeMap<String, Vec<u8>>,
     messages: u64,
     deliveries: u64,
     held: Option<(Arc<Mutex<Peer>>, Vec<u8>)>,
 }
 
+struct Subscription {
+    filter: String,
+    maximum_qos: QoS,
+    client_id: String,
+    peer: Arc<Mutex<Peer>>,
+}
+
 struct Peer {
-    stream: TcpStream,
+    client_id: String,
+    /// None while the client is away.
+    stream: Option<TcpStream>,
+    /// What is queued for it then.
+    queue: Vec<u8>,
     last_id: u16,
 }
 
-fn send(stream: &mut TcpStream, packet: &Packet<'_>) {
+impl Peer {
+    fn write(&mut self, bytes: &[u8]) {
+        match &mut self.stream {
+            // The program may have gone.
+            Some(stream) => drop(stream.write_all(bytes)),
+            None => self.queue.extend_from_slice(bytes),
+        }
+    }
+}
+
+fn send(peer: &Mutex<Peer>, packet: &Packet<'_>) {
     let mut bytes = Vec::new();
     packet.encode(VERSION, &mut bytes).unwrap();
-    // The program may have gone.
-    let _ = stream.write_all(&bytes);
+    peer.lock().unwrap().write(&bytes);
 }
 
 /// Serves whoever connects, for as long as the test runs; the port.
@@ -82,8 +106,10 @@ fn serve(fault: Fault) -> u16 {
 }
 
 fn serve_one(mut stream: TcpStream, state: &Mutex<State>, fault: Fault) {
-    let peer = Arc::new(Mutex::new(Peer {
-        stream: stream.try_clone().unwrap(),
+    let mut peer = Arc::new(Mutex::new(Peer {
+        client_id: String::new(),
+        stream: Some(stream.try_clone().unwrap()),
+        queue: Vec::new(),
         last_id: 0,
     }));
     let mut input = Vec::new();
@@ -96,12 +122,49 @@ fn serve_one(mut stream: TcpStream, state: &Mutex<State>, fault: Fault) {
                 break;
             };
             let packet = Packet::decode(frame, VERSION).unwrap();
+            if let Packet::Connect(connect) = &packet {
+                peer = known(connect, &peer, &mut state.lock().unwrap());
+            }
             if !on_packet(&packet, &peer, state, fault) {
-                return stream.shutdown(std::net::Shutdown::Both).unwrap();
+                return leave(&stream, &peer);
+            }
+            if matches!(packet, Packet::Connect(_)) {
+                let queue = std::mem::take(&mut peer.lock().unwrap().queue);
+                peer.lock().unwrap().write(&queue);
             }
             rest = behind;
         }
         input = rest.to_vec();
+    }
+}
+
+/// The client goes, unless it has come back already.
+fn leave(stream: &TcpStream, peer: &Mutex<Peer>) {
+    let mut peer = peer.lock().unwrap();
+    let address = stream.peer_addr().ok();
+    peer.stream.take_if(|own| own.peer_addr().ok() == address);
+    let _ = stream.shutdown(std::net::Shutdown::Both);
+}
+
+/// Who this is: with a Session, the one it had been.
+fn known(connect: &Connect<'_>, peer: &Arc<Mutex<Peer>>, state: &mut State) -> Arc<Mutex<Peer>> {
+    peer.lock().unwrap().client_id = connect.client_id.into();
+    let is_own = |subscription: &Subscription| subscription.client_id == connect.client_id;
+    if connect.clean_start {
+        state
+            .subscriptions
+            .retain(|subscription| !is_own(subscription));
+    }
+    match state
+        .subscriptions
+        .iter()
+        .find(|subscription| is_own(subscription))
+    {
+        Some(Subscription { peer: old, .. }) => {
+            old.lock().unwrap().stream = peer.lock().unwrap().stream.take();
+            Arc::clone(old)
+        }
+        None => Arc::clone(peer),
     }
 }
 
@@ -112,7 +175,7 @@ fn on_packet(
     state: &Mutex<State>,
     fault: Fault,
 ) -> bool {
-    let reply = |packet: &Packet<'_>| send(&mut peer.lock().unwrap().stream, packet);
+    let reply = |packet: &Packet<'_>| send(peer, packet);
     match packet {
         Packet::Connect(_) => {
             let reason_code = match fault {
@@ -130,8 +193,13 @@ fn on_packet(
             let mut codes = Vec::new();
             for filter in subscribe.filters {
                 let qos = filter.options.maximum_qos;
-                let text = filter.topic_filter.to_string();
-                state.subscriptions.push((text, qos, Arc::clone(peer)));
+                state.subscriptions.push(Subscription {
+                    filter: filter.topic_filter.to_string(),
+                    maximum_qos: qos,
+                    client_id: peer.lock().unwrap().client_id.clone(),
+                    peer: Arc::clone(peer),
+                });
+                fetch(filter.topic_filter, qos, peer, &mut state, fault);
                 codes.push(match fault {
                     Fault::RefusesSubscriptions => ReasonCode::NotAuthorized,
                     _ => ReasonCode::from_u8(qos as u8).unwrap(),
@@ -150,6 +218,29 @@ fn on_packet(
         other => panic!("{other:?}"),
     }
     true
+}
+
+/// Sends the retained messages of a new subscription.
+fn fetch(filter: TopicFilter<'_>, qos: QoS, peer: &Mutex<Peer>, state: &mut State, fault: Fault) {
+    for (topic, payload) in &state.retained {
+        let topic_name = TopicName::new(topic).unwrap();
+        if !avocet_topic::matches(filter, topic_name) {
+            continue;
+        }
+        state.deliveries += 1;
+        let times = match (fault, state.deliveries.is_multiple_of(10)) {
+            (Fault::Loses, true) => 0,
+            (Fault::Repeats, true) => 2,
+            _ => 1,
+        };
+        for _ in 0..times {
+            let mut peer = peer.lock().unwrap();
+            let mut bytes = delivery(&mut peer, topic_name, qos, payload, false);
+            // RETAIN
+            bytes[0] |= 1;
+            peer.write(&bytes);
+        }
+    }
 }
 
 fn on_publish(
@@ -180,21 +271,42 @@ fn on_publish(
             1
         };
         for _ in 0..times {
-            send(&mut peer.lock().unwrap().stream, &packet);
+            send(peer, &packet);
         }
     }
     if is_refused {
         return true;
     }
     let topic_name = publish.topic_name.unwrap();
+    if publish.retain {
+        let topic = topic_name.to_string();
+        match publish.payload {
+            [] => state.retained.remove(&topic),
+            payload => state.retained.insert(topic, payload.to_vec()),
+        };
+    }
+    state.turn += 1;
+    let turn = state.turn % state.subscriptions.len().max(1);
     let State {
         subscriptions,
         deliveries,
         held,
         ..
     } = state;
-    for (filter, maximum_qos, peer) in subscriptions {
-        if !avocet_topic::matches(TopicFilter::new(filter).unwrap(), topic_name) {
+    for (number, subscription) in subscriptions.iter().enumerate() {
+        let Subscription {
+            filter,
+            maximum_qos,
+            peer,
+            ..
+        } = subscription;
+        // One of the members gets it.
+        let (filter, is_chosen) = match filter.strip_prefix("$share/bench/") {
+            Some(filter) => (filter, number == turn),
+            None => (filter.as_str(), true),
+        };
+        let filter = TopicFilter::new(filter).unwrap();
+        if !is_chosen || !avocet_topic::matches(filter, topic_name) {
             continue;
         }
         *deliveries += 1;
@@ -218,10 +330,10 @@ fn on_publish(
             }
             _ => {}
         }
-        let _ = peer.lock().unwrap().stream.write_all(&bytes);
+        peer.lock().unwrap().write(&bytes);
         if held.as_ref().is_some_and(|(of, _)| Arc::ptr_eq(of, peer)) {
             let (peer, bytes) = held.take().unwrap();
-            let _ = peer.lock().unwrap().stream.write_all(&bytes);
+            peer.lock().unwrap().write(&bytes);
         }
     }
     true
@@ -287,6 +399,7 @@ fn every_message_of_every_workload_is_counted_once() {
         ("pairs --pairs 3", 1),
         ("fan-in --publishers 5 --subscribers 2", 1),
         ("fan-out --publishers 2 --subscribers 4", 4),
+        ("shared --publishers 3 --subscribers 4", 1),
     ] {
         for options in [
             "-q 0",
@@ -406,10 +519,7 @@ fn a_refusal_tells_who_was_refused_by_whom_and_why() {
     let (code, _, errors) = run(PAIR, Fault::RefusesConnections);
     assert_eq!(code, 0x87);
     let expected = " refused the connection: 0x87 (not authorized)";
-    assert!(
-        errors.starts_with("avocet: subscriber 0: 127.0.0.1:"),
-        "{errors}"
-    );
+    assert!(errors.contains(" 0: 127.0.0.1:"), "{errors}");
     assert!(errors.ends_with(expected), "{errors}");
     let (code, _, errors) = run(PAIR, Fault::RefusesSubscriptions);
     assert_eq!(code, 1);
@@ -428,6 +538,70 @@ fn messages_at_a_fixed_rate_are_due_whatever_the_server_does() {
     let due = result["latency_us"]["count"].as_u64().unwrap();
     assert!((999..=1001).contains(&due), "{due}");
     assert_eq!(faults(&result), [0; 4]);
+}
+
+fn phases(result: &Value) -> Vec<(&str, u64)> {
+    let phases = result["phases"].as_array().unwrap();
+    let count = |phase: &Value| phase["count"].as_u64().unwrap();
+    phases
+        .iter()
+        .map(|phase| (phase["name"].as_str().unwrap(), count(phase)))
+        .collect()
+}
+
+#[test]
+fn clients_connect_and_stay() {
+    for options in ["--hold 0.2", "--hold 0.1 --rate 1000"] {
+        let arguments = format!("connect --clients 30 {options}");
+        let (code, result, errors) = run(&arguments, Fault::Nothing);
+        assert_eq!((code, errors.as_str()), (0, ""));
+        let expected = [("connected", 30), ("held", 30), ("left", 30)];
+        assert_eq!(phases(&result), expected);
+        assert_eq!(result["phases"][0]["latency_us"]["count"], 30);
+    }
+    let (code, _, errors) = run("connect --clients 3", Fault::RefusesConnections);
+    assert_eq!(code, 0x87);
+    assert!(errors.contains("client "), "{errors}");
+}
+
+#[test]
+fn retained_messages_are_stored_fetched_and_deleted() {
+    for qos in 0..3 {
+        let arguments =
+            format!("retained --messages 131 --publishers 3 --subscribers 2 -q {qos} --drain 1");
+        let (code, result, errors) = run(&arguments, Fault::Nothing);
+        assert_eq!((code, errors.as_str()), (0, ""));
+        let expected = [("stored", 131), ("fetched", 262), ("deleted", 131)];
+        assert_eq!(phases(&result), expected);
+        assert_eq!(faults(&result), [0; 4]);
+    }
+    let arguments = "retained --messages 100 -q 1 --drain 1";
+    let (code, result, errors) = run(arguments, Fault::Loses);
+    assert_eq!((code, faults(&result)), (1, [10, 0, 0, 0]), "{errors}");
+    let (code, result, errors) = run(arguments, Fault::Repeats);
+    assert_eq!((code, faults(&result)), (1, [0, 10, 0, 0]), "{errors}");
+    let (code, _, errors) = run(arguments, Fault::Refuses);
+    assert_eq!(code, 1);
+    assert!(
+        errors.contains("refused 10 retained messages: 0x97"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn messages_wait_for_clients_that_are_away() {
+    for qos in 1..3 {
+        let arguments = format!("offline --messages 205 --pairs 4 -q {qos} --drain 1");
+        let (code, result, errors) = run(&arguments, Fault::Nothing);
+        assert_eq!((code, errors.as_str()), (0, ""));
+        let expected = [("left", 4), ("queued", 205), ("drained", 205)];
+        assert_eq!(phases(&result), expected);
+        assert_eq!(faults(&result), [0; 4]);
+        let (code, result, errors) = run(&arguments, Fault::Loses);
+        assert_eq!((code, faults(&result)), (1, [20, 0, 0, 0]), "{errors}");
+        let (code, result, errors) = run(&arguments, Fault::Repeats);
+        assert_eq!((code, faults(&result)), (1, [0, 20, 0, 0]), "{errors}");
+    }
 }
 
 #[test]
@@ -466,6 +640,10 @@ fn says_what_is_wrong_before_it_connects() {
             "--subscribers",
         ),
         ("pairs --cafile x", "--cafile: TLS is not supported yet"),
+        ("offline -q 0", "--qos"),
+        ("retained --messages 0", "--messages"),
+        ("connect --clients none", "--clients"),
+        ("connect --hold soon", "--hold"),
         ("nothing", "nothing"),
     ] {
         let output = avocet(arguments, 1);

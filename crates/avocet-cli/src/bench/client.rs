@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 
-use avocet_codec::{Packet, ReasonCode, Version, frame_len};
+use avocet_codec::{Disconnect, Packet, ReasonCode, Version, frame_len};
 use mio::net::TcpStream;
 
 use crate::clock::Stopwatch;
@@ -33,6 +33,7 @@ pub(crate) struct Client {
     pub(crate) receive_maximum: u16,
     /// Keep Alive in nanoseconds, as the server may have set it; 0 is none.
     pub(crate) keep_alive: u64,
+    has_said_goodbye: bool,
 }
 
 /// Whether a socket has more to give.
@@ -56,6 +57,7 @@ impl Client {
             wrote_at: 0,
             receive_maximum: u16::MAX,
             keep_alive: 0,
+            has_said_goodbye: false,
         }
     }
 
@@ -146,6 +148,31 @@ impl Client {
             }
         }
         Ok(Reading::Unfinished)
+    }
+
+    /// Sends DISCONNECT, once, as far as the socket takes it.
+    pub(crate) fn say_goodbye(&mut self, version: Version, now: u64) {
+        if self.has_said_goodbye {
+            return;
+        }
+        self.has_said_goodbye = true;
+        let disconnect = Packet::Disconnect(Disconnect::new(ReasonCode::Success));
+        // It is one that every version has; and the connection ends in any case.
+        let _ = disconnect.encode(version, &mut self.out);
+        let _ = self.flush(now);
+    }
+
+    /// Whether the server has closed the connection; what it still sends is thrown away.
+    pub(crate) fn is_closed(&mut self, buffer: &mut [u8]) -> bool {
+        loop {
+            match self.socket.read(buffer) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return true,
+            }
+        }
     }
 
     /// Why the run cannot go on without this client.

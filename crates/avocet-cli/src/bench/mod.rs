@@ -6,17 +6,22 @@
 mod alarm;
 mod check;
 mod client;
+mod connect;
 mod histogram;
+mod offline;
 mod open;
+mod phases;
 mod plan;
 mod publisher;
+mod reactor;
 mod report;
+mod retained;
 mod subscriber;
 mod traffic;
 mod usage;
 mod worker;
 
-use crate::bench_args::BenchArgs;
+use crate::bench_args::{BenchArgs, Workload};
 use crate::exit::Failure;
 
 /// Runs a workload and prints its result.
@@ -25,8 +30,21 @@ use crate::exit::Failure;
 ///
 /// What kept it from running, or what the server promised and did not keep.
 pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
-    let run = args.workload.run();
-    let outcome = traffic::run(&args.workload)?;
-    report::write(&outcome, run)?;
-    outcome.verdict()
+    let workload = &args.workload;
+    let run = workload.run();
+    let phases = match workload {
+        Workload::FanIn { .. }
+        | Workload::FanOut { .. }
+        | Workload::Pairs { .. }
+        | Workload::Shared { .. } => {
+            let outcome = traffic::run(workload)?;
+            report::write(&outcome.table(), &outcome.json(), run)?;
+            return outcome.verdict();
+        }
+        Workload::Connect(args) => connect::run(args)?,
+        Workload::Retained(args) => retained::run(args)?,
+        Workload::Offline(args) => offline::run(workload, args)?,
+    };
+    report::write(&phases.table(), &phases.json(), run)?;
+    phases.verdict()
 }

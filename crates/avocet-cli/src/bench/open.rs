@@ -4,13 +4,14 @@ use std::net::{SocketAddr, TcpStream as BlockingStream, ToSocketAddrs};
 use std::time::Duration;
 
 use avocet_codec::{
-    Connack, Connect, ConnectProperties, Disconnect, List, Packet, PacketId, QoS, ReasonCode,
-    Suback, Subscribe, SubscribeFilter, SubscriptionOptions, TopicFilter, Version,
+    Connack, Connect, ConnectProperties, List, Packet, PacketId, QoS, ReasonCode, Suback,
+    Subscribe, SubscribeFilter, SubscriptionOptions, TopicFilter, Version,
 };
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll};
 
 use crate::bench::client::{Client, Reading, connect, reason};
 use crate::bench::histogram::Histogram;
+use crate::bench::reactor::register;
 use crate::bench_args::ServerArgs;
 use crate::clock::Stopwatch;
 use crate::exit::Failure;
@@ -23,6 +24,9 @@ const OPENING_AT_RATE_MAX: usize = 4_096;
 
 /// How often it is looked at what takes too long.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// Files that are open beside the sockets.
+const FILES: u64 = 64;
 
 /// The server under load, and what all clients say to it.
 #[derive(Clone, Debug)]
@@ -109,6 +113,41 @@ fn address(host: &str, port: u16, deadline: Duration) -> Result<SocketAddr, Fail
     Err(last)
 }
 
+/// Lets this process have a socket for each of so many clients.
+///
+/// # Errors
+///
+/// How many the system allows.
+#[cfg(unix)]
+pub(crate) fn allow_files(clients: u64) -> Result<(), Failure> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    let limit = getrlimit(Resource::Nofile);
+    let needed = clients + FILES;
+    if limit.current.is_none_or(|current| current >= needed) {
+        return Ok(());
+    }
+    let raised = Rlimit {
+        current: Some(limit.maximum.map_or(needed, |maximum| maximum.min(needed))),
+        maximum: limit.maximum,
+    };
+    if limit.maximum.is_some_and(|maximum| maximum < needed)
+        || setrlimit(Resource::Nofile, raised).is_err()
+    {
+        return Err(Failure::new(format!(
+            "{clients} clients need {needed} open files, and the system allows {} (ulimit -n)",
+            limit.maximum.unwrap_or(u64::MAX)
+        )));
+    }
+    Ok(())
+}
+
+/// Lets this process have a socket for each of so many clients: nothing is known to stand against it.
+#[cfg(not(unix))]
+pub(crate) fn allow_files(_clients: u64) -> Result<(), Failure> {
+    Ok(())
+}
+
 /// A packet as bytes.
 ///
 /// # Errors
@@ -151,7 +190,12 @@ impl Wanted {
         }
     }
 
-    fn subscribe_packet(&self, version: Version) -> Result<Vec<u8>, Failure> {
+    /// SUBSCRIBE with all filters.
+    ///
+    /// # Errors
+    ///
+    /// What it cannot carry.
+    pub(crate) fn subscribe_packet(&self, version: Version) -> Result<Vec<u8>, Failure> {
         let filters: Vec<_> = self
             .filters
             .iter()
@@ -356,10 +400,7 @@ fn start(
         ))
     };
     let mut socket = connect(server.address, source).map_err(failed)?;
-    let interest = Interest::READABLE | Interest::WRITABLE;
-    poll.registry()
-        .register(&mut socket, Token(index), interest)
-        .map_err(failed)?;
+    register(poll, &mut socket, index).map_err(failed)?;
     let mut client = Client::new(wanted.name.clone(), server.address, socket);
     client.out = server.connect_packet(wanted)?;
     *slot = Slot::Opening(Box::new(Opening {
@@ -507,12 +548,7 @@ fn check_suback(suback: &Suback<'_>, wanted: &Wanted) -> Result<(), Failure> {
 
 /// Says goodbye and closes; what the socket does not take at once stays unsaid.
 pub(crate) fn close(clients: Vec<Client>, server: &Server, now: u64) {
-    let mut disconnect = Disconnect::new(ReasonCode::Success);
-    // Whatever Session there is ends with it.
-    disconnect.session_expiry_interval = None;
-    let packet = encoded(&Packet::Disconnect(disconnect), server.version).unwrap_or_default();
     for mut client in clients {
-        client.out.extend_from_slice(&packet);
-        let _ = client.flush(now);
+        client.say_goodbye(server.version, now);
     }
 }

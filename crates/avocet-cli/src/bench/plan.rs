@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use avocet_codec::QoS;
 
-use crate::bench_args::{RunArgs, TrafficArgs, Workload};
+use crate::bench_args::{OfflineArgs, RunArgs, TrafficArgs, Workload};
 use crate::exit::Failure;
 
 /// Which publishers a subscriber hears.
@@ -18,6 +18,8 @@ pub(crate) enum Shape {
     FanOut,
     /// The one of its number.
     Pairs,
+    /// All, and each message goes to one of the subscribers.
+    Shared,
 }
 
 /// What makes a publisher send.
@@ -98,6 +100,17 @@ impl Plan {
                 traffic,
             } => ("fan-out", Shape::FanOut, publishers, subscribers, traffic),
             Workload::Pairs { pairs, traffic } => ("pairs", Shape::Pairs, pairs, pairs, traffic),
+            Workload::Shared {
+                publishers,
+                subscribers,
+                traffic,
+            } => ("shared", Shape::Shared, publishers, subscribers, traffic),
+            Workload::Offline(args) => return Ok(Self::offline(args)),
+            Workload::Connect(_) | Workload::Retained(_) => {
+                return Err(Failure::new(
+                    "no messages flow from publishers to subscribers",
+                ));
+            }
         };
         let (publishers, subscribers) = (publishers.get(), subscribers.get());
         if shape == Shape::FanIn && subscribers > publishers {
@@ -119,8 +132,8 @@ impl Plan {
             publishers,
             subscribers,
             topics,
-            qos: message.qos,
-            maximum_qos: args.sub_qos.unwrap_or(message.qos),
+            qos: args.qos,
+            maximum_qos: args.sub_qos.unwrap_or(args.qos),
             payload: message.payload as usize,
             inflight: message.inflight.get(),
             load: Load::Open { interval: 0.0 },
@@ -132,7 +145,7 @@ impl Plan {
                 },
             },
             drain: nanoseconds(run.drain),
-            threads: u32::from(run.threads),
+            threads: u32::from(args.threads),
             names: Names::new(run),
             ranges: 0,
         };
@@ -167,10 +180,35 @@ impl Plan {
         Ok(plan)
     }
 
+    fn offline(args: &OfflineArgs) -> Self {
+        let pairs = args.pairs.get();
+        Self {
+            workload: "offline",
+            shape: Shape::Pairs,
+            publishers: pairs,
+            subscribers: pairs,
+            topics: 1,
+            qos: args.qos,
+            maximum_qos: args.qos,
+            payload: args.message.payload as usize,
+            inflight: args.message.inflight.get(),
+            load: Load::Closed {
+                window: u64::MAX,
+                batch: 1,
+            },
+            length: Length::Count(args.messages.get()),
+            drain: nanoseconds(args.run.drain),
+            threads: 1,
+            names: Names::new(&args.run),
+            ranges: usize::try_from(RANGES_MAX / u64::from(pairs)).unwrap_or(usize::MAX),
+        }
+    }
+
     fn window(&self) -> u64 {
         let heard = match self.shape {
             Shape::FanIn => self.publishers.div_ceil(self.subscribers),
             Shape::FanOut => self.publishers,
+            Shape::Shared => self.publishers.div_ceil(self.subscribers),
             Shape::Pairs => 1,
         };
         let deliveries = u64::from(self.publishers) * self.fan_out();
@@ -181,13 +219,17 @@ impl Plan {
 
     /// Pairs of a publisher and a subscriber that hears it.
     pub(crate) fn streams(&self) -> u64 {
-        u64::from(self.publishers) * self.fan_out()
+        let heard_by = match self.shape {
+            Shape::FanIn | Shape::Pairs => 1,
+            Shape::FanOut | Shape::Shared => self.subscribers,
+        };
+        u64::from(self.publishers) * u64::from(heard_by)
     }
 
     /// How many times each message is delivered.
     pub(crate) fn fan_out(&self) -> u64 {
         match self.shape {
-            Shape::FanIn | Shape::Pairs => 1,
+            Shape::FanIn | Shape::Pairs | Shape::Shared => 1,
             Shape::FanOut => self.subscribers.into(),
         }
     }
@@ -196,7 +238,7 @@ impl Plan {
     pub(crate) const fn heard_by(&self, subscriber: u32) -> u32 {
         match self.shape {
             Shape::FanIn => (self.publishers - subscriber).div_ceil(self.subscribers),
-            Shape::FanOut => self.publishers,
+            Shape::FanOut | Shape::Shared => self.publishers,
             Shape::Pairs => 1,
         }
     }
@@ -208,7 +250,7 @@ impl Plan {
             Shape::FanIn if publisher % self.subscribers == subscriber => {
                 Some(publisher / self.subscribers)
             }
-            Shape::FanOut => Some(publisher),
+            Shape::FanOut | Shape::Shared => Some(publisher),
             Shape::Pairs if publisher == subscriber => Some(0),
             Shape::FanIn | Shape::Pairs => None,
         }
@@ -218,7 +260,7 @@ impl Plan {
     pub(crate) const fn publisher_at(&self, subscriber: u32, place: u32) -> u32 {
         match self.shape {
             Shape::FanIn => place * self.subscribers + subscriber,
-            Shape::FanOut => place,
+            Shape::FanOut | Shape::Shared => place,
             Shape::Pairs => subscriber,
         }
     }
@@ -255,7 +297,7 @@ impl Plan {
                 format!("{root}/{group:08x}/{own:08x}/{topic:08x}")
             }
             Shape::FanOut => format!("{root}/{topic:08x}"),
-            Shape::Pairs => format!("{root}/{own:08x}/{topic:08x}"),
+            Shape::Pairs | Shape::Shared => format!("{root}/{own:08x}/{topic:08x}"),
         }
     }
 
@@ -267,6 +309,7 @@ impl Plan {
                 let group = Names { seed: seed ^ 2 }.scatter(subscriber);
                 vec![format!("{}/{group:08x}/#", self.names.root())]
             }
+            Shape::Shared => vec![format!("$share/bench/{}/#", self.names.root())],
             Shape::FanOut | Shape::Pairs => (0..self.topics)
                 .map(|topic| self.topic(subscriber, topic))
                 .collect(),
@@ -274,7 +317,8 @@ impl Plan {
     }
 }
 
-fn nanoseconds(duration: Duration) -> u64 {
+/// A time as it is counted here.
+pub(crate) fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
@@ -285,7 +329,7 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    fn new(run: &RunArgs) -> Self {
+    pub(crate) fn new(run: &RunArgs) -> Self {
         Self {
             // The standard library's maps are seeded by the system; nothing here needs more.
             seed: run
@@ -309,7 +353,7 @@ impl Names {
     }
 
     /// A number for each number, no two the same.
-    fn scatter(self, index: u32) -> u32 {
+    pub(crate) fn scatter(self, index: u32) -> u32 {
         let [low, high] = [self.seed as u32, (self.seed >> 32) as u32];
         let mut mixed = index ^ low;
         // Each step can be undone: an odd factor, and a shift that is xored.

@@ -26,7 +26,7 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
-    fn write(self, out: &mut Vec<u8>) {
+    pub(crate) fn write(self, out: &mut Vec<u8>) {
         let id = u64::from(self.publisher) << NUMBER_BITS | self.number;
         out.extend_from_slice(&self.due.to_le_bytes());
         out.extend_from_slice(&id.to_le_bytes());
@@ -150,25 +150,36 @@ impl Publisher {
                 bytes: bytes.into(),
             });
         }
+        let quota = plan.quota(index).unwrap_or(u64::MAX);
         Ok(Self {
-            index,
-            qos: plan.qos,
             heads,
             packet_id_from_end: packet_id_from_end(version),
             packet_len,
+            ..Self::bare(index, plan.qos, plan.inflight, quota)
+        })
+    }
+
+    /// A publisher whose packets others make.
+    pub(crate) fn bare(index: u32, qos: QoS, inflight: u16, quota: u64) -> Self {
+        Self {
+            index,
+            qos,
+            heads: Vec::new(),
+            packet_id_from_end: 0,
+            packet_len: 1,
             sent: 0,
-            quota: plan.quota(index).unwrap_or(u64::MAX),
+            quota,
             due: 0,
             acked: 0,
-            slots: match plan.qos {
+            slots: match qos {
                 QoS::AtMostOnce => Box::default(),
                 QoS::AtLeastOnce | QoS::ExactlyOnce => {
-                    vec![Slot::default(); plan.inflight.into()].into()
+                    vec![Slot::default(); inflight.into()].into()
                 }
             },
             written_off: 0,
             looked_at: (0, 0),
-        })
+        }
     }
 
     /// The server takes no more than this at a time.
@@ -231,29 +242,41 @@ impl Publisher {
             return;
         };
         out.extend_from_slice(&head.bytes);
-        if self.qos != QoS::AtMostOnce {
-            let place = (self.sent % self.slots.len() as u64) as usize;
-            let wait = if self.qos == QoS::AtLeastOnce {
-                Wait::Puback
-            } else {
-                Wait::Pubrec
-            };
-            if let Some(slot) = self.slots.get_mut(place) {
-                *slot = Slot { wait, due };
-            }
+        let number = self.sent;
+        if let Some(packet_id) = self.take(due) {
             let at = out.len() - self.packet_id_from_end;
             if let Some(id) = out.get_mut(at..at + 2) {
-                id.copy_from_slice(&(place as u16 + 1).to_be_bytes());
+                id.copy_from_slice(&packet_id.get().to_be_bytes());
             }
         }
+        self.stamp(number, due).write(out);
+        out.extend_from_slice(filler);
+    }
+
+    /// Counts the next message as sent. Gives its Packet Identifier, if it has one.
+    #[inline]
+    pub(crate) fn take(&mut self, due: u64) -> Option<PacketId> {
+        let number = self.sent;
+        self.sent += 1;
+        let wait = match self.qos {
+            QoS::AtMostOnce => return None,
+            QoS::AtLeastOnce => Wait::Puback,
+            QoS::ExactlyOnce => Wait::Pubrec,
+        };
+        let place = (number % self.slots.len() as u64) as usize;
+        if let Some(slot) = self.slots.get_mut(place) {
+            *slot = Slot { wait, due };
+        }
+        PacketId::new(place as u16 + 1)
+    }
+
+    /// What the payload of a message begins with.
+    pub(crate) const fn stamp(&self, number: u64, due: u64) -> Stamp {
         Stamp {
             due,
             publisher: self.index,
-            number: self.sent,
+            number,
         }
-        .write(out);
-        out.extend_from_slice(filler);
-        self.sent += 1;
     }
 
     /// A packet came; what it is not due to get is an error, or is counted.

@@ -18,7 +18,8 @@ use crate::exit::Failure;
 const STREAMS_TOLD: usize = 100;
 
 /// The percentiles that are told.
-const SHARES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)];
+pub(crate) const SHARES: [(&str, f64); 4] =
+    [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)];
 
 /// What a run found.
 #[derive(Debug)]
@@ -43,7 +44,7 @@ pub(crate) struct Outcome {
     pub(crate) stalls: u64,
     pub(crate) faults: Faults,
     pub(crate) refused_with: Option<String>,
-    streams: Vec<(u32, u32, Faults)>,
+    streams: Vec<(u32, Option<u32>, Faults)>,
     streams_with_faults: u64,
     /// CPU time of the server and of this process while it was measured, in nanoseconds.
     pub(crate) broker_cpu: Option<u64>,
@@ -149,8 +150,8 @@ impl Outcome {
         }
     }
 
-    /// Adds the faults of what one subscriber got of one publisher.
-    pub(crate) fn add_stream(&mut self, publisher: u32, subscriber: u32, faults: Faults) {
+    /// Adds the faults of what one subscriber, or a group of them, got of one publisher.
+    pub(crate) fn add_stream(&mut self, publisher: u32, subscriber: Option<u32>, faults: Faults) {
         self.faults += faults;
         if faults != Faults::default() {
             self.streams_with_faults += 1;
@@ -209,7 +210,7 @@ impl Outcome {
         }
     }
 
-    fn table(&self) -> String {
+    pub(crate) fn table(&self) -> String {
         let plan = &self.plan;
         let mut text = String::new();
         let mut line = |cells: std::fmt::Arguments<'_>| {
@@ -311,28 +312,8 @@ impl Outcome {
         text
     }
 
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         let plan = &self.plan;
-        let microseconds = |histogram: &Histogram| {
-            let mut object = serde_json::Map::new();
-            object.insert("count".into(), histogram.total().into());
-            for (name, share) in SHARES {
-                object.insert(name.into(), (histogram.quantile(share) as f64 / 1e3).into());
-            }
-            object.insert("max".into(), (histogram.max() as f64 / 1e3).into());
-            Value::Object(object)
-        };
-        let of_faults = |faults: &Faults| {
-            json!({
-                "lost": faults.lost,
-                "duplicates": faults.duplicates,
-                "duplicates_with_dup": faults.duplicates_marked,
-                "out_of_order": faults.out_of_order,
-                "corrupt": faults.corrupt,
-                "refused": faults.refused,
-                "stray_acknowledgements": faults.stray_acks,
-            })
-        };
         let load = match plan.load {
             Load::Closed { window, batch } => json!({ "window": window, "batch": batch }),
             Load::Open { interval } => json!({ "rate": 1e9 / interval }),
@@ -396,12 +377,12 @@ impl Outcome {
             "received_in_all": self.received_in_all,
             "sent_per_s": self.per_second(self.sent),
             "received_per_s": self.per_second(self.received),
-            "latency_us": microseconds(&self.latency),
-            "acknowledged_us": microseconds(&self.acknowledged),
-            "sent_late_us": microseconds(&self.lag),
+            "latency_us": self.latency.microseconds(),
+            "acknowledged_us": self.acknowledged.microseconds(),
+            "sent_late_us": self.lag.microseconds(),
             "unsent": self.unsent,
             "stalls": self.stalls,
-            "faults": of_faults(&self.faults),
+            "faults": self.faults.json(),
             "streams_with_faults": self.streams_with_faults,
             "streams": streams,
             "server": server,
@@ -412,20 +393,48 @@ impl Outcome {
     }
 }
 
+impl Histogram {
+    /// The percentiles in microseconds.
+    pub(crate) fn microseconds(&self) -> Value {
+        let mut object = serde_json::Map::new();
+        object.insert("count".into(), self.total().into());
+        for (name, share) in SHARES {
+            object.insert(name.into(), (self.quantile(share) as f64 / 1e3).into());
+        }
+        object.insert("max".into(), (self.max() as f64 / 1e3).into());
+        Value::Object(object)
+    }
+}
+
+impl Faults {
+    /// Each by its name.
+    pub(crate) fn json(&self) -> Value {
+        json!({
+            "lost": self.lost,
+            "duplicates": self.duplicates,
+            "duplicates_with_dup": self.duplicates_marked,
+            "out_of_order": self.out_of_order,
+            "corrupt": self.corrupt,
+            "refused": self.refused,
+            "stray_acknowledgements": self.stray_acks,
+        })
+    }
+}
+
 /// Writes the result where the arguments say.
 ///
 /// # Errors
 ///
 /// The file that cannot be written.
-pub(crate) fn write(outcome: &Outcome, args: &RunArgs) -> Result<(), Failure> {
-    let json = || format!("{:#}\n", outcome.json());
+pub(crate) fn write(table: &str, json: &Value, args: &RunArgs) -> Result<(), Failure> {
+    let json = || format!("{json:#}\n");
     match &args.json {
         Some(path) if path == Path::new("-") => return print(&json()),
         Some(path) => std::fs::write(path, json())
             .map_err(|error| Failure::new(format!("--json {}: {error}", path.display())))?,
         None => {}
     }
-    print(&outcome.table())
+    print(table)
 }
 
 fn print(text: &str) -> Result<(), Failure> {

@@ -3,7 +3,7 @@
 use avocet_codec::{AckType, Delivery, Packet, PacketId, Publish};
 
 use crate::bench::check::{Faults, Seen, Stream};
-use crate::bench::plan::Plan;
+use crate::bench::plan::{Plan, Shape};
 use crate::bench::publisher::Stamp;
 
 /// The subscribing half of a load.
@@ -21,17 +21,17 @@ pub(crate) struct Subscriber {
 pub(crate) struct Heard {
     pub(crate) stream: Stream,
     pub(crate) faults: Faults,
-    /// The highest number of each topic, plus 1, if there are several: only within a topic there
-    /// is an order.
+    /// The highest number of each topic, plus 1, if there are several, or several subscribers
+    /// share them: only within a topic and for one subscriber there is an order.
     highest: Box<[u64]>,
 }
 
 impl Subscriber {
     pub(crate) fn new(plan: &Plan, index: u32) -> Self {
         let heard = || Heard {
-            highest: match plan.topics {
-                1 => Box::default(),
-                topics => vec![0; topics as usize].into(),
+            highest: match (plan.topics, plan.shape) {
+                (1, Shape::FanIn | Shape::FanOut | Shape::Pairs) => Box::default(),
+                (topics, _) => vec![0; topics as usize].into(),
             },
             ..Heard::default()
         };
@@ -42,7 +42,8 @@ impl Subscriber {
         }
     }
 
-    /// A packet came. Gives the stamp of a message that came for the first time; what no
+    /// A packet came; `group` is what all members of a shared subscription got, and empty if this is
+    /// none. Gives the stamp of a message that came for the first time; what no
     /// subscriber is to get is an error.
     #[inline]
     pub(crate) fn on_packet(
@@ -50,11 +51,14 @@ impl Subscriber {
         packet: &Packet<'_>,
         plan: &Plan,
         filler: &[u8],
+        group: &mut [Stream],
         out: &mut Vec<u8>,
         faults: &mut Faults,
     ) -> Result<Option<Stamp>, String> {
         match packet {
-            Packet::Publish(publish) => Ok(self.on_publish(publish, plan, filler, out, faults)),
+            Packet::Publish(publish) => {
+                Ok(self.on_publish(publish, plan, filler, group, out, faults))
+            }
             Packet::Pubrel(ack) => {
                 self.release(ack.packet_id);
                 out.extend_from_slice(&AckType::Pubcomp.success(ack.packet_id));
@@ -85,6 +89,7 @@ impl Subscriber {
         publish: &Publish<'_>,
         plan: &Plan,
         filler: &[u8],
+        group: &mut [Stream],
         out: &mut Vec<u8>,
         faults: &mut Faults,
     ) -> Option<Stamp> {
@@ -108,7 +113,11 @@ impl Subscriber {
             faults.corrupt += 1;
             return None;
         };
-        let seen = heard.stream.see(stamp.number, plan.ranges);
+        let stream = match group.get_mut(stamp.publisher as usize) {
+            Some(stream) => stream,
+            None => &mut heard.stream,
+        };
+        let seen = stream.see(stamp.number, plan.ranges);
         let mut is_late = seen == Seen::Late;
         if !heard.highest.is_empty() && seen != Seen::Again {
             let topic = (stamp.number % heard.highest.len() as u64) as usize;

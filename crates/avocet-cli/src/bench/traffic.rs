@@ -10,8 +10,8 @@ use std::time::Duration;
 use mio::Waker;
 
 use crate::bench::check::Faults;
-use crate::bench::open::Server;
-use crate::bench::plan::{Load, Plan};
+use crate::bench::open::{Server, allow_files};
+use crate::bench::plan::{Load, Plan, Shape};
 use crate::bench::report::{Outcome, Point, Progress, number};
 use crate::bench::usage;
 use crate::bench::worker::{Ended, Interval, Report, Shared, Worker};
@@ -27,9 +27,6 @@ const LOOK: u64 = 5_000_000;
 
 /// How long nothing more may come once everything has, in nanoseconds.
 const QUIET: u64 = 20_000_000;
-
-/// Files that are open beside the sockets.
-const FILES: u64 = 64;
 
 /// Runs a load of publishers and subscribers.
 ///
@@ -56,20 +53,19 @@ pub(crate) fn run(workload: &Workload) -> Result<Outcome, Failure> {
     let resident_before = usage::resident(pids)?;
     let clock = Stopwatch::start();
     let (sender, reports) = channel();
-    let mut polls = Vec::new();
-    let mut wakers = Vec::new();
-    for _ in 0..plan.threads {
-        let (poll, waker) = Worker::poll()?;
-        polls.push(poll);
+    let shared = Arc::new(Shared::new(plan, server, clock));
+    let (mut reactors, mut wakers) = (Vec::new(), Vec::new());
+    for _ in 0..shared.plan.threads {
+        let (reactor, waker) = Worker::reactor(&shared)?;
+        reactors.push(reactor);
         wakers.push(waker);
     }
     let wakers = Arc::new(wakers);
-    let shared = Arc::new(Shared::new(plan, server, clock));
-    for (number, poll) in (0..).zip(polls) {
+    for (number, reactor) in (0..).zip(reactors) {
         let (shared, wakers, sender) = (Arc::clone(&shared), Arc::clone(&wakers), sender.clone());
         thread::Builder::new()
             .name(format!("bench-{number}"))
-            .spawn(move || Worker::run(shared, number, poll, wakers, sender))
+            .spawn(move || Worker::run(shared, number, reactor, wakers, sender))
             .map_err(|error| Failure::new(format!("cannot start a thread: {error}")))?;
     }
     let mut control = Control {
@@ -88,36 +84,6 @@ pub(crate) fn run(workload: &Workload) -> Result<Outcome, Failure> {
     control.finish()?;
     control.outcome.resident.2 = usage::resident(pids)?;
     Ok(control.outcome)
-}
-
-/// Lets this process have as many sockets as it needs.
-#[cfg(unix)]
-fn allow_files(clients: u64) -> Result<(), Failure> {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
-    let limit = getrlimit(Resource::Nofile);
-    let needed = clients + FILES;
-    if limit.current.is_none_or(|current| current >= needed) {
-        return Ok(());
-    }
-    let raised = Rlimit {
-        current: Some(limit.maximum.map_or(needed, |maximum| maximum.min(needed))),
-        maximum: limit.maximum,
-    };
-    if limit.maximum.is_some_and(|maximum| maximum < needed)
-        || setrlimit(Resource::Nofile, raised).is_err()
-    {
-        return Err(Failure::new(format!(
-            "{clients} clients need {needed} open files, and the system allows {} (ulimit -n)",
-            limit.maximum.unwrap_or(u64::MAX)
-        )));
-    }
-    Ok(())
-}
-
-#[cfg(not(unix))]
-fn allow_files(_clients: u64) -> Result<(), Failure> {
-    Ok(())
 }
 
 /// The main thread's view of a run.
@@ -318,15 +284,30 @@ impl Control {
             if ended.refused_with.is_some() {
                 outcome.refused_with.clone_from(&ended.refused_with);
             }
+            for (publisher, stream) in (0..).zip(&ended.group) {
+                let faults = Faults {
+                    lost: stream.lost(sent.get(publisher as usize).copied().unwrap_or(0)),
+                    ..Faults::default()
+                };
+                // The others have no subscribers, and have seen nothing.
+                if !ended.subscribers.is_empty() {
+                    outcome.add_stream(publisher, None, faults);
+                }
+            }
             for subscriber in &ended.subscribers {
                 for (place, heard) in (0..).zip(&subscriber.streams) {
                     let publisher = plan.publisher_at(subscriber.index, place);
                     let sent = sent.get(publisher as usize).copied().unwrap_or(0);
+                    let lost = match plan.shape {
+                        // Any of them may get a message.
+                        Shape::Shared => 0,
+                        Shape::FanIn | Shape::FanOut | Shape::Pairs => heard.stream.lost(sent),
+                    };
                     let faults = Faults {
-                        lost: heard.stream.lost(sent),
+                        lost,
                         ..heard.faults
                     };
-                    outcome.add_stream(publisher, subscriber.index, faults);
+                    outcome.add_stream(publisher, Some(subscriber.index), faults);
                 }
             }
         }

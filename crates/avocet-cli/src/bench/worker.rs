@@ -5,15 +5,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use mio::{Events, Poll, Token, Waker};
+use avocet_codec::Packet;
+use mio::{Token, Waker};
 
 use crate::bench::alarm::Alarm;
-use crate::bench::check::Faults;
-use crate::bench::client::{Client, Reading};
+use crate::bench::check::{Faults, Stream};
+use crate::bench::client::reason;
 use crate::bench::histogram::Histogram;
-use crate::bench::open::{Pace, Server, Wanted, close, open, wait_for_events};
-use crate::bench::plan::{Length, Load, Plan};
+use crate::bench::open::{Pace, Server, Wanted};
+use crate::bench::plan::{Length, Load, Plan, Shape};
 use crate::bench::publisher::{Acked, Publisher, filler};
+use crate::bench::reactor::{Handler, Reactor};
 use crate::bench::subscriber::Subscriber;
 use crate::clock::{Stopwatch, doze};
 use crate::exit::Failure;
@@ -24,7 +26,7 @@ const ALARM: Token = Token(usize::MAX - 1);
 /// Nanoseconds of one interval of the report.
 pub(crate) const INTERVAL: u64 = 1_000_000_000;
 
-/// How often is looked after what no event tells.
+/// How often is looked after what no event tells, in nanoseconds.
 const LOOK: u64 = 100_000_000;
 
 /// The longest time for which nothing may arrive before what is on its way is given up, so that the
@@ -145,6 +147,8 @@ pub(crate) struct Ended {
     /// Each publisher with the number of messages it sent.
     pub(crate) sent: Vec<(u32, u64)>,
     pub(crate) subscribers: Vec<Subscriber>,
+    /// What the members of a shared subscription got together, by publisher.
+    pub(crate) group: Vec<Stream>,
     /// Faults that belong to no stream.
     pub(crate) faults: Faults,
     /// Messages that were due and could not be sent in time.
@@ -224,24 +228,78 @@ impl Tally {
     }
 }
 
+/// What the clients of a thread do with what they get.
+struct Traffic {
+    shared: Arc<Shared>,
+    roles: Vec<Role>,
+    tally: Tally,
+    filler: Vec<u8>,
+    /// What the members of a shared subscription got together, by publisher.
+    group: Vec<Stream>,
+}
+
+impl Handler for Traffic {
+    #[inline]
+    fn on_packet(
+        &mut self,
+        client: usize,
+        packet: &Packet<'_>,
+        out: &mut Vec<u8>,
+        now: u64,
+    ) -> Result<(), Failure> {
+        let tally = &mut self.tally;
+        let faults = &mut tally.ended.faults;
+        match self.roles.get_mut(client) {
+            Some(Role::Subscriber(subscriber)) => {
+                tally.received += 1;
+                let plan = &self.shared.plan;
+                let stamp = subscriber
+                    .on_packet(packet, plan, &self.filler, &mut self.group, out, faults)
+                    .map_err(Failure::new)?;
+                if let Some(stamp) = stamp {
+                    tally.interval.received += 1;
+                    tally.deliver(stamp.publisher, stamp.due, now, &self.shared);
+                }
+            }
+            Some(Role::Publisher(publisher)) => {
+                match publisher
+                    .on_packet(packet, out, faults)
+                    .map_err(Failure::new)?
+                {
+                    Acked::Nothing => return Ok(()),
+                    Acked::Done { due } => {
+                        if tally.is_counted(due) {
+                            let latency = now.saturating_sub(due);
+                            tally.interval.acknowledged.record(latency, 1);
+                        }
+                    }
+                    Acked::Refused(code) => {
+                        publisher.written_off += 1;
+                        tally.ended.refused_with = Some(reason(code));
+                    }
+                }
+                tally.acked += 1;
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn on_read(&mut self, now: u64) {
+        self.tally.finish_run(now, &self.shared);
+    }
+}
+
 /// A thread with its clients.
 pub(crate) struct Worker {
     shared: Arc<Shared>,
     number: u32,
-    poll: Poll,
+    reactor: Reactor,
     alarm: Alarm,
     /// The wakers of all threads, by number.
     wakers: Arc<Vec<Waker>>,
     reports: Sender<Report>,
-    clients: Vec<Client>,
-    roles: Vec<Role>,
-    tally: Tally,
-    filler: Vec<u8>,
-    buffer: Vec<u8>,
-    /// Clients that may have more to read.
-    unfinished: Vec<usize>,
-    /// Clients with something to write.
-    dirty: Vec<usize>,
+    traffic: Traffic,
     /// The first publisher among the clients, and the one whose message is due next.
     publishers: usize,
     next_due: usize,
@@ -254,28 +312,28 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// A poll for a worker, and what wakes it.
+    /// Room for the clients of a worker, and what wakes it.
     ///
     /// # Errors
     ///
     /// What the system says.
-    pub(crate) fn poll() -> Result<(Poll, Waker), Failure> {
-        let poll = Poll::new().and_then(|poll| {
-            let waker = Waker::new(poll.registry(), WAKER)?;
-            Ok((poll, waker))
-        });
-        poll.map_err(|error| Failure::new(format!("cannot wait for the network: {error}")))
+    pub(crate) fn reactor(shared: &Shared) -> Result<(Reactor, Waker), Failure> {
+        let (server, payload) = (shared.server.clone(), shared.plan.payload);
+        let reactor = Reactor::new(server, shared.clock, payload)?;
+        let waker = Waker::new(reactor.poll().registry(), WAKER)
+            .map_err(|error| Failure::new(format!("cannot wait for the network: {error}")))?;
+        Ok((reactor, waker))
     }
 
     /// Connects and subscribes the clients of a thread, runs the load and ends.
     pub(crate) fn run(
         shared: Arc<Shared>,
         number: u32,
-        poll: Poll,
+        reactor: Reactor,
         wakers: Arc<Vec<Waker>>,
         reports: Sender<Report>,
     ) {
-        let ended = Self::open(shared, number, poll, wakers, reports.clone())
+        let ended = Self::open(shared, number, reactor, wakers, reports.clone())
             .and_then(Self::serve)
             .map(Box::new);
         // Nobody is left to tell if this fails.
@@ -285,19 +343,20 @@ impl Worker {
     fn open(
         shared: Arc<Shared>,
         number: u32,
-        mut poll: Poll,
+        mut reactor: Reactor,
         wakers: Arc<Vec<Waker>>,
         reports: Sender<Report>,
     ) -> Result<Self, Failure> {
-        let Shared {
-            plan,
-            server,
-            clock,
-            ..
-        } = &*shared;
+        let Shared { plan, server, .. } = &*shared;
         let own = |all: u32| (number..all).step_by(plan.threads as usize);
+        // The members of a group are looked at together.
+        let subscribers: Vec<u32> = match plan.shape {
+            Shape::Shared if number > 0 => Vec::new(),
+            Shape::Shared => (0..plan.subscribers).collect(),
+            Shape::FanIn | Shape::FanOut | Shape::Pairs => own(plan.subscribers).collect(),
+        };
         let (mut wanted, mut roles) = (Vec::new(), Vec::new());
-        for index in own(plan.subscribers) {
+        for index in subscribers {
             roles.push(Role::Subscriber(Subscriber::new(plan, index)));
             wanted.push(Wanted {
                 filters: plan.filters(index),
@@ -323,43 +382,13 @@ impl Worker {
                 )
             });
         }
-        let alarm = Alarm::new(&poll, ALARM)
+        let alarm = Alarm::new(reactor.poll(), ALARM)
             .map_err(|error| Failure::new(format!("cannot set a timer: {error}")))?;
         let pace = Pace {
             interval: 0,
             index: number as usize * wanted.len(),
         };
-        let mut times = Histogram::default();
-        let mut unexpected = |_: usize, packet: &avocet_codec::Packet<'_>, _: &mut Vec<u8>, _| {
-            Err(Failure::new(format!(
-                "the server sent {} before anything was published",
-                packet.packet_type()
-            )))
-        };
-        let clients = open(
-            &mut poll,
-            server,
-            wanted,
-            pace,
-            *clock,
-            &mut times,
-            &mut unexpected,
-        )?;
-        for (client, role) in clients.iter().zip(&mut roles) {
-            if let Role::Publisher(publisher) = role {
-                publisher.limit_inflight(client.receive_maximum);
-            }
-        }
-        let _ = reports.send(Report::Ready);
-        let filler = filler(plan.payload);
-        let buffer = vec![0; (256 * 1024).max(2 * plan.payload + 256 * 1024)];
-        Ok(Self {
-            number,
-            poll,
-            alarm,
-            wakers,
-            reports,
-            clients,
+        let mut traffic = Traffic {
             roles,
             tally: Tally {
                 interval: Interval::default(),
@@ -370,10 +399,27 @@ impl Worker {
                 delivered: 0,
                 acked: 0,
             },
-            filler,
-            buffer,
-            unfinished: Vec::new(),
-            dirty: Vec::new(),
+            filler: filler(plan.payload),
+            group: match plan.shape {
+                Shape::Shared => vec![Stream::default(); plan.publishers as usize],
+                Shape::FanIn | Shape::FanOut | Shape::Pairs => Vec::new(),
+            },
+            shared: Arc::clone(&shared),
+        };
+        reactor.open(wanted, pace, &mut Histogram::default(), &mut traffic)?;
+        for (client, role) in reactor.clients.iter().zip(&mut traffic.roles) {
+            if let Role::Publisher(publisher) = role {
+                publisher.limit_inflight(client.receive_maximum);
+            }
+        }
+        let _ = reports.send(Report::Ready);
+        Ok(Self {
+            number,
+            reactor,
+            alarm,
+            wakers,
+            reports,
+            traffic,
             publishers,
             next_due: publishers,
             rounds: 0,
@@ -384,7 +430,6 @@ impl Worker {
     }
 
     fn serve(mut self) -> Result<Ended, Failure> {
-        let mut events = Events::with_capacity(1024);
         let shared = Arc::clone(&self.shared);
         let mut is_publishing = true;
         let (start, (begin, end)) = loop {
@@ -395,14 +440,15 @@ impl Worker {
             if shared.over.load(Relaxed) {
                 return Ok(Ended::default());
             }
-            self.turn(&mut events, Some(Duration::from_nanos(LOOK)))?;
+            self.reactor
+                .turn(Duration::from_nanos(LOOK), &mut self.traffic)?;
         };
-        self.tally.window = (begin, end);
+        self.traffic.tally.window = (begin, end);
         self.begin_interval(start, start, begin, end);
         while !shared.over.load(Relaxed) {
             let now = shared.clock.nanoseconds();
-            if now >= start + self.tally.interval.end {
-                let next = start + self.tally.interval.end;
+            if now >= start + self.traffic.tally.interval.end {
+                let next = start + self.traffic.tally.interval.end;
                 self.finish_interval();
                 self.begin_interval(start, next, begin, end);
                 continue;
@@ -411,7 +457,7 @@ impl Worker {
                 // What became due since the last turn is not late.
                 if matches!(shared.plan.load, Load::Open { .. }) {
                     self.pump(now.min(end - 1), start, true)?;
-                    self.write()?;
+                    self.reactor.write()?;
                     self.count_unsent(now.min(end));
                 }
                 is_publishing = false;
@@ -420,10 +466,10 @@ impl Worker {
                 Duration::from_nanos(start - now)
             } else {
                 let due = self.pump(now, start, is_publishing)?;
-                let look = (start + self.tally.interval.end).min(now + LOOK);
+                let look = (start + self.traffic.tally.interval.end).min(now + LOOK);
                 Duration::from_nanos(due.unwrap_or(look).min(look).saturating_sub(now))
             };
-            self.write()?;
+            self.reactor.write()?;
             self.tell(is_publishing);
             if is_publishing {
                 self.gather();
@@ -432,18 +478,19 @@ impl Worker {
                 Load::Open { .. } if is_publishing && !wait.is_zero() => self.alarm.set(wait),
                 Load::Open { .. } | Load::Closed { .. } => wait,
             };
-            self.turn(&mut events, Some(wait))?;
-            self.look(shared.clock.nanoseconds(), is_publishing)?;
+            self.reactor.turn(wait, &mut self.traffic)?;
+            self.look(shared.clock.nanoseconds(), is_publishing);
         }
         self.finish_interval();
-        let mut ended = self.tally.ended;
-        for role in self.roles {
+        self.reactor.close();
+        let mut ended = self.traffic.tally.ended;
+        ended.group = self.traffic.group;
+        for role in self.traffic.roles {
             match role {
                 Role::Subscriber(subscriber) => ended.subscribers.push(subscriber),
                 Role::Publisher(publisher) => ended.sent.push((publisher.index, publisher.sent)),
             }
         }
-        close(self.clients, &shared.server, shared.clock.nanoseconds());
         Ok(ended)
     }
 
@@ -455,7 +502,7 @@ impl Worker {
                 to = to.min(edge);
             }
         }
-        self.tally.interval = Interval {
+        self.traffic.tally.interval = Interval {
             begin: from - start,
             end: to - start,
             is_measured: from >= begin,
@@ -464,102 +511,8 @@ impl Worker {
     }
 
     fn finish_interval(&mut self) {
-        let interval = Box::new(std::mem::take(&mut self.tally.interval));
+        let interval = Box::new(std::mem::take(&mut self.traffic.tally.interval));
         let _ = self.reports.send(Report::Interval(interval));
-    }
-
-    /// Waits for something to happen, and reads what came.
-    fn turn(&mut self, events: &mut Events, wait: Option<Duration>) -> Result<(), Failure> {
-        let wait = if self.unfinished.is_empty() {
-            wait
-        } else {
-            Some(Duration::ZERO)
-        };
-        wait_for_events(&mut self.poll, events, wait)?;
-        for index in std::mem::take(&mut self.unfinished) {
-            self.read(index)?;
-        }
-        for event in events.iter() {
-            let index = event.token().0;
-            if index >= self.clients.len() {
-                continue;
-            }
-            if event.is_writable() {
-                self.dirty.push(index);
-            }
-            if event.is_readable() || event.is_error() || event.is_read_closed() {
-                self.read(index)?;
-            }
-        }
-        self.write()
-    }
-
-    fn read(&mut self, index: usize) -> Result<(), Failure> {
-        let Self {
-            shared,
-            tally,
-            filler,
-            buffer,
-            ..
-        } = self;
-        let (Some(client), Some(role)) = (self.clients.get_mut(index), self.roles.get_mut(index))
-        else {
-            return Ok(());
-        };
-        let Shared {
-            plan,
-            server,
-            clock,
-            ..
-        } = &**shared;
-        let mut last = 0;
-        let reading = match role {
-            Role::Subscriber(subscriber) => {
-                client.read(buffer, server.version, *clock, |packet, out, now| {
-                    last = now;
-                    tally.received += 1;
-                    let faults = &mut tally.ended.faults;
-                    let stamp = subscriber
-                        .on_packet(packet, plan, filler, out, faults)
-                        .map_err(Failure::new)?;
-                    if let Some(stamp) = stamp {
-                        tally.interval.received += 1;
-                        tally.deliver(stamp.publisher, stamp.due, now, shared);
-                    }
-                    Ok(())
-                })
-            }
-            Role::Publisher(publisher) => {
-                client.read(buffer, server.version, *clock, |packet, out, now| {
-                    let acked = publisher
-                        .on_packet(packet, out, &mut tally.ended.faults)
-                        .map_err(Failure::new)?;
-                    match acked {
-                        Acked::Nothing => return Ok(()),
-                        Acked::Done { due } => {
-                            if tally.is_counted(due) {
-                                let latency = now.saturating_sub(due);
-                                tally.interval.acknowledged.record(latency, 1);
-                            }
-                        }
-                        Acked::Refused(code) => {
-                            publisher.written_off += 1;
-                            tally.ended.refused_with = Some(crate::bench::client::reason(code));
-                        }
-                    }
-                    tally.acked += 1;
-                    Ok(())
-                })
-            }
-        };
-        tally.finish_run(last, shared);
-        if reading? == Reading::Unfinished {
-            self.unfinished.push(index);
-        }
-        if client.unwritten() > 0 {
-            self.dirty.push(index);
-        }
-        Ok(())
     }
 
     /// Lets publishers send what they may. Gives the time when the next message is due.
@@ -573,7 +526,14 @@ impl Worker {
             Load::Open { interval } => self.advance(now, start, interval),
             Load::Closed { .. } => None,
         };
-        let clients = self.clients.iter_mut().zip(&mut self.roles).enumerate();
+        let Traffic {
+            roles,
+            tally,
+            filler,
+            ..
+        } = &mut self.traffic;
+        let mut marked = Vec::new();
+        let clients = self.reactor.clients.iter_mut().zip(roles).enumerate();
         for (index, (client, role)) in clients.skip(self.publishers) {
             let Role::Publisher(publisher) = role else {
                 continue;
@@ -591,11 +551,11 @@ impl Worker {
                 Load::Open { interval } => {
                     for _ in 0..room {
                         let due = start + plan.due(interval, publisher.index, publisher.sent);
-                        self.tally.ended.lag.record(now.saturating_sub(due), 1);
-                        publisher.publish(due, &self.filler, &mut client.out);
+                        tally.ended.lag.record(now.saturating_sub(due), 1);
+                        publisher.publish(due, filler, &mut client.out);
                     }
-                    self.tally.interval.sent += room;
-                    self.dirty.push(index);
+                    tally.interval.sent += room;
+                    marked.push(index);
                 }
                 Load::Closed { batch, .. } => {
                     // The last ones are fewer.
@@ -603,9 +563,9 @@ impl Worker {
                     while room >= least && room > 0 {
                         let count = batch.min(room);
                         for _ in 0..count {
-                            publisher.publish(now, &self.filler, &mut client.out);
+                            publisher.publish(now, filler, &mut client.out);
                         }
-                        self.tally.interval.sent += count;
+                        tally.interval.sent += count;
                         room -= count;
                         client.flush(now).map_err(|error| client.lost(error))?;
                         if client.unwritten() > 0 {
@@ -615,13 +575,16 @@ impl Worker {
                 }
             }
         }
+        for index in marked {
+            self.reactor.mark(index);
+        }
         Ok(next)
     }
 
     /// Makes all messages due whose time has come. Gives the time of the next.
     fn advance(&mut self, now: u64, start: u64, interval: f64) -> Option<u64> {
         loop {
-            let Some(Role::Publisher(publisher)) = self.roles.get_mut(self.next_due) else {
+            let Some(Role::Publisher(publisher)) = self.traffic.roles.get_mut(self.next_due) else {
                 if self.next_due == self.publishers {
                     return None;
                 }
@@ -649,19 +612,20 @@ impl Worker {
             return;
         };
         let start = shared.start.load(Relaxed);
-        for role in &self.roles {
+        let Traffic { roles, tally, .. } = &mut self.traffic;
+        for role in roles {
             let Role::Publisher(publisher) = role else {
                 continue;
             };
             let unsent = publisher.due - publisher.sent;
-            self.tally.ended.unsent += unsent;
+            tally.ended.unsent += unsent;
             let step = unsent / UNSENT_ROUNDS + 1;
             let mut number = publisher.sent;
             while number < publisher.due {
                 let due = start + shared.plan.due(interval, publisher.index, number);
                 let count = step.min(publisher.due - number);
-                if self.tally.is_counted(due) {
-                    let latency = &mut self.tally.interval.latency;
+                if tally.is_counted(due) {
+                    let latency = &mut tally.interval.latency;
                     latency.record(now.saturating_sub(due), count);
                 }
                 number += count;
@@ -669,26 +633,12 @@ impl Worker {
         }
     }
 
-    /// Writes what waits, once for each client.
-    fn write(&mut self) -> Result<(), Failure> {
-        if self.dirty.is_empty() {
-            return Ok(());
-        }
-        let now = self.shared.clock.nanoseconds();
-        for index in self.dirty.drain(..) {
-            if let Some(client) = self.clients.get_mut(index) {
-                client.flush(now).map_err(|error| client.lost(error))?;
-            }
-        }
-        Ok(())
-    }
-
     /// Tells the other threads how far this one is, and wakes those that wait for that.
     fn tell(&mut self, is_publishing: bool) {
         let Some(progress) = self.shared.workers.get(self.number as usize) else {
             return;
         };
-        let publishers = self.roles.iter().skip(self.publishers);
+        let publishers = self.traffic.roles.iter().skip(self.publishers);
         let mut is_finished = true;
         let mut sent = 0;
         for role in publishers {
@@ -698,11 +648,15 @@ impl Worker {
             }
         }
         progress.sent.store(sent, Relaxed);
-        progress.acked.store(self.tally.acked, Relaxed);
-        progress.received.store(self.tally.received, Relaxed);
+        progress.acked.store(self.traffic.tally.acked, Relaxed);
+        progress
+            .received
+            .store(self.traffic.tally.received, Relaxed);
         progress.finished.store(is_finished, Relaxed);
-        let before = progress.delivered.swap(self.tally.delivered, Relaxed);
-        if before != self.tally.delivered {
+        let before = progress
+            .delivered
+            .swap(self.traffic.tally.delivered, Relaxed);
+        if before != self.traffic.tally.delivered {
             let others = self.wakers.iter().enumerate();
             for (_, waker) in others.filter(|(number, _)| *number != self.number as usize) {
                 // A thread that is not woken looks for itself soon.
@@ -744,30 +698,20 @@ impl Worker {
         }
     }
 
-    /// Looks after what no event tells: messages that never arrive, and clients that are silent.
-    fn look(&mut self, now: u64, is_publishing: bool) -> Result<(), Failure> {
-        if now - self.looked_at < LOOK {
-            return Ok(());
+    /// Gives up messages that never arrive.
+    fn look(&mut self, now: u64, is_publishing: bool) {
+        let is_closed = matches!(self.shared.plan.load, Load::Closed { .. });
+        if now - self.looked_at < LOOK || !is_publishing || !is_closed {
+            return;
         }
         self.looked_at = now;
-        let shared = Arc::clone(&self.shared);
-        let is_closed = matches!(shared.plan.load, Load::Closed { .. });
-        let patience = (shared.plan.drain / 4).min(PATIENCE_MAX);
-        for (index, (client, role)) in self.clients.iter_mut().zip(&mut self.roles).enumerate() {
+        let patience = (self.shared.plan.drain / 4).min(PATIENCE_MAX);
+        for role in &mut self.traffic.roles {
             if let Role::Publisher(publisher) = role
-                && is_closed
-                && is_publishing
-                && publisher.write_off(shared.arrived(publisher.index), now, patience)
+                && publisher.write_off(self.shared.arrived(publisher.index), now, patience)
             {
-                self.tally.ended.stalls += 1;
-            }
-            let keep_alive = client.keep_alive;
-            if keep_alive > 0 && now - client.wrote_at.min(now) > keep_alive / 2 {
-                client.wrote_at = now;
-                client.out.extend_from_slice(&[0xc0, 0]);
-                self.dirty.push(index);
+                self.traffic.tally.ended.stalls += 1;
             }
         }
-        self.write()
     }
 }
