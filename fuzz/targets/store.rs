@@ -181,7 +181,9 @@ fn repair_footer(bytes: &mut [u8]) {
             for item in footer[..items].chunks_exact_mut(17) {
                 put_checksum(item);
             }
-            let checksum = crc32c::crc32c(footer).to_le_bytes();
+            let checksums = footer[..items].chunks_exact(17).map(|item| &item[13..]);
+            let crc = checksums.fold(0, crc32c::crc32c_append);
+            let checksum = crc32c::crc32c_append(crc, footer).to_le_bytes();
             trailer[24..28].copy_from_slice(&checksum);
         }
         put_checksum(trailer);

@@ -35,6 +35,17 @@ pub(crate) fn decode_item(bytes: &[u8]) -> Option<Item> {
     Some(Item::new(u32_at(body, 0)?, blob))
 }
 
+/// The checksum of a footer that begins with so many bytes of items: of their checksums, and of all of it.
+/// That of items alone is the same whatever they are, as each ends with its own.
+fn checksum(footer: &[u8], items: usize) -> u32 {
+    let items = footer.get(..items).unwrap_or_default();
+    let checksums = items
+        .chunks_exact(ITEM_LEN)
+        .map(|item| item.split_at(ITEM_LEN - 4).1);
+    let crc = checksums.fold(0, crc32c::crc32c_append);
+    crc32c::crc32c_append(crc, footer)
+}
+
 /// What a segment says about one queue.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct QueueSummary {
@@ -235,7 +246,7 @@ impl Footer {
             // No record is at offset 0, where the header is.
             put_int(offset.unwrap_or(0).into(), &mut out);
         }
-        let crc = crc32c::crc32c(&out);
+        let crc = checksum(&out, items.len());
         let trailer = [
             data_end,
             items.len() as u32,
@@ -258,7 +269,7 @@ impl Footer {
     /// The footer in `bytes`, which [`Trailer::decode`] found.
     pub(crate) fn decode(bytes: &[u8], trailer: &Trailer) -> Option<Self> {
         let body = bytes.get(..trailer.len())?;
-        if crc32c::crc32c(body) != trailer.crc {
+        if checksum(body, trailer.items as usize) != trailer.crc {
             return None;
         }
         let tables = trailer.items as usize + trailer.offsets as usize;
