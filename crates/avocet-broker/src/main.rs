@@ -18,7 +18,8 @@ use signal_hook::iterator::Signals;
 #[cfg(unix)]
 use tracing::warn;
 use tracing::{error, info};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::prelude::*;
 
 use crate::arguments::{Action, Arguments};
 
@@ -180,14 +181,17 @@ fn raise_open_files() {
 }
 
 fn start_log(config: &Config) {
-    let parser = EnvFilter::builder().with_regex(false);
-    let filter = parser.parse_lossy(&config.log.filter);
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let filter = config.log.filter.parse();
+    let info = Targets::new().with_default(LevelFilter::INFO);
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal());
-    match config.log.format {
-        LogFormat::Text => log.with_target(false).init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
-    }
+    let lines = match config.log.format {
+        LogFormat::Text => lines.with_target(false).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    tracing_subscriber::registry()
+        .with(lines)
+        .with(filter.unwrap_or(info))
+        .init();
 }

@@ -21,6 +21,8 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::prelude::*;
 
 use crate::args::{Cli, Command, ConnectionArgs};
 use crate::exit::Failure;
@@ -74,11 +76,15 @@ fn run(command: Command) -> Result<(), Failure> {
         .connection()
         .is_some_and(|connection| connection.debug)
     {
-        let filter = tracing_subscriber::EnvFilter::new("avocet=debug,avocet_client=trace");
-        tracing_subscriber::fmt()
-            .with_env_filter(filter)
+        let filter = Targets::new()
+            .with_target("avocet", LevelFilter::DEBUG)
+            .with_target("avocet_client", LevelFilter::TRACE);
+        let lines = tracing_subscriber::fmt::layer()
             .with_ansi(std::io::stderr().is_terminal())
-            .with_writer(std::io::stderr)
+            .with_writer(std::io::stderr);
+        tracing_subscriber::registry()
+            .with(lines)
+            .with(filter)
             .init();
     }
     let runtime = tokio::runtime::Builder::new_current_thread()

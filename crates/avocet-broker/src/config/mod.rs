@@ -143,7 +143,7 @@ pub struct Access {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Log {
-    /// The level, or directives of `tracing-subscriber`'s `EnvFilter`.
+    /// The level, or directives of `tracing-subscriber`'s `Targets`.
     pub filter: String,
     /// How lines look.
     pub format: LogFormat,
