@@ -374,7 +374,7 @@ pub(crate) fn qos(text: &str) -> Result<QoS, String> {
     }
 }
 
-fn expiry(text: &str) -> Result<u32, String> {
+pub(crate) fn expiry(text: &str) -> Result<u32, String> {
     match text {
         "never" | "∞" => Ok(u32::MAX),
         _ => text

@@ -1,13 +1,13 @@
 //! The command line of `avocet bench`.
 
 use std::num::{NonZeroU16, NonZeroU32, NonZeroU64};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use avocet_codec::{QoS, Version};
 use clap::{ArgAction, Args, Subcommand};
 
-use crate::args::{UnsupportedArgs, positive_seconds, qos, seconds, version};
+use crate::args::{UnsupportedArgs, expiry, positive_seconds, qos, seconds, version};
 use crate::url::Url;
 
 #[derive(Debug, Args)]
@@ -81,6 +81,17 @@ pub(crate) enum Workload {
 }
 
 impl Workload {
+    /// Where a picture is to go.
+    pub(crate) fn chart(&self) -> Option<&Path> {
+        match self {
+            Self::FanIn { traffic, .. }
+            | Self::FanOut { traffic, .. }
+            | Self::Pairs { traffic, .. }
+            | Self::Shared { traffic, .. } => traffic.chart.as_deref(),
+            Self::Connect(_) | Self::Retained(_) | Self::Offline(_) => None,
+        }
+    }
+
     pub(crate) fn run(&self) -> &RunArgs {
         match self {
             Self::FanIn { traffic, .. }
@@ -131,6 +142,16 @@ pub(crate) struct TrafficArgs {
     /// Publish so many messages in all, and measure from the first to the last
     #[arg(long, value_name = "MESSAGES", conflicts_with_all = ["duration", "warm_up"])]
     pub(crate) count: Option<NonZeroU64>,
+    /// Keep Sessions: Clean Start 0, and unless -x says otherwise a Session that never expires; they
+    /// are ended after the run
+    #[arg(short = 'c', long = "disable-clean-session")]
+    pub(crate) keep_session: bool,
+    /// Session Expiry Interval in seconds, or "never" (5.0)
+    #[arg(short = 'x', long, value_name = "SECONDS", value_parser = expiry)]
+    pub(crate) session_expiry_interval: Option<u32>,
+    /// Draw rates and latencies into this file, an .svg or .html that needs nothing else
+    #[arg(long, value_name = "FILE", value_parser = chart)]
+    pub(crate) chart: Option<PathBuf>,
     /// Threads of the load generator
     #[arg(long, value_name = "COUNT", default_value_t = 1,
           value_parser = clap::value_parser!(u16).range(1..=256))]
@@ -277,6 +298,15 @@ pub(crate) struct ServerArgs {
     /// Print help
     #[arg(long, action = ArgAction::Help)]
     help: Option<bool>,
+}
+
+fn chart(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    let ending = path.extension().and_then(|ending| ending.to_str());
+    match ending {
+        Some("svg" | "html") => Ok(path),
+        Some(_) | None => Err("allowed are names that end in .svg or .html".into()),
+    }
 }
 
 fn qos_above_0(text: &str) -> Result<QoS, String> {

@@ -407,6 +407,7 @@ fn every_message_of_every_workload_is_counted_once() {
             "-q 2",
             "-q 2 --sub-qos 1",
             "--threads 2 -q 1",
+            "-q 1 -c -x 60",
         ] {
             let arguments = format!("{workload} --count 301 --topics 3 {options}");
             let (code, result, errors) = run(&arguments, Fault::Nothing);
@@ -626,6 +627,29 @@ fn the_table_and_the_progress_are_for_people() {
 }
 
 #[test]
+fn the_picture_needs_nothing_else() {
+    for (ending, expected) in [("svg", "<svg "), ("html", "<!DOCTYPE html>")] {
+        let path = std::env::temp_dir().join(format!("avocet-{}.{ending}", std::process::id()));
+        let arguments = format!("pairs --count 100 -q 1 --chart {}", path.display());
+        let output = avocet(&arguments, serve(Fault::Nothing));
+        assert_eq!(output.status.code(), Some(0));
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert!(text.starts_with(expected));
+        for part in [
+            "latency over time",
+            "latency by percentile",
+            ">p99<",
+            ">PUBACK, max ",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        // But for the name of the format.
+        assert_eq!(text.matches("http").count(), 1, "{text}");
+    }
+}
+
+#[test]
 fn says_what_is_wrong_before_it_connects() {
     for (arguments, expected) in [
         ("pairs --pairs 0", "--pairs"),
@@ -640,6 +664,8 @@ fn says_what_is_wrong_before_it_connects() {
             "--subscribers",
         ),
         ("pairs --cafile x", "--cafile: TLS is not supported yet"),
+        ("pairs --chart x.png", "--chart"),
+        ("pairs -V 311 -x 5", "-x: the session expiry interval"),
         ("offline -q 0", "--qos"),
         ("retained --messages 0", "--messages"),
         ("connect --clients none", "--clients"),

@@ -4,6 +4,7 @@
 //! subscribes needs no session. The main thread starts them, samples, prints and judges.
 
 mod alarm;
+mod chart;
 mod check;
 mod client;
 mod connect;
@@ -38,6 +39,9 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
         | Workload::Pairs { .. }
         | Workload::Shared { .. } => {
             let outcome = traffic::run(workload)?;
+            if let Some(path) = workload.chart() {
+                outcome.draw(path)?;
+            }
             report::write(&outcome.table(), &outcome.json(), run)?;
             return outcome.verdict();
         }

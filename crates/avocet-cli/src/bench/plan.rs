@@ -4,7 +4,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
 
-use avocet_codec::QoS;
+use avocet_codec::{QoS, Version};
 
 use crate::bench_args::{OfflineArgs, RunArgs, TrafficArgs, Workload};
 use crate::exit::Failure;
@@ -59,6 +59,8 @@ pub(crate) struct Plan {
     pub(crate) drain: u64,
     pub(crate) threads: u32,
     pub(crate) names: Names,
+    pub(crate) clean_start: bool,
+    pub(crate) session_expiry_interval: u32,
     /// Gaps that each stream of messages remembers.
     pub(crate) ranges: usize,
 }
@@ -119,6 +121,11 @@ impl Plan {
             ));
         }
         let TrafficArgs { message, run, .. } = &**args;
+        if run.server.protocol_version != Version::V5 && args.session_expiry_interval.is_some() {
+            return Err(Failure::new(
+                "-x: the session expiry interval needs MQTT 5.0 (-V 5)",
+            ));
+        }
         let topics = args.topics.get();
         let all_topics = u64::from(publishers) * u64::from(topics);
         if all_topics > TOPICS_MAX {
@@ -147,6 +154,14 @@ impl Plan {
             drain: nanoseconds(run.drain),
             threads: u32::from(args.threads),
             names: Names::new(run),
+            clean_start: !args.keep_session,
+            session_expiry_interval: args.session_expiry_interval.unwrap_or_else(|| {
+                if args.keep_session && run.server.protocol_version == Version::V5 {
+                    u32::MAX
+                } else {
+                    0
+                }
+            }),
             ranges: 0,
         };
         let streams = plan.streams();
@@ -200,6 +215,8 @@ impl Plan {
             drain: nanoseconds(args.run.drain),
             threads: 1,
             names: Names::new(&args.run),
+            clean_start: true,
+            session_expiry_interval: 0,
             ranges: usize::try_from(RANGES_MAX / u64::from(pairs)).unwrap_or(usize::MAX),
         }
     }
@@ -268,6 +285,11 @@ impl Plan {
     /// The QoS at which messages arrive.
     pub(crate) fn delivered_qos(&self) -> QoS {
         self.qos.min(self.maximum_qos)
+    }
+
+    /// Whether clients leave Sessions behind when they go.
+    pub(crate) const fn keeps_sessions(&self) -> bool {
+        !self.clean_start || self.session_expiry_interval > 0
     }
 
     /// How many messages this publisher sends, if that is limited.

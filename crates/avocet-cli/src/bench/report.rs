@@ -7,6 +7,7 @@ use std::path::Path;
 use avocet_codec::QoS;
 use serde_json::{Value, json};
 
+use crate::bench::chart::Picture;
 use crate::bench::check::Faults;
 use crate::bench::histogram::Histogram;
 use crate::bench::plan::{Load, Plan};
@@ -58,8 +59,9 @@ pub(crate) struct Outcome {
 /// One second, or a part of one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Point {
-    /// Seconds from when measuring begins; negative while warming up.
-    pub(crate) at: f64,
+    /// In seconds from when measuring begins; negative while warming up.
+    pub(crate) begin: f64,
+    pub(crate) end: f64,
     phase: &'static str,
     pub(crate) sent_per_second: f64,
     pub(crate) received_per_second: f64,
@@ -73,8 +75,10 @@ impl Point {
     /// `warm_up` is in nanoseconds.
     pub(crate) fn new(interval: &Interval, warm_up: u64, is_drain: bool) -> Self {
         let seconds = interval.end.saturating_sub(interval.begin) as f64 / 1e9;
+        let measured = |at: u64| (at as f64 - warm_up as f64) / 1e9;
         Self {
-            at: (interval.end as f64 - warm_up as f64) / 1e9,
+            begin: measured(interval.begin),
+            end: measured(interval.end),
             phase: match (is_drain, interval.is_measured) {
                 (true, _) => "drain",
                 (false, true) => "",
@@ -112,7 +116,7 @@ impl Progress {
         }
         self.say(&format!(
             "{:>6.1} s  sent {:>10}/s  received {:>10}/s  p50 {:>8}  p99 {:>8}  max {:>8}  {}",
-            point.at,
+            point.end,
             number(point.sent_per_second.round() as u64),
             number(point.received_per_second.round() as u64),
             time(point.p50),
@@ -210,14 +214,30 @@ impl Outcome {
         }
     }
 
-    pub(crate) fn table(&self) -> String {
-        let plan = &self.plan;
-        let mut text = String::new();
-        let mut line = |cells: std::fmt::Arguments<'_>| {
-            // Writing to a string does not fail.
-            let _ = writeln!(text, "{cells}");
+    /// Draws a picture into a file.
+    ///
+    /// # Errors
+    ///
+    /// The file that cannot be written.
+    pub(crate) fn draw(&self, path: &Path) -> Result<(), Failure> {
+        let picture = Picture {
+            title: self.title(),
+            subtitle: format!("{}, seed {}", self.load(), self.plan.names.seed),
+            points: &self.points,
+            latency: &self.latency,
+            acknowledged: (self.answer(), &self.acknowledged),
         };
-        line(format_args!(
+        let text = match path.extension().and_then(|ending| ending.to_str()) {
+            Some("html") => picture.html(&self.table()),
+            Some(_) | None => picture.svg(),
+        };
+        std::fs::write(path, text)
+            .map_err(|error| Failure::new(format!("--chart {}: {error}", path.display())))
+    }
+
+    fn title(&self) -> String {
+        let plan = &self.plan;
+        format!(
             "{}  {} publishers, {} subscribers, QoS {}, {} bytes, MQTT {} at {}",
             plan.workload,
             number(plan.publishers.into()),
@@ -226,7 +246,25 @@ impl Outcome {
             number(plan.payload as u64),
             self.version,
             self.address
-        ));
+        )
+    }
+
+    /// What ends the exchange of a message.
+    const fn answer(&self) -> &'static str {
+        match self.plan.qos {
+            QoS::ExactlyOnce => "PUBCOMP",
+            QoS::AtMostOnce | QoS::AtLeastOnce => "PUBACK",
+        }
+    }
+
+    pub(crate) fn table(&self) -> String {
+        let plan = &self.plan;
+        let mut text = String::new();
+        let mut line = |cells: std::fmt::Arguments<'_>| {
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "{cells}");
+        };
+        line(format_args!("{}", self.title()));
         line(format_args!("{}, seed {}\n", self.load(), plan.names.seed));
         line(format_args!(
             "measured        {:>12.3} s",
@@ -244,14 +282,9 @@ impl Outcome {
             let _ = write!(heading, "{name:>12}");
         }
         line(format_args!("{heading}{:>12}", "max"));
-        let answer = if plan.qos == QoS::ExactlyOnce {
-            "PUBCOMP"
-        } else {
-            "PUBACK"
-        };
         for (name, histogram) in [
             ("end to end", &self.latency),
-            (answer, &self.acknowledged),
+            (self.answer(), &self.acknowledged),
             ("sent late", &self.lag),
         ] {
             if histogram.total() == 0 {
@@ -336,7 +369,8 @@ impl Outcome {
             .iter()
             .map(|point| {
                 json!({
-                    "at_s": point.at,
+                    "begin_s": point.begin,
+                    "end_s": point.end,
                     "phase": if point.phase.is_empty() { "measured" } else { point.phase },
                     "sent_per_s": point.sent_per_second,
                     "received_per_s": point.received_per_second,
@@ -369,6 +403,8 @@ impl Outcome {
             "payload_bytes": plan.payload,
             "inflight": plan.inflight,
             "threads": plan.threads,
+            "clean_start": plan.clean_start,
+            "session_expiry_interval_s": plan.session_expiry_interval,
             "load": load,
             "measured_s": self.measured as f64 / 1e9,
             "sent": self.sent,

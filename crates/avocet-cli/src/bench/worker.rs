@@ -309,6 +309,8 @@ pub(crate) struct Worker {
     /// When the pace of the server was last taken, at how many messages, and what it was, in
     /// nanoseconds for each.
     pace: (u64, u64, f64),
+    /// The clients whose Sessions are to end after the run.
+    ends: Vec<Wanted>,
 }
 
 impl Worker {
@@ -361,6 +363,8 @@ impl Worker {
             wanted.push(Wanted {
                 filters: plan.filters(index),
                 maximum_qos: plan.maximum_qos,
+                clean_start: plan.clean_start,
+                session_expiry_interval: plan.session_expiry_interval,
                 ..Wanted::new(
                     format!("subscriber {index}"),
                     plan.names.client_id('s', index),
@@ -376,6 +380,8 @@ impl Worker {
             )?));
             wanted.push(Wanted {
                 maximum_qos: plan.qos,
+                clean_start: plan.clean_start,
+                session_expiry_interval: plan.session_expiry_interval,
                 ..Wanted::new(
                     format!("publisher {index}"),
                     plan.names.client_id('p', index),
@@ -406,6 +412,10 @@ impl Worker {
             },
             shared: Arc::clone(&shared),
         };
+        let ends = match plan.keeps_sessions() {
+            true => wanted.clone(),
+            false => Vec::new(),
+        };
         reactor.open(wanted, pace, &mut Histogram::default(), &mut traffic)?;
         for (client, role) in reactor.clients.iter().zip(&mut traffic.roles) {
             if let Role::Publisher(publisher) = role {
@@ -425,6 +435,7 @@ impl Worker {
             rounds: 0,
             looked_at: 0,
             pace: (0, 0, f64::INFINITY),
+            ends,
             shared,
         })
     }
@@ -482,7 +493,7 @@ impl Worker {
             self.look(shared.clock.nanoseconds(), is_publishing);
         }
         self.finish_interval();
-        self.reactor.close();
+        self.end_sessions()?;
         let mut ended = self.traffic.tally.ended;
         ended.group = self.traffic.group;
         for role in self.traffic.roles {
@@ -492,6 +503,29 @@ impl Worker {
             }
         }
         Ok(ended)
+    }
+
+    /// Leaves nothing behind: a Session ends when its client comes with Clean Start once more, and
+    /// goes.
+    fn end_sessions(&mut self) -> Result<(), Failure> {
+        if self.ends.is_empty() {
+            self.reactor.close();
+            return Ok(());
+        }
+        self.reactor.leave()?;
+        let mut wanted = std::mem::take(&mut self.ends);
+        for wanted in &mut wanted {
+            wanted.clean_start = true;
+            wanted.session_expiry_interval = 0;
+            wanted.filters.clear();
+        }
+        let pace = Pace {
+            interval: 0,
+            index: 0,
+        };
+        let times = &mut Histogram::default();
+        self.reactor.open(wanted, pace, times, &mut self.traffic)?;
+        self.reactor.leave()
     }
 
     /// The interval that begins at `from` ends with a second, or where measuring begins or ends.
