@@ -140,16 +140,13 @@ fn repair(vfs: &SimVfs, name: &str) {
     let (salt, segment) = (header[16..24].to_vec(), header[12..16].to_vec());
     // Groups, and the records in each.
     let mut at = 0;
-    while let Some(head) = data.get_mut(at..at + 16) {
+    while let Some(head) = data.get(at..at + 20) {
         let len = u32::from_le_bytes(head[4..8].try_into().expect("4")) as usize;
         if head[..4] != *b"ALGP" || len > 2_000 {
             break;
         }
-        let offset = (at as u32 + 48).to_le_bytes();
-        let covered = [&head[4..12], &salt, &segment, &offset].concat();
-        let checksum = crc32c::crc32c(&covered).to_le_bytes();
-        head[12..].copy_from_slice(&checksum);
-        at += 16;
+        let group = at;
+        at += 20;
         let end = (at + len).min(data.len());
         while at < end {
             let Some(len) = record_len(&data[at..]) else {
@@ -163,12 +160,18 @@ fn repair(vfs: &SimVfs, name: &str) {
             at += len;
         }
         at = end;
+        let records = crc32c::crc32c(&data[group + 20..end]).to_le_bytes();
+        data[group + 12..group + 16].copy_from_slice(&records);
+        let offset = (group as u32 + 48).to_le_bytes();
+        let covered = [&data[group + 4..group + 16], &salt, &segment, &offset].concat();
+        let checksum = crc32c::crc32c(&covered).to_le_bytes();
+        data[group + 16..group + 20].copy_from_slice(&checksum);
     }
-    repair_footer(&mut bytes);
+    repair_footer(&mut bytes, &[salt, segment].concat());
     file.write_at(0, &bytes).expect("a disk");
 }
 
-fn repair_footer(bytes: &mut [u8]) {
+fn repair_footer(bytes: &mut [u8], place: &[u8]) {
     let Some(start) = bytes.len().checked_sub(40) else {
         return;
     };
@@ -186,7 +189,8 @@ fn repair_footer(bytes: &mut [u8]) {
             let checksum = crc32c::crc32c_append(crc, footer).to_le_bytes();
             trailer[24..28].copy_from_slice(&checksum);
         }
-        put_checksum(trailer);
+        let covered = [&trailer[..36], place].concat();
+        trailer[36..].copy_from_slice(&crc32c::crc32c(&covered).to_le_bytes());
     }
 }
 

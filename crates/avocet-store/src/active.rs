@@ -11,7 +11,7 @@ use crate::queue::Item;
 use crate::record::{
     GROUP_LEN, Group, HEADER_LEN, Header, Record, VERSION, finish, own, records, reframe,
 };
-use crate::summary::{Footer, ITEM_LEN, QueueSummary, encode_item};
+use crate::summary::{Footer, ITEM_LEN, Place, QueueSummary, encode_item};
 use crate::vfs::{Vfs, VfsFile};
 use crate::{Map, Position, Set, SyncError};
 
@@ -234,13 +234,15 @@ impl<V: Vfs> LogStore<V> {
         let (Some(file), Some(open)) = (&active.file, active.open) else {
             return Err(SyncError::Write(io::ErrorKind::NotFound));
         };
-        let group = Group {
-            len: (active.buffer.len() - open - GROUP_LEN) as u32,
-            durable: active.durable,
-        };
-        if let Some(place) = active.buffer.get_mut(open..open + GROUP_LEN) {
-            group.encode(place, self.salt, active.id, active.durable + open as u32);
-        }
+        let (durable, offset) = (active.durable, active.durable + open as u32);
+        Group::close(
+            &mut active.buffer,
+            open,
+            durable,
+            self.salt,
+            active.id,
+            offset,
+        );
         // A write that failed may have written a part. The next one begins at the same place with
         // the same records, so what is found there is always a part of the log.
         let write = |start: usize, end: usize| {
@@ -542,7 +544,11 @@ impl<V: Vfs> LogStore<V> {
         let states = blobs.iter().map(|(id, blob)| (*id, blob.state()));
         self.index.blobs.seal(id, states);
         let puts = footer.puts();
-        let bytes = footer.encode(active.durable, &items, &offsets);
+        let place = Place {
+            salt: self.salt,
+            segment: id,
+        };
+        let bytes = footer.encode(place, active.durable, &items, &offsets);
         let Some(file) = active.file else { return };
         let segment = Segment {
             file,

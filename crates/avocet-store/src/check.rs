@@ -7,6 +7,7 @@ use crate::log::file_name;
 use crate::lost::Losses;
 use crate::record::{HEADER_LEN, Header, VERSION, extent, records};
 use crate::recovery::{Link, lock, read, read_footer, refuse_unfinished, segment_of, was_durable};
+use crate::summary::Place;
 use crate::vfs::{DirVfs, Vfs, VfsFile};
 use crate::{BlobId, LogOptions, LogStore, Lost, OpenError, PageLimit, Position, QueueId, Store};
 
@@ -229,7 +230,11 @@ fn check_segment(
     salt: Option<u64>,
 ) -> io::Result<(SegmentReport, Option<Header>)> {
     let mut report = SegmentReport::new(id);
-    let footer = read_footer(file)?;
+    let segment = id;
+    let footer = match salt {
+        Some(salt) => read_footer(file, Place { salt, segment })?,
+        None => None,
+    };
     report.footer = footer.is_some();
     let end = known_end.or_else(|| footer.map(|(trailer, _)| trailer.data_end));
     let bytes = read(file, 0, end.map_or(usize::MAX, |end| end as usize))?;

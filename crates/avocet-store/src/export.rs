@@ -389,13 +389,7 @@ impl<V: Vfs> Writer<'_, V> {
                 file
             }
         };
-        let group = Group {
-            len: (self.group.len() - GROUP_LEN) as u32,
-            durable: 0,
-        };
-        if let Some(place) = self.group.get_mut(..GROUP_LEN) {
-            group.encode(place, self.salt, self.segment, self.end);
-        }
+        Group::close(&mut self.group, 0, 0, self.salt, self.segment, self.end);
         file.write_at(self.end.into(), &self.group)?;
         self.end += self.group.len() as u32;
         self.group.clear();

@@ -11,6 +11,7 @@ use crate::log::LogStore;
 use crate::queue::Item;
 use crate::record::Record;
 use crate::recovery::read_footer;
+use crate::summary::Place;
 use crate::vfs::Vfs;
 
 /// What is left to copy of a segment, the last first.
@@ -134,7 +135,9 @@ impl<V: Vfs> LogStore<V> {
         };
         let mut blobs: Vec<_> = self.index.blobs.of(segment).collect();
         blobs.reverse();
-        let footer = read_footer(&known.file).ok().flatten();
+        let salt = self.salt;
+        let footer = read_footer(&known.file, Place { salt, segment });
+        let footer = footer.ok().flatten();
         let footer = footer.filter(|(trailer, _)| trailer.data_end == known.end);
         let (queues, keys) = match footer {
             Some((_, footer)) => {

@@ -5,9 +5,9 @@ use bytes::Bytes;
 /// Length of the header of a segment.
 pub(crate) const HEADER_LEN: u32 = 48;
 /// Length of the header of a group.
-pub(crate) const GROUP_LEN: usize = 16;
-/// The format this code writes.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const GROUP_LEN: usize = 20;
+/// The format this code reads and writes.
+pub(crate) const VERSION: u32 = 2;
 
 const MAGIC: &[u8; 8] = b"avocetlg";
 const GROUP_MAGIC: u32 = 0x5047_4c41;
@@ -381,14 +381,6 @@ pub(crate) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
-fn group_crc(len: u32, durable: u32, salt: u64, segment: u32, offset: u32) -> u32 {
-    let mut crc = crc32c::crc32c(&len.to_le_bytes());
-    crc = crc32c::crc32c_append(crc, &durable.to_le_bytes());
-    crc = crc32c::crc32c_append(crc, &salt.to_le_bytes());
-    crc = crc32c::crc32c_append(crc, &segment.to_le_bytes());
-    crc32c::crc32c_append(crc, &offset.to_le_bytes())
-}
-
 /// What the header of a group says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Group {
@@ -396,31 +388,70 @@ pub(crate) struct Group {
     pub(crate) len: u32,
     /// Where what was durable ended when the group was written.
     pub(crate) durable: u32,
+    /// Checksum of its records. What stood in the file before may be whole records too: those of
+    /// another group.
+    pub(crate) records: u32,
 }
 
 impl Group {
-    /// Writes the header of a group over the place that was left for it.
-    pub(crate) fn encode(&self, place: &mut [u8], salt: u64, segment: u32, offset: u32) {
-        let crc = group_crc(self.len, self.durable, salt, segment, offset);
-        let words = [GROUP_MAGIC, self.len, self.durable, crc];
+    /// Writes the header of the group at `open`, which ends where `bytes` do, and is at `offset` of
+    /// its segment.
+    pub(crate) fn close(
+        bytes: &mut [u8],
+        open: usize,
+        durable: u32,
+        salt: u64,
+        segment: u32,
+        offset: u32,
+    ) {
+        let group = bytes.get_mut(open..).unwrap_or_default();
+        let Some((place, records)) = group.split_at_mut_checked(GROUP_LEN) else {
+            return;
+        };
+        let group = Self {
+            len: records.len() as u32,
+            durable,
+            records: crc32c::crc32c(records),
+        };
+        let words = [
+            GROUP_MAGIC,
+            group.len,
+            group.durable,
+            group.records,
+            group.crc(salt, segment, offset),
+        ];
         for (place, word) in place.chunks_exact_mut(4).zip(words) {
             place.copy_from_slice(&word.to_le_bytes());
         }
     }
 
+    fn crc(&self, salt: u64, segment: u32, offset: u32) -> u32 {
+        let mut crc = crc32c::crc32c(&self.len.to_le_bytes());
+        for word in [self.durable, self.records] {
+            crc = crc32c::crc32c_append(crc, &word.to_le_bytes());
+        }
+        crc = crc32c::crc32c_append(crc, &salt.to_le_bytes());
+        crc = crc32c::crc32c_append(crc, &segment.to_le_bytes());
+        crc32c::crc32c_append(crc, &offset.to_le_bytes())
+    }
+
     /// The header of a group that begins `bytes`.
     pub(crate) fn decode(bytes: &[u8], salt: u64, segment: u32, offset: u32) -> Option<Self> {
-        let (len, durable) = (u32_at(bytes, 4)?, u32_at(bytes, 8)?);
+        let group = Self {
+            len: u32_at(bytes, 4)?,
+            durable: u32_at(bytes, 8)?,
+            records: u32_at(bytes, 12)?,
+        };
         let good = u32_at(bytes, 0)? == GROUP_MAGIC
-            && u32_at(bytes, 12)? == group_crc(len, durable, salt, segment, offset);
-        good.then_some(Self { len, durable })
+            && u32_at(bytes, 16)? == group.crc(salt, segment, offset);
+        good.then_some(group)
     }
 }
 
 /// Where reading a segment from its beginning came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Extent {
-    /// The end of the last whole batch.
+    /// The end of the last whole group; where a group is damaged, that of the last whole batch.
     pub(crate) end: u32,
     /// The first place that is not as it was written, unless all is good.
     pub(crate) bad: Option<u32>,
@@ -430,33 +461,48 @@ pub(crate) struct Extent {
 
 /// Reads through `bytes`, the whole segment up to where it is known or may be thought to end.
 pub(crate) fn extent(bytes: &[u8], salt: u64, segment: u32) -> Extent {
-    let mut end = HEADER_LEN;
     let mut at = HEADER_LEN as usize;
     let mut bad = None;
+    // Where the whole batches of the last group end.
+    let mut batches = at;
     while at < bytes.len() && bad.is_none() {
         let head = bytes.get(at..).unwrap_or_default();
         let Some(group) = Group::decode(head, salt, segment, at as u32) else {
             bad = Some(at as u32);
             break;
         };
-        let group_end = at + GROUP_LEN + group.len as usize;
-        at += GROUP_LEN;
-        while at < group_end {
-            let rest = bytes
-                .get(at..group_end.min(bytes.len()))
-                .unwrap_or_default();
-            let Some(decoded) = Record::decode(rest) else {
-                bad = Some(at as u32);
-                break;
-            };
-            at += decoded.len;
-            if decoded.ends() {
-                end = at as u32;
-            }
+        let start = at + GROUP_LEN;
+        let rest = bytes.get(start..).unwrap_or_default();
+        let records = rest.get(..group.len as usize).unwrap_or(rest);
+        if records.len() == group.len as usize && crc32c::crc32c(records) == group.records {
+            at = start + records.len();
+            batches = at;
+            continue;
         }
+        let (whole, read) = whole_batches(records);
+        if whole > 0 {
+            batches = start + whole;
+        }
+        // If every record is whole, some are not of this group.
+        let all = read == records.len();
+        bad = Some(if all { at } else { start + read } as u32);
     }
     let damaged = bad.is_some_and(|bad| durable_beyond(bytes, salt, segment, bad));
+    // A group that was not durable may hold anything; one that was holds what it did, but for the damage.
+    let end = if damaged { batches } else { at } as u32;
     Extent { end, bad, damaged }
+}
+
+/// How many bytes the whole batches take with which `records` begin, and the whole records.
+fn whole_batches(records: &[u8]) -> (usize, usize) {
+    let (mut whole, mut at) = (0, 0);
+    while let Some(decoded) = records.get(at..).and_then(Record::decode) {
+        at += decoded.len;
+        if decoded.ends() {
+            whole = at;
+        }
+    }
+    (whole, at)
 }
 
 /// Whether a group behind `bad` says that what is there was durable.
@@ -502,13 +548,15 @@ pub(crate) fn reframe(
     let mut at = HEADER_LEN as usize;
     let end = bytes.len();
     let mut last = None;
-    while let Some(place) = bytes.get_mut(at..at + GROUP_LEN) {
-        let left = (end - at - GROUP_LEN) as u32;
+    while let Some(place) = bytes.get(at..at + GROUP_LEN) {
+        let left = end - at - GROUP_LEN;
         let known = u32_at(place, 4).filter(|_| open != Some(at));
-        let len = known.map_or(left, |len| len.min(left));
-        Group { len, durable: 0 }.encode(place, salt, segment, at as u32);
+        let group_end = at + GROUP_LEN + known.map_or(left, |len| left.min(len as usize));
+        if let Some(bytes) = bytes.get_mut(..group_end) {
+            Group::close(bytes, at, 0, salt, segment, at as u32);
+        }
         last = Some(at);
-        at += GROUP_LEN + len as usize;
+        at = group_end;
     }
     last
 }

@@ -18,7 +18,7 @@ use crate::queue::{Queue, Run};
 use crate::record::{
     HEADER_LEN, Header, Record, VERSION, durable_beyond, extent, own, record_len, records,
 };
-use crate::summary::{Footer, Summary, TRAILER_LEN, Trailer};
+use crate::summary::{Footer, Place, Summary, TRAILER_LEN, Trailer};
 use crate::tail::write_tail;
 use crate::vfs::{Vfs, VfsFile};
 use crate::{BlobId, Map, Position, QueueId, ReadError};
@@ -57,8 +57,8 @@ pub enum OpenError {
     /// An import into the directory did not come to its end.
     #[error("an import into the data directory did not finish: empty it, and import again")]
     Unfinished,
-    /// The file was written by a later version.
-    #[error("{file} has format {version}, which is newer than this program: use a newer one")]
+    /// The file was written by another version, whose format this one does not read.
+    #[error("{file} has format {version}, which this program does not read: use one that does")]
     Version {
         /// The file.
         file: String,
@@ -84,19 +84,22 @@ pub(crate) fn read(file: &impl VfsFile, offset: u64, len: usize) -> io::Result<V
     Ok(bytes)
 }
 
-fn read_trailer(file: &impl VfsFile) -> io::Result<Option<Trailer>> {
+fn read_trailer(file: &impl VfsFile, place: Place) -> io::Result<Option<Trailer>> {
     let size = file.size()?;
     let Some(at) = size.checked_sub(TRAILER_LEN as u64) else {
         return Ok(None);
     };
-    let trailer = Trailer::decode(&read(file, at, TRAILER_LEN)?);
+    let trailer = Trailer::decode(&read(file, at, TRAILER_LEN)?, place);
     let ends = |trailer: &Trailer| u64::from(trailer.data_end) + trailer.len() as u64 == at;
     Ok(trailer.filter(ends))
 }
 
 /// The footer of a file, if it has one that is whole.
-pub(crate) fn read_footer(file: &impl VfsFile) -> io::Result<Option<(Trailer, Footer)>> {
-    let Some(trailer) = read_trailer(file)? else {
+pub(crate) fn read_footer(
+    file: &impl VfsFile,
+    place: Place,
+) -> io::Result<Option<(Trailer, Footer)>> {
+    let Some(trailer) = read_trailer(file, place)? else {
         return Ok(None);
     };
     let bytes = read(file, trailer.data_end.into(), trailer.len())?;
@@ -198,12 +201,13 @@ fn find_files<V: Vfs>(vfs: &V) -> Result<Files<V::File>, OpenError> {
 
 /// Whether a file whose header is not whole held anything durable, as far as can be told.
 pub(crate) fn was_durable(id: u32, file: &impl VfsFile, salt: Option<u64>) -> io::Result<bool> {
-    if read_trailer(file)?.is_some() {
-        return Ok(true);
-    }
     let bytes = read(file, 0, usize::MAX)?;
     Ok(match salt {
-        Some(salt) => durable_beyond(&bytes, salt, id, 0),
+        Some(salt) => {
+            let segment = id;
+            read_trailer(file, Place { salt, segment })?.is_some()
+                || durable_beyond(&bytes, salt, id, 0)
+        }
         // The header of the first segment is durable before anything is written behind it.
         None => {
             let rest = bytes.get(HEADER_LEN as usize..).unwrap_or_default();
@@ -535,7 +539,11 @@ impl<V: Vfs> LogStore<V> {
             end: known_end,
         } = link;
         let name = file_name(id);
-        let footer = read_footer(&file).map_err(io_error(&name))?;
+        let place = Place {
+            salt: self.salt,
+            segment: id,
+        };
+        let footer = read_footer(&file, place).map_err(io_error(&name))?;
         let whole = |trailer: &Trailer| known_end.is_none_or(|known| known == trailer.data_end);
         if let Some((trailer, footer)) = footer.filter(|(trailer, _)| whole(trailer)) {
             let segment = Segment {
@@ -569,7 +577,7 @@ impl<V: Vfs> LogStore<V> {
         });
         drop(bytes);
         let (footer, items, offsets) = summary.into_footer();
-        let encoded = footer.encode(end, &items, &offsets);
+        let encoded = footer.encode(place, end, &items, &offsets);
         let segment = Segment {
             file,
             end,

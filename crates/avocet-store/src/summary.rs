@@ -208,7 +208,13 @@ impl Footer {
     }
 
     /// The bytes that follow the data of a segment of `data_end` bytes, tables first.
-    pub(crate) fn encode(&self, data_end: u32, items: &[u8], offsets: &[u8]) -> Bytes {
+    pub(crate) fn encode(
+        &self,
+        place: Place,
+        data_end: u32,
+        items: &[u8],
+        offsets: &[u8],
+    ) -> Bytes {
         let mut out = Vec::with_capacity(items.len() + offsets.len() + self.blobs.len() * 2);
         out.extend_from_slice(items);
         out.extend_from_slice(offsets);
@@ -261,7 +267,7 @@ impl Footer {
         for word in trailer {
             out.extend_from_slice(&word.to_le_bytes());
         }
-        let crc = crc32c::crc32c(out.get(start..).unwrap_or_default());
+        let crc = place.crc(out.get(start..).unwrap_or_default());
         out.extend_from_slice(&crc.to_le_bytes());
         out.into()
     }
@@ -327,6 +333,21 @@ fn next_id(last: Option<u64>, difference: u64) -> Option<u64> {
     }
 }
 
+/// The segment that a trailer is of. No message, and nothing that stood in the file before, can look like
+/// its trailer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) salt: u64,
+    pub(crate) segment: u32,
+}
+
+impl Place {
+    fn crc(self, trailer: &[u8]) -> u32 {
+        let crc = crc32c::crc32c_append(crc32c::crc32c(trailer), &self.salt.to_le_bytes());
+        crc32c::crc32c_append(crc, &self.segment.to_le_bytes())
+    }
+}
+
 /// The last bytes of a file with a footer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Trailer {
@@ -338,10 +359,9 @@ pub(crate) struct Trailer {
 }
 
 impl Trailer {
-    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8], place: Place) -> Option<Self> {
         let (rest, crc) = bytes.get(..TRAILER_LEN)?.split_last_chunk::<4>()?;
-        let good =
-            u64_at(rest, 0)? == TRAILER_MAGIC && crc32c::crc32c(rest) == u32::from_le_bytes(*crc);
+        let good = u64_at(rest, 0)? == TRAILER_MAGIC && place.crc(rest) == u32::from_le_bytes(*crc);
         if !good {
             return None;
         }

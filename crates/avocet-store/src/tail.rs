@@ -10,7 +10,7 @@ use crate::active::is_full;
 use crate::log::file_name;
 use crate::record::{HEADER_LEN, Header, extent, known_durable, records, reframe};
 use crate::recovery::{Link, io_error, read, read_footer};
-use crate::summary::TRAILER_LEN;
+use crate::summary::Place;
 use crate::vfs::{Vfs, VfsFile};
 
 /// A segment of which an end is not known to be durable.
@@ -68,11 +68,12 @@ pub(crate) fn write_tail<V: Vfs>(
 }
 
 fn find_tail(link: &Link<impl VfsFile>, next: u32) -> io::Result<Option<Tail>> {
+    let (id, salt) = (link.id, link.header.salt);
+    let segment = id;
     // A footer is written when all before it is durable.
-    if read_footer(&link.file)?.is_some() {
+    if read_footer(&link.file, Place { salt, segment })?.is_some() {
         return Ok(None);
     }
-    let (id, salt) = (link.id, link.header.salt);
     let mut bytes = read(&link.file, 0, usize::MAX)?;
     let extent = extent(&bytes, salt, id);
     let mut known = known_durable(&bytes, salt, id, extent.end);
@@ -109,8 +110,7 @@ fn write_segment<V: Vfs>(vfs: &V, name: &str, tail: &Tail) -> io::Result<V::File
     segment.extend_from_slice(bytes.get(start..).unwrap_or_default());
     reframe(&mut segment, header.salt, header.segment, None);
     let file = vfs.create(name)?;
-    // Zeros at its end, so that no message can look like a footer.
-    file.preallocate((segment.len() + TRAILER_LEN) as u64)?;
+    file.preallocate(segment.len() as u64)?;
     let (header, groups) = segment.split_at(HEADER_LEN as usize);
     file.write_at(HEADER_LEN.into(), groups)?;
     // What it stands for may be durable where it was: with its header the file counts in place of that.

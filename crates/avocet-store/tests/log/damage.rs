@@ -1,6 +1,6 @@
 //! Bytes that changed on the disk.
 
-use avocet_store::{Batch, LogStore, OpenError, QueueId, SimVfs, Store, Vfs, VfsFile};
+use avocet_store::{Batch, BlobId, LogStore, OpenError, QueueId, SimVfs, Store, Vfs, VfsFile};
 use bytes::Bytes;
 
 use crate::support::{EVERYTHING, contents, message, open, small, states};
@@ -49,7 +49,7 @@ fn every_flip(close: bool, mut judge: impl FnMut(SimVfs, &str, u64)) {
 
 /// Reads everything, and says whether all reads succeeded.
 fn reads(store: &LogStore<SimVfs>) -> bool {
-    let blobs = (0..8).all(|id| store.blob(avocet_store::BlobId(id)).is_ok());
+    let blobs = (0..8).all(|id| store.blob(BlobId(id)).is_ok());
     let queues = (0..6).all(|id| store.read_queue(QueueId(id), 0, EVERYTHING).is_ok());
     blobs && queues && store.scan(b"", None, EVERYTHING).is_ok()
 }
@@ -134,19 +134,20 @@ fn a_missing_file_is_named() {
 }
 
 #[test]
-fn a_later_format_is_refused() {
-    let vfs = written(true);
-    let name = &vfs.list().unwrap()[0];
-    let file = vfs.open(name).unwrap();
-    let mut header = [0; 48];
-    file.read_at(0, &mut header).unwrap();
-    header[8] = 2;
-    let crc = crc32c::crc32c(&header[..44]);
-    header[44..].copy_from_slice(&crc.to_le_bytes());
-    file.write_at(0, &header).unwrap();
-    let error = LogStore::open(vfs.clone(), small()).err();
-    let (file, version) = (name.clone(), 2);
-    assert_eq!(error, Some(OpenError::Version { file, version }));
+fn another_format_is_refused() {
+    for version in [1, 3] {
+        let vfs = written(true);
+        let name = &vfs.list().unwrap()[0];
+        let file = vfs.open(name).unwrap();
+        let mut header = [0; 48];
+        file.read_at(0, &mut header).unwrap();
+        header[8] = version;
+        put_checksum(&mut header);
+        file.write_at(0, &header).unwrap();
+        let error = LogStore::open(vfs.clone(), small()).err();
+        let (file, version) = (name.clone(), version.into());
+        assert_eq!(error, Some(OpenError::Version { file, version }));
+    }
 }
 
 /// A position that leaves no room to count on is nothing a store wrote.
@@ -183,15 +184,13 @@ fn repair(bytes: &mut [u8]) {
     };
     put_checksum(header);
     let mut at = 0;
-    while let Some(head) = data.get(at..at + 16) {
+    while let Some(head) = data.get(at..at + 20) {
         let len = u32::from_le_bytes(head[4..8].try_into().unwrap()) as usize;
         if head[..4] != *b"ALGP" || len > data.len() {
             break;
         }
-        let offset = (at as u32 + 48).to_le_bytes();
-        let covered = [&head[4..12], &header[16..24], &header[12..16], &offset].concat();
-        data[at + 12..at + 16].copy_from_slice(&crc32c::crc32c(&covered).to_le_bytes());
-        at += 16;
+        let group = at;
+        at += 20;
         let end = (at + len).min(data.len());
         while at + 6 < end {
             // No record here has a length of more than two bytes.
@@ -209,7 +208,15 @@ fn repair(bytes: &mut [u8]) {
             at += len;
         }
         at = end;
+        let records = crc32c::crc32c(&data[group + 20..end]).to_le_bytes();
+        data[group + 12..group + 16].copy_from_slice(&records);
+        let offset = (group as u32 + 48).to_le_bytes();
+        let said = &data[group + 4..group + 16];
+        let covered = [said, &header[16..24], &header[12..16], &offset].concat();
+        let checksum = crc32c::crc32c(&covered).to_le_bytes();
+        data[group + 16..group + 20].copy_from_slice(&checksum);
     }
+    let place = [&header[16..24], &header[12..16]].concat();
     let Some(start) = bytes.len().checked_sub(40) else {
         return;
     };
@@ -225,7 +232,8 @@ fn repair(bytes: &mut [u8]) {
             let checksum = crc32c::crc32c_append(crc, footer).to_le_bytes();
             trailer[24..28].copy_from_slice(&checksum);
         }
-        put_checksum(trailer);
+        let covered = [&trailer[..36], &place].concat();
+        trailer[36..].copy_from_slice(&crc32c::crc32c(&covered).to_le_bytes());
     }
 }
 
@@ -292,4 +300,40 @@ fn wrong_bytes_with_right_checksums_are_refused_or_read() {
             }
         }
     }
+}
+
+/// A message that ends a file like a footer does, as far as those can know who do not know the salt.
+#[test]
+fn a_message_that_looks_like_a_footer_is_none() {
+    let written = |payload: Vec<u8>| {
+        let vfs = SimVfs::new();
+        let mut store = open(&vfs);
+        let mut batch = Batch::new();
+        batch.put_blob(BlobId(1), Bytes::from(payload));
+        store.commit(batch).unwrap();
+        store.sync().unwrap();
+        drop(store);
+        vfs
+    };
+    let file = |vfs: &SimVfs| vfs.open(&vfs.list().unwrap()[0]).unwrap();
+    let size = file(&written(vec![0; 500])).size().unwrap() as u32;
+    // A position, and nothing else.
+    let summary = [1, 0, 0, 0, 0, 0, 0];
+    let mut payload = vec![7; 500 - 40 - summary.len()];
+    payload.extend(summary);
+    let trailer = payload.len();
+    payload.extend(b"avocetft");
+    let crc = crc32c::crc32c(&summary);
+    for word in [size - 47, 0, 0, 7, crc, 0, 0] {
+        payload.extend(word.to_le_bytes());
+    }
+    let crc = crc32c::crc32c(&payload[trailer..]);
+    payload.extend(crc.to_le_bytes());
+
+    let vfs = written(payload.clone());
+    let mut end = vec![0; 500];
+    file(&vfs).read_at(u64::from(size) - 500, &mut end).unwrap();
+    assert_eq!(end, payload);
+    let store = open(&vfs);
+    assert_eq!(store.blob(BlobId(1)).unwrap().unwrap(), payload);
 }

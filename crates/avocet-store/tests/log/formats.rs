@@ -97,9 +97,9 @@ fn assert_readable(dir: &Path, export: &Path) {
 }
 
 #[test]
-fn reads_what_format_1_wrote() {
+fn reads_what_format_2_wrote() {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    let (dir, export) = (fixtures.join("format-1"), fixtures.join("export-1"));
+    let (dir, export) = (fixtures.join("format-2"), fixtures.join("export-1"));
     assert_readable(&dir, &export);
 }
 
@@ -108,7 +108,7 @@ fn writes_what_it_reads() {
     let temporary = TempDir::new("written");
     let fixtures = std::env::var_os("AVOCET_STORE_FIXTURES");
     let fixtures = fixtures.map_or_else(|| temporary.0.clone(), PathBuf::from);
-    let (dir, export) = (fixtures.join("format-1"), fixtures.join("export-1"));
+    let (dir, export) = (fixtures.join("format-2"), fixtures.join("export-1"));
     let _ = fs::remove_dir_all(&dir);
     fs::create_dir_all(&dir).unwrap();
     write(&dir, &export);
