@@ -3,19 +3,24 @@
 //! Commits are applied in groups and reported when they are as safe as each asks to be: in the
 //! operating system (a write) or on the disk (a sync). A group in which nothing asks for a sync goes
 //! without one, and is synced with the next that does, or a second later. What nothing waits for is
-//! reported at once, and written when nothing else is to do.
+//! reported at once, and written when nothing else is to do. What takes long and nobody waits for is done to files on
+//! a thread beside it.
 
 use std::collections::VecDeque;
-use std::mem;
+use std::fs::File;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::SyncSender;
+use std::sync::mpsc::{self, SyncSender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
+use std::{io, mem};
 
 use avocet_engine::{Level, Record, SessionKey, ShardId, StoreState};
 use avocet_journal::{Journal, JournalError};
 use avocet_session::{CommitId, FetchFrom, Instant};
-use avocet_store::{CommitError, ExportError, LogStore, Snapshot, Store as _, SyncError};
+use avocet_store::{
+    Chore, ChoreDone, CommitError, DirVfs, ExportError, LogStore, Snapshot, Store as _, SyncError,
+};
 use tracing::{error, info, warn};
 
 #[cfg(unix)]
@@ -56,6 +61,8 @@ pub(crate) enum Request {
     },
     #[cfg_attr(not(unix), allow(dead_code, reason = "nobody asks"))]
     Snapshot(SyncSender<Result<Snapshot, ExportError>>),
+    /// A chore is done.
+    Chore(ChoreDone<File>),
 }
 
 #[derive(Default)]
@@ -224,6 +231,32 @@ fn record_bytes(record: &Record) -> usize {
     bytes
 }
 
+/// The thread that does the store's chores.
+struct Chores {
+    sender: SyncSender<Chore<DirVfs>>,
+    thread: JoinHandle<()>,
+}
+
+impl Chores {
+    fn start(inbox: Arc<StoreInbox>) -> io::Result<Self> {
+        let (sender, receiver) = mpsc::sync_channel::<Chore<DirVfs>>(1);
+        let thread = thread::Builder::new().name("store-files".to_owned());
+        let thread = thread.spawn(move || {
+            for chore in receiver {
+                inbox.push(Request::Chore(chore.run()), 0);
+            }
+        })?;
+        Ok(Self { sender, thread })
+    }
+
+    /// Waits until the last one is done.
+    fn end(self) {
+        drop(self.sender);
+        // One that has panicked does no harm any more.
+        let _ = self.thread.join();
+    }
+}
+
 /// The store's thread.
 pub(crate) struct StoreThread {
     /// None where they cannot be had.
@@ -303,6 +336,9 @@ impl StoreThread {
         let mut health = Health::default();
         let mut todo = VecDeque::new();
         let mut more = true;
+        let chores = Chores::start(Arc::clone(&self.inbox));
+        // Without such a thread they are a part of giving space back.
+        let chores = chores.inspect_err(|error| warn!("there is no thread for files: {error}"));
         loop {
             let working = health.state == StoreState::Working;
             if working {
@@ -333,6 +369,12 @@ impl StoreThread {
                     }
                     let budget = if idle { MAINTAIN_IDLE } else { MAINTAIN_BUSY };
                     more = self.maintain(budget) || level == Level::Memory;
+                    if let Ok(chores) = &chores
+                        && let Some(chore) = self.journal.store_mut().chore()
+                    {
+                        // There is room: the one before is done.
+                        let _ = chores.sender.try_send(chore);
+                    }
                 }
                 Err(error) => self.failed(&mut health, &error),
             }
@@ -340,6 +382,9 @@ impl StoreThread {
         // The next broker that uses the directory makes a socket of the same name.
         #[cfg(unix)]
         drop(self.backups);
+        if let Ok(chores) = chores {
+            chores.end();
+        }
         let store = self.journal.into_store();
         match store.close() {
             Ok(_) => info!("the store is closed; everything is on disk"),
@@ -469,6 +514,7 @@ impl StoreThread {
                     // Whoever asked may be gone.
                     let _ = reply.send(self.journal.store_mut().snapshot());
                 }
+                Request::Chore(done) => self.journal.store_mut().end_chore(done),
             }
         }
         Ok(())

@@ -6,8 +6,8 @@ use std::ops::Range;
 
 use avocet_engine::{Level, StoreState};
 use avocet_store::{
-    Batch, BlobId, CommitError, Entry, KeyValue, LogOptions, LogStore, MemoryStore, PageLimit,
-    Position, QueueId, ReadError, SimVfs, Store, SyncError,
+    Batch, BlobId, Chore, CommitError, Entry, KeyValue, LogOptions, LogStore, MemoryStore,
+    PageLimit, Position, QueueId, ReadError, SimVfs, Store, SyncError,
 };
 use bytes::Bytes;
 
@@ -36,6 +36,8 @@ pub(crate) struct Log {
     vfs: SimVfs,
     store: LogStore<SimVfs>,
     options: LogOptions,
+    /// What another thread is about to do.
+    chore: Option<Chore<SimVfs>>,
 }
 
 impl Disk {
@@ -61,6 +63,7 @@ impl Disk {
             vfs,
             store,
             options,
+            chore: None,
         })))
     }
 
@@ -98,6 +101,7 @@ impl Disk {
                 }
                 // Damage would be found by reading anyway.
                 let _more = log.store.maintain(4 << 10);
+                log.do_chore(rng);
             }
         }
         Ok(())
@@ -137,6 +141,7 @@ impl Disk {
                     vfs,
                     store,
                     options,
+                    chore: _,
                 } = *log;
                 drop(store);
                 let vfs = if power {
@@ -173,6 +178,20 @@ impl Disk {
             Self::Memory(store) => store.written(),
             Self::Kept(kept) => kept.now.written(),
             Self::Log(_) => Position(0),
+        }
+    }
+}
+
+impl Log {
+    /// Another thread takes what there is to do, and is done with it some time.
+    fn do_chore(&mut self, rng: &mut Rng) {
+        if self.chore.is_none() && rng.one_in(2) {
+            self.chore = self.store.chore();
+        }
+        if rng.one_in(2)
+            && let Some(chore) = self.chore.take()
+        {
+            self.store.end_chore(chore.run());
         }
     }
 }

@@ -295,7 +295,7 @@ impl<V: Vfs> LogStore<V> {
         active.written = 0;
         self.durable = self.written;
         self.removable.extend(self.dead.drain(..));
-        self.remove_dead();
+        self.do_chore();
         Ok(())
     }
 
@@ -307,6 +307,12 @@ impl<V: Vfs> LogStore<V> {
         if full && !self.active.waits() {
             self.seal();
         }
+    }
+
+    /// Whether the next segment will soon be needed.
+    pub(crate) fn is_half_full(&self) -> bool {
+        self.active.durable >= self.options.segment_bytes / 2
+            || self.active.puts >= u64::from(self.options.segment_puts / 2)
     }
 
     /// Whether so much is written that it has to be synced.
@@ -343,8 +349,14 @@ impl<V: Vfs> LogStore<V> {
         Ok(())
     }
 
-    fn make_file(&self, id: u32) -> Result<V::File, SyncError> {
+    fn make_file(&mut self, id: u32) -> Result<V::File, SyncError> {
         let name = file_name(id);
+        // Nothing but zeros may stand in the first file of all.
+        if self.active.previous > 0
+            && let Some(file) = self.take_spare(&name)
+        {
+            return Ok(file);
+        }
         let file = self.vfs.create(&name);
         let made = file.and_then(|file| {
             file.preallocate(self.options.segment_bytes.into())?;
@@ -552,6 +564,7 @@ impl<V: Vfs> LogStore<V> {
         let Some(file) = active.file else { return };
         let segment = Segment {
             file,
+            failed: !store,
             end: active.durable,
             tables: Tables::Memory(bytes.slice(..items.len() + offsets.len())),
             items: items.len() as u32,
@@ -596,14 +609,5 @@ impl<V: Vfs> LogStore<V> {
             }
         }
         budget - left
-    }
-
-    /// Removes the file of a segment that holds nothing that lives: one at a time, since the system
-    /// may take long to give its space back.
-    pub(crate) fn remove_dead(&mut self) {
-        if let Some(segment) = self.removable.pop_front() {
-            // What stays is removed when the store is opened.
-            let _ = self.vfs.remove(&file_name(segment));
-        }
     }
 }

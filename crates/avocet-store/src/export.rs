@@ -2,6 +2,7 @@
 //! directory.
 
 use std::io::{self, Read, Write};
+use std::sync::Arc;
 
 use crate::blobs::HELD;
 use crate::log::{LogOptions, LogStore, file_name};
@@ -98,6 +99,8 @@ pub struct Snapshot<V: Vfs = DirVfs> {
     vfs: V,
     links: Vec<Link<V::File>>,
     position: Position,
+    /// As long as there is one, no file is written again.
+    _read: Arc<()>,
 }
 
 impl<V: Vfs + Clone> LogStore<V> {
@@ -133,6 +136,7 @@ impl<V: Vfs + Clone> LogStore<V> {
             vfs: self.vfs.clone(),
             links,
             position,
+            _read: Arc::clone(&self.read),
         })
     }
 }

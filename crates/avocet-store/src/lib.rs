@@ -5,6 +5,7 @@ mod batch;
 mod blobs;
 mod cache;
 mod check;
+mod chore;
 mod commit;
 mod export;
 mod index;
@@ -29,6 +30,7 @@ use bytes::Bytes;
 
 pub use batch::{Batch, Operation};
 pub use check::{Problem, Report, SegmentReport, check};
+pub use chore::{Chore, ChoreDone};
 pub use export::{ExportError, Exported, ImportError, Snapshot};
 pub use log::{LogOptions, LogStore};
 pub use lost::Lost;

@@ -4,12 +4,14 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::ops::{Bound, Range};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::active::{Active, Pending};
 use crate::blobs::BlobPlace;
 use crate::cache::{CHUNK, Cache};
+use crate::chore::{Chores, Dead, SPARE};
 use crate::commit::{Change, Forgotten};
 use crate::index::{Index, Key};
 use crate::memory::page;
@@ -86,15 +88,22 @@ pub struct LogStore<V: Vfs = DirVfs> {
     pub(crate) cache: RefCell<Cache>,
     pub(crate) cleaning: Option<Cleaning>,
     /// Segments whose files go once that they are dead is durable.
-    pub(crate) dead: Vec<u32>,
+    pub(crate) dead: Vec<Dead>,
     /// Those of which it is.
-    pub(crate) removable: VecDeque<u32>,
+    pub(crate) removable: VecDeque<Dead>,
+    pub(crate) chores: Chores,
+    /// The file of the next segment, if there is one already: none has its header.
+    pub(crate) spare: Option<V::File>,
+    /// Snapshots have clones of it.
+    pub(crate) read: Arc<()>,
 }
 
 /// A segment that is complete.
 #[derive(Debug)]
 pub(crate) struct Segment<F> {
     pub(crate) file: F,
+    /// A sync of the file failed.
+    pub(crate) failed: bool,
     /// Where its data ends.
     pub(crate) end: u32,
     pub(crate) tables: Tables,
@@ -153,6 +162,9 @@ impl<V: Vfs> LogStore<V> {
         for segment in self.segments.values().rev().take(FOOTERS_SYNCED) {
             // One that is not durable is made again when the store is opened.
             let _ = segment.file.sync_data();
+        }
+        if self.spare.take().is_some() {
+            let _ = self.vfs.remove(SPARE);
         }
         Ok(position)
     }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::ReadError;
 use crate::blobs::{ActiveBlob, BlobPlace, HELD};
+use crate::chore::Dead;
 use crate::log::LogStore;
 use crate::queue::Item;
 use crate::record::Record;
@@ -32,7 +33,7 @@ const ITEMS: u32 = 64;
 
 impl<V: Vfs> LogStore<V> {
     pub(crate) fn reclaim(&mut self, budget: usize) -> Result<bool, ReadError> {
-        self.remove_dead();
+        self.do_chore();
         self.seal_if_full();
         let mut left = budget.saturating_sub(self.write_footers(budget));
         let done = self.forget_some(&mut left).and_then(|()| self.clean(left));
@@ -40,7 +41,7 @@ impl<V: Vfs> LogStore<V> {
         done.map(|()| {
             let works = self.cleaning.is_some() || self.worth_cleaning();
             let waits = !self.forgotten.is_empty() || !self.footers.is_empty();
-            works || waits || !self.removable.is_empty()
+            works || waits || self.has_chore()
         })
     }
 
@@ -339,9 +340,12 @@ impl<V: Vfs> LogStore<V> {
         self.active.open_group();
         self.active.push(&Record::Trim { segment: next });
         self.active.trim = self.active.trim.max(next);
-        self.segments.remove(&segment);
+        let file = self.segments.remove(&segment);
+        let useful = file.is_some_and(|known| {
+            !known.failed && u64::from(known.end) * 2 >= self.options.segment_bytes.into()
+        });
         self.index.blobs.forget(segment);
         self.cache.borrow_mut().forget(segment);
-        self.dead.push(segment);
+        self.dead.push(Dead { segment, useful });
     }
 }

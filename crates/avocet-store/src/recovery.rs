@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::mem;
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::active::{Active, Pending};
 use crate::blobs::HELD;
 use crate::cache::Cache;
+use crate::chore::{Chores, SPARE};
 use crate::index::{Index, Key};
 use crate::log::{LogOptions, LogStore, Segment, Tables, file_name, read_error};
 use crate::lost::{Losses, Lost};
@@ -415,6 +417,7 @@ impl<V: Vfs> LogStore<V> {
             // What stays is found and removed the next time.
             let _ = store.vfs.remove(&file_name(id));
         }
+        let _ = store.vfs.remove(SPARE);
         Ok(store)
     }
 
@@ -478,6 +481,9 @@ impl<V: Vfs> LogStore<V> {
             cleaning: None,
             dead: Vec::new(),
             removable: VecDeque::new(),
+            chores: Chores::Own,
+            spare: None,
+            read: Arc::default(),
             vfs,
         }
     }
@@ -548,6 +554,7 @@ impl<V: Vfs> LogStore<V> {
         if let Some((trailer, footer)) = footer.filter(|(trailer, _)| whole(trailer)) {
             let segment = Segment {
                 file,
+                failed: false,
                 end: trailer.data_end,
                 tables: Tables::File(trailer.data_end),
                 items: trailer.items,
@@ -580,6 +587,7 @@ impl<V: Vfs> LogStore<V> {
         let encoded = footer.encode(place, end, &items, &offsets);
         let segment = Segment {
             file,
+            failed: false,
             end,
             tables: Tables::Memory(encoded.slice(..items.len() + offsets.len())),
             items: items.len() as u32,

@@ -167,3 +167,42 @@ proptest! {
         prop_assert_eq!(contents(&import(&export).unwrap()), contents(&oracle));
     }
 }
+
+/// Writes and takes away so much that segments come and go, and says whether the file of one was spare.
+fn churn(store: &mut LogStore<SimVfs>, ids: std::ops::Range<u64>) -> bool {
+    let mut spare = false;
+    for id in ids {
+        store
+            .commit(message(100 + id, &[0], &[id as u8; 150]))
+            .unwrap();
+        store.sync().unwrap();
+        let mut batch = Batch::new();
+        batch.advance(QueueId(0), id + 1);
+        store.commit(batch).unwrap();
+        store.sync().unwrap();
+        store.maintain(10_000).unwrap();
+        spare |= store.vfs().list().unwrap().contains(&"spare".to_owned());
+    }
+    spare
+}
+
+#[test]
+fn files_are_used_again_unless_an_export_reads_them() {
+    let mut store = open(&SimVfs::new());
+    store.commit(message(1, &[1], b"stays")).unwrap();
+    assert!(churn(&mut store, 0..20));
+    let used = store.vfs().used_bytes();
+    assert!(churn(&mut store, 20..40));
+    assert!(store.vfs().used_bytes() <= used + 1_000, "{used}");
+
+    let before = contents(&store);
+    let snapshot = store.snapshot().unwrap();
+    churn(&mut store, 40..60);
+    let mut export = Vec::new();
+    snapshot.export(&mut export).unwrap();
+    assert_eq!(contents(&import(&export).unwrap()), before);
+    assert!(churn(&mut store, 60..80));
+    let after = contents(&store);
+    store.sync().unwrap();
+    assert_eq!(contents(&open(&store.vfs().cut(|_| 0))), after);
+}
