@@ -8,7 +8,7 @@ use avocet_codec::QoS;
 
 use crate::history::{ConnId, Event, What};
 use crate::invariants::Invariant;
-use crate::model::{ConnInfo, MessageInfo, Model, SessionId};
+use crate::model::{ConnInfo, MessageInfo, Model, Seq, SessionId};
 use crate::plan::SHARES;
 use crate::wire::{Pkt, PublishPkt, Uid};
 
@@ -61,7 +61,13 @@ fn is_loose(model: &Model, uid: Uid) -> bool {
 }
 
 impl Shared {
-    fn give(&mut self, model: &Model, conn: ConnId, publish: &PublishPkt) -> Result<(), String> {
+    fn give(
+        &mut self,
+        model: &Model,
+        seq: Seq,
+        conn: ConnId,
+        publish: &PublishPkt,
+    ) -> Result<(), String> {
         let (Some(group), Some(session), Some(uid)) = (
             group_of(model, conn, publish),
             model.session_of(conn),
@@ -69,7 +75,9 @@ impl Shared {
         ) else {
             return Ok(());
         };
-        if publish.dup {
+        // After a crash also what was never sent may have DUP.
+        let copies = model.copies.get(&(session, uid));
+        if publish.dup && copies.is_none_or(|copies| copies.first != Some(seq)) {
             return Ok(());
         }
         let given = self.given.entry((group, uid)).or_default();
@@ -164,7 +172,7 @@ impl Invariant for Shared {
                 conn,
                 pkt: Pkt::Publish(publish),
                 ..
-            } => self.give(model, *conn, publish),
+            } => self.give(model, event.seq, *conn, publish),
             What::Delivered { conn, publish } => {
                 if let (Some(group), Some(uid)) = (group_of(model, *conn, publish), publish.uid) {
                     *self.delivered.entry((group, uid)).or_default() += 1;
