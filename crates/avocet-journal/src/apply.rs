@@ -456,25 +456,25 @@ impl<S: Store> Journal<S> {
     }
 
     fn enqueue(&self, change: &mut Change, session: &Arc<SessionKey>, entry: &NewEntry<'_>) {
-        let Some(held) = self.held(change, entry.id) else {
-            change.ignored += 1;
-            return;
-        };
-        let group = entry.group.and_then(|place| {
+        // Without its message an entry can be finished, and not read: a later one has its place.
+        let held = self.held(change, entry.id);
+        let (len, blob) = held.map_or((0, None), |held| (held.len, Some(BlobId(entry.id.get()))));
+        let group = entry.group.filter(|_| held.is_some()).and_then(|place| {
             let number = self.group(change, &place.group)?;
             Some((number, place))
         });
+        change.ignored += u64::from(held.is_none());
         let Some(known) = self.session_mut(change, session) else {
-            change.ignored += 1;
+            change.ignored += u64::from(held.is_some());
             return;
         };
-        let (number, blob) = (known.number, BlobId(entry.id.get()));
+        let number = known.number;
         let mut rebased = None;
         if entry.sequence != known.end {
             // Only a session that was not stored for a while goes on elsewhere; then what it had
             // is gone. A sequence that is there says nothing new.
             if known.first != known.end || entry.sequence < known.end {
-                change.ignored += 1;
+                change.ignored += u64::from(held.is_some());
                 return;
             }
             let skipped = entry.sequence - known.end;
@@ -489,17 +489,17 @@ impl<S: Store> Journal<S> {
         let value = EntryValue {
             qos: entry.qos,
             retain: entry.retain,
-            len: held.len,
+            len,
             before: known.bytes,
             subscription_ids: entry.subscription_ids.to_vec(),
         };
         known.end += 1;
-        known.bytes = known.bytes.saturating_add(held.len.into());
+        known.bytes = known.bytes.saturating_add(len.into());
         known.of_groups += u64::from(group.is_some());
         change.appended.push(Operation::Append {
             queue: QueueId(number),
             value: value.encode(),
-            blob: Some(blob),
+            blob,
         });
         if let Some(base) = rebased {
             change.put(part_key(Kind::Base, number, &[]), value::int(base), None);

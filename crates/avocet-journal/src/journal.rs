@@ -155,8 +155,9 @@ impl<S: Store> Journal<S> {
         self.store.sync()
     }
 
-    /// How many records said nothing because what they are about is not stored: late ones about a
-    /// session that has ended. Others would be a bug of the engine.
+    /// How many records said nothing, or queued a message without its content, because what they are
+    /// about is not stored: late ones about a session that has ended. Others would be a bug of the
+    /// engine.
     pub const fn ignored(&self) -> u64 {
         self.ignored
     }

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use avocet_codec::QoS;
-use avocet_engine::{MessageId, Record, SessionKey};
+use avocet_engine::{Fetched, MessageId, Record, SessionKey};
 use avocet_journal::Journal;
 use avocet_session::{FetchFrom, Message};
 use avocet_store::{LogOptions, LogStore, SimVfs, Vfs, VfsFile};
@@ -122,4 +122,63 @@ fn a_page_has_all_messages_but_those_that_cannot_be_read() {
         }
     }
     assert!(lost_some > 100 && read_all > 100, "{lost_some} {read_all}");
+}
+
+/// A record about a message that was never stored costs that message, and none behind it.
+#[test]
+fn a_message_that_is_not_stored_is_unreadable_and_later_ones_are_not() {
+    let session = Arc::new(SessionKey::new("", "away"));
+    let put = Record::SessionPut {
+        session: Arc::clone(&session),
+        expiry_interval: 1,
+        expires_at: None,
+        sent: 0,
+        window: 0,
+    };
+    let enqueued = |sequence| Record::Enqueued {
+        session: Arc::clone(&session),
+        sequence,
+        id: MessageId::new(sequence + 1),
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        subscription_ids: Vec::new(),
+        group: None,
+    };
+    let stored = |number| Record::MessageStored {
+        id: MessageId::new(number + 1),
+        message: message(number),
+    };
+    let finished = |sequence| Record::Finished {
+        session: Arc::clone(&session),
+        sequence,
+    };
+    let page = |journal: &Journal<LogStore<SimVfs>>| {
+        let from = FetchFrom {
+            sequence: 0,
+            max_messages: 5,
+            max_bytes: 1_000,
+        };
+        let (next, page) = journal.fetch(&session, from).unwrap();
+        assert_eq!(next, 3);
+        let read = |fetched: Fetched| (fetched.sequence, fetched.message);
+        page.into_iter().map(read).collect::<Vec<_>>()
+    };
+    let disk = SimVfs::new();
+    let mut journal = Journal::open(LogStore::open(disk.clone(), options()).unwrap()).unwrap();
+    journal.apply(&[put, stored(0), enqueued(0)]).unwrap();
+    journal.apply(&[enqueued(1)]).unwrap();
+    assert_eq!(journal.ignored(), 1);
+    journal.apply(&[stored(2), enqueued(2)]).unwrap();
+    assert_eq!(journal.ignored(), 1);
+    let all = [(0, Some(message(0))), (1, None), (2, Some(message(2)))];
+    assert_eq!(page(&journal), all);
+    journal.sync().unwrap();
+    let store = LogStore::open(disk.cut(|_| 0), options()).unwrap();
+    let mut journal = Journal::open(store).unwrap();
+    assert_eq!(page(&journal), all);
+    journal.apply(&[finished(1)]).unwrap();
+    assert_eq!(page(&journal), [all[0].clone(), all[2].clone()]);
+    journal.apply(&[finished(0), finished(2)]).unwrap();
+    assert_eq!(page(&journal), []);
+    assert_eq!(journal.ignored(), 0);
 }
