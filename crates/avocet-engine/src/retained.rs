@@ -312,6 +312,9 @@ impl Engine {
             }
             None => {
                 slot.cursors.remove(&query.cursor);
+                if let Some(subscription) = slot.subscriptions.get_mut(&filter) {
+                    subscription.cursor = 0;
+                }
             }
         }
         let session = Arc::clone(&slot.key);

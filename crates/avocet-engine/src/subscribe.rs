@@ -75,6 +75,12 @@ impl PendingSubacks {
     fn get_mut(&mut self, number: u64) -> Option<&mut PendingSuback> {
         self.queue.iter_mut().find(|suback| suback.number == number)
     }
+
+    /// Whether retained messages will be asked for behind one of them.
+    fn has_cursor(&self, number: u64) -> bool {
+        let mut cursors = self.queue.iter().flat_map(|suback| &suback.cursors);
+        cursors.any(|(_, (cursor, _))| *cursor == number)
+    }
 }
 
 /// What became of one filter of a SUBSCRIBE.
@@ -174,10 +180,8 @@ impl Engine {
         if matched.has_wildcard() && !config.wildcard_subscription_available {
             return Err(ReasonCode::WildcardSubscriptionsNotSupported);
         }
-        let bridge = self
-            .connections
-            .get(&waiter.connection)
-            .is_some_and(|entry| entry.bridge);
+        let entry = self.connections.get(&waiter.connection);
+        let bridge = entry.is_some_and(|entry| entry.bridge);
         let slot = self.sessions.get_mut(session);
         let slot = slot.ok_or(ReasonCode::UnspecifiedError)?;
         let known = slot.subscriptions.get(&filter);
@@ -200,6 +204,10 @@ impl Engine {
         let new = known.is_none();
         let membership = known.and_then(|known| known.membership);
         let cursor = known.map_or(0, |known| known.cursor);
+        // The connection that would have asked for them may have ended before its SUBACK.
+        let lost = cursor > 0
+            && !slot.cursors.contains_key(&cursor)
+            && !entry.is_some_and(|entry| entry.subacks.has_cursor(cursor));
         let durable = slot.is_durable();
         let key = Arc::clone(&slot.key);
 
@@ -210,7 +218,7 @@ impl Engine {
         let mut subscription = Subscription {
             membership: None,
             suback: waiter.number,
-            cursor,
+            cursor: if lost { 0 } else { cursor },
             maximum_qos: options.maximum_qos,
             subscription_id,
             no_local: options.no_local,
@@ -267,11 +275,19 @@ impl Engine {
             slot.subscriptions.insert(filter.clone(), subscription);
         }
         if durable && self.config.durability == Durability::Stored {
-            let awaited = granted.cursor.as_ref().map(|_| Record::RetainedAwaited {
-                session: Arc::clone(&key),
-                filter: filter.clone(),
-                queued: Vec::new(),
-            });
+            let (session, name) = (Arc::clone(&key), filter.clone());
+            let awaited = if granted.cursor.is_some() {
+                Some(Record::RetainedAwaited {
+                    session,
+                    filter: name,
+                    queued: Vec::new(),
+                })
+            } else {
+                lost.then_some(Record::RetainedQueued {
+                    session,
+                    filter: name,
+                })
+            };
             self.record(Record::SubscriptionPut {
                 session: key,
                 filter,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use avocet_codec::{AckType, Connect, QoS, Version};
+use avocet_codec::{AckType, Connect, QoS, RetainHandling, Version};
 use avocet_engine::EngineConfig;
 use avocet_session::{Now, UnixTime};
 
@@ -297,6 +297,44 @@ fn a_second_crash_goes_on_with_the_retained_messages_of_a_subscription() {
             }
         }
     }
+}
+
+/// [MQTT5-3.3.1-11] The connection ends before SUBACK, and the client subscribes again without retained
+/// messages: a crash does not bring what the first SUBSCRIBE asked for.
+#[test]
+fn a_crash_brings_no_retained_messages_that_a_lost_suback_left_behind() {
+    let world = World {
+        shards: 3,
+        seed: None,
+        configure: small_pages,
+    };
+    let mut lost = 0;
+    for turns in 1..12 {
+        let mut run = Run::new(world, usize::MAX);
+        run.connect("p0", u32::MAX);
+        for (topic, payload) in RETAINED {
+            run.publish_with("p0", topic, payload, 2, true);
+        }
+        run.connect("s0", u32::MAX);
+        let client = run.peers["s0"].client.unwrap();
+        run.cluster.send_subscribe(client, "r/#", 2, None, |_| {});
+        (0..turns).for_each(|turn| run.cluster.turn(turn % 3));
+        run.cluster.cut(client);
+        run.reconnect("s0");
+        let client = run.peers["s0"].client.unwrap();
+        run.cluster
+            .send_subscribe(client, "r/#", 2, None, |options| {
+                options.retain_handling = RetainHandling::DoNotSend;
+            });
+        run.cluster.run();
+        run.look();
+        let got = run.peers["s0"].got.len();
+        lost += usize::from(got == 0);
+        run.restart_at_once(world);
+        reconnect_all(&mut run);
+        assert_eq!(run.peers["s0"].got.len(), got, "{turns} turns");
+    }
+    assert!(lost > 0);
 }
 
 /// [MQTT5-4.8.2-4] [MQTT5-4.8.2-5] Messages of a shared subscription come to one member each, and
