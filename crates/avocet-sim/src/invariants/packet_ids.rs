@@ -84,7 +84,10 @@ impl Side {
         let Pkt::Publish(publish) = pkt else {
             return Ok(());
         };
-        if let (Some(uid), Some(id)) = (publish.uid, publish.id)
+        let in_flight = publish.id.and_then(|id| self.in_use.get(&id));
+        if publish.dup && in_flight.is_some_and(|it| it.uid == publish.uid) {
+            // Sent since the crash, and again.
+        } else if let (Some(uid), Some(id)) = (publish.uid, publish.id)
             && publish.dup
             && self.left.contains_key(&uid)
             && self.reopen(uid, id)
