@@ -131,10 +131,10 @@ impl Shared {
             let left = sub.ended.is_some_and(|ended| ended > read)
                 && session.ended != sub.ended
                 && sub.replaced_by.is_none();
-            // What a crash took from a member may have been sent to it.
+            // What a crash took from a member may have been sent to it, and so may all that waited for
+            // one that was connected: it ends with the session.
             let crashed = model.crashes > 0
                 && message.qos == QoS::ExactlyOnce
-                && session.expiry == 0
                 && session.ended.is_some_and(|ended| ended > read);
             let small = model.clients[session.client].maximum_packet_size < u32::MAX;
             // What such a member does with a message is its own affair.
