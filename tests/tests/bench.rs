@@ -1,4 +1,8 @@
 //! `avocet bench` against the broker: every workload, small, with exact counts.
+#![allow(
+    clippy::indexing_slicing,
+    reason = "what fails here is to fail the test"
+)]
 
 use avocet_tests::broker::Broker;
 use avocet_tests::process::output;
@@ -75,6 +79,10 @@ async fn every_phase_counts_what_it_did() {
             (
                 "connect --clients 40 --hold 0.1",
                 vec![("connected", 40), ("held", 40), ("left", 40)],
+            ),
+            (
+                "subscriptions --subscriptions 1000 --clients 20 --messages 2000 -q 1",
+                vec![("subscribed", 1000), ("matched", 2000)],
             ),
             (
                 "retained --messages 300 --subscribers 2 -q 0",

@@ -72,6 +72,9 @@ pub(crate) enum Workload {
     /// Clients connect, stay for a while, and leave
     #[command(disable_help_flag = true)]
     Connect(Box<ConnectArgs>),
+    /// Clients make many subscriptions, and messages match one or two of them
+    #[command(disable_help_flag = true)]
+    Subscriptions(Box<SubscriptionsArgs>),
     /// Publishers store retained messages, which subscribers then fetch
     #[command(disable_help_flag = true)]
     Retained(Box<RetainedArgs>),
@@ -88,7 +91,9 @@ impl Workload {
             | Self::FanOut { traffic, .. }
             | Self::Pairs { traffic, .. }
             | Self::Shared { traffic, .. } => traffic.chart.as_deref(),
-            Self::Connect(_) | Self::Retained(_) | Self::Offline(_) => None,
+            Self::Connect(_) | Self::Subscriptions(_) | Self::Retained(_) | Self::Offline(_) => {
+                None
+            }
         }
     }
 
@@ -99,6 +104,7 @@ impl Workload {
             | Self::Pairs { traffic, .. }
             | Self::Shared { traffic, .. } => &traffic.run,
             Self::Connect(args) => &args.run,
+            Self::Subscriptions(args) => &args.run,
             Self::Retained(args) => &args.run,
             Self::Offline(args) => &args.run,
         }
@@ -172,6 +178,33 @@ pub(crate) struct ConnectArgs {
     /// How long they stay once all are connected, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     pub(crate) hold: Duration,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Messages")]
+pub(crate) struct SubscriptionsArgs {
+    /// Subscriptions in all, each of its own filter: of each five, one has a wildcard
+    #[arg(long, value_name = "COUNT", default_value_t = 10_000,
+          value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    pub(crate) subscriptions: u32,
+    /// Clients that subscribe, at least 2
+    #[arg(long, value_name = "COUNT", default_value_t = 100,
+          value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
+    pub(crate) clients: u32,
+    /// Messages that are published then
+    #[arg(long, value_name = "COUNT", default_value_t = 100_000,
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000_000))]
+    pub(crate) messages: u32,
+    /// Clients that publish them
+    #[arg(long, value_name = "COUNT", default_value = "10")]
+    pub(crate) publishers: NonZeroU32,
+    /// The QoS of messages and subscriptions: 0, 1 or 2
+    #[arg(short, long, value_name = "QOS", default_value = "0", value_parser = qos)]
+    pub(crate) qos: QoS,
+    #[command(flatten)]
+    pub(crate) message: MessageArgs,
     #[command(flatten)]
     pub(crate) run: RunArgs,
 }
@@ -319,6 +352,6 @@ fn qos_above_0(text: &str) -> Result<QoS, String> {
 fn rate(text: &str) -> Result<f64, String> {
     text.parse::<f64>()
         .ok()
-        .filter(|rate| (0.001..=1e9).contains(rate))
-        .ok_or_else(|| "allowed are so many per second, from 0.001 to a billion".into())
+        .filter(|rate| (0.001..=5e7).contains(rate))
+        .ok_or_else(|| "allowed are so many per second, from 0.001 to 50 million".into())
 }

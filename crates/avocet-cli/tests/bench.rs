@@ -423,6 +423,16 @@ fn every_message_of_every_workload_is_counted_once() {
 }
 
 #[test]
+fn payloads_may_be_larger_than_what_is_written_at_once() {
+    for bytes in ["4096", "100000", "1000000"] {
+        let arguments = format!("pairs --pairs 2 --count 140 --payload {bytes} --drain 2");
+        let (code, result, errors) = run(&arguments, Fault::Nothing);
+        assert_eq!((code, errors.as_str()), (0, ""));
+        assert_eq!(counts(&result), [140, 140, 0]);
+    }
+}
+
+#[test]
 fn lost_messages_are_reported_at_qos_0_and_an_error_above() {
     let (code, result, errors) = run(&format!("{PAIR} -q 0"), Fault::Loses);
     assert_eq!((code, errors.as_str()), (0, ""));
@@ -563,6 +573,31 @@ fn clients_connect_and_stay() {
     let (code, _, errors) = run("connect --clients 3", Fault::RefusesConnections);
     assert_eq!(code, 0x87);
     assert!(errors.contains("client "), "{errors}");
+}
+
+#[test]
+fn many_subscriptions_match_one_or_two_each() {
+    let arguments = "subscriptions --subscriptions 100 --clients 7 --messages 500 --drain 1";
+    for qos in 0..3 {
+        let arguments = format!("{arguments} -q {qos}");
+        let (code, result, errors) = run(&arguments, Fault::Nothing);
+        assert_eq!((code, errors.as_str()), (0, ""));
+        assert_eq!(phases(&result), [("subscribed", 100), ("matched", 500)]);
+        assert_eq!(faults(&result), [0; 4]);
+        let deliveries = result["deliveries"].as_u64().unwrap();
+        assert!((600..900).contains(&deliveries), "{deliveries}");
+        let (code, result, errors) = run(&arguments, Fault::Loses);
+        let [lost, others @ ..] = faults(&result);
+        assert_eq!((code, others), (i32::from(qos > 0), [0; 3]), "{errors}");
+        assert!((60..90).contains(&lost), "{lost}");
+        let (code, result, errors) = run(&arguments, Fault::Repeats);
+        let [lost, duplicates, ..] = faults(&result);
+        assert_eq!((code, lost), (1, 0), "{errors}");
+        assert!((60..90).contains(&duplicates), "{duplicates}");
+    }
+    let (code, _, errors) = run(arguments, Fault::RefusesSubscriptions);
+    assert_eq!(code, 1);
+    assert!(errors.contains("a subscription with 0x87"), "{errors}");
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod reactor;
 mod report;
 mod retained;
 mod subscriber;
+mod subscriptions;
 mod traffic;
 mod usage;
 mod worker;
@@ -46,6 +47,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
             return outcome.verdict();
         }
         Workload::Connect(args) => connect::run(args)?,
+        Workload::Subscriptions(args) => subscriptions::run(args)?,
         Workload::Retained(args) => retained::run(args)?,
         Workload::Offline(args) => offline::run(workload, args)?,
     };

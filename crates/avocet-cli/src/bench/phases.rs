@@ -158,6 +158,11 @@ impl Phases {
         Ok(())
     }
 
+    /// Adds a number to those that describe the run.
+    pub(crate) fn note(&mut self, name: &'static str, value: u64) {
+        self.settings.push((name, value));
+    }
+
     fn resident(&self) -> Result<Option<u64>, Failure> {
         if self.pids.is_empty() {
             return Ok(None);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use avocet_codec::{QoS, Version};
 
+use crate::bench::client::OUT_MAX;
 use crate::bench_args::{OfflineArgs, RunArgs, TrafficArgs, Workload};
 use crate::exit::Failure;
 
@@ -83,6 +84,9 @@ const PER_SUBSCRIBER: u64 = 1_000;
 /// Messages of one publisher that leave in one write, unless it is asked for.
 const BATCH_MAX: u64 = 64;
 
+/// More than a PUBLISH has beside its payload.
+const HEAD: usize = 128;
+
 impl Plan {
     /// What the arguments ask for.
     ///
@@ -108,7 +112,7 @@ impl Plan {
                 traffic,
             } => ("shared", Shape::Shared, publishers, subscribers, traffic),
             Workload::Offline(args) => return Ok(Self::offline(args)),
-            Workload::Connect(_) | Workload::Retained(_) => {
+            Workload::Connect(_) | Workload::Subscriptions(_) | Workload::Retained(_) => {
                 return Err(Failure::new(
                     "no messages flow from publishers to subscribers",
                 ));
@@ -189,6 +193,9 @@ impl Plan {
                     Some(batch) => u64::from(batch.get()).min(at_once),
                     None => (at_once / 2).clamp(1, BATCH_MAX),
                 };
+                // A batch that does not fit is never sent.
+                let fits = (OUT_MAX / 2 / (plan.payload + HEAD)).max(1) as u64;
+                let batch = batch.min(fits);
                 Load::Closed { window, batch }
             }
         };

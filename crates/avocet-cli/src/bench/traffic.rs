@@ -68,6 +68,7 @@ pub(crate) fn run(workload: &Workload) -> Result<Outcome, Failure> {
             .spawn(move || Worker::run(shared, number, reactor, wakers, sender))
             .map_err(|error| Failure::new(format!("cannot start a thread: {error}")))?;
     }
+    drop(sender);
     let mut control = Control {
         shared: Arc::clone(&shared),
         reports,

@@ -1,5 +1,6 @@
 //! One thread of the load: its clients, and the loop that serves them.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::Sender;
@@ -335,8 +336,13 @@ impl Worker {
         wakers: Arc<Vec<Waker>>,
         reports: Sender<Report>,
     ) {
-        let ended = Self::open(shared, number, reactor, wakers, reports.clone())
-            .and_then(Self::serve)
+        let sender = reports.clone();
+        let run = AssertUnwindSafe(|| {
+            Self::open(shared, number, reactor, wakers, sender).and_then(Self::serve)
+        });
+        // The others would wait for ever for a thread that says nothing.
+        let ended = catch_unwind(run)
+            .unwrap_or_else(|_| Err(Failure::new("a thread of the load has failed")))
             .map(Box::new);
         // Nobody is left to tell if this fails.
         let _ = reports.send(Report::Ended(ended));
