@@ -86,6 +86,16 @@ impl Change {
         }
     }
 
+    /// Whether both write the same byte.
+    fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Write(offset, data), Self::Write(other, written)) => {
+                *offset < other + written.len() as u64 && *other < offset + data.len() as u64
+            }
+            (Self::Size(_), _) | (_, Self::Size(_)) => false,
+        }
+    }
+
     /// How many ways there are for it to survive a power cut.
     fn fates(&self) -> usize {
         match self {
@@ -427,6 +437,8 @@ impl VfsFile for SimFile {
             return Err(broken());
         }
         for change in changes {
+            // What is written again is not what an earlier sync may have lost.
+            inode.lost.retain(|lost| !lost.overlaps(&change));
             change.apply(&mut inode.durable);
         }
         Ok(())
