@@ -106,6 +106,12 @@ impl Invariant for Durable {
                     }
                 }
             }
+            What::Restarted { .. } => {
+                // Its Packet Identifier is there, and so is the message: it is not stored again when
+                // it comes again.
+                let received = model.sessions.iter().flat_map(|it| it.received.values());
+                self.stored.extend(received.map(|it| it.uid));
+            }
             What::ServerSent { conn, pkt, .. } => {
                 let Pkt::Ack { kind, id, code } = pkt else {
                     return Ok(());
