@@ -1,7 +1,7 @@
 //! Messages of one publishing session, topic and QoS reach a session in the order of their publication,
 //! with RETAIN mixed, from any shard to any other [MQTT5-4.6.0-5] [MQTT5-4.6.0-6].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use avocet_codec::QoS;
 
@@ -18,6 +18,9 @@ type Stream = (SessionId, Option<SessionId>, &'static str, QoS, QoS, bool);
 pub(crate) struct Order {
     /// The messages that came for the first time, by stream, in the order of their publication.
     came: BTreeMap<Stream, BTreeMap<u64, Uid>>,
+    /// Messages of QoS 2 that came again without PUBREC: the first may have been refused, as the
+    /// store was full, and later ones taken.
+    again: BTreeSet<Uid>,
 }
 
 impl Invariant for Order {
@@ -32,6 +35,15 @@ impl Invariant for Order {
             for came in self.came.values_mut() {
                 came.retain(|_, uid| model.messages.get(uid).is_some_and(|it| it.kept));
             }
+            return Ok(());
+        }
+        if let What::ServerRead {
+            pkt: Pkt::Publish(publish),
+            ..
+        } = &event.what
+        {
+            let again = publish.dup && publish.qos == QoS::ExactlyOnce;
+            self.again.extend(publish.uid.filter(|_| again));
             return Ok(());
         }
         let What::ServerSent {
@@ -54,9 +66,11 @@ impl Invariant for Order {
             .subs
             .iter()
             .any(|sub| sub.session == session && sub.shared);
-        if copies.first != Some(event.seq) || message.will.is_some() || shared || message.reads > 1
-        {
-            // What was published a second time, as its acknowledgement was lost, comes again.
+        // What was published a second time, as its acknowledgement was lost, comes again.
+        let again = message.reads > 1 || self.again.contains(&uid);
+        // What may have been sent before a crash keeps its place among what was.
+        let resent = publish.dup && model.crashes > 0;
+        if copies.first != Some(event.seq) || message.will.is_some() || shared || again || resent {
             return Ok(());
         }
         let kept = message.retain && publish.retain;
