@@ -421,7 +421,8 @@ fn subscribes_and_unsubscribes_as_asked() {
 
 #[test]
 fn a_timeout_has_its_own_exit_code() {
-    for arguments in ["sub -t a -W 0.05", "request -t a -e b -m x -W 0.05"] {
+    // Long enough to connect, whatever else the machine does: the time runs from the start.
+    for arguments in ["sub -t a -W 3", "request -t a -e b -m x -W 3"] {
         let (output, server) = run(arguments, "", Server::default());
         assert_eq!((output.status.code(), text(&output.stderr)), (Some(27), ""));
         assert_eq!(server.end, NORMAL);
