@@ -178,6 +178,8 @@ pub struct Receiving {
     pubacks: VecDeque<AckToken>,
     /// None for a message that had come before.
     pubrecs: VecDeque<(PacketId, Option<AckToken>)>,
+    /// What the other side released before PUBREC: it may get one for each PUBLISH it sent.
+    released_early: BTreeSet<PacketId>,
     /// With the commit that each waits for, once it is known.
     pubcomps: VecDeque<(PacketId, Option<Option<CommitId>>)>,
 }
@@ -195,6 +197,7 @@ impl Receiving {
     pub fn reconnect(&mut self) {
         self.pubacks.clear();
         self.pubrecs.clear();
+        self.released_early.clear();
         self.pubcomps.clear();
     }
 
@@ -221,8 +224,9 @@ impl Receiving {
             Packet::Pubrel(ack) => {
                 self.received.remove(&ack.packet_id);
                 // Who releases before PUBREC may get the answer to the next one with this identifier.
-                for (_, token) in self.pubrecs.iter_mut().filter(|it| it.0 == ack.packet_id) {
+                for (id, token) in self.pubrecs.iter_mut().filter(|it| it.0 == ack.packet_id) {
                     *token = None;
+                    self.released_early.insert(*id);
                 }
                 self.pubcomps.push_back((ack.packet_id, Some(None)));
             }
@@ -257,6 +261,9 @@ impl Receiving {
                 assert_eq!(token.packet_id(), ack.packet_id, "PUBACK out of order");
                 self.expect_answer(token, ack, committed);
             }
+            Packet::Pubrec(ack)
+                if self.released_early.contains(&ack.packet_id)
+                    && self.pubrecs.iter().all(|(due, _)| *due != ack.packet_id) => {}
             Packet::Pubrec(ack) => {
                 let due = loop {
                     let due = self.pubrecs.pop_front();
