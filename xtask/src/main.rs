@@ -1,5 +1,6 @@
 //! `cargo xtask ci` runs every check of this repository; CI runs the same command.
 
+mod bench;
 mod ci;
 mod conformance;
 mod fuzz;
@@ -27,6 +28,8 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Measure our broker and others side by side, and write a record.
+    Bench(bench::Args),
     /// Run every check, or some of them, and count what passed.
     Ci(ci::Args),
     /// Write docs/conformance.md: the statements of the standards and the tests that check them.
@@ -40,6 +43,7 @@ enum Task {
 fn main() -> ExitCode {
     let Args { task } = Args::parse();
     let outcome = match task {
+        Task::Bench(args) => bench::run_with(&args),
         Task::Ci(args) => ci::run(&args),
         Task::Conformance(args) => conformance::run(&args),
         Task::Fuzz(args) => fuzz::run_with(&args).map(|()| ExitCode::SUCCESS),

@@ -22,6 +22,9 @@ pub(crate) const DENY: Tool = Tool {
     version: "0.20.2",
 };
 
+/// Where daemons are, which the `PATH` of users often lacks.
+const SYSTEM: [&str; 2] = ["/usr/sbin", "/usr/local/sbin"];
+
 /// Uses the tool in `PATH`, or the one in `target/tools`, or installs it there.
 pub(crate) fn install(workspace: &Workspace, tool: &Tool) -> Result<()> {
     let Tool { name, version } = tool;
@@ -60,9 +63,26 @@ pub(crate) fn install_debian(workspace: &Workspace, program: &str, package: &str
         .with_context(|| format!("cannot install {package}; is this Debian, and root?"))
 }
 
-fn find(workspace: &Workspace, program: &str) -> Option<PathBuf> {
+/// Installs a program of crates.io, `NAME@VERSION`, that is measured beside ours.
+pub(crate) fn install_peer(workspace: &Workspace, package: &str) -> Result<()> {
+    let root = workspace.peers();
+    let name = package.split('@').next().unwrap_or(package);
+    if root.join("bin").join(name).is_file() {
+        return Ok(());
+    }
+    println!("installs {package} from crates.io into {}", root.display());
+    let mut install = workspace.cargo("install --locked --quiet");
+    install.arg("--root").arg(&root).arg(package);
+    run(&mut install).with_context(|| format!("cannot install {package}"))
+}
+
+/// The program at this path, or of this name where programs are.
+pub(crate) fn find(workspace: &Workspace, program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    let folders = env::split_paths(&path).chain([workspace.tools().join("bin")]);
+    let ours = [workspace.tools(), workspace.peers()].map(|root| root.join("bin"));
+    let folders = env::split_paths(&path)
+        .chain(ours)
+        .chain(SYSTEM.map(PathBuf::from));
     folders
         .map(|folder| folder.join(program))
         .find(|file| file.is_file())

@@ -35,6 +35,11 @@ impl Workspace {
         self.target().join("tools")
     }
 
+    /// Where this repository installs the programs that it measures beside its own.
+    pub(crate) fn peers(&self) -> PathBuf {
+        self.target().join("peers")
+    }
+
     /// The members that have cargo features, each with their names.
     pub(crate) fn with_features(&self) -> Vec<(&Package, Vec<&str>)> {
         let mut found = Vec::new();
