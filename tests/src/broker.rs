@@ -31,12 +31,13 @@ impl Broker {
         }
     }
 
-    /// Starts `avocet-broker` with these settings, each the variable and its value.
+    /// Starts `avocet-broker`, of two shards, with these settings, each the variable and its value.
     pub async fn start_with(settings: &[(&str, &str)]) -> Self {
         let program = provision::avocet_broker().unwrap_or_else(|error| panic!("{error:#}"));
         let mut command = Command::new(program);
         command
             .env("AVOCET_LISTEN", "127.0.0.1:0")
+            .env("AVOCET_SHARDS", "2")
             .env("RUST_BACKTRACE", "1")
             .envs(settings.iter().copied());
         let mut process = Process::spawn("avocet-broker", command);

@@ -63,7 +63,7 @@ pub(crate) struct Settings {
     /// What an acknowledgement says where there is a data directory: fsync, os or memory
     #[arg(long, value_name = "LEVEL", global = true)]
     durability: Option<String>,
-    /// Share the clients among N threads; 0 is one per core
+    /// Share the clients among N threads; 0 is half of the cores
     #[arg(long, value_name = "N", global = true)]
     shards: Option<String>,
     /// Let anyone connect, also from other machines

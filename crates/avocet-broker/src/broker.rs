@@ -5,6 +5,7 @@ use std::future::Future;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::net::SocketAddr;
+use std::num::{NonZeroU16, NonZeroUsize};
 #[cfg(unix)]
 use std::path::Path;
 use std::pin::pin;
@@ -93,11 +94,7 @@ impl Broker {
     /// thread per shard. Clients are served when it returns.
     pub fn start(config: Config) -> Result<Self, StartError> {
         config.check()?;
-        let cores = || thread::available_parallelism().map_or(1, |cores| cores.get());
-        let shards = config
-            .shards
-            .map_or_else(cores, |shards| shards.get().into());
-        let shards = u16::try_from(shards).unwrap_or(256).min(256);
+        let shards = config.shards.map_or_else(default_shards, NonZeroU16::get);
 
         let mut polls = Vec::new();
         let mut inboxes = Vec::new();
@@ -393,6 +390,12 @@ impl Drop for EndOfShard {
         // A broker that has lost a shard has lost a part of its clients' state: it stops whole.
         self.stopper.stop();
     }
+}
+
+/// Half of the cores: what crosses between shards wakes a thread, which costs more than a message.
+fn default_shards() -> u16 {
+    let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    u16::try_from(cores / 2).unwrap_or(u16::MAX).clamp(1, 256)
 }
 
 /// Entropy of the system, by way of the keys the standard library draws for its hash maps.

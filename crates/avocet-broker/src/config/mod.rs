@@ -37,7 +37,7 @@ pub struct Config {
     /// The same for messages by the beginning of their Topic Names. Of several that fit, and of what
     /// the listener says, the strictest counts.
     pub topic_durability: Vec<(String, Durability)>,
-    /// How many threads share the clients; `None` is one per core.
+    /// How many threads share the clients; `None` is half of the cores, at least one.
     pub shards: Option<NonZeroU16>,
     /// How long clients may take to read what they were still to get when the broker stops.
     pub stop_timeout: Duration,

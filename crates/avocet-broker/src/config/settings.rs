@@ -333,7 +333,9 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "shards",
         0..=256,
         |config| &mut config.shards,
-        "How many threads share the clients. 0: one per core."
+        "How many threads share the clients. 0: one for two cores of the machine, at least one. What \
+         clients send each other costs least within one thread; a machine that only serves the \
+         broker may want one thread per core."
     ),
     duration!(
         "stop_timeout",
