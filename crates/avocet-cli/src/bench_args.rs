@@ -200,6 +200,9 @@ pub(crate) struct SubscriptionsArgs {
     /// Clients that publish them
     #[arg(long, value_name = "COUNT", default_value = "10")]
     pub(crate) publishers: NonZeroU32,
+    /// How long they stay then, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = seconds)]
+    pub(crate) hold: Duration,
     /// The QoS of messages and subscriptions: 0, 1 or 2
     #[arg(short, long, value_name = "QOS", default_value = "0", value_parser = qos)]
     pub(crate) qos: QoS,
@@ -228,6 +231,9 @@ pub(crate) struct RetainedArgs {
     /// The maximum QoS of the subscriptions; without it that of the messages
     #[arg(long, value_name = "QOS", value_parser = qos)]
     pub(crate) sub_qos: Option<QoS>,
+    /// How long the messages stay then, in seconds, before they are deleted
+    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = seconds)]
+    pub(crate) hold: Duration,
     /// Leave the messages on the server
     #[arg(long)]
     pub(crate) keep: bool,

@@ -12,6 +12,8 @@ pub(crate) enum Failure {
     TimedOut,
     /// The server refused the connection; the exit code is that of its CONNACK.
     Refused { message: String, code: u8 },
+    /// A signal ended it, as it was asked to; exit code 1, and what there is was said.
+    Interrupted,
     /// The reader of the output went away; there is nobody to tell, and nothing went wrong.
     OutputClosed,
 }
@@ -35,13 +37,13 @@ impl Failure {
     pub(crate) fn message(&self) -> Option<&str> {
         match self {
             Self::Error(message) | Self::Refused { message, .. } => Some(message),
-            Self::TimedOut | Self::OutputClosed => None,
+            Self::TimedOut | Self::Interrupted | Self::OutputClosed => None,
         }
     }
 
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Error(_) => ExitCode::FAILURE,
+            Self::Error(_) | Self::Interrupted => ExitCode::FAILURE,
             Self::TimedOut => ExitCode::from(27),
             // No CONNACK that refuses has code 0; should one come about, it is still a failure.
             Self::Refused { code, .. } => ExitCode::from((*code).max(1)),

@@ -7,8 +7,12 @@
 )]
 
 use std::collections::BTreeMap;
+#[cfg(unix)]
+use std::io::{BufRead, BufReader};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+#[cfg(unix)]
+use std::process::Stdio;
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use std::thread::spawn;
@@ -711,5 +715,54 @@ fn says_what_is_wrong_before_it_connects() {
         let errors = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{arguments}: {errors}");
         assert!(errors.contains(expected), "{arguments}: {errors}");
+    }
+}
+
+/// Sends SIGINT once a line of the progress begins with a word; the exit code and the result.
+#[cfg(unix)]
+fn interrupt(arguments: &str, word: &str) -> (i32, Value) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_avocet"))
+        .arg("bench")
+        .args(arguments.split(' '))
+        .args(["--json", "-", "-h", "127.0.0.1", "-p"])
+        .arg(serve(Fault::Nothing).to_string())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let said = BufReader::new(child.stderr.take().unwrap());
+    let mut lines = said.lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.trim_start().starts_with(word)));
+    let killed = Command::new("sh")
+        .args(["-c", "kill -INT \"$1\"", "sh"])
+        .arg(child.id().to_string())
+        .status();
+    assert!(killed.unwrap().success());
+    // It may still tell how far it is.
+    lines.for_each(drop);
+    let output = child.wait_with_output().unwrap();
+    let result = serde_json::from_slice(&output.stdout).unwrap();
+    (output.status.code().unwrap(), result)
+}
+
+#[test]
+#[cfg(unix)]
+fn a_run_that_is_cut_short_tells_what_there_is() {
+    let traffic = "pairs --pairs 2 --window 10 --duration 600 --warm-up 0 -q 1";
+    let (code, result) = interrupt(traffic, "1.0 s");
+    assert_eq!((code, faults(&result)), (0, [0; 4]));
+    assert!(result["received"].as_u64().unwrap() > 0, "{result}");
+    assert!(result["measured_s"].as_f64().unwrap() < 500.0, "{result}");
+
+    for phases in [
+        "connect --clients 3 --hold 600",
+        "subscriptions --subscriptions 5 --clients 2 --messages 10 --hold 600",
+        "retained --messages 3 --hold 600",
+    ] {
+        let (code, result) = interrupt(phases, "held");
+        assert_eq!((code, &result["interrupted"]), (1, &Value::Bool(true)));
+        let names = result["phases"].as_array().unwrap().iter();
+        let names: Vec<_> = names.map(|phase| phase["name"].as_str().unwrap()).collect();
+        assert_eq!(names.last(), Some(&"held"), "{phases}: {names:?}");
     }
 }

@@ -1,13 +1,11 @@
 //! Clients that connect, stay and leave.
 
-use std::time::Duration;
-
 use avocet_codec::Packet;
 
 use crate::bench::histogram::Histogram;
 use crate::bench::open::{Pace, Server, Wanted, allow_files};
 use crate::bench::phases::Phases;
-use crate::bench::plan::{Names, nanoseconds};
+use crate::bench::plan::Names;
 use crate::bench::reactor::{Handler, Reactor};
 use crate::bench_args::ConnectArgs;
 use crate::clock::Stopwatch;
@@ -46,6 +44,18 @@ pub(crate) fn run(args: &ConnectArgs) -> Result<Phases, Failure> {
     let (names, clock) = (Names::new(&args.run), Stopwatch::start());
     let settings = vec![("clients", u64::from(clients))];
     let mut phases = Phases::new("connect", &server, names, settings, &args.run, clock)?;
+    let done = load(args, server, names, clock, &mut phases);
+    phases.finish(done)
+}
+
+fn load(
+    args: &ConnectArgs,
+    server: Server,
+    names: Names,
+    clock: Stopwatch,
+    phases: &mut Phases,
+) -> Result<(), Failure> {
+    let clients = args.clients.get();
     let mut reactor = Reactor::new(server, clock, 0)?;
     let wanted = (0..clients)
         .map(|index| Wanted::new(format!("client {index}"), names.client_id('c', index)))
@@ -58,21 +68,8 @@ pub(crate) fn run(args: &ConnectArgs) -> Result<Phases, Failure> {
     phases.begin("connected", "connections")?;
     reactor.open(wanted, pace, &mut times, &mut Silent)?;
     phases.end(clock.nanoseconds(), clients.into(), times)?;
-    if !args.hold.is_zero() {
-        phases.begin("held", "connections")?;
-        let until = clock.nanoseconds() + nanoseconds(args.hold);
-        loop {
-            let now = clock.nanoseconds();
-            if now >= until {
-                break;
-            }
-            let wait = Duration::from_nanos((until - now).min(100_000_000));
-            reactor.turn(wait, &mut Silent)?;
-        }
-        phases.end(until, clients.into(), Histogram::default())?;
-    }
+    reactor.stay(args.hold, clients.into(), &mut Silent, phases)?;
     phases.begin("left", "connections")?;
     reactor.leave()?;
-    phases.end(clock.nanoseconds(), clients.into(), Histogram::default())?;
-    Ok(phases)
+    phases.end(clock.nanoseconds(), clients.into(), Histogram::default())
 }

@@ -25,6 +25,7 @@ mod worker;
 
 use crate::bench_args::{BenchArgs, Workload};
 use crate::exit::Failure;
+use crate::signal;
 
 /// Runs a workload and prints its result.
 ///
@@ -33,6 +34,7 @@ use crate::exit::Failure;
 /// What kept it from running, or what the server promised and did not keep.
 pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     let workload = &args.workload;
+    signal::watch().map_err(|error| Failure::new(format!("cannot wait for signals: {error}")))?;
     let run = workload.run();
     let phases = match workload {
         Workload::FanIn { .. }

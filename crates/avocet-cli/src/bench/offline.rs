@@ -103,6 +103,18 @@ pub(crate) fn run(workload: &Workload, args: &OfflineArgs) -> Result<Phases, Fai
     ];
     let mut phases = Phases::new("offline", &server, plan.names, settings, &args.run, clock)?;
     phases.qos = plan.delivered_qos() as u8;
+    let done = load(args, plan, server, clock, &mut phases);
+    phases.finish(done)
+}
+
+fn load(
+    args: &OfflineArgs,
+    plan: Plan,
+    server: Server,
+    clock: Stopwatch,
+    phases: &mut Phases,
+) -> Result<(), Failure> {
+    let messages = args.messages.get();
     let version = server.version;
     let mut reactor = Reactor::new(server, clock, plan.payload)?;
     let mut pairs = Pairs {
@@ -133,13 +145,13 @@ pub(crate) fn run(workload: &Workload, args: &OfflineArgs) -> Result<Phases, Fai
     )?;
 
     phases.begin("queued", "messages")?;
-    pairs.publish(&mut reactor, &mut phases)?;
+    pairs.publish(&mut reactor, phases)?;
     let (acked, latency) = (pairs.acked, std::mem::take(&mut pairs.acknowledged));
     phases.end(pairs.heard_at, acked, latency)?;
 
     phases.begin("drained", "messages")?;
     pairs.come(&mut reactor, Session::Kept)?;
-    pairs.drain(&mut reactor, &mut phases, messages)?;
+    pairs.drain(&mut reactor, phases, messages)?;
     phases.end(pairs.received.1, pairs.received.0, Histogram::default())?;
     pairs.say_that_all_is_acknowledged(&mut reactor)?;
     reactor.leave()?;
@@ -165,7 +177,7 @@ pub(crate) fn run(workload: &Workload, args: &OfflineArgs) -> Result<Phases, Fai
     }
     pairs.faults.lost = pairs.faults.lost.saturating_sub(pairs.faults.refused);
     phases.faults = pairs.faults;
-    Ok(phases)
+    Ok(())
 }
 
 /// What the clients that were away begin with.
@@ -257,7 +269,7 @@ impl Pairs {
             }
             reactor.write()?;
             reactor.turn(TURN, self)?;
-            phases.show(self.acked);
+            phases.show(self.acked)?;
         }
         reactor.leave()?;
         Ok(())
@@ -275,7 +287,7 @@ impl Pairs {
                 break;
             }
             reactor.turn(TURN, self)?;
-            phases.show(self.received.0);
+            phases.show(self.received.0)?;
         }
         Ok(())
     }

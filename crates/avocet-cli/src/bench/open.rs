@@ -12,9 +12,11 @@ use mio::{Events, Poll};
 use crate::bench::client::{Client, Reading, connect, reason};
 use crate::bench::histogram::Histogram;
 use crate::bench::reactor::register;
+use crate::bench::report::{Progress, number};
 use crate::bench_args::ServerArgs;
 use crate::clock::Stopwatch;
 use crate::exit::Failure;
+use crate::signal;
 
 /// Clients that connect at the same time, if no rate is asked for.
 const OPENING_MAX: usize = 64;
@@ -37,6 +39,7 @@ pub(crate) struct Server {
     password: Option<String>,
     keep_alive: u16,
     connect_timeout: Duration,
+    progress: Progress,
 }
 
 impl Server {
@@ -73,6 +76,7 @@ impl Server {
                 .or_else(|| url.and_then(|url| url.password.clone())),
             keep_alive: args.keepalive,
             connect_timeout: args.connect_timeout,
+            progress: Progress::new(args.quiet),
         };
         // What cannot be sent is told before anything connects.
         server.connect_packet(&Wanted::new(String::new(), "a".into()))?;
@@ -279,12 +283,18 @@ pub(crate) fn open(
         OPENING_AT_RATE_MAX
     };
     let mut slots: Vec<_> = wanted.into_iter().map(Slot::Waiting).collect();
-    let (mut next, mut opening, mut open) = (0, 0_usize, 0);
+    let (mut next, mut opening, mut open) = (0, 0_usize, 0_u64);
     let mut events = Events::with_capacity(1024);
     let mut buffer = vec![0; 64 * 1024];
     let mut unfinished: Vec<usize> = Vec::new();
     let mut looked_at = began;
-    while open < slots.len() {
+    let mut told_at = began;
+    // What is opened later is to end what earlier clients left.
+    let was_interrupted = signal::is_interrupted();
+    while open < slots.len() as u64 {
+        if signal::is_interrupted() && !was_interrupted {
+            return Err(Failure::Interrupted);
+        }
         let now = clock.nanoseconds();
         let mut wait = LOOK;
         while next < slots.len() && opening < opening_max {
@@ -334,6 +344,15 @@ pub(crate) fn open(
                 }
                 other @ (Slot::Waiting(_) | Slot::Opening(_) | Slot::Open(_)) => *slot = other,
             }
+        }
+        if now - told_at > 1_000_000_000 {
+            told_at = now;
+            server.progress.say(&format!(
+                "{:>6.1} s  connected {} of {}",
+                (now - began) as f64 / 1e9,
+                number(open),
+                number(slots.len() as u64)
+            ));
         }
         if now - looked_at > 100_000_000 {
             looked_at = now;

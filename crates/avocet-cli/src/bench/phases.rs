@@ -1,6 +1,7 @@
 //! Workloads that go through phases: what each did, and what it cost.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -9,10 +10,15 @@ use crate::bench::histogram::Histogram;
 use crate::bench::open::Server;
 use crate::bench::plan::Names;
 use crate::bench::report::{Progress, SHARES, number, time};
-use crate::bench::usage::{self, Usage};
+use crate::bench::usage::{self, Moment, Used};
 use crate::bench_args::RunArgs;
-use crate::clock::Stopwatch;
+use crate::clock::{Stopwatch, doze};
 use crate::exit::Failure;
+use crate::signal;
+
+/// For how long memory must not change until it has come to rest, and how often that is waited for.
+const REST: Duration = Duration::from_millis(200);
+const RESTS_MAX: usize = 10;
 
 /// What a run found, phase by phase.
 #[derive(Debug)]
@@ -31,9 +37,14 @@ pub(crate) struct Phases {
     pids: Vec<u32>,
     progress: Progress,
     /// When the current phase began, and what had been used.
-    began: (u64, Usage, u64),
+    began: (u64, Moment),
     /// When progress was shown, and the count then.
     shown: (u64, u64),
+    /// The count of the current phase, as far as is known.
+    count: u64,
+    /// Whether a phase goes on.
+    is_open: bool,
+    is_interrupted: bool,
 }
 
 /// A part of a run.
@@ -46,8 +57,7 @@ struct Phase {
     /// In nanoseconds.
     time: u64,
     latency: Histogram,
-    broker_cpu: Option<u64>,
-    own_cpu: u64,
+    used: Used,
     /// Resident memory of the server in bytes, at the end.
     resident: Option<u64>,
     /// What it was before the phase.
@@ -85,8 +95,11 @@ impl Phases {
             clock,
             pids: run.broker_pid.clone(),
             progress,
-            began: (0, Usage::default(), 0),
+            began: (0, Moment::default()),
             shown: (0, 0),
+            count: 0,
+            is_open: false,
+            is_interrupted: false,
         })
     }
 
@@ -103,27 +116,36 @@ impl Phases {
             count: 0,
             time: 0,
             latency: Histogram::default(),
-            broker_cpu: None,
-            own_cpu: 0,
+            used: Used::default(),
             resident: None,
             resident_before: resident,
         });
+        self.progress.say(&format!("{name}:"));
+        (self.count, self.is_open) = (0, true);
         let now = self.clock.nanoseconds();
         self.shown = (now, 0);
-        self.began = (now, usage::of_processes(&self.pids)?, usage::own_cpu());
+        self.began = (now, Moment::now(&self.pids)?);
         Ok(())
     }
 
     /// The phase goes on; each second it is told how far it is.
-    pub(crate) fn show(&mut self, count: u64) {
+    ///
+    /// # Errors
+    ///
+    /// That the process was asked to end.
+    pub(crate) fn show(&mut self, count: u64) -> Result<(), Failure> {
+        if signal::is_interrupted() {
+            return Err(Failure::Interrupted);
+        }
+        self.count = count;
         let now = self.clock.nanoseconds();
         let (at, before) = self.shown;
         if now - at < 1_000_000_000 {
-            return;
+            return Ok(());
         }
         self.shown = (now, count);
         let Some(phase) = self.phases.last() else {
-            return;
+            return Ok(());
         };
         let rate = (count - before.min(count)) as f64 * 1e9 / (now - at) as f64;
         self.progress.say(&format!(
@@ -134,6 +156,7 @@ impl Phases {
             phase.what,
             number(rate.round() as u64)
         ));
+        Ok(())
     }
 
     /// The phase ended, at a time that may have been earlier, with so many of what is counted.
@@ -142,17 +165,16 @@ impl Phases {
     ///
     /// A process that cannot be read.
     pub(crate) fn end(&mut self, at: u64, count: u64, latency: Histogram) -> Result<(), Failure> {
-        let (began, usage, own) = &self.began;
-        let used = usage::of_processes(&self.pids)?;
-        let broker_cpu = (!self.pids.is_empty()).then(|| used.cpu_since(usage));
-        let (time, own_cpu) = (at.saturating_sub(*began), usage::own_cpu() - own);
+        let (began, before) = &self.began;
+        let used = Moment::now(&self.pids)?.since(before);
+        let time = at.saturating_sub(*began);
         let resident = self.resident()?;
+        self.is_open = false;
         if let Some(phase) = self.phases.last_mut() {
             phase.count = count;
             phase.time = time;
             phase.latency = latency;
-            phase.broker_cpu = broker_cpu;
-            phase.own_cpu = own_cpu;
+            phase.used = used;
             phase.resident = resident;
         }
         Ok(())
@@ -163,11 +185,48 @@ impl Phases {
         self.settings.push((name, value));
     }
 
+    /// The run, as far as it came.
+    ///
+    /// # Errors
+    ///
+    /// What ended it, other than being asked to.
+    pub(crate) fn finish(mut self, done: Result<(), Failure>) -> Result<Self, Failure> {
+        match done {
+            Ok(()) => {}
+            Err(Failure::Interrupted) => {
+                self.is_interrupted = true;
+                if self.is_open {
+                    self.end(self.clock.nanoseconds(), self.count, Histogram::default())?;
+                }
+            }
+            Err(failure) => return Err(failure),
+        }
+        Ok(self)
+    }
+
+    /// The server's resident memory once it has come to rest: some give back what a phase needed a
+    /// moment after it.
     fn resident(&self) -> Result<Option<u64>, Failure> {
         if self.pids.is_empty() {
             return Ok(None);
         }
-        Ok(Some(usage::resident(&self.pids)?))
+        let mut last = usage::resident(&self.pids)?;
+        for _ in 0..RESTS_MAX {
+            doze(REST);
+            let resident = usage::resident(&self.pids)?;
+            if resident == last {
+                break;
+            }
+            last = resident;
+        }
+        Ok(Some(last))
+    }
+
+    /// The cores that neither the server nor this program used, in the mean of all phases.
+    fn other_cores(&self) -> Option<f64> {
+        let others: Option<u64> = self.phases.iter().map(|phase| phase.used.other).sum();
+        let time: u64 = self.phases.iter().map(|phase| phase.time).sum();
+        Some(others? as f64 / time.max(1) as f64)
     }
 
     /// Whether the server kept what it promised.
@@ -176,6 +235,9 @@ impl Phases {
     ///
     /// What it did not keep.
     pub(crate) fn verdict(&self) -> Result<(), Failure> {
+        if self.is_interrupted {
+            return Err(Failure::Interrupted);
+        }
         let broken = self.faults.broken(self.qos);
         if broken.is_empty() {
             return Ok(());
@@ -213,9 +275,9 @@ impl Phases {
                 number(phase.count),
                 time(phase.time),
                 number(phase.per_second().round() as u64),
-                optional(phase.broker_cpu.map(each)),
+                optional(phase.used.server.map(each)),
                 optional(phase.bytes_each().map(|bytes| format!("{bytes:.0} bytes"))),
-                each(phase.own_cpu),
+                each(phase.used.own),
             );
         }
         let mut has_heading = false;
@@ -233,6 +295,12 @@ impl Phases {
                 let _ = write!(text, "{:>12}", time(phase.latency.quantile(share)));
             }
             let _ = writeln!(text, "{:>12}", time(phase.latency.max()));
+        }
+        if self.is_interrupted {
+            text.push_str(
+                "\ninterrupted: the last phase is not complete, and nothing was checked\n",
+            );
+            return text;
         }
         let faults = &self.faults;
         let _ = writeln!(
@@ -258,12 +326,12 @@ impl Phases {
                     "time_s": phase.time as f64 / 1e9,
                     "per_s": phase.per_second(),
                     "latency_us": phase.latency.microseconds(),
-                    "server_cpu_us_each": phase.broker_cpu.map(|cpu| phase.each(cpu as f64 / 1e3)),
-                    "server_cpu_s": phase.broker_cpu.map(|cpu| cpu as f64 / 1e9),
+                    "server_cpu_us_each": phase.used.server.map(|cpu| phase.each(cpu as f64 / 1e3)),
+                    "server_cpu_s": phase.used.server.map(|cpu| cpu as f64 / 1e9),
                     "resident_bytes_before": phase.resident_before,
                     "resident_bytes_end": phase.resident,
                     "resident_bytes_each": phase.bytes_each(),
-                    "own_cpu_us_each": phase.each(phase.own_cpu as f64 / 1e3),
+                    "own_cpu_us_each": phase.each(phase.used.own as f64 / 1e3),
                 })
             })
             .collect();
@@ -279,6 +347,8 @@ impl Phases {
                 object.insert((*name).into(), (*number).into());
             }
             object.insert("phases".into(), phases.into());
+            object.insert("other_cores".into(), self.other_cores().into());
+            object.insert("interrupted".into(), self.is_interrupted.into());
             object.insert("faults".into(), self.faults.json());
         }
         value

@@ -9,6 +9,8 @@ use mio::{Events, Interest, Poll, Token};
 use crate::bench::client::{Client, Reading};
 use crate::bench::histogram::Histogram;
 use crate::bench::open::{Pace, Server, Wanted, close, open, wait_for_events};
+use crate::bench::phases::Phases;
+use crate::bench::plan::nanoseconds;
 use crate::clock::Stopwatch;
 use crate::exit::Failure;
 
@@ -153,6 +155,34 @@ impl Reactor {
         }
         self.close();
         Ok(())
+    }
+
+    /// Serves clients for a while, which ends early if the process is asked to end.
+    ///
+    /// # Errors
+    ///
+    /// The client that was lost, or what the handler says.
+    pub(crate) fn stay(
+        &mut self,
+        time: Duration,
+        count: u64,
+        handler: &mut impl Handler,
+        phases: &mut Phases,
+    ) -> Result<(), Failure> {
+        if time.is_zero() {
+            return Ok(());
+        }
+        phases.begin("held", "clients")?;
+        let until = self.clock.nanoseconds() + nanoseconds(time);
+        loop {
+            let now = self.clock.nanoseconds();
+            if now >= until {
+                break;
+            }
+            phases.show(count)?;
+            self.turn(Duration::from_nanos((until - now).min(LOOK)), handler)?;
+        }
+        phases.end(until, count, Histogram::default())
     }
 
     /// A client, and a note that it will have something to write.

@@ -11,6 +11,7 @@ use crate::bench::chart::Picture;
 use crate::bench::check::Faults;
 use crate::bench::histogram::Histogram;
 use crate::bench::plan::{Load, Plan};
+use crate::bench::usage::Used;
 use crate::bench::worker::{Interval, Shared};
 use crate::bench_args::RunArgs;
 use crate::exit::Failure;
@@ -47,9 +48,8 @@ pub(crate) struct Outcome {
     pub(crate) refused_with: Option<String>,
     streams: Vec<(u32, Option<u32>, Faults)>,
     streams_with_faults: u64,
-    /// CPU time of the server and of this process while it was measured, in nanoseconds.
-    pub(crate) broker_cpu: Option<u64>,
-    pub(crate) own_cpu: u64,
+    /// While it was measured.
+    pub(crate) used: Used,
     /// Resident memory of the server in bytes: before anything connects, when all clients are
     /// there, and at the end.
     pub(crate) resident: (u64, u64, u64),
@@ -94,7 +94,7 @@ impl Point {
 }
 
 /// What is told on standard error while a run goes on.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Progress {
     is_quiet: bool,
 }
@@ -104,13 +104,13 @@ impl Progress {
         Self { is_quiet }
     }
 
-    pub(crate) fn say(&self, text: &str) {
+    pub(crate) fn say(self, text: &str) {
         if !self.is_quiet {
             eprintln!("{text}");
         }
     }
 
-    pub(crate) fn show(&self, point: &Point) {
+    pub(crate) fn show(self, point: &Point) {
         if point.phase == "drain" && point.received_per_second == 0.0 {
             return;
         }
@@ -147,8 +147,7 @@ impl Outcome {
             refused_with: None,
             streams: Vec::new(),
             streams_with_faults: 0,
-            broker_cpu: None,
-            own_cpu: 0,
+            used: Used::default(),
             resident: (0, 0, 0),
             points: Vec::new(),
         }
@@ -323,7 +322,7 @@ impl Outcome {
         }
         let seconds = self.measured.max(1) as f64;
         line(format_args!(""));
-        if let Some(cpu) = self.broker_cpu {
+        if let Some(cpu) = self.used.server {
             line(format_args!(
                 "server          {:>12.3} us of CPU per message received, {:.2} cores",
                 self.per_message(cpu),
@@ -339,9 +338,15 @@ impl Outcome {
         }
         line(format_args!(
             "this program    {:>12.3} us of CPU per message received, {:.2} cores",
-            self.per_message(self.own_cpu),
-            self.own_cpu as f64 / seconds
+            self.per_message(self.used.own),
+            self.used.own as f64 / seconds
         ));
+        if let Some(cpu) = self.used.other {
+            line(format_args!(
+                "others          {:>12.2} cores",
+                cpu as f64 / seconds
+            ));
+        }
         text
     }
 
@@ -381,7 +386,7 @@ impl Outcome {
             })
             .collect();
         let seconds = self.measured.max(1) as f64;
-        let server = self.broker_cpu.map(|cpu| {
+        let server = self.used.server.map(|cpu| {
             json!({
                 "cpu_us_per_message": self.per_message(cpu),
                 "cores": cpu as f64 / seconds,
@@ -422,8 +427,9 @@ impl Outcome {
             "streams_with_faults": self.streams_with_faults,
             "streams": streams,
             "server": server,
-            "own_cpu_us_per_message": self.per_message(self.own_cpu),
-            "own_cores": self.own_cpu as f64 / seconds,
+            "own_cpu_us_per_message": self.per_message(self.used.own),
+            "own_cores": self.used.own as f64 / seconds,
+            "other_cores": self.used.other.map(|cpu| cpu as f64 / seconds),
             "series": series,
         })
     }

@@ -122,7 +122,7 @@ impl Store {
             }
             reactor.write()?;
             reactor.turn(TURN, self)?;
-            phases.show(self.done);
+            phases.show(self.done)?;
         }
     }
 
@@ -287,6 +287,19 @@ pub(crate) fn run(args: &RetainedArgs) -> Result<Phases, Failure> {
     ];
     let mut phases = Phases::new("retained", &server, names, settings, &args.run, clock)?;
     phases.qos = args.qos.min(maximum_qos) as u8;
+    let done = load(args, server, names, clock, &mut phases);
+    phases.finish(done)
+}
+
+fn load(
+    args: &RetainedArgs,
+    server: Server,
+    names: Names,
+    clock: Stopwatch,
+    phases: &mut Phases,
+) -> Result<(), Failure> {
+    let (publishers, subscribers) = (args.publishers.get(), args.subscribers.get());
+    let maximum_qos = args.sub_qos.unwrap_or(args.qos);
     let silence = nanoseconds(args.run.drain);
     let inflight = args.message.inflight.get();
     let payload = args.message.payload as usize;
@@ -326,7 +339,7 @@ pub(crate) fn run(args: &RetainedArgs) -> Result<Phases, Failure> {
     let clients = wanted('p', "publisher", publishers, args.qos);
     reactor.open(clients, AS_FAST_AS_POSSIBLE, &mut times, &mut store)?;
     phases.begin("stored", "messages")?;
-    store.run(&mut reactor, &mut phases, inflight, silence)?;
+    store.run(&mut reactor, phases, inflight, silence)?;
     let latency = std::mem::take(&mut store.acknowledged);
     phases.end(store.heard_at, store.done, latency)?;
     if let Some(code) = &store.refused_with {
@@ -370,10 +383,11 @@ pub(crate) fn run(args: &RetainedArgs) -> Result<Phases, Failure> {
     while fetch.received < expected && clock.nanoseconds().saturating_sub(fetch.heard_at) <= silence
     {
         reactor.turn(TURN, &mut fetch)?;
-        phases.show(fetch.received);
+        phases.show(fetch.received)?;
     }
     let latency = std::mem::take(&mut fetch.latency);
     phases.end(fetch.heard_at, fetch.received, latency)?;
+    reactor.stay(args.hold, args.messages.into(), &mut fetch, phases)?;
     reactor.leave()?;
 
     if !args.keep {
@@ -382,12 +396,12 @@ pub(crate) fn run(args: &RetainedArgs) -> Result<Phases, Failure> {
         let clients = wanted('p', "publisher", publishers, args.qos);
         reactor.open(clients, AS_FAST_AS_POSSIBLE, &mut times, &mut store)?;
         phases.begin("deleted", "messages")?;
-        store.run(&mut reactor, &mut phases, inflight, silence)?;
+        store.run(&mut reactor, phases, inflight, silence)?;
         phases.end(store.heard_at, store.done, Histogram::default())?;
         reactor.leave()?;
     }
     phases.faults = store.faults;
     phases.faults += fetch.faults;
     phases.faults.lost += expected - fetch.received;
-    Ok(phases)
+    Ok(())
 }

@@ -330,6 +330,21 @@ pub(crate) fn run(args: &SubscriptionsArgs) -> Result<Phases, Failure> {
     ];
     let mut phases = Phases::new("subscriptions", &server, names, settings, &args.run, clock)?;
     phases.qos = args.qos as u8;
+    let done = load(args, groups, server, clock, &mut phases);
+    phases.finish(done)
+}
+
+fn load(
+    args: &SubscriptionsArgs,
+    groups: Groups,
+    server: Server,
+    clock: Stopwatch,
+    phases: &mut Phases,
+) -> Result<(), Failure> {
+    let (clients, publishers) = (args.clients, args.publishers.get());
+    let names = groups.names;
+    let subscriptions = u64::from(groups.count * Groups::FILTERS);
+    let messages = u64::from(args.messages);
     let silence = nanoseconds(args.run.drain);
     let payload = args.message.payload as usize;
     let topics = groups.topics();
@@ -403,7 +418,7 @@ pub(crate) fn run(args: &SubscriptionsArgs) -> Result<Phases, Failure> {
             ));
         }
         reactor.turn(TURN, &mut handler)?;
-        phases.show(handler.load.subscribed);
+        phases.show(handler.load.subscribed)?;
     }
     let subscribed = handler.load.subscribed;
     phases.end(handler.load.heard_at, subscribed, Histogram::default())?;
@@ -429,15 +444,18 @@ pub(crate) fn run(args: &SubscriptionsArgs) -> Result<Phases, Failure> {
         }
         reactor.write()?;
         reactor.turn(TURN, &mut handler)?;
-        phases.show(sent);
+        phases.show(sent)?;
     }
+    let load = &mut *handler.load;
     let sent = load.publishers.iter().map(|publisher| publisher.sent).sum();
     phases.end(load.heard_at, sent, std::mem::take(&mut load.latency))?;
+    reactor.stay(args.hold, subscriptions, &mut handler, phases)?;
     reactor.leave()?;
+    let load = handler.load;
     load.faults.lost = load.expected.saturating_sub(load.received);
     phases.faults = load.faults;
     phases.note("deliveries", load.received);
-    Ok(phases)
+    Ok(())
 }
 
 #[cfg(test)]

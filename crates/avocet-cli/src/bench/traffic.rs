@@ -13,20 +13,24 @@ use crate::bench::check::Faults;
 use crate::bench::open::{Server, allow_files};
 use crate::bench::plan::{Load, Plan, Shape};
 use crate::bench::report::{Outcome, Point, Progress, number};
-use crate::bench::usage;
+use crate::bench::usage::{self, Moment};
 use crate::bench::worker::{Ended, Interval, Report, Shared, Worker};
 use crate::bench_args::Workload;
 use crate::clock::Stopwatch;
 use crate::exit::Failure;
+use crate::signal;
 
 /// From when all clients are there until messages flow, in nanoseconds.
 const RUN_UP: u64 = 20_000_000;
 
-/// How often it is looked whether everything has arrived, in nanoseconds.
-const LOOK: u64 = 5_000_000;
+/// How often it is looked whether everything has arrived.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// How long nothing more may come once everything has, in nanoseconds.
 const QUIET: u64 = 20_000_000;
+
+/// How often it is looked whether the process was asked to end, in nanoseconds.
+const SIGNAL: u64 = 100_000_000;
 
 /// Runs a load of publishers and subscribers.
 ///
@@ -133,18 +137,23 @@ impl Control {
         let (begin, end) = shared.measured();
         let drain_max = plan.drain.saturating_mul(10);
         self.wait_until(begin)?;
-        let before = (usage::of_processes(pids)?, usage::own_cpu());
+        let before = Moment::now(pids)?;
         let mut after = None;
         let (mut progress, mut progress_at) = (0, begin);
         let (mut everything, mut everything_at) = (0, 0);
         if end != u64::MAX {
             self.wait_until(end)?;
-            after = Some((usage::of_processes(pids)?, usage::own_cpu(), end));
-            progress_at = end;
+            progress_at = shared.clock.nanoseconds().min(end);
+            // A run that was cut short is over when what was sent has arrived.
+            if !signal::is_interrupted() {
+                after = Some((Moment::now(pids)?, end));
+            }
         }
         loop {
-            let now = shared.clock.nanoseconds();
-            self.wait_until(now + LOOK)?;
+            if signal::is_interrupted() {
+                shared.stopped.store(true, Relaxed);
+            }
+            self.wait_a_moment()?;
             let now = shared.clock.nanoseconds();
             let is_finished = shared.workers.iter().all(|w| w.finished.load(Relaxed));
             let acked = shared.sum(|worker| &worker.acked);
@@ -159,10 +168,7 @@ impl Control {
                 // The end of a run of a certain count is when everything is there.
                 if everything_at == 0 || everything != received {
                     (everything, everything_at) = (received, now);
-                    after = after.or_else(|| {
-                        let usage = usage::of_processes(pids).ok()?;
-                        Some((usage, usage::own_cpu(), progress_at))
-                    });
+                    after = after.or_else(|| Some((Moment::now(pids).ok()?, progress_at)));
                 }
                 if now - everything_at >= QUIET {
                     break;
@@ -175,24 +181,35 @@ impl Control {
                 break;
             }
         }
-        let (usage, own, until) = match after {
+        let (after, until) = match after {
             Some(after) => after,
-            None => (usage::of_processes(pids)?, usage::own_cpu(), progress_at),
+            None => (Moment::now(pids)?, progress_at),
         };
         self.outcome.measured = until.saturating_sub(begin);
-        self.outcome.broker_cpu = (!pids.is_empty()).then(|| usage.cpu_since(&before.0));
-        self.outcome.own_cpu = own - before.1;
+        self.outcome.used = after.since(&before);
         Ok(())
     }
 
-    /// Takes reports until a time.
+    /// Takes reports for as long as may pass between two looks.
+    fn wait_a_moment(&mut self) -> Result<(), Failure> {
+        match self.reports.recv_timeout(LOOK) {
+            Ok(report) => self.take(report),
+            Err(RecvTimeoutError::Timeout) => Ok(()),
+            Err(RecvTimeoutError::Disconnected) => {
+                Err(Failure::new("a thread of the load has failed"))
+            }
+        }
+    }
+
+    /// Takes reports until a time, or until the process is asked to end.
     fn wait_until(&mut self, time: u64) -> Result<(), Failure> {
         loop {
             let now = self.shared.clock.nanoseconds();
-            if now >= time {
+            if now >= time || signal::is_interrupted() {
                 return Ok(());
             }
-            match self.reports.recv_timeout(Duration::from_nanos(time - now)) {
+            let wait = Duration::from_nanos((time - now).min(SIGNAL));
+            match self.reports.recv_timeout(wait) {
                 Ok(report) => self.take(report)?,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// The CPU time that processes had used at one moment.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Usage {
+struct Usage {
     /// CPU time of all threads, in user and system mode.
     cpu: Duration,
     /// CPU time of each thread that lives, by its directory: finer than that of the process.
@@ -17,7 +17,7 @@ impl Usage {
     /// The CPU time from `earlier` to this moment, in nanoseconds. Threads are added up if they are
     /// the same ones; otherwise the process, which the system counts in steps of 10 ms, knows what
     /// ended threads used.
-    pub(crate) fn cpu_since(&self, earlier: &Self) -> u64 {
+    fn cpu_since(&self, earlier: &Self) -> u64 {
         let paths = |usage: &Self| -> Vec<PathBuf> {
             usage.threads.iter().map(|(path, _)| path.clone()).collect()
         };
@@ -31,12 +31,60 @@ impl Usage {
     }
 }
 
+/// What everybody had used at one moment.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Moment {
+    server: Option<Usage>,
+    own: u64,
+    machine: Option<u64>,
+}
+
+/// What everybody used between two moments: CPU time in nanoseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Used {
+    /// If the server's processes are known.
+    pub(crate) server: Option<u64>,
+    pub(crate) own: u64,
+    /// What neither the server nor this process used, if both are known.
+    pub(crate) other: Option<u64>,
+}
+
+impl Moment {
+    /// This moment, with the server's processes.
+    ///
+    /// # Errors
+    ///
+    /// The process that cannot be read, and why.
+    pub(crate) fn now(pids: &[u32]) -> Result<Self, String> {
+        Ok(Self {
+            server: (!pids.is_empty()).then(|| of_processes(pids)).transpose()?,
+            own: own_cpu(),
+            machine: of_machine(),
+        })
+    }
+
+    pub(crate) fn since(&self, earlier: &Self) -> Used {
+        let both = |now: &Self| Some((now.machine?, earlier.machine?));
+        let server = self.server.as_ref().zip(earlier.server.as_ref());
+        let server = server.map(|(now, earlier)| now.cpu_since(earlier));
+        let own = self.own - earlier.own;
+        let machine = both(self).map(|(now, earlier)| now.saturating_sub(earlier));
+        Used {
+            server,
+            own,
+            other: machine
+                .zip(server)
+                .map(|(machine, server)| machine.saturating_sub(server + own)),
+        }
+    }
+}
+
 /// The CPU time that these processes have used, added up.
 ///
 /// # Errors
 ///
 /// The process that cannot be read, and why.
-pub(crate) fn of_processes(pids: &[u32]) -> Result<Usage, String> {
+fn of_processes(pids: &[u32]) -> Result<Usage, String> {
     let mut usage = Usage::default();
     for pid in pids {
         add_process(&mut usage, *pid).map_err(|why| format!("--broker-pid {pid}: {why}"))?;
@@ -59,9 +107,37 @@ pub(crate) fn resident(pids: &[u32]) -> Result<u64, String> {
     Ok(bytes)
 }
 
+/// The CPU time in nanoseconds that everything on this machine has used, in steps of 10 ms; nothing
+/// where the system does not tell.
+fn of_machine() -> Option<u64> {
+    busy_ticks(&fs::read_to_string("/proc/stat").ok()?).map(from_ticks)
+}
+
+/// User, nice and system time, and that of interrupts, out of `/proc/stat`, in clock ticks.
+fn busy_ticks(stat: &str) -> Option<u64> {
+    let line = stat.lines().next()?.strip_prefix("cpu ")?;
+    let ticks: Option<Vec<u64>> = line.split_whitespace().map(|it| it.parse().ok()).collect();
+    match *ticks? {
+        [user, nice, system, _idle, _waiting, hard, soft, ..] => {
+            Some(user + nice + system + hard + soft)
+        }
+        _ => None,
+    }
+}
+
+#[cfg(unix)]
+fn from_ticks(ticks: u64) -> u64 {
+    ticks.saturating_mul(1_000_000_000 / rustix::param::clock_ticks_per_second().max(1))
+}
+
+#[cfg(not(unix))]
+fn from_ticks(ticks: u64) -> u64 {
+    ticks.saturating_mul(10_000_000)
+}
+
 /// CPU time of this process.
 #[cfg(unix)]
-pub(crate) fn own_cpu() -> u64 {
+fn own_cpu() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     seconds * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
@@ -69,7 +145,7 @@ pub(crate) fn own_cpu() -> u64 {
 
 /// CPU time of this process: not known here.
 #[cfg(not(unix))]
-pub(crate) fn own_cpu() -> u64 {
+fn own_cpu() -> u64 {
     0
 }
 
@@ -78,8 +154,7 @@ fn add_process(usage: &mut Usage, pid: u32) -> Result<(), String> {
     let root = PathBuf::from(format!("/proc/{pid}"));
     let stat = read(&root.join("stat"))?;
     let ticks = cpu_ticks(&stat).ok_or("/proc has no CPU time")?;
-    let per_second = rustix::param::clock_ticks_per_second().max(1);
-    usage.cpu += Duration::from_nanos(ticks.saturating_mul(1_000_000_000 / per_second));
+    usage.cpu += Duration::from_nanos(from_ticks(ticks));
     let mut threads: Vec<_> = fs::read_dir(root.join("task"))
         .map_err(|error| error.to_string())?
         .filter_map(Result::ok)
@@ -142,6 +217,13 @@ mod tests {
         let stat = "42 (a) b (c) S 1 42 42 0 -1 4194304 100 0 0 0 7 5 0 0 20 0 1 0 100 1000 50";
         assert_eq!(cpu_ticks(stat), Some(12));
         assert_eq!(cpu_ticks("42 (a) S 1"), None);
+    }
+
+    #[test]
+    fn a_machine_is_busy_when_it_does_not_wait() {
+        let stat = "cpu  100 20 30 4000 50 6 7 80 0 0\ncpu0 1 2 3 4 5 6 7 8 0 0\n";
+        assert_eq!(busy_ticks(stat), Some(163));
+        assert_eq!(busy_ticks("cpu  1 2"), None);
     }
 
     #[test]
