@@ -42,6 +42,7 @@ const fn layer(name: &'static str, colour: Colour, below: &'static [&'static str
 const LAYERS: &[Layer] = &[
     layer("avocet-topic",     Pure,  &[]),
     layer("avocet-codec",     Pure,  &["avocet-topic"]),
+    layer("avocet-access",    Pure,  &["avocet-topic"]),
     layer("avocet-session",   Pure,  &["avocet-topic", "avocet-codec"]),
     layer("avocet-engine",    Pure,  &["avocet-topic", "avocet-codec", "avocet-session"]),
     layer("avocet-store",     Shell, &[]),

@@ -37,7 +37,7 @@ extern "C" fn _Unwind_Resume() -> ! {
 /// 0 when every crate did what it should, or else the number of the first that did not.
 #[unsafe(no_mangle)]
 extern "C" fn main() -> c_int {
-    let crates: [fn() -> Option<()>; _] = [topic, codec, session, engine];
+    let crates: [fn() -> Option<()>; _] = [topic, codec, session, engine, access];
     for (number, check) in (1..).zip(crates) {
         if check().is_none() {
             return number;
@@ -51,6 +51,13 @@ fn topic() -> Option<()> {
     let filter = TopicFilterBuf::new("sensor/+/temperature").ok()?;
     let name = TopicName::new("sensor/7/temperature").ok()?;
     matches(filter.as_filter(), name).then_some(())
+}
+
+fn access() -> Option<()> {
+    use avocet_access::{PasswordHash, import_acl};
+    let hash = "$6$c29tZXNhbHQ=$".parse::<PasswordHash>();
+    let rules = import_acl("topic read a/#").ok()?;
+    (hash.is_err() && rules.as_slice().len() == 2).then_some(())
 }
 
 /// CONNECT of 3.1.1 with Clean Session and the Client Identifier "c".
