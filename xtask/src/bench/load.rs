@@ -97,9 +97,12 @@ impl Load<'_> {
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut load = Bounded::start(&mut command)?;
         let said = load.0.stderr.take().context("standard error")?;
+        let mut lines = BufReader::new(said).lines();
         // It ends by itself, and its output with it.
-        for line in BufReader::new(said).lines() {
-            if line?.trim_start().starts_with(HELD) {
+        while let Some(line) = lines.next().transpose()? {
+            if line.starts_with(HELD) {
+                // It goes on telling, and must not find that nobody listens.
+                std::thread::spawn(move || lines.for_each(drop));
                 return Ok(load);
             }
         }
