@@ -34,7 +34,8 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            inflight: 32,
+            // A window takes a round trip: with one of 32, this is what a fast client waits for.
+            inflight: 256,
             queued_messages_max: 100_000,
             queued_bytes_max: 64 << 20,
             queue_qos0: false,
