@@ -29,6 +29,7 @@ macro_rules! program {
 }
 
 program! {
+    access_args "../../crates/avocet-cli/src/access_args.rs"
     args "../../crates/avocet-cli/src/args.rs"
     arguments "../../crates/avocet-broker/src/arguments.rs"
     bench_args "../../crates/avocet-cli/src/bench_args.rs"
@@ -78,7 +79,7 @@ fn client(input: &[u8]) {
                     print(&args, &bytes);
                 }
             }
-            Command::Decode(_) => {}
+            Command::Decode(_) | Command::Passwd(_) | Command::Acl(_) => {}
         },
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use avocet_codec::{QoS, Version};
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+use crate::access_args::{AclArgs, PasswdArgs};
 use crate::bench_args::BenchArgs;
 use crate::format::Format;
 use crate::url::Url;
@@ -14,6 +15,7 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0   done
   1   error: in the arguments, in the network, or refused by the server
+  2   denied (acl explain), or a wrong password (passwd --check)
   27  timed out (-W)
   A refused connection ends with the code of the CONNACK: 1 to 5 in MQTT 3.1 and 3.1.1,
   128 and above in 5.0.";
@@ -41,6 +43,10 @@ pub(crate) enum Command {
     Bench(BenchArgs),
     /// Print the Control Packets in a captured byte stream or in hexadecimal text
     Decode(DecodeArgs),
+    /// Add, change and remove the users of a broker's password file
+    Passwd(PasswdArgs),
+    /// Say what a broker's rules allow, and import them from mosquitto
+    Acl(AclArgs),
 }
 
 /// What every command that connects takes.

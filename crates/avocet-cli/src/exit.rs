@@ -14,6 +14,8 @@ pub(crate) enum Failure {
     Refused { message: String, code: u8 },
     /// A signal ended it, as it was asked to; exit code 1, and what there is was said.
     Interrupted,
+    /// What was asked about is denied; exit code 2, and what there is was said.
+    Denied,
     /// The reader of the output went away; there is nobody to tell, and nothing went wrong.
     OutputClosed,
 }
@@ -37,7 +39,7 @@ impl Failure {
     pub(crate) fn message(&self) -> Option<&str> {
         match self {
             Self::Error(message) | Self::Refused { message, .. } => Some(message),
-            Self::TimedOut | Self::Interrupted | Self::OutputClosed => None,
+            Self::TimedOut | Self::Interrupted | Self::Denied | Self::OutputClosed => None,
         }
     }
 
@@ -45,6 +47,7 @@ impl Failure {
         match self {
             Self::Error(_) | Self::Interrupted => ExitCode::FAILURE,
             Self::TimedOut => ExitCode::from(27),
+            Self::Denied => ExitCode::from(2),
             // No CONNACK that refuses has code 0; should one come about, it is still a failure.
             Self::Refused { code, .. } => ExitCode::from((*code).max(1)),
             Self::OutputClosed => ExitCode::SUCCESS,

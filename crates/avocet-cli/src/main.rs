@@ -1,5 +1,8 @@
-//! `avocet`: publish, subscribe, request, decode and measure MQTT from the command line.
+//! `avocet`: publish, subscribe, request, decode and measure MQTT from the command line; users and
+//! rules of a broker.
 
+mod access_args;
+mod acl;
 mod args;
 mod bench;
 mod bench_args;
@@ -10,6 +13,7 @@ mod decode;
 mod exit;
 mod format;
 mod output;
+mod passwd;
 mod property;
 mod publish;
 mod request;
@@ -66,7 +70,7 @@ impl Command {
             Self::Pub(args) => Some(&args.connection),
             Self::Sub(args) => Some(&args.connection),
             Self::Request(args) => Some(&args.connection),
-            Self::Bench(_) | Self::Decode(_) => None,
+            Self::Bench(_) | Self::Decode(_) | Self::Passwd(_) | Self::Acl(_) => None,
         }
     }
 }
@@ -98,6 +102,8 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Request(args) => request::run(*args).await,
             Command::Bench(args) => bench::run(&args),
             Command::Decode(args) => decode::run(&args),
+            Command::Passwd(args) => passwd::run(&args),
+            Command::Acl(args) => acl::run(&args),
         }
     });
     // A blocking read of standard input may never end, and nothing waits for it.
