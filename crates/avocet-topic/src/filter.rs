@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 use core::borrow::Borrow;
 use core::fmt;
 
-use crate::name::{BYTES_MAX, nul_and_wildcard};
+use crate::name::{BYTES_MAX, wildcards, zeros};
 
 /// What is wrong with a string that was to be a Topic Filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -60,29 +60,40 @@ pub enum ShareError {
     TopicFilterMissing,
 }
 
-/// Whether every wildcard is a whole level, and `#` the last: one pass over the bytes as
-/// [`nul_and_wildcard`] makes it, which does not say what is wrong.
+/// True when there is no U+0000, every wildcard is a whole level, and `#` the last; false means to
+/// look again, byte by byte.
 #[inline]
-fn all_whole_levels(bytes: &[u8]) -> bool {
-    let neighbours = bytes
-        .iter()
-        .zip(bytes.get(1..).unwrap_or_default())
-        .zip(bytes.get(2..).unwrap_or_default());
-    let mut wrong = 0;
-    for ((&before, &byte), &behind) in neighbours {
-        let part_of_level = u8::from(before != b'/') | u8::from(behind != b'/');
-        wrong |= u8::from(byte == b'#') | (u8::from(byte == b'+') & part_of_level);
+fn is_well_at_a_glance(bytes: &[u8]) -> bool {
+    let Some(last) = bytes.last_chunk::<8>() else {
+        return false;
+    };
+    let at_last = bytes.len() - last.len();
+    let words = bytes.as_chunks().0;
+    // Some bytes may be looked at twice.
+    let mut well = zeros(*last) == 0 && all_whole_levels(bytes, at_last, *last);
+    for (index, word) in words.iter().enumerate() {
+        well &= zeros(*word) == 0 && all_whole_levels(bytes, index * word.len(), *word);
     }
-    let first = match bytes {
-        [b'+', behind, ..] => *behind == b'/',
-        [b'#', ..] => bytes.len() == 1,
-        _ => true,
-    };
-    let last = match bytes {
-        [.., before, b'+' | b'#'] => *before == b'/',
-        _ => true,
-    };
-    wrong == 0 && first && last
+    well
+}
+
+/// Whether this is so for the wildcards in the eight bytes at `at`.
+#[inline]
+fn all_whole_levels(bytes: &[u8], at: usize, word: [u8; 8]) -> bool {
+    let mut found = wildcards(word);
+    let mut whole = true;
+    while found != 0 {
+        let at = at + found.trailing_zeros() as usize / 8;
+        let before = bytes.get(at.wrapping_sub(1));
+        whole &= before.is_none_or(|&byte| byte == b'/');
+        whole &= match bytes.get(at + 1) {
+            None => true,
+            Some(b'/') => bytes.get(at) == Some(&b'+'),
+            Some(_) => false,
+        };
+        found &= found - 1;
+    }
+    whole
 }
 
 /// A Topic Filter: at least one character, at most 65,535 bytes, no U+0000, wildcards only where
@@ -93,6 +104,7 @@ pub struct TopicFilter<'a>(&'a str);
 impl<'a> TopicFilter<'a> {
     /// Checks a string against the rules for Topic Filters
     /// [MQTT5-4.7.1-1] [MQTT5-4.7.1-2] [MQTT5-4.7.3-1] [MQTT5-4.7.3-2] [MQTT5-4.7.3-3].
+    #[inline]
     pub fn new(s: &'a str) -> Result<Self, TopicFilterError> {
         if s.is_empty() {
             return Err(TopicFilterError::Empty);
@@ -100,16 +112,16 @@ impl<'a> TopicFilter<'a> {
         if s.len() > BYTES_MAX {
             return Err(TopicFilterError::TooLong);
         }
-        let (nul, wildcard) = nul_and_wildcard(s);
-        if nul {
-            return Err(TopicFilterError::Nul);
-        }
-        if wildcard && !all_whole_levels(s.as_bytes()) {
+        if !is_well_at_a_glance(s.as_bytes()) {
+            if s.as_bytes().contains(&0) {
+                return Err(TopicFilterError::Nul);
+            }
             Self::check_wildcards(s)?;
         }
         Ok(Self(s))
     }
 
+    #[inline(never)]
     fn check_wildcards(s: &str) -> Result<(), TopicFilterError> {
         let mut before = b'/';
         let mut rest = s.as_bytes();

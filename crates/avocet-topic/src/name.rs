@@ -26,18 +26,39 @@ pub enum TopicNameError {
 }
 
 /// Whether U+0000 and whether a wildcard character is among these.
-///
-/// One pass over the bytes, without an early exit and in bytes alone, lets the compiler use wide
-/// registers.
 #[inline]
 pub(crate) fn nul_and_wildcard(s: &str) -> (bool, bool) {
-    let mut least = u8::MAX;
-    let mut wildcard = 0;
-    for &byte in s.as_bytes() {
-        least = least.min(byte);
-        wildcard |= u8::from(byte == b'+') | u8::from(byte == b'#');
+    let bytes = s.as_bytes();
+    let Some(last) = bytes.last_chunk() else {
+        let wildcard = bytes.iter().any(|&byte| byte == b'+' || byte == b'#');
+        return (bytes.contains(&0), wildcard);
+    };
+    // Some bytes may be looked at twice.
+    let (mut nul, mut wildcard) = (zeros(*last), wildcards(*last));
+    for &word in bytes.as_chunks().0 {
+        nul |= zeros(word);
+        wildcard |= wildcards(word);
     }
-    (least == 0, wildcard != 0)
+    (nul != 0, wildcard != 0)
+}
+
+/// Not 0 if one of eight bytes is. The lowest bit that is set is the highest of the first zero.
+#[inline]
+pub(crate) const fn zeros(word: [u8; 8]) -> u64 {
+    zeros_of(u64::from_le_bytes(word))
+}
+
+#[inline]
+const fn zeros_of(word: u64) -> u64 {
+    // The borrow of a zero byte sets its highest bit, and may go on into the bytes behind.
+    word.wrapping_sub(0x0101_0101_0101_0101) & !word & 0x8080_8080_8080_8080
+}
+
+/// Not 0 if one of eight bytes is `+` or `#`, which differ in one bit, as [`zeros`] says it.
+#[inline]
+pub(crate) const fn wildcards(word: [u8; 8]) -> u64 {
+    let same = u64::from_le_bytes(word) & !0x0808_0808_0808_0808;
+    zeros_of(same ^ 0x2323_2323_2323_2323)
 }
 
 /// A Topic Name: at least one character, at most 65,535 bytes, no U+0000 and no wildcard character.

@@ -195,3 +195,38 @@ fn topic_tree_with_each_pair_of_small_names_agrees_with_the_oracle() {
         }
     }
 }
+
+/// Strings are looked at in words of eight bytes, so that what stands where matters.
+/// [MQTT5-4.7.1-1] [MQTT5-4.7.1-2] [MQTT5-4.7.3-2]
+#[test]
+fn special_characters_are_found_at_every_place() {
+    // Those in the second half differ in one bit from one in the first, or have the highest.
+    let inserts = [
+        "+", "#", "\0", "/+/", "/#", "+/", "/+", "\"", "*", "\u{1}", "\u{3}", "\u{80}", "é",
+        "\u{23f}",
+    ];
+    for len in 0..=25 {
+        for place in 0..=len {
+            for first in inserts {
+                for second in ["", "+", "/+", "\0", "*", "/"] {
+                    let head = "x".repeat(place);
+                    let tail = "x".repeat(len - place);
+                    let text = format!("{head}{first}{tail}{second}");
+                    let levels: Vec<&str> = text.split('/').collect();
+                    let whole = levels
+                        .iter()
+                        .enumerate()
+                        .all(|(index, level)| match *level {
+                            "+" => true,
+                            "#" => index + 1 == levels.len(),
+                            _ => !level.contains(['+', '#']),
+                        });
+                    let plain = !text.contains('\0');
+                    assert_eq!(TopicFilter::new(&text).is_ok(), plain && whole, "{text:?}");
+                    let name = plain && !text.contains(['+', '#']);
+                    assert_eq!(TopicName::new(&text).is_ok(), name, "{text:?}");
+                }
+            }
+        }
+    }
+}
