@@ -86,27 +86,9 @@ impl<'a> Ack<'a> {
         }
     }
 
-    /// Makes a packet of what is read, at once, so that it is built where it is returned.
-    #[inline(always)]
-    pub(crate) fn decode_body<T>(
-        ack_type: AckType,
-        body: Reader<'a>,
-        version: Version,
-        packet: impl FnOnce(Self) -> T,
-    ) -> Result<T, DecodeError> {
-        if let &[high, low] = body.rest() {
-            let packet_id = PacketId::new(u16::from_be_bytes([high, low]));
-            return match packet_id {
-                Some(packet_id) => Ok(packet(Self::new(packet_id))),
-                None => Err(DecodeError::PacketIdZero),
-            };
-        }
-        Self::decode_long(ack_type, body, version).map(packet)
-    }
-
     /// Both the Reason Code and the Property Length may be left out.
     #[inline(never)]
-    fn decode_long(
+    pub(crate) fn decode_body(
         ack_type: AckType,
         mut body: Reader<'a>,
         version: Version,
@@ -142,6 +124,16 @@ impl<'a> Ack<'a> {
             let packet = ack_type.success(self.packet_id);
             return write_packet(&packet, out);
         }
+        self.encode_long(ack_type, version, out)
+    }
+
+    #[inline(never)]
+    fn encode_long(
+        &self,
+        ack_type: AckType,
+        version: Version,
+        out: &mut impl BufMut,
+    ) -> Result<(), EncodeError> {
         TypedAck(ack_type, self).write(version, out)
     }
 

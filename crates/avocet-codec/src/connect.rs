@@ -113,14 +113,16 @@ impl<'a> Connect<'a> {
         // The version is the packet's own, so that any will do here.
         let (header, body) = FixedHeader::read(frame, Version::V5)?;
         header.expect(PacketType::Connect)?;
-        Self::decode_body(header, body)
+        Self::decode_body(header, body, |connect| connect)
     }
 
+    /// Makes a packet of what is read, at once, so that it is built where it is returned.
     #[inline(always)]
-    pub(crate) fn decode_body(
+    pub(crate) fn decode_body<T>(
         header: FixedHeader,
         mut body: Reader<'a>,
-    ) -> Result<Self, DecodeError> {
+        packet: impl FnOnce(Self) -> T,
+    ) -> Result<T, DecodeError> {
         let (version, bridge) = protocol(&mut body)?;
         header.check(version)?;
         let flags = body.u8(Field::ConnectFlags)?;
@@ -150,7 +152,7 @@ impl<'a> Connect<'a> {
             password = Some(body.binary(Field::Password)?);
         }
         body.finish()?;
-        Ok(Self {
+        Ok(packet(Self {
             version,
             bridge,
             clean_start: flags & CLEAN_START != 0,
@@ -160,7 +162,7 @@ impl<'a> Connect<'a> {
             user_name,
             password,
             properties,
-        })
+        }))
     }
 
     /// How many bytes [`encode`](Self::encode) writes, fixed header included.
@@ -169,10 +171,12 @@ impl<'a> Connect<'a> {
     }
 
     /// Writes the whole packet; on an error, nothing.
+    #[inline(never)]
     pub fn encode(&self, out: &mut impl BufMut) -> Result<(), EncodeError> {
         self.write(self.version, out)
     }
 
+    #[inline(always)]
     fn flags(&self) -> u8 {
         let mut flags = 0;
         if self.clean_start {
@@ -196,8 +200,7 @@ impl<'a> Connect<'a> {
 
 /// Protocol Name and Protocol Version [MQTT5-3.1.2-1] [MQTT5-3.1.2-2].
 fn protocol(body: &mut Reader<'_>) -> Result<(Version, bool), DecodeError> {
-    let name = body.binary(Field::ProtocolName)?;
-    let is_mqtt = match name {
+    let is_mqtt = match body.binary(Field::ProtocolName)? {
         b"MQTT" => true,
         b"MQIsdp" => false,
         _ => return Err(DecodeError::ProtocolName),
@@ -270,6 +273,7 @@ impl Encode for Connect<'_> {
         (PacketType::Connect as u8) << 4
     }
 
+    #[inline(always)]
     fn write_body(&self, version: Version, sink: &mut impl Sink) {
         let bridge = if self.bridge { BRIDGE } else { 0 };
         sink.require(
@@ -283,7 +287,7 @@ impl Encode for Connect<'_> {
             version == Version::V5 || self.password.is_none() || self.user_name.is_some(),
             EncodeError::PasswordWithoutUserName,
         );
-        sink.string(Field::ProtocolName, version.protocol_name());
+        sink.binary(Field::ProtocolName, version.protocol_name().as_bytes());
         sink.u8(version.protocol_level() | bridge);
         sink.u8(self.flags());
         sink.u16(self.keep_alive);
@@ -304,6 +308,7 @@ impl Encode for Connect<'_> {
 }
 
 impl Section for ConnectProperties<'_> {
+    #[inline(always)]
     fn write_properties(&self, sink: &mut impl Sink) {
         if self.session_expiry_interval != 0 {
             sink.property(Property::SessionExpiryInterval(

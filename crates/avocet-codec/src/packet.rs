@@ -8,6 +8,7 @@ use crate::connack::Connack;
 use crate::connect::Connect;
 use crate::disconnect::Disconnect;
 use crate::error::{DecodeError, EncodeError, Field};
+use crate::packet_id::PacketId;
 use crate::publish::Publish;
 use crate::reader::{Reader, TooLong, VariableByteInteger};
 use crate::sink::write_packet;
@@ -118,13 +119,6 @@ impl PacketType {
         })
     }
 
-    /// True for the types whose flags 3.1 reads as QoS 1, so that these are 0b0010 in all versions
-    /// [MQTT5-2.1.3-1] [MQTT311-2.2.2-1].
-    #[inline]
-    const fn has_qos_1(self) -> bool {
-        matches!(self, Self::Pubrel | Self::Subscribe | Self::Unsubscribe)
-    }
-
     /// The name as the standard prints it.
     pub const fn name(self) -> &'static str {
         match self {
@@ -159,17 +153,50 @@ impl<'a> Packet<'a> {
     /// A CONNECT carries its own version; `version` does not matter for it.
     #[inline]
     pub fn decode(frame: &'a [u8], version: Version) -> Result<Self, DecodeError> {
+        // What most acknowledgements are, in all versions: see `AckType::success`.
+        if let &[first_byte, 2, high, low] = frame
+            && let Some(packet_id) = PacketId::new(u16::from_be_bytes([high, low]))
+        {
+            match first_byte {
+                0x40 => return Ok(Self::Puback(Ack::new(packet_id))),
+                0x50 => return Ok(Self::Pubrec(Ack::new(packet_id))),
+                0x62 => return Ok(Self::Pubrel(Ack::new(packet_id))),
+                0x70 => return Ok(Self::Pubcomp(Ack::new(packet_id))),
+                _ => {}
+            }
+        }
         let (header, body) = FixedHeader::read(frame, version)?;
+        if header.packet_type == PacketType::Publish {
+            return Publish::decode_body(header.flags, body, version, Self::Publish);
+        }
+        Self::decode_other(header, body, version)
+    }
+
+    /// Apart from the packets that are many, for which this would take space on the stack.
+    #[inline(never)]
+    fn decode_other(
+        header: FixedHeader,
+        body: Reader<'a>,
+        version: Version,
+    ) -> Result<Self, DecodeError> {
         let flags = header.flags;
         // Each arm makes the whole result, so that it is built where it is returned.
         match header.packet_type {
-            PacketType::Publish => Publish::decode_body(flags, body, version, Self::Publish),
-            PacketType::Puback => Ack::decode_body(AckType::Puback, body, version, Self::Puback),
-            PacketType::Pubrec => Ack::decode_body(AckType::Pubrec, body, version, Self::Pubrec),
-            PacketType::Pubrel => Ack::decode_body(AckType::Pubrel, body, version, Self::Pubrel),
-            PacketType::Pubcomp => Ack::decode_body(AckType::Pubcomp, body, version, Self::Pubcomp),
-            PacketType::Connect => Connect::decode_body(header, body).map(Self::Connect),
+            PacketType::Connect => Connect::decode_body(header, body, Self::Connect),
             PacketType::Connack => Connack::decode_body(body, version).map(Self::Connack),
+            PacketType::Publish => Publish::decode_body(flags, body, version, Self::Publish),
+            PacketType::Puback => {
+                Ack::decode_body(AckType::Puback, body, version).map(Self::Puback)
+            }
+            PacketType::Pubrec => {
+                Ack::decode_body(AckType::Pubrec, body, version).map(Self::Pubrec)
+            }
+            PacketType::Pubrel => {
+                Ack::decode_body(AckType::Pubrel, body, version).map(Self::Pubrel)
+            }
+            PacketType::Pubcomp => {
+                Ack::decode_body(AckType::Pubcomp, body, version).map(Self::Pubcomp)
+            }
             PacketType::Subscribe => {
                 Subscribe::decode_body(flags, body, version).map(Self::Subscribe)
             }
@@ -260,12 +287,14 @@ pub(crate) struct FixedHeader {
 }
 
 impl FixedHeader {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn read(frame: &[u8], version: Version) -> Result<(Self, Reader<'_>), DecodeError> {
         let Some((&first_byte, rest)) = frame.split_first() else {
             return Err(DecodeError::RemainingLength);
         };
-        let packet_type = check_first_byte(first_byte)?;
+        let Some(packet_type) = PacketType::from_u8(first_byte >> 4) else {
+            return Err(DecodeError::PacketType(0));
+        };
         let integer = match VariableByteInteger::read(rest) {
             Ok(Some(integer)) => integer,
             Ok(None) => return Err(DecodeError::RemainingLength),
@@ -282,6 +311,7 @@ impl FixedHeader {
             flags: first_byte & 0x0f,
             minimal: integer.minimal(),
         };
+        // A CONNECT tells its version itself.
         if packet_type != PacketType::Connect {
             header.check(version)?;
         }
@@ -291,21 +321,14 @@ impl FixedHeader {
     /// What depends on the version.
     #[inline]
     pub(crate) fn check(self, version: Version) -> Result<(), DecodeError> {
-        let reserved = match (self.packet_type, version) {
-            (PacketType::Publish, _) | (_, Version::V3_1) => 0,
-            (packet_type, _) if packet_type.has_qos_1() => 0b1101,
-            _ => 0b1111,
-        };
-        if self.flags & reserved != 0 {
-            return Err(DecodeError::FixedHeaderFlags);
+        let first_byte = (self.packet_type as u8) << 4 | self.flags;
+        if !FirstBytes::of(version).contains(first_byte) {
+            return Err(refuse_first_byte(first_byte));
         }
         if version == Version::V5 && !self.minimal {
             return Err(DecodeError::VariableByteIntegerNotMinimal(
                 Field::FixedHeader,
             ));
-        }
-        if version < Version::V5 && self.packet_type == PacketType::Auth {
-            return Err(DecodeError::PacketType(PacketType::Auth as u8));
         }
         Ok(())
     }
@@ -322,16 +345,83 @@ impl FixedHeader {
 
 /// What the first byte must be in all versions.
 #[inline]
-pub(crate) fn check_first_byte(first_byte: u8) -> Result<PacketType, DecodeError> {
-    let Some(packet_type) = PacketType::from_u8(first_byte >> 4) else {
-        return Err(DecodeError::PacketType(0));
-    };
-    let qos = first_byte >> 1 & 0b11;
-    if packet_type == PacketType::Publish && qos == 3 {
-        return Err(DecodeError::QoS3);
+pub(crate) fn check_first_byte(first_byte: u8) -> Result<(), DecodeError> {
+    if FirstBytes::ANY.contains(first_byte) {
+        Ok(())
+    } else {
+        Err(refuse_first_byte(first_byte))
     }
-    if packet_type.has_qos_1() && qos != 1 {
-        return Err(DecodeError::FixedHeaderFlags);
+}
+
+/// Says what is wrong with a first byte that some or all versions refuse.
+#[cold]
+const fn refuse_first_byte(first_byte: u8) -> DecodeError {
+    match PacketType::from_u8(first_byte >> 4) {
+        None => DecodeError::PacketType(0),
+        Some(PacketType::Publish) => DecodeError::QoS3,
+        Some(PacketType::Auth) if first_byte & 0x0f == 0 => {
+            DecodeError::PacketType(PacketType::Auth as u8)
+        }
+        Some(_) => DecodeError::FixedHeaderFlags,
     }
-    Ok(packet_type)
+}
+
+/// For each packet type the flags that it may have, one bit for each value
+/// [MQTT5-2.1.3-1] [MQTT311-2.2.2-2].
+struct FirstBytes([u16; 16]);
+
+impl FirstBytes {
+    const ANY: Self = Self::new(None);
+    const V3_1: Self = Self::new(Some(Version::V3_1));
+    const V3_1_1: Self = Self::new(Some(Version::V3_1_1));
+    const V5: Self = Self::new(Some(Version::V5));
+
+    #[inline]
+    const fn of(version: Version) -> &'static Self {
+        match version {
+            Version::V3_1 => &Self::V3_1,
+            Version::V3_1_1 => &Self::V3_1_1,
+            Version::V5 => &Self::V5,
+        }
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "a table made by the compiler")]
+    const fn new(version: Option<Version>) -> Self {
+        let mut allowed = [0; 16];
+        let mut first_byte = 0;
+        while first_byte <= u8::MAX as usize {
+            if is_allowed(first_byte as u8, version) {
+                allowed[first_byte >> 4] |= 1 << (first_byte & 0x0f);
+            }
+            first_byte += 1;
+        }
+        Self(allowed)
+    }
+
+    #[inline]
+    fn contains(&self, first_byte: u8) -> bool {
+        let allowed = self.0.get(usize::from(first_byte >> 4)).copied();
+        allowed.unwrap_or_default() >> (first_byte & 0x0f) & 1 != 0
+    }
+}
+
+/// Whether a version, or any of them, has packets that begin so.
+const fn is_allowed(first_byte: u8, version: Option<Version>) -> bool {
+    let flags = first_byte & 0x0f;
+    let qos = flags >> 1 & 0b11;
+    // 3.1 gives flags that a packet type does not use no meaning.
+    let lenient = matches!(version, None | Some(Version::V3_1));
+    match PacketType::from_u8(first_byte >> 4) {
+        None => false,
+        Some(PacketType::Publish) => qos != 3,
+        // 3.1 reads the flags of these as QoS 1, so that they are 0b0010 in all versions.
+        Some(PacketType::Pubrel | PacketType::Subscribe | PacketType::Unsubscribe) => {
+            qos == 1 && (lenient || flags == 0b0010)
+        }
+        Some(PacketType::Auth) => match version {
+            None => true,
+            Some(version) => version.has_properties() && flags == 0,
+        },
+        Some(_) => lenient || flags == 0,
+    }
 }

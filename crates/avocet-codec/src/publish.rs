@@ -193,7 +193,7 @@ impl<'a> Publish<'a> {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn write_variable_header(&self, version: Version, sink: &mut impl Sink) {
         let topic_name = self.topic_name.map_or("", TopicName::as_str);
         sink.u16(topic_name.len() as u16);
@@ -253,7 +253,7 @@ impl Encode for Publish<'_> {
             | u8::from(self.retain)
     }
 
-    #[inline]
+    #[inline(always)]
     fn write_body(&self, version: Version, sink: &mut impl Sink) {
         let has_topic =
             self.topic_name.is_some() || (version.has_properties() && self.topic_alias.is_some());

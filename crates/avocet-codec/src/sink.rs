@@ -62,10 +62,13 @@ pub(crate) trait Sink: Sized {
 
     #[inline]
     fn variable_byte_integer(&mut self, value: u32) {
+        if let 0..0x80 = value {
+            self.u8(value as u8);
+            return;
+        }
         let [a, b, c, d] = variable_byte_integer(value);
         match variable_byte_integer_len(value) {
-            1 => self.put(&[a]),
-            2 => self.put(&[a, b]),
+            1 | 2 => self.put(&[a, b]),
             3 => self.put(&[a, b, c]),
             _ => self.put(&[a, b, c, d]),
         }
@@ -98,19 +101,19 @@ pub(crate) trait Encode {
 
     fn write_body(&self, version: Version, sink: &mut impl Sink);
 
-    #[inline]
+    #[inline(always)]
     fn remaining_len(&self, version: Version) -> Measure {
         let mut measure = Measure::default();
         self.write_body(version, &mut measure);
         measure
     }
 
-    #[inline]
+    #[inline(always)]
     fn frame_len(&self, version: Version) -> usize {
         self.remaining_len(version).frame_len()
     }
 
-    #[inline]
+    #[inline(always)]
     fn write(&self, version: Version, out: &mut impl BufMut) -> Result<(), EncodeError> {
         let measure = self.remaining_len(version);
         write_fixed_header(self.first_byte(version), measure, measure.frame_len(), out)?;
@@ -130,7 +133,7 @@ pub(crate) fn write_packet(bytes: &[u8], out: &mut impl BufMut) -> Result<(), En
 }
 
 /// Writes the first two to five bytes, once everything is known to be well.
-#[inline]
+#[inline(always)]
 pub(crate) fn write_fixed_header(
     first_byte: u8,
     measure: Measure,
@@ -141,15 +144,21 @@ pub(crate) fn write_fixed_header(
     if out.remaining_mut() < room {
         return Err(EncodeError::OutputFull);
     }
+    match remaining_len {
+        0..0x80 => out.put_slice(&[first_byte, remaining_len as u8]),
+        _ => write_long_fixed_header(first_byte, remaining_len, out),
+    }
+    Ok(())
+}
+
+#[inline(never)]
+fn write_long_fixed_header(first_byte: u8, remaining_len: u32, out: &mut impl BufMut) {
     let [a, b, c, d] = variable_byte_integer(remaining_len);
-    // Slices of a known length, which are written without a call.
     match variable_byte_integer_len(remaining_len) {
-        1 => out.put_slice(&[first_byte, a]),
-        2 => out.put_slice(&[first_byte, a, b]),
+        1 | 2 => out.put_slice(&[first_byte, a, b]),
         3 => out.put_slice(&[first_byte, a, b, c]),
         _ => out.put_slice(&[first_byte, a, b, c, d]),
     }
-    Ok(())
 }
 
 /// Adds up lengths and keeps the first error.
@@ -302,6 +311,7 @@ macro_rules! encode_methods {
             }
 
             /// Writes the whole packet; on an error, nothing.
+            #[inline(never)]
             pub fn encode(
                 &self,
                 version: crate::Version,

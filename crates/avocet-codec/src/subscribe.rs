@@ -223,6 +223,7 @@ impl Encode for Subscribe<'_> {
         (PacketType::Subscribe as u8) << 4 | u8::from(dup) << 3 | 0b0010
     }
 
+    #[inline(always)]
     fn write_body(&self, version: Version, sink: &mut impl Sink) {
         sink.u16(self.packet_id.get());
         if version.has_properties() {
@@ -242,6 +243,7 @@ impl Encode for Subscribe<'_> {
 }
 
 impl Section for Subscribe<'_> {
+    #[inline(always)]
     fn write_properties(&self, sink: &mut impl Sink) {
         if let Some(value) = self.subscription_id {
             sink.property(Property::SubscriptionIdentifier(value));

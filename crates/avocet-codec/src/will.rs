@@ -66,6 +66,7 @@ impl<'a> Will<'a> {
         })
     }
 
+    #[inline(always)]
     pub(crate) fn write(&self, version: Version, sink: &mut impl Sink) {
         if version.has_properties() {
             sink.section(self);
@@ -106,6 +107,7 @@ impl<'a> WillProperties<'a> {
 }
 
 impl Section for Will<'_> {
+    #[inline(always)]
     fn write_properties(&self, sink: &mut impl Sink) {
         if self.will_delay_interval != 0 {
             sink.property(Property::WillDelayInterval(self.will_delay_interval));

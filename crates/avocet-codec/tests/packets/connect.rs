@@ -387,3 +387,34 @@ fn strings_that_do_not_fit_are_not_encoded() {
     );
     accepts(V5, "10 0d 00 04 'MQTT' 04 02 00 00 00 01 7f");
 }
+
+/// Strings are looked at in words of eight bytes, so that what stands where matters.
+/// [MQTT5-1.5.4-1] [MQTT5-1.5.4-2] [MQTT311-1.5.3-1] [MQTT311-1.5.3-2]
+#[test]
+fn null_and_ill_formed_characters_are_found_at_every_place() {
+    for len in 1..=25 {
+        for place in 0..len {
+            let mut frame = Vec::new();
+            let client_id = "x".repeat(len);
+            let connect = Packet::Connect(Connect::new(V5, &client_id));
+            connect.encode(V5, &mut frame).unwrap();
+            let at = frame.len() - len + place;
+            for (byte, error) in [
+                (0x00, Some(DecodeError::NullCharacter(Field::ClientId))),
+                (0x80, Some(DecodeError::IllFormedUtf8(Field::ClientId))),
+                (0x01, None),
+                (0x7f, None),
+            ] {
+                frame[at] = byte;
+                assert_eq!(Packet::decode(&frame, V5).err(), error, "{place} of {len}");
+            }
+            let mut client_id = client_id;
+            client_id.replace_range(place..=place, "\0");
+            unencodable(
+                V5,
+                Packet::Connect(Connect::new(V5, &client_id)),
+                EncodeError::NullCharacter(Field::ClientId),
+            );
+        }
+    }
+}

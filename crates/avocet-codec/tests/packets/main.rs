@@ -67,7 +67,7 @@ pub(crate) fn refuses(version: Version, text: &str, error: DecodeError) {
 pub(crate) fn unencodable(version: Version, packet: Packet<'_>, error: EncodeError) {
     let mut out = Vec::new();
     assert_eq!(packet.encode(version, &mut out), Err(error));
-    assert_eq!(out, []);
+    assert!(out.is_empty());
 }
 
 pub(crate) fn id(value: u16) -> PacketId {
