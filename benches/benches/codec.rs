@@ -1,20 +1,25 @@
-//! Nanoseconds per packet to decode and to encode, beside two other crates.
+//! Nanoseconds per packet to decode and to encode, beside other crates: for each row the best of
+//! eleven, as far as they can be had as dependencies, and a few others.
 //!
-//! rumqttc has all versions and owns what it decodes; mqttrs has 3.1.1 alone, borrows as ours does,
-//! and was the fastest of ten crates at most rows of 3.1.1. All see the same bytes, and read each
-//! packet's length from them. An iteration is [`BATCH`] packets, so that what rumqttc needs to
-//! get at a new `BytesMut` does not count; criterion's `thrpt` is packets. What is decoded is looked
-//! at as it is returned, since to unwrap it is to copy it; that all decode it is asserted before.
+//! All see the same bytes, and read each packet's length from them; all are built as they are meant
+//! to be used, so those that own what they decode own it, and copy payloads or share them as they
+//! do. The crates take turns, [`ROUNDS`] times, and the median counts, so that what else the machine
+//! does falls on all of them. What a crate needs besides (a new `BytesMut`, say) is made before the
+//! clock starts. A crate is left out of a row that it refuses or encodes differently.
+//!
+//! `cargo bench -p avocet-benches --bench codec -- [FILTER]`; `--test` runs everything once.
 
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
-    missing_docs,
-    reason = "a bench fails by panicking, and has no users"
+    clippy::disallowed_methods,
+    reason = "a bench fails by panicking, and reads the clock"
 )]
 
+use std::env;
 use std::hint::black_box;
 use std::num::NonZeroU16;
+use std::time::{Duration, Instant};
 
 use avocet_codec::{
     Ack, Connect, Delivery, MessageProperties, MessagePropertiesParts, PACKET_SIZE_MAX, Packet,
@@ -22,12 +27,15 @@ use avocet_codec::{
     UserProperty, Version, Will, frame_len,
 };
 use bytes::BytesMut;
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use rumqttc::mqttbytes::v4;
-use rumqttc::v5::mqttbytes::v5;
+use mqtt_codec_kit::common::{Decodable, Encodable};
+use tokio_util::codec::Decoder;
 
-/// Packets in one iteration.
-const BATCH: usize = 64;
+/// How often each crate has its turn.
+const ROUNDS: usize = 151;
+
+/// Packets of a turn, but not more than this many bytes of them.
+const PACKETS: usize = 256;
+const BYTES: usize = 1 << 20;
 
 const TOPIC_NAME: &str = "plant/hall-3/boiler-07/temperatu";
 
@@ -50,13 +58,13 @@ impl Row {
         }
     }
 
-    fn stream(&self) -> Vec<u8> {
-        self.frame.repeat(BATCH)
+    /// How many packets a turn has.
+    fn packets(&self) -> usize {
+        (BYTES / self.frame.len()).clamp(1, PACKETS)
     }
 
-    /// mqttrs has no other version.
-    fn has_mqttrs(&self) -> bool {
-        self.version == Version::V3_1_1 && mqttrs::decode_slice(&self.frame).is_ok()
+    fn stream(&self) -> Vec<u8> {
+        self.frame.repeat(self.packets())
     }
 }
 
@@ -148,113 +156,327 @@ fn rows() -> Vec<Row> {
     rows
 }
 
-fn decode(criterion: &mut Criterion) {
-    for row in rows() {
-        let mut group = criterion.benchmark_group(format!("decode/{}", row.name));
-        group.throughput(Throughput::Elements(BATCH as u64));
+/// A crate that takes part in a row.
+struct Contender<'r> {
+    name: &'static str,
+    turn: Box<dyn FnMut() -> Duration + 'r>,
+}
+
+impl<'r> Contender<'r> {
+    fn new(name: &'static str, turn: impl FnMut() -> Duration + 'r) -> Self {
+        let turn = Box::new(turn);
+        Self { name, turn }
+    }
+
+    /// Decodes all packets of a `BytesMut`, which is made anew for each turn.
+    fn of_bytes_mut<T>(
+        name: &'static str,
+        row: &'r Row,
+        mut decode: impl FnMut(&mut BytesMut) -> Option<T> + 'r,
+    ) -> Option<Self> {
+        decode(&mut BytesMut::from(row.frame.as_slice()))?;
         let stream = row.stream();
-        Packet::decode(&row.frame, row.version).unwrap();
-        group.bench_function("avocet", |bencher| {
-            bencher.iter(|| {
-                for input in black_box(stream.as_slice()).chunks_exact(row.frame.len()) {
-                    let len = frame_len(input, PACKET_SIZE_MAX).unwrap().unwrap();
-                    black_box(&Packet::decode(&input[..len], row.version));
-                }
-            });
-        });
-        if row.has_mqttrs() {
-            let len = row.frame.len();
-            group.bench_function("mqttrs", |bencher| {
-                bencher.iter(|| {
-                    for frame in black_box(stream.as_slice()).chunks_exact(len) {
-                        black_box(&mqttrs::decode_slice(frame));
-                    }
-                });
-            });
+        let packets = row.packets();
+        Some(Self::new(name, move || {
+            let mut source = BytesMut::from(stream.as_slice());
+            let start = Instant::now();
+            for _ in 0..packets {
+                black_box(&decode(&mut source));
+            }
+            start.elapsed()
+        }))
+    }
+
+    /// Encodes into a buffer that has room for all.
+    fn encoding<B: Buffer + 'r>(
+        name: &'static str,
+        row: &'r Row,
+        mut encode: impl FnMut(&mut B) + 'r,
+    ) -> Option<Self> {
+        let packets = row.packets();
+        let mut out = B::with_capacity(row.frame.len() * packets);
+        encode(&mut out);
+        // Properties may stand in any order.
+        let same = out.as_slice().len() == row.frame.len();
+        if !same || Packet::decode(out.as_slice(), row.version).is_err() {
+            return None;
         }
-        let limit = row.frame.len();
-        let mut source = BytesMut::from(row.frame.as_slice());
-        if row.version == Version::V5 {
-            v5::Packet::read(&mut source, None).unwrap();
-        } else {
-            v4::Packet::read(&mut source, limit).unwrap();
+        Some(Self::new(name, move || {
+            let start = Instant::now();
+            out.clear();
+            for _ in 0..packets {
+                encode(&mut out);
+            }
+            black_box(&out);
+            start.elapsed()
+        }))
+    }
+}
+
+trait Buffer {
+    fn with_capacity(capacity: usize) -> Self;
+    fn as_slice(&self) -> &[u8];
+    fn clear(&mut self);
+}
+
+impl Buffer for BytesMut {
+    fn with_capacity(capacity: usize) -> Self {
+        Self::with_capacity(capacity)
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        self
+    }
+
+    fn clear(&mut self) {
+        self.clear();
+    }
+}
+
+impl Buffer for Vec<u8> {
+    fn with_capacity(capacity: usize) -> Self {
+        Self::with_capacity(capacity)
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        self
+    }
+
+    fn clear(&mut self) {
+        self.clear();
+    }
+}
+
+/// Decodes all packets of a slice. What is decoded is looked at as it is returned, since to unwrap
+/// it is to copy it.
+macro_rules! of_slice {
+    ($name:literal, $row:ident, |$input:ident| $decode:expr) => {{
+        let stream = $row.stream();
+        let len = $row.frame.len();
+        Contender::new($name, move || {
+            // In the caches, as a `BytesMut` that was just made.
+            let source = stream.clone();
+            let start = Instant::now();
+            for $input in black_box(source.as_slice()).chunks_exact(len) {
+                black_box(&$decode);
+            }
+            start.elapsed()
+        })
+    }};
+}
+
+fn decoding(row: &Row) -> Vec<Contender<'_>> {
+    let version = row.version;
+    let v5 = version == Version::V5;
+    let frame = row.frame.as_slice();
+    Packet::decode(frame, version).unwrap();
+    let mut contenders = vec![of_slice!("avocet", row, |input| {
+        let len = frame_len(input, PACKET_SIZE_MAX).unwrap().unwrap();
+        Packet::decode(&input[..len], version)
+    })];
+    let limit = frame.len();
+    if v5 {
+        contenders.extend(Contender::of_bytes_mut("rumqttc", row, move |source| {
+            rumqttc::v5::mqttbytes::v5::Packet::read(source, Some(limit as u32)).ok()
+        }));
+        contenders.extend(Contender::of_bytes_mut("mqttbytes", row, move |source| {
+            mqttbytes::v5::read(source, limit).ok()
+        }));
+        let mut codec = rmqtt_codec::v5::Codec::default();
+        contenders.extend(Contender::of_bytes_mut("rmqtt-codec", row, move |source| {
+            codec.decode(source).ok().flatten()
+        }));
+        if mqtt_codec_kit::v5::packet::VariablePacket::decode(&mut { frame }).is_ok() {
+            contenders.push(of_slice!("mqtt-codec-kit", row, |input| {
+                mqtt_codec_kit::v5::packet::VariablePacket::decode(&mut { input })
+            }));
         }
-        group.bench_function("rumqttc", |bencher| {
-            bencher.iter_batched_ref(
-                || BytesMut::from(stream.as_slice()),
-                |stream| {
-                    for _ in 0..BATCH {
-                        if row.version == Version::V5 {
-                            let limit = Some(limit as u32);
-                            black_box(&v5::Packet::read(stream, limit));
-                        } else {
-                            black_box(&v4::Packet::read(stream, limit));
-                        }
-                    }
+    } else {
+        if mqttrs::decode_slice(frame).is_ok() {
+            contenders.push(of_slice!("mqttrs", row, |input| mqttrs::decode_slice(
+                input
+            )));
+        }
+        contenders.extend(Contender::of_bytes_mut("rumqttc", row, move |source| {
+            rumqttc::mqttbytes::v4::Packet::read(source, limit).ok()
+        }));
+        contenders.extend(Contender::of_bytes_mut("mqttbytes", row, move |source| {
+            mqttbytes::v4::read(source, limit).ok()
+        }));
+        let mut codec = rmqtt_codec::v3::Codec::default();
+        contenders.extend(Contender::of_bytes_mut("rmqtt-codec", row, move |source| {
+            codec.decode(source).ok().flatten()
+        }));
+        if mqtt_codec_kit::v4::packet::VariablePacket::decode(&mut { frame }).is_ok() {
+            contenders.push(of_slice!("mqtt-codec-kit", row, |input| {
+                mqtt_codec_kit::v4::packet::VariablePacket::decode(&mut { input })
+            }));
+        }
+    }
+    contenders
+}
+
+/// Without rmqtt-codec, which takes packets by value and would have to clone them.
+fn encoding(row: &Row) -> Vec<Contender<'_>> {
+    let version = row.version;
+    let frame = row.frame.as_slice();
+    let mut source = BytesMut::from(frame);
+    let limit = usize::MAX >> 1;
+    let mut contenders = vec![
+        Contender::encoding("avocet", row, move |out: &mut Vec<u8>| {
+            black_box(&row.packet).encode(version, out).unwrap();
+        })
+        .unwrap(),
+    ];
+    if version == Version::V5 {
+        let packet = rumqttc::v5::mqttbytes::v5::Packet::read(&mut source, None).unwrap();
+        contenders.extend(Contender::encoding(
+            "rumqttc",
+            row,
+            move |out: &mut BytesMut| {
+                black_box(&packet).write(out, None).unwrap();
+            },
+        ));
+        if let Ok(packet) = mqttbytes::v5::read(&mut BytesMut::from(frame), limit) {
+            contenders.extend(Contender::encoding(
+                "mqttbytes",
+                row,
+                move |out: &mut BytesMut| {
+                    use mqttbytes::v5::Packet;
+                    let written = match black_box(&packet) {
+                        Packet::Connect(packet) => packet.write(out),
+                        Packet::Publish(packet) => packet.write(out),
+                        Packet::PubAck(packet) => packet.write(out),
+                        Packet::Subscribe(packet) => packet.write(out),
+                        other => panic!("no row has {other:?}"),
+                    };
+                    written.unwrap();
                 },
-                BatchSize::SmallInput,
-            );
-        });
-        group.finish();
+            ));
+        }
+        if let Ok(packet) = mqtt_codec_kit::v5::packet::VariablePacket::decode(&mut { frame }) {
+            contenders.extend(Contender::encoding(
+                "mqtt-codec-kit",
+                row,
+                move |out: &mut Vec<u8>| {
+                    black_box(&packet).encode(out).unwrap();
+                },
+            ));
+        }
+    } else {
+        if let Ok(Some(packet)) = mqttrs::decode_slice(frame) {
+            contenders.extend(Contender::encoding(
+                "mqttrs",
+                row,
+                move |out: &mut MqttrsBuffer| {
+                    let free = &mut out.bytes[out.len..];
+                    out.len += mqttrs::encode_slice(black_box(&packet), free).unwrap();
+                },
+            ));
+        }
+        let packet = rumqttc::mqttbytes::v4::Packet::read(&mut source, limit).unwrap();
+        contenders.extend(Contender::encoding(
+            "rumqttc",
+            row,
+            move |out: &mut BytesMut| {
+                black_box(&packet).write(out, limit).unwrap();
+            },
+        ));
+        if let Ok(packet) = mqttbytes::v4::read(&mut BytesMut::from(frame), limit) {
+            contenders.extend(Contender::encoding(
+                "mqttbytes",
+                row,
+                move |out: &mut BytesMut| {
+                    use mqttbytes::v4::Packet;
+                    let written = match black_box(&packet) {
+                        Packet::Connect(packet) => packet.write(out),
+                        Packet::Publish(packet) => packet.write(out),
+                        Packet::PubAck(packet) => packet.write(out),
+                        Packet::Subscribe(packet) => packet.write(out),
+                        other => panic!("no row has {other:?}"),
+                    };
+                    written.unwrap();
+                },
+            ));
+        }
+        if let Ok(packet) = mqtt_codec_kit::v4::packet::VariablePacket::decode(&mut { frame }) {
+            contenders.extend(Contender::encoding(
+                "mqtt-codec-kit",
+                row,
+                move |out: &mut Vec<u8>| {
+                    black_box(&packet).encode(out).unwrap();
+                },
+            ));
+        }
+    }
+    contenders
+}
+
+/// mqttrs writes into slices.
+struct MqttrsBuffer {
+    bytes: Vec<u8>,
+    len: usize,
+}
+
+impl Buffer for MqttrsBuffer {
+    fn with_capacity(capacity: usize) -> Self {
+        let bytes = vec![0; capacity];
+        Self { bytes, len: 0 }
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    fn clear(&mut self) {
+        self.len = 0;
     }
 }
 
-fn encode(criterion: &mut Criterion) {
-    for row in rows() {
-        let mut group = criterion.benchmark_group(format!("encode/{}", row.name));
-        group.throughput(Throughput::Elements(BATCH as u64));
-        let mut out = BytesMut::with_capacity(row.frame.len() * BATCH);
-        let packet = row.packet;
-        group.bench_function("avocet", |bencher| {
-            bencher.iter(|| {
-                out.clear();
-                for _ in 0..BATCH {
-                    black_box(&packet).encode(row.version, &mut out).unwrap();
-                }
-                black_box(&out);
-            });
-        });
-        if row.has_mqttrs() {
-            let packet = mqttrs::decode_slice(&row.frame).unwrap().unwrap();
-            let mut out = vec![0; row.frame.len() * BATCH];
-            let len = row.frame.len();
-            group.bench_function("mqttrs", |bencher| {
-                bencher.iter(|| {
-                    for frame in out.chunks_exact_mut(len) {
-                        mqttrs::encode_slice(black_box(&packet), frame).unwrap();
-                    }
-                    black_box(&out);
-                });
-            });
+/// Lets the crates take turns, and prints the median nanoseconds per packet of each and its ratio to
+/// ours.
+fn measure(what: &str, row: &Row, rounds: usize, mut contenders: Vec<Contender<'_>>) {
+    let mut turns = vec![Vec::new(); contenders.len()];
+    for _ in 0..rounds {
+        for (contender, turns) in contenders.iter_mut().zip(&mut turns) {
+            turns.push((contender.turn)());
         }
-        let limit = usize::MAX >> 1;
-        let mut source = BytesMut::from(row.frame.as_slice());
-        if row.version == Version::V5 {
-            let packet = v5::Packet::read(&mut source, None).unwrap();
-            group.bench_function("rumqttc", |bencher| {
-                bencher.iter(|| {
-                    out.clear();
-                    for _ in 0..BATCH {
-                        black_box(&packet).write(&mut out, None).unwrap();
-                    }
-                    black_box(&out);
-                });
-            });
-        } else {
-            let packet = v4::Packet::read(&mut source, limit).unwrap();
-            group.bench_function("rumqttc", |bencher| {
-                bencher.iter(|| {
-                    out.clear();
-                    for _ in 0..BATCH {
-                        black_box(&packet).write(&mut out, limit).unwrap();
-                    }
-                    black_box(&out);
-                });
-            });
-        }
-        group.finish();
     }
+    let nanoseconds: Vec<f64> = turns
+        .iter_mut()
+        .map(|turns| {
+            turns.sort_unstable();
+            turns[turns.len() / 2].as_secs_f64() * 1e9 / row.packets() as f64
+        })
+        .collect();
+    let ours = nanoseconds[0];
+    let best = nanoseconds[1..].iter().copied().fold(f64::MAX, f64::min);
+    let mut line = format!("{what} {:<32} {ours:>7.1}", row.name);
+    line += &format!("  {:.2} of the best:", ours / best);
+    for (contender, nanoseconds) in contenders.iter().zip(&nanoseconds).skip(1) {
+        line += &format!(" {} {nanoseconds:.1}", contender.name);
+    }
+    println!("{line}");
 }
 
-criterion_group!(benches, decode, encode);
-criterion_main!(benches);
+fn main() {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let rounds = if arguments.iter().any(|argument| argument == "--test") {
+        1
+    } else {
+        ROUNDS
+    };
+    let filter = arguments.iter().find(|argument| !argument.starts_with('-'));
+    let chosen = |what: &str, row: &Row| {
+        filter.is_none_or(|filter| format!("{what} {}", row.name).contains(filter))
+    };
+    println!("ns per packet, median of {rounds} rounds in turns");
+    for row in &rows() {
+        if chosen("decode", row) {
+            measure("decode", row, rounds, decoding(row));
+        }
+        if chosen("encode", row) {
+            measure("encode", row, rounds, encoding(row));
+        }
+    }
+}
