@@ -6,22 +6,23 @@
 
 mod arena;
 mod hashing;
+mod ids;
+mod index;
 mod levels;
+mod search;
 mod tables;
 
 use alloc::vec::Vec;
 use core::fmt;
 use core::mem;
 
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
-
 use self::arena::Arena;
-use self::hashing::{Hashes, finish, widen};
-use self::levels::{Levels, covers};
-use self::tables::{Item, ShapeTable, Tables, remove_from};
-use crate::shape::{SHAPE_LEVELS_MAX, Shape, shape};
-use crate::{TopicFilter, TopicName};
+use self::hashing::{Hashes, finish};
+use self::ids::Ids;
+use self::index::{Key, Slot};
+use self::tables::Tables;
+use crate::TopicFilter;
+use crate::shape::{Shape, shape};
 
 /// Why a filter was not added to a [`FilterTree`]; nothing changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -80,12 +81,18 @@ pub struct FilterTree<V> {
     limits: FilterTreeLimits,
     hashes: Hashes,
     texts: Arena,
+    ids: Ids,
     tables: Tables<V>,
     /// In the order they were added. While one of them has a complete shape, no shape is free.
-    overflow: Vec<Item<V>>,
+    overflow: Vec<Slot<V>>,
     len: usize,
     generation: u64,
 }
+
+/// Names a filter of a [`FilterTree`] in four bytes, from when it is added until it is removed.
+/// Then the number goes to another filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FilterId(u32);
 
 impl<V> Default for FilterTree<V> {
     fn default() -> Self {
@@ -107,6 +114,7 @@ impl<V> FilterTree<V> {
             limits,
             hashes: Hashes::new(0),
             texts: Arena::default(),
+            ids: Ids::default(),
             tables: Tables::new(),
             overflow: Vec::new(),
             len: 0,
@@ -152,8 +160,9 @@ impl<V> FilterTree<V> {
     /// Bytes on the heap, texts included, without what the values themselves hold there.
     #[must_use]
     pub fn allocated_bytes(&self) -> usize {
-        let overflow = self.overflow.capacity() * size_of::<Item<V>>();
-        self.tables.allocated_bytes() + self.texts.allocated_bytes() + overflow
+        let overflow = self.overflow.capacity() * size_of::<Slot<V>>();
+        let tables = self.tables.allocated_bytes() + overflow;
+        self.texts.allocated_bytes() + self.ids.allocated_bytes() + tables
     }
 
     /// A number that differs after anything that can change what a match yields: adding, removing,
@@ -166,35 +175,44 @@ impl<V> FilterTree<V> {
     /// The value of a filter.
     #[must_use]
     pub fn get(&self, filter: TopicFilter<'_>) -> Option<&V> {
-        let text = filter.as_str();
-        let shape = shape(filter);
-        let hash = self.hash(filter, shape);
-        let item = match self.tables.get(shape) {
-            Some(table) => table.find(widen(hash), |item| item.is(hash, text, &self.texts)),
-            None => self
-                .overflow
-                .iter()
-                .find(|item| item.is(hash, text, &self.texts)),
-        };
-        item.map(|item| &item.value)
+        self.slot(filter)?.value.as_ref()
     }
 
     /// The value of a filter, to change it.
     #[must_use]
     pub fn get_mut(&mut self, filter: TopicFilter<'_>) -> Option<&mut V> {
-        let text = filter.as_str();
         let shape = shape(filter);
         let hash = self.hash(filter, shape);
-        let texts = &self.texts;
-        let is = |item: &Item<V>| item.is(hash, text, texts);
-        let item = match self.tables.get_mut(shape) {
-            Some(table) => table.find_mut(widen(hash), is),
-            None => self.overflow.iter_mut().find(|item| is(item)),
+        let is = is(&self.texts, filter);
+        let slot = match self.tables.get_mut(shape) {
+            Some(table) => table.get_mut(table.position(hash, is)?)?,
+            None => self.overflow.iter_mut().find(|slot| is(slot.key))?,
         };
-        if item.is_some() {
-            self.generation += 1;
+        self.generation += 1;
+        slot.value.as_mut()
+    }
+
+    /// What a filter is called while it is in the tree.
+    #[must_use]
+    pub fn id(&self, filter: TopicFilter<'_>) -> Option<FilterId> {
+        Some(FilterId(self.slot(filter)?.id))
+    }
+
+    /// The filter that is called so.
+    #[must_use]
+    pub fn filter(&self, id: FilterId) -> Option<TopicFilter<'_>> {
+        let text = self.texts.text(self.ids.text(id.0)?);
+        Some(TopicFilter::trusted(text))
+    }
+
+    fn slot(&self, filter: TopicFilter<'_>) -> Option<&Slot<V>> {
+        let shape = shape(filter);
+        let hash = self.hash(filter, shape);
+        let is = is(&self.texts, filter);
+        match self.tables.get(shape) {
+            Some(table) => table.get(table.position(hash, is)?),
+            None => self.overflow.iter().find(|slot| is(slot.key)),
         }
-        item.map(|item| &mut item.value)
     }
 
     /// Adds a filter, or replaces and returns its value.
@@ -210,89 +228,67 @@ impl<V> FilterTree<V> {
         filter: TopicFilter<'_>,
         make: impl FnOnce() -> V,
     ) -> Result<&mut V, TreeFull> {
-        let text = filter.as_str();
         let shape = shape(filter);
         let hash = self.hash(filter, shape);
-        if !self.tables.contains(shape) {
-            if !shape.is_complete() || self.shapes_len() >= usize::from(self.limits.shapes_max) {
-                return self.get_or_overflow_with(filter, hash, make);
-            }
-            if !self.texts.has_room(text) {
-                return Err(TreeFull::Bytes);
-            }
-            self.tables.add(shape, HashTable::new());
-        }
-        let Some(table) = self.tables.get_mut(shape) else {
-            return Err(TreeFull::Shapes);
-        };
-        let texts = &mut self.texts;
-        let is = |item: &Item<V>| item.is(hash, text, texts);
-        match table.entry(widen(hash), is, |item| widen(item.hash)) {
-            Entry::Occupied(found) => {
-                self.generation += 1;
-                Ok(&mut found.into_mut().value)
-            }
-            Entry::Vacant(_) if !texts.has_room(text) => Err(TreeFull::Bytes),
-            Entry::Vacant(vacant) => {
-                let item = Item {
-                    hash,
-                    text: texts.push(text),
-                    value: make(),
-                };
-                self.generation += 1;
-                self.len += 1;
-                Ok(&mut vacant.insert(item).into_mut().value)
-            }
-        }
-    }
-
-    fn get_or_overflow_with(
-        &mut self,
-        filter: TopicFilter<'_>,
-        hash: u32,
-        make: impl FnOnce() -> V,
-    ) -> Result<&mut V, TreeFull> {
-        let text = filter.as_str();
-        let found = self
-            .overflow
-            .iter()
-            .position(|item| item.is(hash, text, &self.texts));
-        let index = match found {
-            Some(index) => index,
-            None if self.overflow.len() >= usize::from(self.limits.overflow_max) => {
+        let room = self.texts.has_room(filter.as_str());
+        let is = is(&self.texts, filter);
+        if self.tables.get(shape).is_none()
+            && (!shape.is_complete() || self.shapes_len() >= usize::from(self.limits.shapes_max))
+        {
+            let found = self.overflow.iter().position(|slot| is(slot.key));
+            if found.is_none() && self.overflow.len() >= usize::from(self.limits.overflow_max) {
                 return Err(TreeFull::Shapes);
             }
-            None if !self.texts.has_room(text) => return Err(TreeFull::Bytes),
-            None => {
-                let item = Item {
-                    hash,
-                    text: self.texts.push(text),
-                    value: make(),
-                };
-                self.len += 1;
-                self.overflow.push(item);
-                self.overflow.len() - 1
+            if found.is_none() && !room {
+                return Err(TreeFull::Bytes);
             }
-        };
+            let at = found.unwrap_or(self.overflow.len());
+            if found.is_none() {
+                let slot = self.new_slot(filter, hash, make());
+                self.overflow.push(slot);
+            }
+            self.generation += 1;
+            let slot = self.overflow.get_mut(at);
+            return slot
+                .and_then(|slot| slot.value.as_mut())
+                .ok_or(TreeFull::Shapes);
+        }
+        let table = self.tables.get(shape);
+        let found = table.and_then(|table| table.position(hash, is));
+        if found.is_none() && !room {
+            return Err(TreeFull::Bytes);
+        }
+        let at = found.unwrap_or_else(|| {
+            let slot = self.new_slot(filter, hash, make());
+            self.tables.get_or_add(shape).insert(slot)
+        });
         self.generation += 1;
-        self.overflow
-            .get_mut(index)
-            .map(|item| &mut item.value)
-            .ok_or(TreeFull::Shapes)
+        let slot = self.tables.get_or_add(shape).get_mut(at);
+        slot.and_then(|slot| slot.value.as_mut())
+            .ok_or(TreeFull::Bytes)
+    }
+
+    /// What is put into a table for a filter that is in none.
+    fn new_slot(&mut self, filter: TopicFilter<'_>, hash: u32, value: V) -> Slot<V> {
+        let text = self.texts.push(filter.as_str());
+        self.len += 1;
+        Slot {
+            key: Key { hash, text },
+            id: self.ids.insert(text),
+            value: Some(value),
+        }
     }
 
     /// Removes a filter and returns its value.
     pub fn remove(&mut self, filter: TopicFilter<'_>) -> Option<V> {
-        let text = filter.as_str();
         let shape = shape(filter);
         let hash = self.hash(filter, shape);
-        let texts = &self.texts;
-        let is = |item: &Item<V>| item.is(hash, text, texts);
-        let item = match self.tables.get_mut(shape) {
-            Some(table) => remove_from(table, hash, is)?,
+        let is = is(&self.texts, filter);
+        let slot = match self.tables.get_mut(shape) {
+            Some(table) => table.remove(table.position(hash, is)?)?,
             None => {
-                let index = self.overflow.iter().position(is)?;
-                self.overflow.remove(index)
+                let position = self.overflow.iter().position(|slot| is(slot.key))?;
+                self.overflow.remove(position)
             }
         };
         if self.tables.remove_empty(shape) {
@@ -300,131 +296,45 @@ impl<V> FilterTree<V> {
         }
         self.generation += 1;
         self.len -= 1;
-        if self.texts.forget(text) {
+        self.ids.remove(slot.id);
+        if self.texts.forget(filter.as_str()) {
             self.compact_texts();
         }
-        Some(item.value)
+        slot.value
     }
 
     /// Gives a shape that has become free to the first overflowing filter that can use it, and to
     /// all filters of its shape.
     fn promote_overflow(&mut self) {
         let texts = &self.texts;
-        let shape_of = |item: &Item<V>| shape(TopicFilter::trusted(texts.text(item.text)));
-        let Some(freed) = self
-            .overflow
-            .iter()
-            .map(shape_of)
-            .find(|shape| shape.is_complete())
-        else {
+        let shape_of = |slot: &Slot<V>| shape(TopicFilter::trusted(texts.text(slot.key.text)));
+        let mut shapes = self.overflow.iter().map(shape_of);
+        let Some(freed) = shapes.find(|shape| shape.is_complete()) else {
             return;
         };
-        let mut table = HashTable::new();
-        for item in self.overflow.extract_if(.., |item| shape_of(item) == freed) {
-            table.insert_unique(widen(item.hash), item, |item| widen(item.hash));
+        let table = self.tables.get_or_add(freed);
+        for slot in self.overflow.extract_if(.., |slot| shape_of(slot) == freed) {
+            table.insert(slot);
         }
-        self.tables.add(freed, table);
     }
 
     fn compact_texts(&mut self) {
         let mut compacted = self.texts.successor();
-        for item in self.tables.items_mut().chain(&mut self.overflow) {
-            item.text = compacted.push(self.texts.text(item.text));
+        for text in self.ids.texts_mut() {
+            *text = compacted.push(self.texts.text(*text));
         }
         self.texts = compacted;
-    }
-
-    /// Calls `f` with the value of each filter that matches a name, each once.
-    ///
-    /// The order is that of the shapes: filters without a wildcard, then those without `#`, then
-    /// those with `#`, fewer levels first. It depends on nothing but the filters in the tree, as
-    /// long as none overflows.
-    pub fn for_each_match<'s>(&'s self, name: TopicName<'_>, f: impl FnMut(&'s V)) {
-        self.search(name, f);
-    }
-
-    /// Probes and comparisons that one match with this name takes, at most
-    /// [`FilterTreeLimits::match_cost_max`].
-    #[must_use]
-    pub fn match_cost(&self, name: TopicName<'_>) -> usize {
-        self.search(name, |_| {})
-    }
-
-    /// Calls `f` with the values of all filters that match, and counts the probes.
-    fn search<'s>(&'s self, name: TopicName<'_>, mut f: impl FnMut(&'s V)) -> usize {
-        let text = name.as_str();
-        let hash = self.hashes.whole(text);
-        let found = self
-            .tables
-            .exact
-            .find(widen(hash), |item| item.is(hash, text, &self.texts));
-        if let Some(item) = found {
-            f(&item.value);
+        for slot in self.tables.slots_mut().chain(&mut self.overflow) {
+            slot.key.text = self.ids.text(slot.id).unwrap_or_default();
         }
-        let mut probes = 1;
-        if self.shapes_len() > 0 {
-            // Most names have few levels; sixteen hashes are cheaper to set to zero than 128.
-            let levels = text.bytes().filter(|&byte| byte == b'/').count() + 1;
-            probes += if levels <= 16 {
-                self.search_shapes::<16>(name, levels, &mut f)
-            } else {
-                self.search_shapes::<SHAPE_LEVELS_MAX>(name, levels, &mut f)
-            };
-        }
-        let hidden = name.starts_with_dollar();
-        for item in &self.overflow {
-            probes += 1;
-            let filter = self.texts.from(item.text);
-            if !(hidden && matches!(filter.first(), Some(b'+' | b'#'))) && covers(filter, text) {
-                f(&item.value);
-            }
-        }
-        probes
-    }
-
-    /// `LEVELS` is at least as large as `levels` or as the levels of any shape.
-    fn search_shapes<'s, const LEVELS: usize>(
-        &'s self,
-        name: TopicName<'_>,
-        levels: usize,
-        f: &mut impl FnMut(&'s V),
-    ) -> usize {
-        let (single_level, multi_level) = self.tables.applicable(levels);
-        if single_level.is_empty() && multi_level.is_empty() {
-            return 0;
-        }
-        let levels = Levels::<LEVELS>::new(&self.hashes, name.as_str());
-        let hidden = name.starts_with_dollar();
-        let mut probes = 0;
-        for ShapeTable { shape, table } in single_level.iter().chain(multi_level) {
-            // [MQTT5-4.7.2-1] [MQTT311-4.7.2-1]
-            if hidden && shape.starts_with_wildcard() {
-                continue;
-            }
-            probes += 1;
-            let hash = levels.hash(*shape);
-            let found = table.find(widen(hash), |item| {
-                item.hash == hash && levels.are_matched_by(self.texts.from(item.text), *shape)
-            });
-            if let Some(item) = found {
-                f(&item.value);
-            }
-        }
-        probes
     }
 
     /// All filters in the order of their bytes; takes a sort.
     pub fn iter(&self) -> impl Iterator<Item = (TopicFilter<'_>, &V)> {
-        let mut all: Vec<_> = self
-            .tables
-            .items()
-            .chain(&self.overflow)
-            .map(|item| {
-                (
-                    TopicFilter::trusted(self.texts.text(item.text)),
-                    &item.value,
-                )
-            })
+        let filter = |slot: &Slot<V>| TopicFilter::trusted(self.texts.text(slot.key.text));
+        let slots = self.tables.slots().chain(&self.overflow);
+        let mut all: Vec<_> = slots
+            .filter_map(|slot| Some((filter(slot), slot.value.as_ref()?)))
             .collect();
         all.sort_unstable_by_key(|&(filter, _)| filter);
         all.into_iter()
@@ -445,6 +355,11 @@ impl<V> FilterTree<V> {
             .fold(0, u64::wrapping_add);
         finish(sum)
     }
+}
+
+/// Whether a key is that of a filter, if their hashes are the same.
+fn is<'a>(texts: &'a Arena, filter: TopicFilter<'a>) -> impl Fn(Key) -> bool + Copy + 'a {
+    move |key| texts.is(key.text, filter.as_str())
 }
 
 impl<V: fmt::Debug> fmt::Debug for FilterTree<V> {

@@ -18,7 +18,7 @@ pub use filter::{
     Share, ShareError, ShareName, ShareNameBuf, ShareNameError, TopicFilter, TopicFilterBuf,
     TopicFilterError,
 };
-pub use filter_tree::{FilterTree, FilterTreeLimits, TreeFull};
+pub use filter_tree::{FilterId, FilterTree, FilterTreeLimits, TreeFull};
 pub use limits::{TopicLimitError, TopicLimits};
 pub use matching::matches;
 pub use name::{TopicName, TopicNameBuf, TopicNameError};

@@ -8,6 +8,9 @@ use foldhash::fast::FoldHasher;
 /// Odd, and its bits look random: spreads consecutive numbers over the whole word.
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
+/// No hash is greater, so that one number is left for what is no hash.
+pub(super) const HASH_MAX: u32 = u32::MAX - 1;
+
 /// Hashes with a seed that peers do not know, so that they cannot choose collisions.
 #[derive(Clone, Debug)]
 pub(super) struct Hashes {
@@ -44,10 +47,5 @@ impl Hashes {
 /// Makes every bit of a sum of level hashes count in 32.
 pub(super) fn finish(sum: u64) -> u32 {
     let product = u128::from(sum ^ SPREAD.rotate_left(32)) * u128::from(SPREAD);
-    (product ^ (product >> 64)) as u32
-}
-
-/// What a hash table wants: low bits for the bucket, high bits for the tag.
-pub(super) fn widen(hash: u32) -> u64 {
-    u64::from(hash).wrapping_mul(SPREAD)
+    ((product ^ (product >> 64)) as u32).min(HASH_MAX)
 }

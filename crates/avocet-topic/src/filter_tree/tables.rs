@@ -2,15 +2,12 @@
 
 use alloc::vec::Vec;
 
-use hashbrown::HashTable;
-
-use super::arena::Arena;
-use super::hashing::widen;
+use super::index::{Index, Slot};
 use crate::shape::Shape;
 
 #[derive(Clone)]
 pub(super) struct Tables<V> {
-    pub(super) exact: HashTable<Item<V>>,
+    pub(super) exact: Index<V>,
     /// Shapes without `#`, ascending.
     single_level: Vec<ShapeTable<V>>,
     /// Shapes with `#`, ascending.
@@ -20,28 +17,13 @@ pub(super) struct Tables<V> {
 #[derive(Clone)]
 pub(super) struct ShapeTable<V> {
     pub(super) shape: Shape,
-    pub(super) table: HashTable<Item<V>>,
-}
-
-#[derive(Clone)]
-pub(super) struct Item<V> {
-    /// Kept so that growing a table reads no text.
-    pub(super) hash: u32,
-    /// Where its text lies in the arena.
-    pub(super) text: u32,
-    pub(super) value: V,
-}
-
-impl<V> Item<V> {
-    pub(super) fn is(&self, hash: u32, text: &str, texts: &Arena) -> bool {
-        self.hash == hash && texts.is(self.text, text)
-    }
+    pub(super) index: Index<V>,
 }
 
 impl<V> Tables<V> {
-    pub(super) fn new() -> Self {
+    pub(super) const fn new() -> Self {
         Self {
-            exact: HashTable::new(),
+            exact: Index::new(),
             single_level: Vec::new(),
             multi_level: Vec::new(),
         }
@@ -52,11 +34,7 @@ impl<V> Tables<V> {
         self.single_level.len() + self.multi_level.len()
     }
 
-    pub(super) fn contains(&self, shape: Shape) -> bool {
-        self.get(shape).is_some()
-    }
-
-    pub(super) fn get(&self, shape: Shape) -> Option<&HashTable<Item<V>>> {
+    pub(super) fn get(&self, shape: Shape) -> Option<&Index<V>> {
         if shape.is_exact() {
             return Some(&self.exact);
         }
@@ -66,24 +44,31 @@ impl<V> Tables<V> {
             &self.single_level
         };
         let index = position(tables, shape).ok()?;
-        tables.get(index).map(|found| &found.table)
+        tables.get(index).map(|found| &found.index)
     }
 
-    pub(super) fn get_mut(&mut self, shape: Shape) -> Option<&mut HashTable<Item<V>>> {
+    pub(super) fn get_mut(&mut self, shape: Shape) -> Option<&mut Index<V>> {
         if shape.is_exact() {
             return Some(&mut self.exact);
         }
         let tables = self.side_mut(shape);
-        let index = position(tables, shape).ok()?;
-        tables.get_mut(index).map(|found| &mut found.table)
+        let at = position(tables, shape).ok()?;
+        tables.get_mut(at).map(|found| &mut found.index)
     }
 
-    /// Adds the table of a shape that has none.
-    pub(super) fn add(&mut self, shape: Shape, table: HashTable<Item<V>>) {
-        let tables = self.side_mut(shape);
-        if let Err(index) = position(tables, shape) {
-            tables.insert(index, ShapeTable { shape, table });
+    /// The table of a shape, which is added if it is not there.
+    pub(super) fn get_or_add(&mut self, shape: Shape) -> &mut Index<V> {
+        if shape.is_exact() {
+            return &mut self.exact;
         }
+        let tables = self.side_mut(shape);
+        let at = position(tables, shape).unwrap_or_else(|at| {
+            let index = Index::new();
+            tables.insert(at, ShapeTable { shape, index });
+            at
+        });
+        #[expect(clippy::indexing_slicing, reason = "it was found or inserted here")]
+        &mut tables[at].index
     }
 
     /// Removes the table of a shape if it is empty, and says whether it did.
@@ -97,7 +82,7 @@ impl<V> Tables<V> {
             .filter(|&index| {
                 tables
                     .get(index)
-                    .is_some_and(|found| found.table.is_empty())
+                    .is_some_and(|found| found.index.is_empty())
             })
             .map(|index| tables.remove(index));
         empty.is_some()
@@ -119,26 +104,24 @@ impl<V> Tables<V> {
         )
     }
 
-    pub(super) fn items(&self) -> impl Iterator<Item = &Item<V>> {
+    pub(super) fn slots(&self) -> impl Iterator<Item = &Slot<V>> {
         let shapes = self.single_level.iter().chain(&self.multi_level);
-        self.exact
-            .iter()
-            .chain(shapes.flat_map(|found| found.table.iter()))
+        let shapes = shapes.flat_map(|found| found.index.slots());
+        self.exact.slots().chain(shapes)
     }
 
-    pub(super) fn items_mut(&mut self) -> impl Iterator<Item = &mut Item<V>> {
+    pub(super) fn slots_mut(&mut self) -> impl Iterator<Item = &mut Slot<V>> {
         let shapes = self.single_level.iter_mut().chain(&mut self.multi_level);
-        self.exact
-            .iter_mut()
-            .chain(shapes.flat_map(|found| found.table.iter_mut()))
+        let shapes = shapes.flat_map(|found| found.index.slots_mut());
+        self.exact.slots_mut().chain(shapes)
     }
 
     /// Bytes on the heap.
     pub(super) fn allocated_bytes(&self) -> usize {
         let shapes = self.single_level.iter().chain(&self.multi_level);
-        let tables: usize = shapes.map(|found| found.table.allocation_size()).sum();
+        let tables: usize = shapes.map(|found| found.index.allocated_bytes()).sum();
         let slots = self.single_level.capacity() + self.multi_level.capacity();
-        self.exact.allocation_size() + tables + slots * size_of::<ShapeTable<V>>()
+        self.exact.allocated_bytes() + tables + slots * size_of::<ShapeTable<V>>()
     }
 
     fn side_mut(&mut self, shape: Shape) -> &mut Vec<ShapeTable<V>> {
@@ -153,17 +136,4 @@ impl<V> Tables<V> {
 /// Where the table of a shape is, or would go.
 fn position<V>(tables: &[ShapeTable<V>], shape: Shape) -> Result<usize, usize> {
     tables.binary_search_by_key(&shape, |found| found.shape)
-}
-
-/// Takes an item out, and gives back room that most items have left.
-pub(super) fn remove_from<V>(
-    table: &mut HashTable<Item<V>>,
-    hash: u32,
-    is: impl FnMut(&Item<V>) -> bool,
-) -> Option<Item<V>> {
-    let (item, _) = table.find_entry(widen(hash), is).ok()?.remove();
-    if table.len() < table.capacity() / 8 {
-        table.shrink_to(table.len() * 2, |item| widen(item.hash));
-    }
-    Some(item)
 }

@@ -4,7 +4,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::*;
-use crate::matches;
+use crate::{TopicName, matches};
 
 fn name(text: &str) -> TopicName<'_> {
     TopicName::new(text).unwrap()
@@ -164,14 +164,16 @@ fn colliding_hashes_do_not_match() {
         let shape = shape(filter(text));
         let hash = tree.hash(filter(victim), shape);
         let old = tree.hash(filter(text), shape);
-        let table = tree.tables.get_mut(shape).unwrap();
-        let mut item = remove_from(table, old, |_| true).unwrap();
-        item.hash = hash;
-        table.insert_unique(widen(hash), item, |item| widen(item.hash));
+        let table = tree.tables.get_or_add(shape);
+        let position = table.position(old, |_| true).unwrap();
+        let mut slot = table.remove(position).unwrap();
+        slot.key.hash = hash;
+        table.insert(slot);
     };
     collide(&mut tree, "x/+", "a/+");
     collide(&mut tree, "x/#", "a/#");
     collide(&mut tree, "x/y", "a/b");
+    assert_eq!(tree.match_cost(victim), 3);
     tree.for_each_match(victim, |()| panic!("a collision matched"));
     for text in ["a/+", "a/#", "a/b"] {
         assert_eq!(tree.get(filter(text)), None);
@@ -181,6 +183,32 @@ fn colliding_hashes_do_not_match() {
     let mut found = 0;
     tree.for_each_match(victim, |()| found += 1);
     assert_eq!(found, 3);
+}
+
+#[test]
+fn an_id_names_its_filter_until_that_is_removed() {
+    let mut tree = FilterTree::new();
+    let text = |n: usize| match n % 3 {
+        0 => format!("{n}/a/b"),
+        1 => format!("{n}/+/b"),
+        _ => format!("{n}/a/#"),
+    };
+    let mut ids = vec![];
+    for n in 0..1_000 {
+        tree.insert(filter(&text(n)), n).unwrap();
+        ids.push(tree.id(filter(&text(n))).unwrap());
+    }
+    // Enough of them go that tables and texts are made anew.
+    for n in (0..1_000).filter(|n| n % 10 != 0) {
+        assert_eq!(tree.remove(filter(&text(n))), Some(n));
+        assert_eq!(tree.filter(ids[n]), None);
+    }
+    for n in (0..1_000).step_by(10) {
+        assert_eq!(tree.id(filter(&text(n))), Some(ids[n]));
+        assert_eq!(tree.filter(ids[n]), Some(filter(&text(n))));
+    }
+    tree.insert(filter("new"), 1).unwrap();
+    assert!(ids.contains(&tree.id(filter("new")).unwrap()));
 }
 
 #[test]
