@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use avocet_codec::Packet;
+use avocet_codec::{Packet, QoS};
 use mio::{Token, Waker};
 
 use crate::bench::alarm::Alarm;
@@ -39,6 +39,10 @@ const DOZE_MAX: u64 = 2_000_000;
 
 /// The shortest one that is worth it.
 const DOZE_MIN: u64 = 20_000;
+
+/// Messages at QoS 1 and 2 that any server sends to a subscriber before it waits for
+/// acknowledgements: 20 is mosquitto's limit, and others allow more.
+const UNACKNOWLEDGED: u64 = 20;
 
 /// Rounds in which the unsent messages of a publisher are counted.
 const UNSENT_ROUNDS: u64 = 1_000;
@@ -706,7 +710,8 @@ impl Worker {
     }
 
     /// Lets messages gather, a quarter of the time that the server needs for all that are on their
-    /// way: it always has work, and both sides do more with each call of the system.
+    /// way: it always has work, and both sides do more with each call of the system. What it holds
+    /// back until subscribers acknowledge others is no work for it.
     fn gather(&mut self) {
         let Load::Closed { batch, .. } = self.shared.plan.load else {
             return;
@@ -731,7 +736,14 @@ impl Worker {
         if !per_message.is_finite() {
             return;
         }
-        let on_their_way = sent.saturating_sub(arrived) as f64;
+        let plan = &self.shared.plan;
+        let work = match plan.delivered_qos() {
+            QoS::AtMostOnce => u64::MAX,
+            QoS::AtLeastOnce | QoS::ExactlyOnce => {
+                u64::from(plan.subscribers) * UNACKNOWLEDGED / fan_out
+            }
+        };
+        let on_their_way = sent.saturating_sub(arrived).min(work) as f64;
         let time = (on_their_way * per_message / 4.0) as u64;
         if time >= DOZE_MIN {
             doze(Duration::from_nanos(time.min(DOZE_MAX)));
