@@ -325,8 +325,15 @@ impl Engine {
             self.refuse_publish(id, token, refusal, now);
             return;
         }
+        let authorized = self.config.authorization == Authorization::None;
+        if authorized
+            && let Some(frame) = publish.frame()
+            && self.publish_frame(id, &packet, topic_name, frame, now)
+        {
+            return;
+        }
         let message = Message::from_publish(&packet, topic_name, now.unix);
-        if self.config.authorization == Authorization::None {
+        if authorized {
             self.publish_from(id, message, token, now);
             return;
         }
@@ -529,7 +536,10 @@ impl Engine {
     /// The messages of a connection fill a queue: its input waits, unless its own acknowledgements
     /// would empty one.
     pub(crate) fn slow_down(&mut self, id: ConnectionId, wait: Duration, now: Now) {
-        let Some(entry) = self.connections.get_mut(&id).filter(|_| !wait.is_zero()) else {
+        if wait.is_zero() {
+            return;
+        }
+        let Some(entry) = self.connections.get_mut(&id) else {
             return;
         };
         let session = entry.server.session();

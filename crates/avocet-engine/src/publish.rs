@@ -5,14 +5,14 @@ use alloc::vec::Vec;
 use core::mem;
 use core::time::Duration;
 
-use avocet_codec::{QoS, ReasonCode, SubscriptionId};
-use avocet_session::{AckToken, CommitId, Message, Now, Outgoing, SubscriptionIds};
+use avocet_codec::{Publish, QoS, ReasonCode, SubscriptionId};
+use avocet_session::{AckToken, CommitId, Message, Now, Outgoing, PublishFrame, SubscriptionIds};
 use avocet_topic::TopicName;
 
 use crate::counters::DropReason;
 use crate::record::{MessageId, Record};
-use crate::routes::{Interested, Route, SessionSubscriber};
-use crate::session_table::{SessionHandle, SessionTable};
+use crate::routes::{Interested, Route, Routes, SessionSubscriber};
+use crate::session_table::{SessionHandle, SessionKey, SessionTable};
 use crate::shard::{Lane, Part, Published, ShardId, TicketId, UnacceptedForward, Value};
 use crate::shared::GroupHandle;
 use crate::{ConnectionId, Durability, Engine};
@@ -99,14 +99,39 @@ pub(crate) struct Matches {
 }
 
 impl Matches {
-    fn begin(&mut self) {
+    /// Finds who wants the messages of a topic.
+    fn find(
+        &mut self,
+        routes: &Routes,
+        sessions: &mut SessionTable,
+        topic_name: TopicName<'_>,
+        publisher: Option<&Arc<SessionKey>>,
+    ) {
         self.count += 1;
         self.routes = 0;
         self.shards.clear();
+        routes.tree.for_each_match(topic_name, |route| {
+            self.add_route(sessions, route, publisher)
+        });
+        self.shards.sort_unstable();
+        self.shards.dedup_by(|later, kept| {
+            kept.durable |= later.durable && later.shard == kept.shard;
+            later.shard == kept.shard
+        });
+    }
+
+    /// Whether everybody has got the message.
+    fn are_served(&self) -> bool {
+        self.deliveries.is_empty() && self.groups.is_empty() && self.shards.is_empty()
     }
 
     /// Adds all takers of a filter that matches.
-    fn add_route(&mut self, sessions: &mut SessionTable, route: &Route, published: &Published) {
+    fn add_route(
+        &mut self,
+        sessions: &mut SessionTable,
+        route: &Route,
+        publisher: Option<&Arc<SessionKey>>,
+    ) {
         self.routes += 1;
         if self.routes == 2 {
             // From here on a session may come for a second time.
@@ -117,7 +142,7 @@ impl Matches {
             }
         }
         for subscriber in route.sessions.iter() {
-            self.add(sessions, subscriber, published);
+            self.add(sessions, subscriber, publisher);
         }
         self.groups.extend_from_slice(&route.groups);
         self.shards.extend_from_slice(&route.shards);
@@ -129,11 +154,11 @@ impl Matches {
         &mut self,
         sessions: &mut SessionTable,
         subscriber: &SessionSubscriber,
-        published: &Published,
+        publisher: Option<&Arc<SessionKey>>,
     ) {
         if subscriber.no_local
             && let Some(slot) = sessions.get(subscriber.session)
-            && (published.publisher.as_ref() == Some(&slot.key)) ^ planted!(NoLocalInverted)
+            && (publisher == Some(&slot.key)) ^ planted!(NoLocalInverted)
         {
             return;
         }
@@ -187,6 +212,10 @@ pub(crate) struct Reach {
 impl Engine {
     /// Sends a message where it belongs; whoever waits for the answer gets it, at once or later.
     pub(crate) fn publish(&mut self, origin: Origin, mut published: Published, now: Now) {
+        if self.shards == 1 {
+            self.publish_here(origin, published, now);
+            return;
+        }
         let retain = published.message.retain();
         let owner = self.owner_of_topic(published.message.topic_name());
         // What an earlier run left of a topic goes one way: the session that would tell of relays may
@@ -205,7 +234,7 @@ impl Engine {
     }
 
     /// The part of [`publish`](Self::publish) after the order of the topic is settled.
-    fn publish_here(&mut self, origin: Origin, mut published: Published, now: Now) {
+    fn publish_here(&mut self, origin: Origin, published: Published, now: Now) {
         let mut reach = Reach {
             matched: false,
             durable: origin.recorded,
@@ -216,6 +245,63 @@ impl Engine {
         {
             reach.durable |= self.retain_message(&published, now);
         }
+        self.find_matches(&published);
+        self.publish_matched(origin, published, reach, now);
+    }
+
+    /// Publishes a PUBLISH of QoS 0 as the packet in which it came; who cannot get it like that gets
+    /// its message. False, and nothing done, if it must follow others to the owner of its topic.
+    pub(crate) fn publish_frame(
+        &mut self,
+        id: ConnectionId,
+        packet: &Publish<'_>,
+        topic_name: TopicName<'_>,
+        frame: PublishFrame<'_>,
+        now: Now,
+    ) -> bool {
+        let Some(entry) = self.connections.get(&id) else {
+            return true;
+        };
+        let session = entry.session;
+        if self.shards > 1 && self.has_relay(session, self.owner_of_topic(topic_name)) {
+            return false;
+        }
+        let mut matches = mem::take(&mut self.matches);
+        let publisher = entry.key.as_ref();
+        matches.find(&self.routes, &mut self.sessions, topic_name, publisher);
+        self.wait = Duration::ZERO;
+        matches.deliveries.retain(|delivery| {
+            delivery.first_id.is_some() || !self.deliver_frame(delivery.session, frame, now)
+        });
+        let served = matches.are_served();
+        self.matches = matches;
+        if !served {
+            let message = Message::from_publish(packet, topic_name, now.unix);
+            let publisher = self
+                .connections
+                .get(&id)
+                .and_then(|entry| entry.key.clone());
+            let published = self.published(message, publisher);
+            let origin = Origin {
+                session,
+                connection: Some(id),
+                ..Origin::SERVER
+            };
+            self.publish_matched(origin, published, Reach::default(), now);
+        }
+        let wait = mem::take(&mut self.wait);
+        self.slow_down(id, wait, now);
+        true
+    }
+
+    /// Sends a message to those who match it.
+    fn publish_matched(
+        &mut self,
+        origin: Origin,
+        mut published: Published,
+        mut reach: Reach,
+        now: Now,
+    ) {
         let shards = self.distribute(&mut published, &mut reach, now);
         let mut unrouted = origin.unrouted;
         if must_accept(&origin, &published, &shards) && self.accept_message(&mut published) {
@@ -261,7 +347,14 @@ impl Engine {
         self.matches.shards = shards;
     }
 
-    /// Matches a message, queues it for the sessions and groups of this shard, and returns the
+    fn find_matches(&mut self, published: &Published) {
+        let topic_name = published.message.topic_name();
+        let publisher = published.publisher.as_ref();
+        let (routes, sessions) = (&self.routes, &mut self.sessions);
+        self.matches.find(routes, sessions, topic_name, publisher);
+    }
+
+    /// Queues a message for the sessions and groups of this shard that match it, and returns the
     /// other shards with interest.
     fn distribute(
         &mut self,
@@ -270,18 +363,6 @@ impl Engine {
         now: Now,
     ) -> Vec<Interested> {
         let mut matches = mem::take(&mut self.matches);
-        matches.begin();
-        let sessions = &mut self.sessions;
-        self.routes
-            .tree
-            .for_each_match(published.message.topic_name(), |route| {
-                matches.add_route(sessions, route, published);
-            });
-        matches.shards.sort_unstable();
-        matches.shards.dedup_by(|later, kept| {
-            kept.durable |= later.durable && later.shard == kept.shard;
-            later.shard == kept.shard
-        });
         reach.matched |= !matches.deliveries.is_empty() || !matches.groups.is_empty();
         for delivery in matches.deliveries.drain(..) {
             if published.arrived.is_some()
@@ -410,6 +491,7 @@ impl Engine {
         self.rename_unless_stored(&mut published);
         self.wait = Duration::ZERO;
         // What others want is the business of the shard that forwards.
+        self.find_matches(&published);
         let shards = self.distribute(&mut published, &mut reach, now);
         self.matches.shards = shards;
         reach.durable |= self.record_arrival(&published, None);
@@ -595,7 +677,7 @@ impl Engine {
     pub(crate) fn published(
         &mut self,
         message: impl Into<Arc<Message>>,
-        publisher: Option<Arc<crate::SessionKey>>,
+        publisher: Option<Arc<SessionKey>>,
     ) -> Published {
         let message: Arc<Message> = message.into();
         let named =

@@ -8,7 +8,8 @@ use core::ops::Range;
 
 use avocet_codec::{QoS, ReasonCode};
 use avocet_session::{
-    AckToken, CommitId, Enqueued, FetchedMessage, Limits, Message, Now, Outgoing, Session,
+    AckToken, CommitId, Enqueued, FetchedMessage, Limits, Message, Now, Outgoing, PublishFrame,
+    Session,
 };
 use avocet_topic::TopicName;
 
@@ -162,6 +163,50 @@ impl Engine {
         durable
     }
 
+    /// Queues a packet for the client of a session as it is; false if its message is to be delivered.
+    pub(crate) fn deliver_frame(
+        &mut self,
+        handle: SessionHandle,
+        frame: PublishFrame<'_>,
+        now: Now,
+    ) -> bool {
+        let connection = self.sessions.get(handle).and_then(|slot| slot.connection);
+        let Some(id) = connection.filter(|_| !self.counters.is_full(&self.config.limits)) else {
+            return false;
+        };
+        let Some(entry) = self.connections.get_mut(&id) else {
+            return false;
+        };
+        if !entry.server.enqueue_frame(frame, &self.resident_limits) {
+            return false;
+        }
+        self.outbox.need_flush(id, entry);
+        if let Some(state) = entry.server.session() {
+            let counted = (state.queued(), state.queued_bytes());
+            self.queue_changed(handle, counted, now);
+        }
+        true
+    }
+
+    /// Counts what a queue holds since it got a message, and slows the publisher if that is much.
+    fn queue_changed(&mut self, handle: SessionHandle, counted: (usize, u64), now: Now) {
+        let Some(slot) = self.sessions.get_mut(handle) else {
+            return;
+        };
+        self.counters.count_queue(&mut slot.counted, counted);
+        let patience = self.config.limits.slow_publishers;
+        if !patience.is_zero() && slot.connection.is_some() {
+            let fill = fill(counted, &self.config.connection.limits);
+            let since = *slot.slows_since.get_or_insert(now.instant);
+            if fill <= HALF {
+                slot.slows_since = None;
+            } else if now.instant < since + patience {
+                let wait = patience / 100 * (fill - HALF) / HALF;
+                self.wait = self.wait.max(wait);
+            }
+        }
+    }
+
     /// True if a record says so.
     fn enqueue(
         &mut self,
@@ -197,18 +242,7 @@ impl Engine {
         };
         let enqueued = state.enqueue(outgoing, limits, now);
         let counted = (state.queued(), state.queued_bytes());
-        self.counters.count_queue(&mut slot.counted, counted);
-        let patience = self.config.limits.slow_publishers;
-        if !patience.is_zero() && slot.connection.is_some() {
-            let fill = fill(counted, limits);
-            let since = *slot.slows_since.get_or_insert(now.instant);
-            if fill <= HALF {
-                slot.slows_since = None;
-            } else if now.instant < since + patience {
-                let wait = patience / 100 * (fill - HALF) / HALF;
-                self.wait = self.wait.max(wait);
-            }
-        }
+        self.queue_changed(handle, counted, now);
         let sequence = match enqueued {
             Enqueued::Queued { sequence } => sequence,
             Enqueued::Stored { sequence } => {

@@ -84,8 +84,14 @@ impl Engine {
         let mut session = session.unwrap_or_default();
         let expiry_max = self.config.limits.session_expiry_interval_max;
         let expiry_interval = session.expiry_interval().min(expiry_max);
+        let queue_qos0 = self.config.connection.limits.queue_qos0;
+        if !queue_qos0 {
+            let dropped = session.drop_frames() as u64;
+            self.counters
+                .count_dropped(DropReason::OfflineQoS0, dropped);
+        }
         self.members_offline(handle, &mut session);
-        if !self.config.connection.limits.queue_qos0 {
+        if !queue_qos0 {
             let dropped = session.take_where(|outgoing| outgoing.qos == QoS::AtMostOnce);
             let dropped = dropped.len() as u64;
             self.counters

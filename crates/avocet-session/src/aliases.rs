@@ -96,6 +96,11 @@ impl OutgoingAliases {
         }
     }
 
+    /// Whether the peer takes any.
+    pub(crate) const fn are_allowed(&self) -> bool {
+        self.maximum > 0
+    }
+
     /// What to write for this name; `fits` says whether the packet may grow by an alias.
     pub(crate) fn choose(&mut self, topic: &[u8], fits: bool) -> AliasUse {
         if self.maximum == 0 || topic.len() <= SHORT {

@@ -9,10 +9,11 @@ use core::num::NonZeroU16;
 
 use crate::aliases::{AliasUse, IncomingAliases, OutgoingAliases};
 use crate::receiver::Released;
-use crate::sender::Next;
+use crate::sender::{Next, PublishFrame};
 use crate::transmit::SHARED_MIN;
 use crate::{
-    AckToken, CommitId, ConnectionEvent, Expiry, Now, Outgoing, Session, TransmitBuf, Violation,
+    AckToken, CommitId, ConnectionEvent, Expiry, Limits, Now, Outgoing, Session, TransmitBuf,
+    Violation,
 };
 
 /// A PUBLISH that came, with its Topic Alias resolved.
@@ -20,6 +21,8 @@ use crate::{
 pub struct IncomingPublish<'a> {
     publish: Publish<'a>,
     topic: Topic<'a>,
+    /// The packet, if others may get it as it is.
+    pub(crate) frame: Option<PublishFrame<'a>>,
 }
 
 #[derive(Clone, Debug)]
@@ -46,6 +49,12 @@ impl IncomingPublish<'_> {
             topic_alias: None,
             ..self.publish
         }
+    }
+
+    /// The bytes of the packet, if subscribers may get it as it is; none on a client's connection.
+    #[must_use]
+    pub const fn frame(&self) -> Option<PublishFrame<'_>> {
+        self.frame
     }
 }
 
@@ -132,7 +141,21 @@ impl Exchange {
                 }
             }
         };
-        Ok(Some((IncomingPublish { publish, topic }, token)))
+        let frame = None;
+        let incoming = IncomingPublish {
+            publish,
+            topic,
+            frame,
+        };
+        Ok(Some((incoming, token)))
+    }
+
+    /// Queues a PUBLISH of QoS 0 as the packet in which it came, if it may leave like that.
+    pub(crate) fn enqueue_frame(&mut self, frame: PublishFrame<'_>, limits: &Limits) -> bool {
+        frame.suits(self.version)
+            && !self.outgoing_aliases.are_allowed()
+            && u32::try_from(frame.len()).is_ok_and(|len| len <= self.maximum_packet_size)
+            && self.session.sender.enqueue_frame(frame, limits)
     }
 
     /// PUBACK, PUBREC, PUBREL or PUBCOMP.
@@ -168,8 +191,8 @@ impl Exchange {
         self.session.receiver.waits(self.session.committed())
     }
 
-    /// Writes at most one packet; false when nothing may leave now.
-    pub(crate) fn transmit(&mut self, now: Now, out: &mut TransmitBuf) -> bool {
+    /// Writes one packet, or some that are ready; how many, 0 when nothing may leave now.
+    pub(crate) fn transmit(&mut self, now: Now, out: &mut TransmitBuf) -> usize {
         let version = self.version;
         let committed: CommitId = self.session.committed();
         if let Some(ack) = self.session.receiver.poll(committed) {
@@ -179,45 +202,53 @@ impl Exchange {
                 version,
                 out,
             );
-            return true;
+            return 1;
         }
         let aliases = &mut self.outgoing_aliases;
         let publishes_sent = &mut self.publishes_sent;
         let maximum = self.maximum_packet_size;
-        self.session
-            .sender
-            .poll(now, committed, &mut self.events, |next| match next {
-                Next::Publish {
-                    outgoing,
-                    packet_id,
-                    dup,
-                } => {
-                    let packet_id = packet_id.map(|id| id.get());
-                    let flags = flags(outgoing, dup);
-                    let written = PublishWriter {
-                        version,
+        let mut packets = 1;
+        let polled =
+            self.session
+                .sender
+                .poll(now, committed, &mut self.events, |next| match next {
+                    Next::Publish {
                         outgoing,
                         packet_id,
-                        flags,
-                        now,
+                        dup,
+                    } => {
+                        let packet_id = packet_id.map(|id| id.get());
+                        let flags = flags(outgoing, dup);
+                        let written = PublishWriter {
+                            version,
+                            outgoing,
+                            packet_id,
+                            flags,
+                            now,
+                        }
+                        .write(maximum, aliases, out);
+                        *publishes_sent += u64::from(written);
+                        written
                     }
-                    .write(maximum, aliases, out);
-                    *publishes_sent += u64::from(written);
-                    written
-                }
-                Next::Pubrel {
-                    packet_id,
-                    reason_code,
-                } => {
-                    write_ack(
-                        AckType::Pubrel,
-                        Ack::with_reason(packet_id, reason_code),
-                        version,
-                        out,
-                    );
-                    true
-                }
-            })
+                    Next::Pubrel {
+                        packet_id,
+                        reason_code,
+                    } => {
+                        write_ack(
+                            AckType::Pubrel,
+                            Ack::with_reason(packet_id, reason_code),
+                            version,
+                            out,
+                        );
+                        true
+                    }
+                    Next::Frames(frames) => {
+                        packets = frames.write(out);
+                        *publishes_sent += packets as u64;
+                        packets > 0
+                    }
+                });
+        if polled { packets } else { 0 }
     }
 }
 

@@ -11,12 +11,16 @@
 //! Packet Identifier is `sequence % 65,535 + 1`. As the sequences in flight span less than 65,535,
 //! no identifier is in use twice, and a store that knows the sequence knows the identifier.
 
+mod frames;
+
 use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use avocet_codec::{PacketId, QoS, ReasonCode};
 use core::num::NonZeroU16;
 use core::ops::Range;
 
+use self::frames::Frames;
+pub use self::frames::PublishFrame;
 use crate::receiver::KEPT_CAPACITY;
 use crate::{
     AckError, CommitId, ConnectionEvent, DropReason, Dropped, Enqueued, Expiry, Limits, Now,
@@ -97,6 +101,8 @@ pub(crate) enum Next<'a> {
         packet_id: PacketId,
         reason_code: ReasonCode,
     },
+    /// As many of these as there is room for.
+    Frames(&'a mut Frames),
 }
 
 /// A page of messages that the store is asked for.
@@ -134,11 +140,13 @@ pub(crate) struct Sender {
     queued: VecDeque<Queued>,
     /// QoS 0; each goes before the message with its sequence.
     qos0: VecDeque<Queued>,
+    /// QoS 0, ready to leave on the connection that is there; all go before `qos0` and `queued`.
+    frames: Frames,
     /// How many messages behind `queued` only the store has.
     stored: u64,
     /// Sequences among these whose messages are another Session's.
     taken: BTreeSet<u64>,
-    /// Bytes of `queued` and `qos0`.
+    /// Bytes of `queued`, `qos0` and `frames`.
     resident_bytes: u64,
     stored_bytes: u64,
     /// Of these, what comes before this sequence may have been sent before a restart.
@@ -171,6 +179,7 @@ impl Sender {
     /// [MQTT5-4.4.0-1] [MQTT5-4.6.0-1] [MQTT311-4.4.0-1] [MQTT311-4.6.0-1].
     pub(crate) fn attach(&mut self, window: NonZeroU16) {
         self.detach();
+        self.unpack_frames();
         self.window = window.get();
         if planted!(ReceiveMaximumOffByOne) {
             self.window = self.window.saturating_add(1);
@@ -208,7 +217,7 @@ impl Sender {
     pub(crate) fn queued(&self) -> usize {
         let stored = usize::try_from(self.stored).unwrap_or(usize::MAX);
         let stored = stored.saturating_sub(self.taken.len());
-        (self.queued.len() + self.qos0.len()).saturating_add(stored)
+        (self.queued.len() + self.qos0.len() + self.frames.len()).saturating_add(stored)
     }
 
     /// Bytes of the messages not yet sent.
@@ -269,15 +278,16 @@ impl Sender {
     }
 
     fn drop_oldest(&mut self) -> Option<Dropped> {
+        if let Some(frame) = self.drop_oldest_frame() {
+            return Some(frame);
+        }
         let oldest = if self.qos0_is_next() {
             self.pop_qos0()
         } else {
             self.pop_queued()
         };
-        match oldest {
-            Some(oldest) => Some(oldest.dropped(DropReason::QueueFull)),
-            None => self.drop_stored(),
-        }
+        let oldest = oldest.map(|oldest| oldest.dropped(DropReason::QueueFull));
+        oldest.or_else(|| self.drop_stored())
     }
 
     /// Drops the first message that only the store has, unless it may have been sent.
@@ -354,6 +364,7 @@ impl Sender {
     ) -> bool {
         self.poll_pubrel(committed, &mut write)
             || self.poll_resend(committed, events, &mut write)
+            || self.poll_frames(&mut write)
             || self.poll_queue(now, committed, events, &mut write)
     }
 
@@ -906,6 +917,7 @@ impl Sender {
         &mut self,
         mut wanted: impl FnMut(&Outgoing) -> bool,
     ) -> Vec<(u64, Outgoing)> {
+        self.unpack_frames();
         let mut taken = Vec::new();
         let in_flight: Vec<usize> = self
             .inflight

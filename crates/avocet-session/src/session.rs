@@ -175,6 +175,12 @@ impl Session {
         self.sender.take_where(wanted)
     }
 
+    /// Drops the packets given to [`ServerConnection::enqueue_frame`](crate::ServerConnection::enqueue_frame)
+    /// that have not left; how many.
+    pub fn drop_frames(&mut self) -> usize {
+        self.sender.drop_frames()
+    }
+
     /// Takes messages away that only the store has and that other Sessions are to deliver, unless
     /// they may have been sent; the sequences of those it took. A page that was asked for may still
     /// have them.

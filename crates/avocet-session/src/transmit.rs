@@ -44,6 +44,11 @@ impl TransmitBuf {
         self.len() >= self.limit
     }
 
+    /// Bytes until it is full.
+    pub(crate) fn room(&self) -> usize {
+        self.limit.saturating_sub(self.len())
+    }
+
     /// Bytes not yet written.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -852,7 +852,7 @@ impl ClientConnection {
                 if out.is_full() {
                     return true;
                 }
-                if !exchange.transmit(now, out) {
+                if exchange.transmit(now, out) == 0 {
                     break;
                 }
             }

@@ -1,10 +1,11 @@
 use alloc::sync::Arc;
 use alloc::vec;
+use avocet_codec::{Delivery, Publish, Version};
 use avocet_topic::TopicName;
 use proptest::prelude::*;
 
 use super::*;
-use crate::Message;
+use crate::{Message, TransmitBuf};
 
 const ROOM: NonZeroU16 = NonZeroU16::MAX;
 
@@ -41,6 +42,16 @@ impl World {
             .enqueue(outgoing(qos), &self.limits, Now::default());
     }
 
+    /// Queues a packet of QoS 0, if it is taken as it is.
+    fn enqueue_frame(&mut self, payload: &[u8]) -> bool {
+        let topic_name = TopicName::new("a/b").unwrap();
+        let publish = Publish::new(topic_name, Delivery::AtMostOnce, payload);
+        let mut bytes = Vec::new();
+        publish.encode(Version::V5, &mut bytes).unwrap();
+        let frame = PublishFrame::new(&bytes, &publish, Version::V5).unwrap();
+        self.sender.enqueue_frame(frame, &self.limits)
+    }
+
     /// The Packet Identifiers of everything that may leave.
     fn sent(&mut self) -> Vec<u16> {
         let mut sent = Vec::new();
@@ -51,6 +62,10 @@ impl World {
                 sent.push(match next {
                     Next::Publish { packet_id, .. } => packet_id.map_or(0, PacketId::get),
                     Next::Pubrel { packet_id, .. } => packet_id.get(),
+                    Next::Frames(frames) => {
+                        assert_eq!(frames.write(&mut TransmitBuf::new(1)), 1);
+                        0
+                    }
                 });
                 true
             })
@@ -64,6 +79,72 @@ impl World {
             .puback(id, ReasonCode::Success, &mut self.events)
             .unwrap();
     }
+}
+
+#[test]
+fn packets_leave_before_what_came_behind_them() {
+    let mut world = World::new(ROOM);
+    assert!(world.enqueue_frame(b"1"));
+    assert!(world.enqueue_frame(b"2"));
+    world.enqueue(QoS::AtLeastOnce);
+    assert!(!world.enqueue_frame(b"3"), "it would overtake");
+    assert_eq!(world.sent(), [0, 0, 1]);
+    assert_eq!((world.sender.queued(), world.sender.queued_bytes()), (0, 0));
+}
+
+#[test]
+fn packets_of_an_ended_connection_become_messages() {
+    let mut world = World::new(ROOM);
+    assert!(world.enqueue_frame(b"1"));
+    assert!(world.enqueue_frame(b"2"));
+    world.enqueue(QoS::AtLeastOnce);
+    world.sender.detach();
+    assert!(!world.enqueue_frame(b"3"), "there is no connection");
+    assert_eq!(world.sender.queued(), 3);
+    world.sender.attach(ROOM);
+    let mut payloads = Vec::new();
+    while world
+        .sender
+        .poll(Now::default(), CommitId::ZERO, &mut world.events, |next| {
+            let Next::Publish { outgoing, .. } = next else {
+                panic!("{next:?} is no PUBLISH");
+            };
+            payloads.push(outgoing.message.payload().to_vec());
+            true
+        })
+    {}
+    assert_eq!(payloads, [b"1", b"2", b"x"]);
+    assert_eq!((world.sender.queued(), world.sender.queued_bytes()), (0, 0));
+}
+
+#[test]
+fn the_oldest_packet_goes_first_when_the_queue_is_full() {
+    let mut world = World::new(ROOM);
+    for n in 0..10 {
+        assert!(world.enqueue_frame(&[n]));
+    }
+    assert!(!world.enqueue_frame(b"10"), "the queue is full");
+    let enqueued = world
+        .sender
+        .enqueue(outgoing(QoS::AtMostOnce), &world.limits, Now::default());
+    let Enqueued::Displaced { oldest, .. } = enqueued else {
+        panic!("{enqueued:?}");
+    };
+    let oldest: Vec<_> = oldest.iter().map(|it| (it.qos, it.reason)).collect();
+    assert_eq!(oldest, [(QoS::AtMostOnce, DropReason::QueueFull)]);
+    assert_eq!(world.sender.queued(), 10);
+    assert_eq!(world.sent().len(), 10);
+    assert_eq!((world.sender.queued(), world.sender.queued_bytes()), (0, 0));
+}
+
+#[test]
+fn dropped_packets_are_counted() {
+    let mut world = World::new(ROOM);
+    assert!(world.enqueue_frame(b"1"));
+    assert!(world.enqueue_frame(b"2"));
+    assert_eq!(world.sender.drop_frames(), 2);
+    assert_eq!((world.sender.queued(), world.sender.queued_bytes()), (0, 0));
+    assert_eq!(world.sent(), []);
 }
 
 /// Twenty messages, of which the store alone has ten.

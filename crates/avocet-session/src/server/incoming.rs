@@ -4,7 +4,7 @@ use avocet_codec::{AckType, Disconnect, Packet, Publish, Subscribe, Version, fra
 
 use super::outgoing::Reply;
 use super::{ServerConnection, ServerEvent, ServerInput, State};
-use crate::{CloseReason, ConnectionError, Demand, Now, Violation};
+use crate::{CloseReason, ConnectionError, Demand, Now, PublishFrame, Violation};
 
 /// The packet type of a first byte.
 const fn packet_type(first_byte: u8) -> u8 {
@@ -160,10 +160,10 @@ impl ServerConnection {
             .first()
             .is_some_and(|byte| packet_type(*byte) == PUBLISH)
         {
-            return self.on_publish(Publish::decode(frame, version)?);
+            return self.on_publish(Publish::decode(frame, version)?, frame);
         }
         match Packet::decode(frame, version)? {
-            Packet::Publish(publish) => self.on_publish(publish),
+            Packet::Publish(publish) => self.on_publish(publish, frame),
             Packet::Puback(ack) => self.on_ack(AckType::Puback, ack),
             Packet::Pubrec(ack) => self.on_ack(AckType::Pubrec, ack),
             Packet::Pubrel(ack) => self.on_ack(AckType::Pubrel, ack),
@@ -200,6 +200,7 @@ impl ServerConnection {
     fn on_publish<'a>(
         &mut self,
         publish: Publish<'a>,
+        frame: &'a [u8],
     ) -> Result<Option<ServerEvent<'a>>, ConnectionError> {
         if publish.qos() > self.config.maximum_qos {
             return Err(Violation::QosNotSupported.into());
@@ -213,8 +214,12 @@ impl ServerConnection {
         let Some(exchange) = &mut self.exchange else {
             return Ok(None);
         };
+        let frame = PublishFrame::new(frame, &publish, self.client.version);
         let incoming = exchange.handle_publish(publish)?;
-        Ok(incoming.map(|(publish, token)| ServerEvent::Publish { publish, token }))
+        Ok(incoming.map(|(mut publish, token)| {
+            publish.frame = frame;
+            ServerEvent::Publish { publish, token }
+        }))
     }
 
     fn on_ack<'a>(

@@ -5,7 +5,7 @@ use avocet_codec::{Packet, PacketId, PacketType, ReasonCode, Suback, Unsuback, V
 use bytes::Bytes;
 
 use super::{Details, ServerConnection, State};
-use crate::{AckError, AckToken, CommitId, Now, TransmitBuf};
+use crate::{AckError, AckToken, CommitId, Limits, Now, PublishFrame, TransmitBuf};
 
 /// AUTH, CONNACK, SUBACK or UNSUBACK.
 #[derive(Debug)]
@@ -168,6 +168,15 @@ impl ServerConnection {
         [gate, session.waits_for()].into_iter().flatten().min()
     }
 
+    /// Queues a PUBLISH of QoS 0 for the client as the packet in which it came from another one.
+    /// False, and nothing queued, if it is to go through [`Session::enqueue`](crate::Session::enqueue):
+    /// this client gets it in another form, or something stands before it.
+    pub fn enqueue_frame(&mut self, frame: PublishFrame<'_>, limits: &Limits) -> bool {
+        self.exchange
+            .as_mut()
+            .is_some_and(|exchange| exchange.enqueue_frame(frame, limits))
+    }
+
     /// Whether something waits for this side rather than for the client to read.
     pub(super) fn waits_on_this_side(&self) -> bool {
         let Some(exchange) = &self.exchange else {
@@ -204,10 +213,11 @@ impl ServerConnection {
             if out.is_full() {
                 break true;
             }
-            if !self.transmit(now, out) {
+            let packets = self.transmit(now, out);
+            if packets == 0 {
                 break false;
             }
-            self.packets_sent += 1;
+            self.packets_sent += packets as u64;
         };
         if self.held && !self.waits_on_this_side() {
             self.held = false;
@@ -216,15 +226,15 @@ impl ServerConnection {
         full
     }
 
-    /// Writes at most one packet; false when nothing may leave now.
-    fn transmit(&mut self, now: Now, out: &mut TransmitBuf) -> bool {
+    /// Writes one packet, or some that are ready; how many, 0 when nothing may leave now.
+    fn transmit(&mut self, now: Now, out: &mut TransmitBuf) -> usize {
         match &self.state {
-            State::Opened { .. } | State::Closed { .. } => return false,
+            State::Opened { .. } | State::Closed { .. } => return 0,
             State::Draining { last, .. } => {
                 out.put_slice(last);
                 self.packets_sent += 1;
                 self.close_drained();
-                return false;
+                return 0;
             }
             State::Connecting { .. } | State::Connected { .. } => {}
         }
@@ -243,19 +253,19 @@ impl ServerConnection {
             if self.replies.is_empty() {
                 self.replies = VecDeque::new();
             }
-            return true;
+            return 1;
         }
         if self.connack_pending {
-            return false;
+            return 0;
         }
         if self.pingresps > 0 {
             self.pingresps -= 1;
             out.put_slice(&[0xD0, 0]);
-            return true;
+            return 1;
         }
         match &mut self.exchange {
             Some(exchange) => exchange.transmit(now, out),
-            None => false,
+            None => 0,
         }
     }
 }

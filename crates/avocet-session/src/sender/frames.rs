@@ -1,0 +1,304 @@
+//! PUBLISH packets of QoS 0 that wait in the form in which they came and leave.
+
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use avocet_codec::{Publish, QoS, Version, frame_len};
+
+use super::{Next, Queued, Sender, message_bytes};
+use crate::transmit::SHARED_MIN;
+use crate::{DropReason, Dropped, Limits, Message, Outgoing, TransmitBuf, UnixTime};
+
+/// A PUBLISH of QoS 0 as it came, with nothing in it that is for its own connection only: whoever
+/// subscribes in the same form of PUBLISH may get these bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct PublishFrame<'a> {
+    bytes: &'a [u8],
+    version: Version,
+}
+
+/// The first byte of a PUBLISH of QoS 0 without DUP and RETAIN.
+const PLAIN: u8 = 0x30;
+
+impl<'a> PublishFrame<'a> {
+    /// `None` if the packet has flags, a Topic Alias or a Message Expiry Interval.
+    pub(crate) fn new(bytes: &'a [u8], publish: &Publish<'_>, version: Version) -> Option<Self> {
+        let plain = bytes.first() == Some(&PLAIN)
+            && publish.topic_alias.is_none()
+            && publish.message_expiry_interval.is_none()
+            && publish.subscription_ids.is_empty();
+        plain.then_some(Self { bytes, version })
+    }
+
+    /// Bytes of the packet.
+    pub(crate) const fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether a PUBLISH of this version has the same form: 3.x knows no properties.
+    pub(crate) fn suits(&self, version: Version) -> bool {
+        (self.version == Version::V5) == (version == Version::V5)
+    }
+}
+
+/// Packets for one Network Connection, oldest first: a message among them takes no allocation of its own
+/// and is not encoded again.
+#[derive(Debug, Default)]
+pub(crate) struct Frames {
+    bytes: Vec<u8>,
+    /// Bytes that have left.
+    start: usize,
+    packets: usize,
+    /// Whether they have the form of 5.0.
+    with_properties: bool,
+}
+
+/// Capacity in bytes that an empty queue may keep; more is given back.
+const KEPT_BYTES: usize = 4096;
+
+impl Frames {
+    /// How many packets wait.
+    pub(crate) const fn len(&self) -> usize {
+        self.packets
+    }
+
+    /// Their bytes.
+    pub(crate) const fn bytes(&self) -> u64 {
+        (self.bytes.len() - self.start) as u64
+    }
+
+    pub(crate) fn push(&mut self, frame: PublishFrame<'_>) {
+        if self.start > self.bytes.len() / 2 {
+            self.bytes.drain(..self.start);
+            self.start = 0;
+        }
+        self.with_properties = frame.version == Version::V5;
+        self.bytes.extend_from_slice(frame.bytes);
+        self.packets += 1;
+    }
+
+    fn waiting(&self) -> &[u8] {
+        self.bytes.get(self.start..).unwrap_or_default()
+    }
+
+    fn forget(&mut self, packets: usize, bytes: usize) {
+        self.packets -= packets;
+        self.start += bytes;
+        if self.packets == 0 {
+            self.start = 0;
+            if self.bytes.capacity() > KEPT_BYTES {
+                self.bytes = Vec::new();
+            } else {
+                self.bytes.clear();
+            }
+        }
+    }
+
+    /// Puts packets into `out` until it is full; how many.
+    pub(crate) fn write(&mut self, out: &mut TransmitBuf) -> usize {
+        let waiting = self.waiting();
+        let (mut packets, mut bytes) = (self.packets, waiting.len());
+        if bytes > out.room() {
+            (packets, bytes) = (0, 0);
+            while bytes < out.room() {
+                packets += 1;
+                bytes += first_len(waiting.get(bytes..).unwrap_or_default());
+            }
+        }
+        out.put_slice(waiting.get(..bytes).unwrap_or_default());
+        self.forget(packets, bytes);
+        packets
+    }
+
+    /// Drops the oldest packet; false if there is none.
+    pub(crate) fn pop(&mut self) -> bool {
+        let bytes = first_len(self.waiting());
+        if self.packets > 0 {
+            self.forget(1, bytes);
+        }
+        bytes > 0
+    }
+
+    /// The messages in these packets, oldest first; none are left.
+    pub(crate) fn unpack(&mut self) -> VecDeque<Outgoing> {
+        let version = if self.with_properties {
+            Version::V5
+        } else {
+            Version::V3_1_1
+        };
+        let mut messages = VecDeque::with_capacity(self.packets);
+        let mut rest = self.waiting();
+        while let Some((frame, behind)) = rest.split_at_checked(first_len(rest))
+            && let Ok(publish) = Publish::decode(frame, version)
+            && let Some(topic_name) = publish.topic_name
+        {
+            // Without a Message Expiry Interval the time says nothing.
+            let message = Message::from_publish(&publish, topic_name, UnixTime::default());
+            messages.push_back(Outgoing::new(Arc::new(message)));
+            rest = behind;
+        }
+        debug_assert!(rest.is_empty(), "what came as a packet is one");
+        *self = Self::default();
+        messages
+    }
+}
+
+impl Sender {
+    /// Queues a packet of QoS 0 as it is. False, and nothing queued, if it is to be a message: it
+    /// stands behind one, is large, or a limit is reached.
+    pub(crate) fn enqueue_frame(&mut self, frame: PublishFrame<'_>, limits: &Limits) -> bool {
+        let bytes = frame.len() as u64;
+        let behind = !self.queued.is_empty() || !self.qos0.is_empty() || self.stored > 0;
+        if behind
+            || !self.is_connected()
+            || frame.len() >= SHARED_MIN
+            || self.frames.len() >= limits.queued_messages_max
+            || self.frames.bytes() + bytes > limits.queued_bytes_max
+        {
+            return false;
+        }
+        self.resident_bytes += bytes;
+        self.frames.push(frame);
+        true
+    }
+
+    /// Makes messages of the packets that are ready to leave.
+    pub(super) fn unpack_frames(&mut self) {
+        if self.frames.len() == 0 {
+            return;
+        }
+        self.resident_bytes -= self.frames.bytes();
+        let sequence = self.frames_sequence();
+        for outgoing in self.frames.unpack().into_iter().rev() {
+            self.resident_bytes += message_bytes(&outgoing);
+            self.qos0.push_front(Queued { sequence, outgoing });
+        }
+    }
+
+    /// Drops the packets that are ready to leave; how many.
+    pub(crate) fn drop_frames(&mut self) -> usize {
+        self.resident_bytes -= self.frames.bytes();
+        core::mem::take(&mut self.frames).len()
+    }
+
+    /// The sequence of the message before which the packets that are ready leave.
+    fn frames_sequence(&self) -> u64 {
+        let next = self.queued.front().map(|next| next.sequence);
+        next.unwrap_or(self.next_sequence - self.stored)
+    }
+
+    pub(super) fn drop_oldest_frame(&mut self) -> Option<Dropped> {
+        let before = self.frames.bytes();
+        if !self.frames.pop() {
+            return None;
+        }
+        self.resident_bytes -= before - self.frames.bytes();
+        Some(Dropped {
+            sequence: self.frames_sequence(),
+            qos: QoS::AtMostOnce,
+            tag: 0,
+            stored: false,
+            reason: DropReason::QueueFull,
+        })
+    }
+
+    pub(super) fn poll_frames(&mut self, write: &mut impl FnMut(Next<'_>) -> bool) -> bool {
+        if self.frames.len() == 0 {
+            return false;
+        }
+        let before = self.frames.bytes();
+        let written = write(Next::Frames(&mut self.frames));
+        self.resident_bytes -= before - self.frames.bytes();
+        written
+    }
+}
+
+/// The length of the first packet; 0 if there is none.
+fn first_len(packets: &[u8]) -> usize {
+    let len = frame_len(packets, u32::MAX).ok().flatten();
+    len.unwrap_or(packets.len()).min(packets.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use avocet_codec::Delivery;
+    use avocet_topic::TopicName;
+
+    use super::*;
+
+    fn packet(payload: &[u8]) -> Vec<u8> {
+        let topic_name = TopicName::new("a").unwrap();
+        let publish = Publish::new(topic_name, Delivery::AtMostOnce, payload);
+        let mut bytes = Vec::new();
+        publish.encode(Version::V3_1_1, &mut bytes).unwrap();
+        bytes
+    }
+
+    fn push(frames: &mut Frames, bytes: &[u8]) {
+        let publish = Publish::decode(bytes, Version::V3_1_1).unwrap();
+        frames.push(PublishFrame::new(bytes, &publish, Version::V3_1_1).unwrap());
+    }
+
+    /// A packet begun below the limit is taken whole, and none behind it.
+    #[test]
+    fn packets_leave_whole_while_there_is_room() {
+        let packets: Vec<_> = (0..100_u8).map(|n| packet(&[n].repeat(n.into()))).collect();
+        let mut frames = Frames::default();
+        let mut out = TransmitBuf::new(1_000);
+        let mut written = Vec::new();
+        for pair in packets.chunks(2) {
+            pair.iter().for_each(|bytes| push(&mut frames, bytes));
+            // Slower than they come.
+            if frames.len() % 3 == 0 {
+                frames.write(&mut out);
+                assert!(out.len() < 1_000 + packets[99].len());
+                out.slices()
+                    .for_each(|slice| written.extend_from_slice(slice));
+                out.clear();
+            }
+        }
+        while frames.write(&mut out) > 0 {
+            out.slices()
+                .for_each(|slice| written.extend_from_slice(slice));
+            out.clear();
+        }
+        assert_eq!(written, packets.concat());
+        assert_eq!((frames.len(), frames.bytes()), (0, 0));
+    }
+
+    /// DUP, QoS, RETAIN, Topic Alias and Message Expiry Interval are for one connection.
+    #[test]
+    fn only_packets_without_anything_of_their_connection_leave_as_they_came() {
+        let plain = Publish::new(TopicName::new("a").unwrap(), Delivery::AtMostOnce, b"");
+        let is_frame = |publish: Publish<'_>, version| {
+            let mut bytes = Vec::new();
+            publish.encode(version, &mut bytes).unwrap();
+            PublishFrame::new(&bytes, &publish, version).is_some()
+        };
+        assert!(is_frame(plain, Version::V5));
+        assert!(is_frame(plain, Version::V3_1));
+        let retain = true;
+        assert!(!is_frame(Publish { retain, ..plain }, Version::V5));
+        let topic_alias = core::num::NonZeroU16::new(1);
+        assert!(!is_frame(
+            Publish {
+                topic_alias,
+                ..plain
+            },
+            Version::V5
+        ));
+        let message_expiry_interval = Some(1);
+        assert!(!is_frame(
+            Publish {
+                message_expiry_interval,
+                ..plain
+            },
+            Version::V5
+        ));
+        // 3.1 gives DUP no meaning here.
+        let mut bytes = packet(b"x");
+        bytes[0] |= 0x08;
+        let publish = Publish::decode(&bytes, Version::V3_1).unwrap();
+        assert!(PublishFrame::new(&bytes, &publish, Version::V3_1).is_none());
+    }
+}
