@@ -56,6 +56,9 @@ pub(crate) struct Args {
     /// The profile that is measured.
     #[arg(long, default_value = "release")]
     profile: String,
+    /// Measure what was built before, whatever has changed since.
+    #[arg(long)]
+    built: bool,
     /// Print the rows and what each of them is about.
     #[arg(long)]
     list: bool,
@@ -76,6 +79,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
         name: "check".into(),
         out: None,
         profile: "dev".into(),
+        built: false,
         list: false,
     };
     ensure!(
@@ -114,7 +118,7 @@ fn definitions(workspace: &Workspace, args: &Args) -> Result<Definitions> {
 fn measure(workspace: &Workspace, args: &Args) -> Result<Record> {
     let Definitions { figures, rows } = definitions(workspace, args)?;
     broker::allow_files();
-    let programs = build(workspace, &args.profile)?;
+    let programs = build(workspace, args)?;
     let length = if args.quick {
         Length::quick(args.seconds.min(1.0))
     } else {
@@ -172,9 +176,12 @@ pub(crate) struct Programs {
     bench: PathBuf,
 }
 
-fn build(workspace: &Workspace, profile: &str) -> Result<Programs> {
+fn build(workspace: &Workspace, args: &Args) -> Result<Programs> {
+    let profile = args.profile.as_str();
     let mut build = workspace.cargo("build --package avocet-broker --package avocet-cli --bins");
-    run(build.args(["--profile", profile]))?;
+    if !args.built {
+        run(build.args(["--profile", profile]))?;
+    }
     let folder = if profile == "dev" { "debug" } else { profile };
     let folder = workspace.target().join(folder);
     Ok(Programs {
@@ -189,7 +196,7 @@ fn peers(workspace: &Workspace, args: &Args, programs: &Programs) -> Result<Vec<
     if !args.alone {
         files.insert(0, workspace.root().join("benches/peers.toml"));
     }
-    let mut peers = vec![Peer::ours(workspace)?];
+    let mut peers = vec![Peer::ours(workspace, args.built)?];
     for file in files {
         peers.extend(Peer::read(&file)?);
     }

@@ -62,12 +62,13 @@ pub(crate) struct Peer {
 
 impl Peer {
     /// The broker of this checkout.
-    pub(crate) fn ours(workspace: &Workspace) -> Result<Self> {
+    pub(crate) fn ours(workspace: &Workspace, is_built: bool) -> Result<Self> {
         let commit = output(&mut workspace.line("git describe --always --dirty"))?;
+        let before = if is_built { "built before " } else { "" };
         Ok(Self {
             name: OURS.into(),
             command: "{broker} --listen 127.0.0.1:{port} --log warn".into(),
-            version: Some(format!("echo {}", commit.trim())),
+            version: Some(format!("echo {before}{}", commit.trim())),
             ..Self::default()
         })
     }
