@@ -1,7 +1,7 @@
 use core::str;
 
 use ascii::AsciiStr;
-use avocet_topic::{TopicFilter, TopicName};
+use avocet_topic::{TopicFilter, TopicFilterError, TopicName, TopicNameError};
 
 use crate::error::{DecodeError, Field};
 use crate::packet::PacketType;
@@ -123,26 +123,20 @@ impl<'a> Reader<'a> {
 
     #[inline]
     pub(crate) fn topic_name(&mut self, field: Field) -> Result<TopicName<'a>, DecodeError> {
-        let string = self.utf8(field)?;
-        TopicName::new(string).map_err(|_| {
-            if has_null(string) {
-                DecodeError::NullCharacter(field)
-            } else {
-                DecodeError::TopicName(field)
-            }
-        })
+        match TopicName::new(self.utf8(field)?) {
+            Ok(topic_name) => Ok(topic_name),
+            Err(TopicNameError::Nul) => Err(DecodeError::NullCharacter(field)),
+            Err(_) => Err(DecodeError::TopicName(field)),
+        }
     }
 
     #[inline]
     pub(crate) fn topic_filter(&mut self) -> Result<TopicFilter<'a>, DecodeError> {
-        let string = self.utf8(Field::TopicFilter)?;
-        TopicFilter::new(string).map_err(|_| {
-            if has_null(string) {
-                DecodeError::NullCharacter(Field::TopicFilter)
-            } else {
-                DecodeError::TopicFilter
-            }
-        })
+        match TopicFilter::new(self.utf8(Field::TopicFilter)?) {
+            Ok(topic_filter) => Ok(topic_filter),
+            Err(TopicFilterError::Nul) => Err(DecodeError::NullCharacter(Field::TopicFilter)),
+            Err(_) => Err(DecodeError::TopicFilter),
+        }
     }
 
     /// A Variable Byte Integer in its shortest form [MQTT5-1.5.5-1].

@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 use core::borrow::Borrow;
 use core::fmt;
 
-use crate::name::{BYTES_MAX, wildcards, zeros};
+use crate::name::{BYTES_MAX, special};
 
 /// What is wrong with a string that was to be a Topic Filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -67,33 +67,27 @@ fn is_well_at_a_glance(bytes: &[u8]) -> bool {
     let Some(last) = bytes.last_chunk::<8>() else {
         return false;
     };
-    let at_last = bytes.len() - last.len();
-    let words = bytes.as_chunks().0;
     // Some bytes may be looked at twice.
-    let mut well = zeros(*last) == 0 && all_whole_levels(bytes, at_last, *last);
-    for (index, word) in words.iter().enumerate() {
-        well &= zeros(*word) == 0 && all_whole_levels(bytes, index * word.len(), *word);
+    let mut well = is_well_at(bytes, bytes.len() - last.len(), *last);
+    for (index, word) in bytes.as_chunks::<8>().0.iter().enumerate() {
+        well &= is_well_at(bytes, index * word.len(), *word);
     }
     well
 }
 
-/// Whether this is so for the wildcards in the eight bytes at `at`.
+/// Whether this is so for the eight bytes at `at`.
 #[inline]
-fn all_whole_levels(bytes: &[u8], at: usize, word: [u8; 8]) -> bool {
-    let mut found = wildcards(word);
-    let mut whole = true;
+fn is_well_at(bytes: &[u8], at: usize, word: [u8; 8]) -> bool {
+    let mut found = special(word);
+    let mut well = true;
     while found != 0 {
         let at = at + found.trailing_zeros() as usize / 8;
         let before = bytes.get(at.wrapping_sub(1));
-        whole &= before.is_none_or(|&byte| byte == b'/');
-        whole &= match bytes.get(at + 1) {
-            None => true,
-            Some(b'/') => bytes.get(at) == Some(&b'+'),
-            Some(_) => false,
-        };
+        well &= before.is_none_or(|&byte| byte == b'/');
+        well &= matches!(bytes.get(at..), Some([b'+' | b'#'] | [b'+', b'/', ..]));
         found &= found - 1;
     }
-    whole
+    well
 }
 
 /// A Topic Filter: at least one character, at most 65,535 bytes, no U+0000, wildcards only where

@@ -25,40 +25,31 @@ pub enum TopicNameError {
     Wildcard,
 }
 
-/// Whether U+0000 and whether a wildcard character is among these.
+/// Whether neither U+0000 nor a wildcard character is among these.
 #[inline]
-pub(crate) fn nul_and_wildcard(s: &str) -> (bool, bool) {
-    let bytes = s.as_bytes();
+fn is_plain(bytes: &[u8]) -> bool {
     let Some(last) = bytes.last_chunk() else {
-        let wildcard = bytes.iter().any(|&byte| byte == b'+' || byte == b'#');
-        return (bytes.contains(&0), wildcard);
+        return !bytes.iter().any(|byte| matches!(byte, 0 | b'+' | b'#'));
     };
     // Some bytes may be looked at twice.
-    let (mut nul, mut wildcard) = (zeros(*last), wildcards(*last));
-    for &word in bytes.as_chunks().0 {
-        nul |= zeros(word);
-        wildcard |= wildcards(word);
-    }
-    (nul != 0, wildcard != 0)
+    let words = bytes.as_chunks().0.iter();
+    words.fold(special(*last), |found, word| found | special(*word)) == 0
 }
 
-/// Not 0 if one of eight bytes is. The lowest bit that is set is the highest of the first zero.
+/// Not 0 if U+0000 or a wildcard character is among eight bytes. The highest bit of such a byte is
+/// set then, and maybe that of some behind it.
 #[inline]
-pub(crate) const fn zeros(word: [u8; 8]) -> u64 {
-    zeros_of(u64::from_le_bytes(word))
+pub(crate) const fn special(word: [u8; 8]) -> u64 {
+    let word = u64::from_le_bytes(word);
+    // `+` and `#` differ in one bit.
+    zeros(word) | zeros(word & !0x0808_0808_0808_0808 ^ 0x2323_2323_2323_2323)
 }
 
+/// Not 0 if one of eight bytes is.
 #[inline]
-const fn zeros_of(word: u64) -> u64 {
+const fn zeros(word: u64) -> u64 {
     // The borrow of a zero byte sets its highest bit, and may go on into the bytes behind.
     word.wrapping_sub(0x0101_0101_0101_0101) & !word & 0x8080_8080_8080_8080
-}
-
-/// Not 0 if one of eight bytes is `+` or `#`, which differ in one bit, as [`zeros`] says it.
-#[inline]
-pub(crate) const fn wildcards(word: [u8; 8]) -> u64 {
-    let same = u64::from_le_bytes(word) & !0x0808_0808_0808_0808;
-    zeros_of(same ^ 0x2323_2323_2323_2323)
 }
 
 /// A Topic Name: at least one character, at most 65,535 bytes, no U+0000 and no wildcard character.
@@ -76,14 +67,14 @@ impl<'a> TopicName<'a> {
         if s.len() > BYTES_MAX {
             return Err(TopicNameError::TooLong);
         }
-        let (nul, wildcard) = nul_and_wildcard(s);
-        if nul {
-            return Err(TopicNameError::Nul);
+        if is_plain(s.as_bytes()) {
+            return Ok(Self(s));
         }
-        if wildcard {
-            return Err(TopicNameError::Wildcard);
-        }
-        Ok(Self(s))
+        Err(if s.as_bytes().contains(&0) {
+            TopicNameError::Nul
+        } else {
+            TopicNameError::Wildcard
+        })
     }
 
     /// Wraps a string that is known to keep the rules.
