@@ -4,6 +4,7 @@ mod bench;
 mod ci;
 mod conformance;
 mod fuzz;
+mod instructions;
 mod layers;
 mod mutants;
 mod package;
@@ -36,6 +37,8 @@ enum Task {
     Conformance(conformance::Args),
     /// Run fuzz targets; what they find is left in the folder for build output.
     Fuzz(fuzz::Args),
+    /// Count the instructions of hot paths, and compare them with the committed baseline.
+    Instructions(instructions::Args),
     /// Judge the tests of session and engine by mutants of their code, drawn by a seed.
     Mutants(mutants::Args),
 }
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Task::Ci(args) => ci::run(&args),
         Task::Conformance(args) => conformance::run(&args),
         Task::Fuzz(args) => fuzz::run_with(&args).map(|()| ExitCode::SUCCESS),
+        Task::Instructions(args) => instructions::run_with(&args),
         Task::Mutants(args) => mutants::run_with(&args),
     };
     outcome.unwrap_or_else(|error| {

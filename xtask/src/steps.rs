@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::tools::{self, DENY, NEXTEST};
 use crate::workspace::{Workspace, output, run, run_all};
-use crate::{bench, conformance, fuzz, layers, package, tidy};
+use crate::{bench, conformance, fuzz, instructions, layers, package, tidy};
 
 pub(crate) struct Step {
     pub(crate) name: &'static str,
@@ -33,6 +33,7 @@ pub(crate) const STEPS: &[Step] = &[
     step("no-std",   "the pure crates link and run without the standard library", no_std),
     step("package",  "every published crate can be packaged, and builds from its package", package::check),
     step("benches",  "every bench runs once, as a test", benches),
+    step("callgrind", "hot paths take no more instructions than benches/baseline says", instructions::check),
     step("load",     "every definition of a broker's bench runs for a moment, and nothing is lost", bench::check),
     step("fuzz",     "every fuzz target takes its committed inputs, and five seconds of new ones", fuzz::check),
     step("interop",  "other people's clients and brokers understand the built programs", interop),
