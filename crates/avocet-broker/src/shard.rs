@@ -23,6 +23,10 @@ use crate::stream::Stream;
 /// Bytes read from one connection at once, into the one buffer of the shard.
 const READ_BYTES: usize = 64 << 10;
 
+/// Bytes read from all connections before what came of them is written, while it is still in the
+/// cache of the processor.
+const TURN_BYTES: usize = READ_BYTES;
+
 /// A connection with more unread bytes than this keeps them in a buffer of its own, in which the
 /// rest of its large packet gathers.
 const UNREAD_IN_PLACE: usize = READ_BYTES / 4;
@@ -357,9 +361,13 @@ impl Shard {
         Some(key)
     }
 
-    /// Reads each connection that is ready once.
+    /// Reads each connection that is ready once, up to the bytes of a turn.
     fn read_ready(&mut self, now: Now) {
+        let mut bytes = 0;
         for _ in 0..self.ready.len() {
+            if bytes >= TURN_BYTES {
+                return;
+            }
             let Some(key) = self.ready.pop_front() else {
                 return;
             };
@@ -374,7 +382,9 @@ impl Shard {
                     false
                 }
                 (Closing::Open, Reading::Stream) => {
-                    read(&mut self.engine, connection, &mut self.buffer, now).is_err()
+                    let read = read(&mut self.engine, connection, &mut self.buffer, now);
+                    bytes += read.as_ref().copied().unwrap_or_default();
+                    read.is_err()
                 }
                 (Closing::Draining | Closing::Lingering, _) => {
                     let gone = receive(connection, &mut self.buffer).is_err();
@@ -618,13 +628,14 @@ impl Shard {
     }
 }
 
-/// Reads once, and feeds the engine. An error means that the connection is gone.
+/// Reads once, and feeds the engine. The number of bytes read; an error means that the connection
+/// is gone.
 fn read(
     engine: &mut Engine,
     connection: &mut Connection,
     buffer: &mut [u8],
     now: Now,
-) -> io::Result<()> {
+) -> io::Result<usize> {
     let unread = connection.unread.len();
     if unread > UNREAD_IN_PLACE {
         let n = receive(connection, buffer)?;
@@ -632,16 +643,16 @@ fn read(
         if n > 0 {
             feed_unread(engine, connection, now);
         }
-        return Ok(());
+        return Ok(n);
     }
     // The unread bytes are put in front of those that follow them.
     let Some((front, room)) = buffer.split_at_mut_checked(unread) else {
-        return Ok(());
+        return Ok(0);
     };
     front.copy_from_slice(connection.unread.bytes());
     let n = receive(connection, room)?;
     if n == 0 {
-        return Ok(());
+        return Ok(0);
     }
     let input = buffer.get(..unread + n).unwrap_or_default();
     let (consumed, demand) = engine.handle_input(connection.id, input, now);
@@ -649,7 +660,7 @@ fn read(
         .unread
         .set(input.get(consumed..).unwrap_or_default());
     connection.obey(demand);
-    Ok(())
+    Ok(n)
 }
 
 fn feed_unread(engine: &mut Engine, connection: &mut Connection, now: Now) {
