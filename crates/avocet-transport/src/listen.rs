@@ -10,6 +10,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// (Linux at `net.core.somaxconn`, 4,096 unless set).
 const BACKLOG: i32 = 4_096;
 
+/// Whether accepted sockets begin with the listener's `TCP_NODELAY`, which saves a system call for
+/// each.
+const NODELAY_INHERITED: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
 /// Why a listener could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}: {}", reason(source, *address))]
@@ -52,6 +56,9 @@ fn open(address: SocketAddr) -> io::Result<TcpListener> {
         // So that 0.0.0.0 and [::] can be served side by side.
         socket.set_only_v6(true)?;
     }
+    if NODELAY_INHERITED {
+        socket.set_tcp_nodelay(true)?;
+    }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
@@ -62,8 +69,10 @@ fn open(address: SocketAddr) -> io::Result<TcpListener> {
 /// delay). Fails with `WouldBlock` when none is waiting.
 pub fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
     let (stream, peer) = listener.accept()?;
-    // Fails only when the peer is gone, which the next read tells.
-    let _ = stream.set_nodelay(true);
+    if !NODELAY_INHERITED {
+        // Fails only when the peer is gone, which the next read tells.
+        let _ = stream.set_nodelay(true);
+    }
     Ok((stream, peer))
 }
 
