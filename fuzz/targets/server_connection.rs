@@ -63,7 +63,7 @@ struct World {
     config: Arc<ServerConfig>,
     server: ServerConnection,
     /// While no connection has it.
-    session: Option<Session>,
+    session: Option<Box<Session>>,
     time: u64,
     unread: Vec<u8>,
     tokens: Vec<AckToken>,
@@ -125,7 +125,7 @@ impl World {
         Self {
             server: ServerConnection::new(Arc::clone(&config), now(0)),
             config,
-            session: Some(Session::new()),
+            session: Some(Box::default()),
             time: 0,
             unread: Vec::new(),
             tokens: Vec::new(),
@@ -612,7 +612,7 @@ impl World {
             return;
         }
         if clean_start {
-            self.session = Some(Session::new());
+            self.session = Some(Box::default());
             self.store.clear();
             self.fetch = None;
             self.pubrecs.clear();
@@ -675,7 +675,7 @@ impl World {
         Packet::Connect(connect)
             .encode(Version::V5, &mut self.unread)
             .expect("a packet");
-        for id in self.session.iter().flat_map(Session::received) {
+        for id in self.session.as_deref().into_iter().flat_map(Session::received) {
             Packet::Pubrel(Ack::new(id))
                 .encode(Version::V5, &mut self.unread)
                 .expect("a packet");

@@ -9,7 +9,7 @@ use core::hash::BuildHasher;
 use core::mem;
 
 use avocet_codec::{Auth, Connect, Frame, Packet, ReasonCode, Version};
-use avocet_session::{Accept, Details, Message, Now, Session};
+use avocet_session::{Accept, Details, Message, Now};
 use avocet_topic::TopicName;
 use foldhash::quality::FixedState;
 
@@ -170,7 +170,8 @@ impl Engine {
         let Ok(connect) = Frame::encode(&Packet::Connect(*connect), connect.version) else {
             return;
         };
-        if let Some(Connection { server, opened, .. }) = self.forget_connection(id) {
+        if let Some(connection) = self.forget_connection(id) {
+            let Connection { server, opened, .. } = *connection;
             let moved = Box::new(Moved {
                 server,
                 opened,
@@ -348,8 +349,8 @@ impl Engine {
             server_reference: None,
         };
         entry.server.disconnect(reason_code, details, now);
-        let mut session: Option<Session> = entry.server.take_session();
-        forget_unjudged(session.as_mut(), entry.question.take());
+        let mut session = entry.server.take_session();
+        forget_unjudged(session.as_deref_mut(), entry.question.take());
         entry.session = None;
         self.counters.takeovers += 1;
         self.need_flush(id);

@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// The connections of a shard.
-pub(crate) type Connections = HashMap<ConnectionId, Connection, FixedState>;
+pub(crate) type Connections = HashMap<ConnectionId, Box<Connection>, FixedState>;
 
 /// What the shard knows of a Network Connection beside its protocol state.
 pub(crate) struct Connection {
@@ -113,12 +113,12 @@ impl Engine {
 
     pub(crate) fn insert_connection(&mut self, id: ConnectionId, connection: Connection) {
         self.counters.connections += 1;
-        self.connections.insert(id, connection);
+        self.connections.insert(id, Box::new(connection));
         self.update_timer(id);
     }
 
     /// Forgets a connection without ending it.
-    pub(crate) fn forget_connection(&mut self, id: ConnectionId) -> Option<Connection> {
+    pub(crate) fn forget_connection(&mut self, id: ConnectionId) -> Option<Box<Connection>> {
         let entry = self.connections.remove(&id)?;
         self.timers.set_connection(id, entry.timer, None);
         self.counters.connections -= 1;
@@ -301,7 +301,7 @@ impl Engine {
         self.command(Command::Close(id));
         if let Some(handle) = entry.session {
             let mut session = entry.server.into_session();
-            forget_unjudged(session.as_mut(), entry.question);
+            forget_unjudged(session.as_deref_mut(), entry.question);
             if self.shutdown && reason.publishes_will() {
                 self.park(handle, session);
             } else {

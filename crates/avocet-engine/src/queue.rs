@@ -88,7 +88,7 @@ pub(crate) fn state<'a>(
 ) -> Option<&'a mut Session> {
     match slot.connection.and_then(|id| connections.get_mut(&id)) {
         Some(entry) => entry.server.session_mut(),
-        None => slot.session.as_mut(),
+        None => slot.session.as_deref_mut(),
     }
 }
 
@@ -235,7 +235,7 @@ impl Engine {
                 self.outbox.need_flush(id, entry);
                 entry.server.session_mut()
             }
-            None => slot.session.as_mut(),
+            None => slot.session.as_deref_mut(),
         };
         let Some(state) = state else {
             return false;

@@ -404,7 +404,7 @@ impl Engine {
 
     fn restored_state(&mut self, session: &SessionKey) -> Option<&mut Session> {
         let handle = self.sessions.find(session)?;
-        self.sessions.get_mut(handle)?.session.as_mut()
+        self.sessions.get_mut(handle)?.session.as_deref_mut()
     }
 
     fn restore_subscription(
@@ -498,7 +498,7 @@ impl Engine {
             // Who has left the group keeps what it had.
             return;
         };
-        let sent = slot.session.as_ref().map_or(0, Session::sent);
+        let sent = slot.session.as_deref().map_or(0, Session::sent);
         if qos < QoS::ExactlyOnce || sequence >= sent {
             let session = Arc::clone(session);
             self.record(Record::Returned { session, sequence });

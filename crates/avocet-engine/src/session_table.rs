@@ -90,7 +90,7 @@ pub(crate) struct Slot {
     /// Its connection, which then holds the Session State.
     pub(crate) connection: Option<ConnectionId>,
     /// The Session State, while there is no connection.
-    pub(crate) session: Option<Session>,
+    pub(crate) session: Option<Box<Session>>,
     /// Seconds, as it stood when the connection was accepted or ended.
     pub(crate) expiry_interval: u32,
     /// Whether it was ever to outlive its connection, so that the store knows it.

@@ -25,7 +25,7 @@ impl Engine {
     pub(crate) fn begin_session(&mut self, key: Arc<SessionKey>) -> SessionHandle {
         self.counters.sessions_disconnected += 1;
         let mut slot = Slot::new(key);
-        slot.session = Some(Session::new());
+        slot.session = Some(Box::default());
         self.sessions.insert(slot)
     }
 
@@ -45,7 +45,7 @@ impl Engine {
         slot.durable |= seconds > 0;
         let recorded = stored && slot.durable;
         let (session, expires_at) = (Arc::clone(&slot.key), slot.expires_at);
-        let sent = slot.session.as_ref().map_or(0, Session::sent);
+        let sent = slot.session.as_deref().map_or(0, Session::sent);
         if recorded {
             self.record(Record::SessionPut {
                 session,
@@ -71,7 +71,7 @@ impl Engine {
     pub(crate) fn detach(
         &mut self,
         handle: SessionHandle,
-        session: Option<Session>,
+        session: Option<Box<Session>>,
         publishes_will: bool,
         now: Now,
     ) {
@@ -119,7 +119,7 @@ impl Engine {
     }
 
     /// The broker stops: the session stays as it is, and its will is left to the restart.
-    pub(crate) fn park(&mut self, handle: SessionHandle, session: Option<Session>) {
+    pub(crate) fn park(&mut self, handle: SessionHandle, session: Option<Box<Session>>) {
         self.counters.sessions_connected -= 1;
         self.counters.sessions_disconnected += 1;
         if let Some(slot) = self.sessions.get_mut(handle) {
@@ -137,7 +137,7 @@ impl Engine {
         let Some(slot) = self.sessions.get_mut(handle) else {
             return;
         };
-        let waiting = slot.session.as_ref().map_or(0, Session::queued);
+        let waiting = slot.session.as_deref().map_or(0, Session::queued);
         // What it held is deleted with it, not piece by piece.
         slot.durable = false;
         let filters: Vec<_> = slot.subscriptions.keys().cloned().collect();

@@ -27,7 +27,7 @@ fn connected(version: Version) -> ServerConnection {
         .encode(version, &mut connect)
         .unwrap();
     server.handle_input(&connect, now);
-    server.accept(Session::new(), Accept::default(), now);
+    server.accept(Box::new(Session::new()), Accept::default(), now);
     server.poll_transmit(now, &mut TransmitBuf::new(1_000));
     server
 }

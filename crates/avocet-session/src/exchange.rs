@@ -1,6 +1,7 @@
 //! The exchange of messages on one Network Connection, the same for both roles: the halves of
 //! QoS 1 and 2 with what belongs to the connection, Topic Aliases and Maximum Packet Size.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use avocet_codec::{Ack, AckType, Delivery, Publish, ReasonCode, Version};
 use avocet_topic::{TopicName, TopicNameBuf};
@@ -79,7 +80,7 @@ pub(crate) struct Peer {
 
 #[derive(Debug)]
 pub(crate) struct Exchange {
-    pub(crate) session: Session,
+    pub(crate) session: Box<Session>,
     /// Whether the Session was moved out; an empty one stands in its place.
     pub(crate) taken: bool,
     version: Version,
@@ -93,7 +94,7 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
-    pub(crate) fn new(mut session: Session, version: Version, own: Own, peer: Peer) -> Self {
+    pub(crate) fn new(mut session: Box<Session>, version: Version, own: Own, peer: Peer) -> Self {
         session.sender.attach(peer.window);
         session.receiver.detach();
         Self {
@@ -167,7 +168,7 @@ impl Exchange {
         } = ack;
         let Session {
             sender, receiver, ..
-        } = &mut self.session;
+        } = &mut *self.session;
         match ack_type {
             AckType::Puback => sender.puback(packet_id, reason_code, &mut self.events),
             AckType::Pubrec => sender.pubrec(packet_id, reason_code, &mut self.events),

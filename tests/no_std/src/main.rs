@@ -74,6 +74,7 @@ fn codec() -> Option<()> {
 }
 
 fn session() -> Option<()> {
+    use alloc::boxed::Box;
     use alloc::sync::Arc;
     use avocet_session::{
         Accept, Instant, Now, ServerConfig, ServerConnection, ServerEvent, Session, TransmitBuf,
@@ -85,7 +86,7 @@ fn session() -> Option<()> {
     let Some(ServerEvent::Connect(_)) = input.event else {
         return None;
     };
-    connection.accept(Session::new(), Accept::default(), now);
+    connection.accept(Box::new(Session::new()), Accept::default(), now);
     let mut out = TransmitBuf::new(1024);
     connection.poll_transmit(now, &mut out);
     (out.slices().next()? == CONNACK).then_some(())

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 #[derive(Default)]
 pub(crate) struct Server {
     pub(crate) config: ServerConfig,
-    pub(crate) session: Option<Session>,
+    pub(crate) session: Option<Box<Session>>,
     pub(crate) refuse: Option<ReasonCode>,
     /// Sent once the client is accepted.
     pub(crate) sends: Vec<Message>,

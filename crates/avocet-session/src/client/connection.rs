@@ -1,5 +1,6 @@
 //! One Network Connection in the client role.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -71,7 +72,7 @@ enum Phase {
 /// The Session, and with a connection what belongs to both.
 #[derive(Debug)]
 enum Holder {
-    Idle(Session),
+    Idle(Box<Session>),
     Attached(Exchange),
 }
 
@@ -164,7 +165,7 @@ impl ClientConnection {
         let deadline = now.instant + config.connect_timeout;
         let mut connection = Self {
             phase: Phase::Connecting { deadline },
-            holder: Holder::Idle(session),
+            holder: Holder::Idle(Box::new(session)),
             control,
             disconnect: Vec::new(),
             notices: VecDeque::new(),
@@ -529,7 +530,7 @@ impl ClientConnection {
         };
         session.detach();
         session.set_expiry_interval(self.server.session_expiry_interval);
-        session
+        *session
     }
 
     // Private reactions.

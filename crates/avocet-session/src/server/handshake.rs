@@ -141,7 +141,7 @@ impl ServerConnection {
     /// it out of another connection asks [`ServerConnection::awaits_answer`] before.
     ///
     /// If the Session waits for commits, tell the connection the committed position next.
-    pub fn accept(&mut self, mut session: Session, accept: Accept<'_>, now: Now) {
+    pub fn accept(&mut self, mut session: Box<Session>, accept: Accept<'_>, now: Now) {
         if !self.awaits_answer() {
             debug_assert!(false, "accepted without a CONNECT that waits for it");
             return;

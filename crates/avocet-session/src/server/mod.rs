@@ -312,7 +312,7 @@ impl ServerConnection {
     /// Takes the Session State out, whatever the state of the connection: takeover is a move.
     /// Events not yet polled are gone with the connection.
     #[must_use]
-    pub fn into_session(self) -> Option<Session> {
+    pub fn into_session(self) -> Option<Box<Session>> {
         let mut exchange = self.exchange.filter(|exchange| !exchange.taken)?;
         exchange.session.detach();
         Some(exchange.session)
@@ -320,7 +320,7 @@ impl ServerConnection {
 
     /// Takes the Session State out of a connection that ends or has ended, so that its last packet
     /// can leave while another connection has the Session; `None` before that.
-    pub fn take_session(&mut self) -> Option<Session> {
+    pub fn take_session(&mut self) -> Option<Box<Session>> {
         match self.state {
             State::Draining { .. } | State::Closed { .. } => {}
             State::Opened { .. } | State::Connecting { .. } | State::Connected { .. } => {

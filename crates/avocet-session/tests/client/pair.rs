@@ -27,7 +27,7 @@ pub(crate) struct Pair {
     pub(crate) now: Now,
     pub(crate) server_config: Arc<ServerConfig>,
     /// The server's Session while no connection holds it.
-    pub(crate) server_session: Option<Session>,
+    pub(crate) server_session: Option<Box<Session>>,
     /// What the server's application sends once it has accepted a client.
     pub(crate) server_sends: Vec<Arc<Message>>,
     pub(crate) server_received: Vec<String>,

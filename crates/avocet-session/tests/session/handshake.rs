@@ -488,7 +488,8 @@ fn a_connack_too_large_for_the_client_leaves_its_session_alone() {
     send_connect(&mut pair, connect);
     let mut session = Session::new();
     let _ = session.enqueue(qos1("x"), &Limits::default(), pair.now);
-    pair.server.accept(session, Accept::default(), pair.now);
+    pair.server
+        .accept(Box::new(session), Accept::default(), pair.now);
     let refused = CloseReason::Refused(ReasonCode::PacketTooLarge);
     assert_eq!(
         pair.server.poll_event(),
@@ -553,7 +554,7 @@ fn takeover_moves_the_session_and_tells_the_old_connection() {
         assert!(pair.server.take_session().is_none());
         pair.server
             .disconnect(ReasonCode::SessionTakenOver, Details::default(), pair.now);
-        let session: Session = pair.server.take_session().unwrap();
+        let session: Box<Session> = pair.server.take_session().unwrap();
         assert!(pair.server.take_session().is_none());
         assert_eq!(session.in_flight(), 1);
         pair.client.take_seen();

@@ -470,7 +470,7 @@ fn a_session_can_be_restored_from_what_a_store_kept() {
     let mut session = Session::new();
     session.restore_received(PacketId::new(5).unwrap());
     let mut pair = Pair::new(Version::V5, Default::default());
-    pair.session = Some(session);
+    pair.session = Some(Box::new(session));
     pair.client.connect();
     pair.run();
     pair.client.take_seen();

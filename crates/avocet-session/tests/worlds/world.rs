@@ -113,7 +113,7 @@ pub(crate) struct World {
     to_server: Link,
     to_client: Link,
     /// The server's Session while no connection has it.
-    session: Option<Session>,
+    session: Option<Box<Session>>,
     /// An earlier connection that has the Session, as the server has not noticed its end.
     half_open: Option<ServerConnection>,
     /// The client has to begin anew until it knows that the server did.

@@ -16,7 +16,7 @@ pub(crate) struct Pair {
     pub(crate) client: Peer,
     pub(crate) now: Now,
     /// The Session while no connection has it.
-    pub(crate) session: Option<Session>,
+    pub(crate) session: Option<Box<Session>>,
     /// Bytes the server has read and not consumed.
     tail: Vec<u8>,
     /// Bytes on their way to the client.
@@ -96,7 +96,7 @@ impl Pair {
 
     pub(crate) fn session(&self) -> &Session {
         self.session
-            .as_ref()
+            .as_deref()
             .or_else(|| self.server.session())
             .unwrap()
     }
