@@ -6,6 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
+use avocet_access::Identity;
 use avocet_codec::{Frame, QoS, ReasonCode, Version};
 use avocet_session::{CloseReason, CommitId, FetchFrom, ServerConnection};
 use avocet_topic::{TopicFilterBuf, TopicNameBuf};
@@ -259,6 +260,8 @@ pub struct Accepted {
     pub tenant: String,
     /// Authentication Data for the CONNACK, or the last AUTH.
     pub data: Option<Vec<u8>>,
+    /// Who it is, for rules; the engine puts the Client Identifier in.
+    pub identity: Identity,
 }
 
 impl Accepted {
@@ -268,6 +271,7 @@ impl Accepted {
         Self {
             tenant: tenant.into(),
             data,
+            identity: Identity::default(),
         }
     }
 }

@@ -68,12 +68,15 @@ pub enum Authentication {
     Asked,
 }
 
-/// Who decides what a client may publish and subscribe to.
+/// Who decides what a client may publish, subscribe to and be sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Authorization {
     /// Nobody: all of it.
     #[default]
     None,
+    /// The rules of [`Engine::set_rules`](crate::Engine::set_rules); until there are some, everything
+    /// is denied.
+    Rules,
     /// The driver: [`Command::Authorize`](crate::Command::Authorize).
     Asked,
 }

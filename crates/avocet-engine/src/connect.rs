@@ -232,6 +232,14 @@ impl Engine {
         accepted: &Accepted,
         now: Now,
     ) {
+        let mut access = self.access_of(&key, accepted);
+        if let (Some(access), Some(will)) = (&mut access, &connect.will)
+            && !is_bridge_state(will.topic_name)
+            && !access.may_publish(&self.rules, will.topic_name, will.qos, will.retain)
+        {
+            self.refuse(id, ReasonCode::NotAuthorized, Details::default(), now);
+            return;
+        }
         let limits = &self.config.limits;
         let known = self.sessions.find(&key);
         if known.is_none() && self.sessions.len() >= limits.sessions_max
@@ -285,6 +293,9 @@ impl Engine {
             session_present: present.is_some(),
             ..accept
         };
+        if let Some(slot) = self.sessions.get_mut(handle) {
+            slot.access = access;
+        }
         self.set_connect_will(handle, connect, now);
         self.accept(id, &admission, accept, now);
         self.members_online(handle);

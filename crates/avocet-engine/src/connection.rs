@@ -325,7 +325,16 @@ impl Engine {
             self.refuse_publish(id, token, refusal, now);
             return;
         }
-        let authorized = self.config.authorization == Authorization::None;
+        if self.config.authorization == Authorization::Rules {
+            let session = self.connections.get(&id).and_then(|entry| entry.session);
+            let (qos, retain) = (packet.qos(), packet.retain);
+            if !self.may_publish(session, topic_name, qos, retain) {
+                let refusal = (ReasonCode::NotAuthorized, DropReason::NotAuthorized);
+                self.refuse_publish(id, token, refusal, now);
+                return;
+            }
+        }
+        let authorized = self.config.authorization != Authorization::Asked;
         if authorized
             && let Some(frame) = publish.frame()
             && self.publish_frame(id, &packet, topic_name, frame, now)
@@ -477,11 +486,17 @@ impl Engine {
         let Some(session) = entry.key.clone() else {
             return;
         };
-        let filters = request
+        let filters: Vec<_> = request
             .filters
             .iter()
             .map(|(filter, options)| (filter.clone(), options.maximum_qos))
             .collect();
+        if self.config.authorization == Authorization::Rules {
+            let handle = entry.session;
+            let permissions = self.judge_subscriptions(handle, &filters);
+            self.subscribe(id, &request, Some(&permissions), now);
+            return;
+        }
         entry.server.pause();
         entry.question = Some(Question::Subscribe(request));
         self.command(Command::Authorize {

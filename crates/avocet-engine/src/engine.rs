@@ -6,6 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use avocet_access::Rules;
 use avocet_session::{CommitId, Instant, Limits, Now, UnixTime};
 
 use crate::ConnectionId;
@@ -44,6 +45,8 @@ pub struct Engine {
     pub(crate) counters: Counters,
     pub(crate) connections: Connections,
     pub(crate) sessions: SessionTable,
+    /// With [`Authorization::Rules`](crate::Authorization::Rules): those in force.
+    pub(crate) rules: Arc<Rules>,
     pub(crate) routes: Routes,
     pub(crate) matches: Matches,
     /// How long the publisher of the message that is being distributed is to wait.
@@ -114,6 +117,7 @@ impl Engine {
             counters: Counters::default(),
             connections: Connections::default(),
             sessions: SessionTable::new(seed),
+            rules: Arc::new(Rules::default()),
             routes: Routes::new(config.limits.filters, seed),
             matches: Matches::default(),
             wait: Duration::ZERO,

@@ -17,6 +17,7 @@ macro_rules! planted {
     };
 }
 
+mod access;
 mod command;
 mod config;
 mod connect;

@@ -271,7 +271,8 @@ impl Engine {
         matches.find(&self.routes, &mut self.sessions, topic_name, publisher);
         self.wait = Duration::ZERO;
         matches.deliveries.retain(|delivery| {
-            delivery.first_id.is_some() || !self.deliver_frame(delivery.session, frame, now)
+            delivery.first_id.is_some()
+                || !self.deliver_frame(delivery.session, topic_name, frame, now)
         });
         let served = matches.are_served();
         self.matches = matches;

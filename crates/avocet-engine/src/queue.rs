@@ -130,6 +130,18 @@ impl Engine {
             self.finish_shared(shared);
             return false;
         }
+        if let Some(access) = &mut slot.access
+            && !access.may_receive(
+                &self.rules,
+                outgoing.message.topic_name(),
+                outgoing.qos,
+                outgoing.retain,
+            )
+        {
+            self.count_dropped(DropReason::NotAuthorized);
+            self.finish_shared(shared);
+            return false;
+        }
         let qos0 = outgoing.qos == QoS::AtMostOnce;
         let recorded = published.id.filter(|_| slot.is_durable() && !qos0);
         let tag = match shared {
@@ -167,10 +179,20 @@ impl Engine {
     pub(crate) fn deliver_frame(
         &mut self,
         handle: SessionHandle,
+        topic_name: TopicName<'_>,
         frame: PublishFrame<'_>,
         now: Now,
     ) -> bool {
-        let connection = self.sessions.get(handle).and_then(|slot| slot.connection);
+        let Some(slot) = self.sessions.get_mut(handle) else {
+            return false;
+        };
+        let connection = slot.connection;
+        if let Some(access) = &mut slot.access
+            && !access.may_receive(&self.rules, topic_name, QoS::AtMostOnce, false)
+        {
+            self.count_dropped(DropReason::NotAuthorized);
+            return true;
+        }
         let Some(id) = connection.filter(|_| !self.counters.is_full(&self.config.limits)) else {
             return false;
         };

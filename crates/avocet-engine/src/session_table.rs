@@ -13,6 +13,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use crate::ConnectionId;
+use crate::access::Access;
 use crate::member::SharedMarks;
 use crate::retained::RetainedCursor;
 use crate::shapes::Shapes;
@@ -89,6 +90,8 @@ pub(crate) struct Slot {
     pub(crate) key: Arc<SessionKey>,
     /// Its connection, which then holds the Session State.
     pub(crate) connection: Option<ConnectionId>,
+    /// What its client may do, by rules; none if there are none, or until it is back after a restart.
+    pub(crate) access: Option<Box<Access>>,
     /// The Session State, while there is no connection.
     pub(crate) session: Option<Box<Session>>,
     /// Seconds, as it stood when the connection was accepted or ended.
@@ -123,6 +126,7 @@ impl Slot {
         Self {
             key,
             connection: None,
+            access: None,
             session: None,
             expiry_interval: 0,
             durable: false,

@@ -7,6 +7,7 @@ use core::time::Duration;
 
 use avocet_session::{Message, Now, UnixTime};
 
+use crate::counters::DropReason;
 use crate::publish::Origin;
 use crate::record::Record;
 use crate::session_table::SessionHandle;
@@ -91,6 +92,12 @@ impl Engine {
         };
         let message = Message::clone(&will.message);
         let message = message.with_expiry(will.message_expiry_interval, now.unix);
+        let (topic_name, qos) = (message.topic_name(), message.qos());
+        if !self.may_publish(Some(handle), topic_name, qos, message.retain()) {
+            self.set_will(handle, None);
+            self.count_dropped(DropReason::NotAuthorized);
+            return;
+        }
         // Removing and publishing it are one batch.
         if !planted!(WillTwice) {
             self.set_will(handle, None);

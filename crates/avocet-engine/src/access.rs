@@ -1,0 +1,130 @@
+//! What clients may do by the rules that the driver gives: judged here, without asking anybody.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use avocet_access::{Identity, Permissions, Request, Rules};
+use avocet_codec::{QoS, ReasonCode};
+use avocet_topic::{TopicFilterBuf, TopicName};
+
+use crate::session_table::{SessionHandle, SessionKey};
+use crate::{Accepted, Authorization, Engine};
+
+/// Who the client of a session is, and what the rules are for it.
+pub(crate) struct Access {
+    identity: Identity,
+    permissions: Permissions,
+}
+
+impl Access {
+    /// The permissions by the rules in force. What others left behind is made anew, one session at
+    /// a time, so that new rules cost no turn of the shard much.
+    fn permissions(&mut self, rules: &Arc<Rules>) -> &Permissions {
+        if !Arc::ptr_eq(self.permissions.rules(), rules) {
+            self.permissions = Permissions::new(rules, &self.identity);
+        }
+        &self.permissions
+    }
+
+    pub(crate) fn may_publish(
+        &mut self,
+        rules: &Arc<Rules>,
+        topic_name: TopicName<'_>,
+        qos: QoS,
+        retain: bool,
+    ) -> bool {
+        let request = Request::Publish {
+            topic_name,
+            qos: of_codec(qos),
+            retain,
+        };
+        self.permissions(rules).decide(&request).is_allowed()
+    }
+
+    /// Whether its client may be sent a message.
+    pub(crate) fn may_receive(
+        &mut self,
+        rules: &Arc<Rules>,
+        topic_name: TopicName<'_>,
+        qos: QoS,
+        retain: bool,
+    ) -> bool {
+        let permissions = self.permissions(rules);
+        if permissions.delivers_all() {
+            return true;
+        }
+        let request = Request::Deliver {
+            topic_name,
+            qos: of_codec(qos),
+            retain,
+        };
+        permissions.decide(&request).is_allowed()
+    }
+}
+
+impl Engine {
+    /// The rules that hold from here on, for [`Authorization::Rules`]. Sessions keep subscriptions
+    /// that they would not get any more, and are sent only what the rules let them have.
+    pub fn set_rules(&mut self, rules: Arc<Rules>) {
+        self.rules = rules;
+    }
+
+    /// What the rules are for the client of a session; none if no rules are asked for.
+    pub(crate) fn access_of(&self, key: &SessionKey, accepted: &Accepted) -> Option<Box<Access>> {
+        if self.config.authorization != Authorization::Rules {
+            return None;
+        }
+        let mut identity = accepted.identity.clone();
+        identity.client_id = key.client_id().into();
+        let permissions = Permissions::new(&self.rules, &identity);
+        Some(Box::new(Access {
+            identity,
+            permissions,
+        }))
+    }
+
+    /// Whether the client of a session may publish a message, by the rules if there are some.
+    pub(crate) fn may_publish(
+        &mut self,
+        session: Option<SessionHandle>,
+        topic_name: TopicName<'_>,
+        qos: QoS,
+        retain: bool,
+    ) -> bool {
+        if self.config.authorization != Authorization::Rules {
+            return true;
+        }
+        let slot = session.and_then(|session| self.sessions.get_mut(session));
+        // A session without its client since a restart leaves what was allowed when it came.
+        slot.and_then(|slot| slot.access.as_mut())
+            .is_none_or(|access| access.may_publish(&self.rules, topic_name, qos, retain))
+    }
+
+    /// What the rules say of each filter: the highest QoS, or an error code.
+    pub(crate) fn judge_subscriptions(
+        &mut self,
+        session: Option<SessionHandle>,
+        filters: &[(TopicFilterBuf, QoS)],
+    ) -> Vec<Result<QoS, ReasonCode>> {
+        let slot = session.and_then(|session| self.sessions.get_mut(session));
+        let Some(access) = slot.and_then(|slot| slot.access.as_mut()) else {
+            return Vec::new();
+        };
+        let permissions = access.permissions(&self.rules);
+        let judge = |(filter, qos): &(TopicFilterBuf, QoS)| {
+            let granted = permissions.subscribe(filter.as_filter(), of_codec(*qos));
+            let granted = granted.and_then(|qos| QoS::from_u8(qos as u8));
+            granted.ok_or(ReasonCode::NotAuthorized)
+        };
+        filters.iter().map(judge).collect()
+    }
+}
+
+const fn of_codec(qos: QoS) -> avocet_access::QoS {
+    match qos {
+        QoS::AtMostOnce => avocet_access::QoS::AtMostOnce,
+        QoS::AtLeastOnce => avocet_access::QoS::AtLeastOnce,
+        QoS::ExactlyOnce => avocet_access::QoS::ExactlyOnce,
+    }
+}
