@@ -23,6 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tracing::info;
 
 use crate::acceptor::Acceptor;
+use crate::access::{self, AccessError, Files, Reloader};
 #[cfg(unix)]
 use crate::backup::Backups;
 use crate::clock::Clock;
@@ -40,6 +41,9 @@ pub enum StartError {
     /// The configuration is refused.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// A file of users or of rules cannot be used.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// A listener could not be opened.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -62,6 +66,7 @@ pub struct ShardFailed(pub u16);
 #[derive(Debug)]
 pub struct Broker {
     stopper: Stopper,
+    reloader: Reloader,
     threads: Vec<JoinHandle<()>>,
     store: Option<JoinHandle<()>>,
     local_addrs: Vec<SocketAddr>,
@@ -94,6 +99,7 @@ impl Broker {
     /// thread per shard. Clients are served when it returns.
     pub fn start(config: Config) -> Result<Self, StartError> {
         config.check()?;
+        let files = Files::load(&config.access)?;
         let shards = config.shards.map_or_else(default_shards, NonZeroU16::get);
 
         let mut polls = Vec::new();
@@ -109,7 +115,8 @@ impl Broker {
         let inboxes: Arc<[_]> = inboxes.into();
 
         let clock = Clock::start();
-        let (engines, journal) = engines(&config, shards, clock)?;
+        let (engines, journal) = engines(&config, &files, shards, clock)?;
+        let (authenticator, reloader) = access::start(&config.access, files, &inboxes)?;
 
         let mut sockets = Vec::new();
         let mut local_addrs = Vec::new();
@@ -130,6 +137,7 @@ impl Broker {
             stopper: Stopper {
                 inboxes: Arc::clone(&inboxes),
             },
+            reloader,
             threads: Vec::new(),
             store: None,
             local_addrs,
@@ -153,6 +161,7 @@ impl Broker {
                 acceptor: std::mem::take(&mut acceptor),
                 listeners,
                 stop_timeout: config.stop_timeout,
+                authenticator: authenticator.clone(),
             });
         }
         if let (Some(journal), Some(inbox)) = (journal, store) {
@@ -189,6 +198,11 @@ impl Broker {
     /// A handle that asks this broker to stop.
     pub fn stopper(&self) -> Stopper {
         self.stopper.clone()
+    }
+
+    /// A handle that reads the files of users and rules again.
+    pub fn reloader(&self) -> Reloader {
+        self.reloader.clone()
     }
 
     /// Stops gracefully and waits until all is done: listeners close, clients are told (5.0: DISCONNECT
@@ -336,6 +350,7 @@ impl Drop for EndOfStore {
 /// The engines of all shards, with what the data directory holds, and its journal.
 fn engines(
     config: &Config,
+    files: &Files,
     shards: u16,
     clock: Clock,
 ) -> Result<(Vec<Engine>, Option<Journal<LogStore>>), StartError> {
@@ -346,11 +361,23 @@ fn engines(
         None => avocet_engine::Durability::Memory,
     };
     engine.levels = config.levels();
+    engine.authentication = match config.access.password_file {
+        Some(_) => avocet_engine::Authentication::Asked,
+        None => avocet_engine::Authentication::None,
+    };
+    engine.authorization = match files.rules {
+        Some(_) => avocet_engine::Authorization::Rules,
+        None => avocet_engine::Authorization::None,
+    };
     let engine = Arc::new(engine);
     let now = clock.now();
     let new = |index| {
         let id = ShardId::new(index);
-        Engine::new(Arc::clone(&engine), id, shards, seed(), now)
+        let mut engine = Engine::new(Arc::clone(&engine), id, shards, seed(), now);
+        if let Some(rules) = &files.rules {
+            engine.set_rules(Arc::clone(rules));
+        }
+        engine
     };
     let mut engines: Vec<Engine> = (0..shards).map(new).collect();
     let Some(dir) = dir else {

@@ -3,7 +3,10 @@
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use avocet_engine::{ConnectionId, Fetched, Moved, SessionKey, ShardId, ShardMessage, StoreState};
+use avocet_access::Rules;
+use avocet_engine::{
+    ConnectionId, Fetched, Moved, SessionKey, ShardId, ShardMessage, StoreState, Verdict,
+};
 use avocet_session::CommitId;
 use mio::Waker;
 
@@ -36,6 +39,10 @@ pub(crate) enum Mail {
         next: u64,
         messages: Vec<Fetched>,
     },
+    /// Whether a client may connect.
+    Authenticated(ConnectionId, Box<Verdict>),
+    /// The rules that hold from here on.
+    Rules(Arc<Rules>),
     /// What the disk does.
     Store(StoreState),
     /// The broker stops.
@@ -45,7 +52,7 @@ pub(crate) enum Mail {
 /// One queue for all senders, first in first out: what was caused arrives after its cause.
 ///
 /// It has no bound of its own. What engines send each other is bounded by their credits, what the
-/// store answers by what it was asked, accepted connections by the system's limit on open files, and a stream is announced at most once until
+/// store and those who verify passwords answer by what they were asked, accepted connections by the system's limit on open files, and a stream is announced at most once until
 /// it was looked at.
 pub(crate) struct Inbox {
     /// None once the shard has ended.

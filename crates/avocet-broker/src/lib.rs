@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod acceptor;
+mod access;
 mod backup;
 mod broker;
 mod clock;
@@ -14,6 +15,7 @@ mod shard;
 mod store;
 mod stream;
 
+pub use access::{AccessError, Reloader};
 pub use avocet_engine::EngineConfig;
 pub use backup::{BackupError, backup};
 pub use broker::{Broker, ShardFailed, StartError, Stopper};

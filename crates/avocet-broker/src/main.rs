@@ -13,7 +13,7 @@ use avocet_broker::{
 };
 use avocet_store::OpenError;
 use clap::Parser;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 #[cfg(unix)]
 use tracing::warn;
@@ -46,6 +46,10 @@ fn main() -> ExitCode {
         }
     };
     if matches!(arguments.command, Some(Action::Check)) {
+        if let Err(error) = config.check_access() {
+            eprintln!("avocet-broker: {error}");
+            return ExitCode::from(USAGE);
+        }
         println!("the configuration is fine");
         return ExitCode::SUCCESS;
     }
@@ -61,15 +65,22 @@ fn main() -> ExitCode {
 }
 
 fn serve(config: Config) -> anyhow::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let broker = Broker::start(config.clone()).map_err(advise)?;
     describe(&config, &broker);
-    let stopper = broker.stopper();
+    let (stopper, reloader) = (broker.stopper(), broker.reloader());
     thread::Builder::new()
         .name("signals".to_owned())
         .spawn(move || {
             let mut asked = false;
             for signal in signals.forever() {
+                if signal == SIGHUP {
+                    match reloader.reload() {
+                        Ok(()) => info!("users and rules were read again"),
+                        Err(error) => error!("users and rules stay as they were: {error}"),
+                    }
+                    continue;
+                }
                 if asked {
                     error!("stopped by a second signal, without waiting for clients");
                     std::process::exit(1);
@@ -116,6 +127,11 @@ fn describe(config: &Config, broker: &Broker) {
             "anonymous access from other machines",
             config.access.anonymous,
         ),
+        (
+            "users with passwords",
+            config.access.password_file.is_some(),
+        ),
+        ("rules", config.access.rules.is_some()),
         ("durable storage", config.is_durable()),
     ];
     let those = |wanted: bool| {
@@ -148,7 +164,7 @@ fn describe(config: &Config, broker: &Broker) {
     } else {
         info!("all state is in memory and ends with this process; --data-dir DIR keeps it on disk");
     }
-    info!("not supported yet: TLS, WebSocket, authentication");
+    info!("not supported yet: TLS, WebSocket");
     if let Some(address) = broker.local_addrs().first() {
         let host = match address.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

@@ -12,6 +12,7 @@ use mio::{Events, Interest, Poll, Token};
 use tracing::{debug, error};
 
 use crate::acceptor::Acceptor;
+use crate::access::Authenticator;
 use crate::clock::Clock;
 use crate::connection::{Closing, Connection, Reading};
 use crate::connections::{Connections, Key};
@@ -68,6 +69,8 @@ pub(crate) struct Parts {
     pub(crate) acceptor: Acceptor,
     pub(crate) listeners: usize,
     pub(crate) stop_timeout: Duration,
+    /// None when nobody is asked who he is.
+    pub(crate) authenticator: Option<Authenticator>,
 }
 
 pub(crate) struct Shard {
@@ -83,6 +86,7 @@ pub(crate) struct Shard {
     acceptor: Acceptor,
     listeners: usize,
     stop_timeout: Duration,
+    authenticator: Option<Authenticator>,
     connections: Connections,
     /// Connections to read, each for one slice per turn.
     ready: VecDeque<Key>,
@@ -119,6 +123,7 @@ impl Shard {
             acceptor: parts.acceptor,
             listeners: parts.listeners,
             stop_timeout: parts.stop_timeout,
+            authenticator: parts.authenticator,
             connections: Connections::default(),
             ready: VecDeque::new(),
             dirty: Vec::new(),
@@ -278,6 +283,10 @@ impl Shard {
                     next,
                     messages,
                 } => self.engine.handle_fetched(&session, next, messages, now),
+                Mail::Authenticated(id, verdict) => {
+                    self.engine.handle_authenticated(id, *verdict, now);
+                }
+                Mail::Rules(rules) => self.engine.set_rules(rules),
                 Mail::Store(state) => self.engine.set_store(state),
                 Mail::Stop => self.stop(now),
             }
@@ -492,8 +501,15 @@ impl Shard {
             }
             Command::Close(id) => self.close(id, now),
             Command::Log(event) => events::log(&event),
+            Command::Authenticate { id, request } => {
+                let asked = self.authenticator.as_ref();
+                let verdict = asked.and_then(|it| it.ask(self.id, id, &request));
+                if let Some(verdict) = verdict {
+                    self.engine.handle_authenticated(id, verdict, now);
+                }
+            }
             // What is not configured, the engine does not ask for.
-            Command::Authenticate { .. } | Command::Authorize { .. } | _ => {
+            Command::Authorize { .. } | _ => {
                 debug_assert!(false, "the engine asked for what is not configured");
                 error!("shard {}: unexpected command of the engine", self.id);
             }

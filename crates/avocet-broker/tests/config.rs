@@ -84,8 +84,8 @@ fn mistakes_name_the_key_the_value_the_line_and_what_is_allowed() {
         (
             "shards = 1\nlisten = [\"0.0.0.0:1883\"]",
             "avocet.toml, line 2: `listen = [\"0.0.0.0:1883\"]` is refused: other machines could \
-             reach 0.0.0.0:1883, and anyone could connect, since there is no authentication; to \
-             allow that set `anonymous = true` in section `[access]`",
+             reach 0.0.0.0:1883, and anyone could connect, since there is no authentication; set \
+             `password_file` in section `[access]` to a file that `avocet passwd` makes",
         ),
         (
             "data_dir = '/var/lib/avocet'\ndurability = 'quorum'",
@@ -154,6 +154,7 @@ fn a_public_listener_needs_anonymous_access_to_be_allowed() {
         let text = format!("listen = '{address}'");
         assert!(matches!(read(&text), Err(ConfigError::Refused { key, .. }) if key == "listen"));
         assert!(read(&format!("{text}\naccess.anonymous = true")).is_ok());
+        assert!(read(&format!("{text}\naccess.password_file = 'users'")).is_ok());
     }
     for address in [
         "127.0.0.1:1883",

@@ -132,11 +132,16 @@ impl Config {
 }
 
 /// Who may connect.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Access {
-    /// Whether anyone who reaches a listener may connect, also from other machines.
+    /// Whether anyone who reaches a listener may connect, also from other machines; with a password
+    /// file, those who present no User Name.
     pub anonymous: bool,
+    /// The users and the hashes of their passwords.
+    pub password_file: Option<PathBuf>,
+    /// The rules for what clients may publish, subscribe to and be sent. `None`: everything.
+    pub rules: Option<PathBuf>,
 }
 
 /// What is logged.
@@ -203,12 +208,14 @@ impl Config {
         };
         let mut addresses = self.listen.iter().map(|listener| listener.address);
         let public = addresses.find(|address| !address.ip().is_loopback());
-        if let Some(address) = public.filter(|_| !self.access.anonymous) {
+        let guarded = self.access.anonymous || self.access.password_file.is_some();
+        if let Some(address) = public.filter(|_| !guarded) {
             let reason = format!(
                 "other machines could reach {address}, and anyone could connect, since there is \
-                 no authentication; to allow that set `anonymous = true` in section `[access]` \
-                 (or AVOCET_ACCESS_ANONYMOUS=true, or the flag --anonymous), else listen on \
-                 127.0.0.1 or [::1]"
+                 no authentication; set `password_file` in section `[access]` to a file that \
+                 `avocet passwd` makes (or AVOCET_ACCESS_PASSWORD_FILE), or to allow that set \
+                 `anonymous = true` in section `[access]` (or AVOCET_ACCESS_ANONYMOUS=true, or the \
+                 flag --anonymous), else listen on 127.0.0.1 or [::1]"
             );
             return Err(refused("listen", reason));
         }

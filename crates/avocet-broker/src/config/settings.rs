@@ -219,6 +219,29 @@ macro_rules! text {
     };
 }
 
+macro_rules! path {
+    ($key:literal, $place:expr, $about:literal) => {
+        Setting {
+            key: $key,
+            kind: Kind::Text {
+                allowed: "the path of a file",
+                is_allowed: |_| true,
+            },
+            about: $about,
+            get: |config| {
+                let place: fn(&mut Config) -> &mut Option<PathBuf> = $place;
+                let path = place(config).as_ref();
+                Value::Text(path.map_or_else(String::new, |path| path.display().to_string()))
+            },
+            set: |config, value| {
+                let place: fn(&mut Config) -> &mut Option<PathBuf> = $place;
+                let path = value.text();
+                *place(config) = (!path.is_empty()).then(|| PathBuf::from(path));
+            },
+        }
+    };
+}
+
 const LOG_FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
 
 pub(crate) const DURABILITIES: [(&str, Durability); 3] = [
@@ -346,8 +369,21 @@ pub(crate) static SETTINGS: &[Setting] = &[
     flag!(
         "access.anonymous",
         |config| &mut config.access.anonymous,
-        "Whether anyone who reaches a listener may connect. Must be true for a listener that other \
-         machines can reach."
+        "Whether anyone who reaches a listener may connect. Without a `password_file` it must be true \
+         for a listener that other machines can reach; with one, it lets those in who present no User \
+         Name."
+    ),
+    path!(
+        "access.password_file",
+        |config| &mut config.access.password_file,
+        "The users and the hashes of their passwords, as `avocet passwd` and `mosquitto_passwd` write \
+         them. Read again on SIGHUP. Empty: nobody is asked for a password."
+    ),
+    path!(
+        "access.rules",
+        |config| &mut config.access.rules,
+        "The rules for what clients may publish, subscribe to and be sent; docs/access.md says how to \
+         write them. Read again on SIGHUP. Empty: everything is allowed."
     ),
     Setting {
         key: "log.filter",

@@ -1,0 +1,403 @@
+//! Users, passwords and rules, through the binary and over sockets, with one shard and with three.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a failing helper fails its test")]
+
+mod common;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use avocet_codec::{
+    Connect, Delivery, Packet, QoS, ReasonCode, Subscribe, SubscribeFilter, TopicFilter, TopicName,
+    Version, Will,
+};
+use common::{Client, Server, command, id};
+
+/// The password `pencil ☃`, written by mosquitto_passwd 2.0.11.
+const PBKDF2: &str = "$7$101$+/oXCXIFu9tWauw1$8UY1YgcfHMW5+iRUCzNGUq1Ew7t7q//Kd3NizIjAEvFDkd+Hgg7Gf0JFflnWIU0CXfVuYq9BC4DmimsTWcm6Eg==";
+const PENCIL: &[u8] = "pencil ☃".as_bytes();
+/// The password `password`.
+const ARGON2ID: &str =
+    "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
+
+const RULES: &str = r#"
+[[rule]]
+name = "secrets stay"
+deny = "deliver"
+topic = "plant/secret/#"
+
+[[rule]]
+name = "own topics"
+allow = "publish"
+topic = "plant/{client_id}/#"
+qos = [0, 1]
+
+[[rule]]
+user = "ann"
+allow = ["subscribe", "deliver"]
+topic = "plant/#"
+
+[[rule]]
+user = "bob"
+allow = "publish"
+topic = ["plant/secret/#", "status/{user}"]
+"#;
+
+/// The files of a test, which go with it.
+struct Files {
+    folder: PathBuf,
+    users: String,
+    rules: String,
+}
+
+impl Files {
+    fn new(name: &str) -> Self {
+        let name = format!("access-{name}-{}", std::process::id());
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+        fs::create_dir_all(&folder).unwrap();
+        let file = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+        let files = Self {
+            users: file("users"),
+            rules: file("rules.toml"),
+            folder,
+        };
+        files.write(&format!("ann:{ARGON2ID}\nbob:{PBKDF2}\n"), RULES);
+        files
+    }
+
+    fn write(&self, users: &str, rules: &str) {
+        fs::write(&self.users, users).unwrap();
+        fs::write(&self.rules, rules).unwrap();
+    }
+
+    fn settings(&self) -> [String; 2] {
+        [
+            format!("access.password_file={}", self.users),
+            format!("access.rules={}", self.rules),
+        ]
+    }
+
+    fn start(&self, arguments: &[&str]) -> Server {
+        let [users, rules] = self.settings();
+        Server::start(&[&["--set", &users, "--set", &rules], arguments].concat())
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn with<'a>(
+    version: Version,
+    client_id: &'a str,
+    user: &'a str,
+    password: &'a [u8],
+) -> Connect<'a> {
+    let mut connect = Connect::new(version, client_id);
+    connect.user_name = Some(user);
+    connect.password = Some(password);
+    connect
+}
+
+/// What CONNACK says.
+fn answer(server: &Server, connect: &Connect<'_>) -> ReasonCode {
+    let mut client = Client::open(server.address, connect.version);
+    client.send(&Packet::Connect(*connect));
+    let frame = client.receive();
+    let Packet::Connack(connack) = frame.packet() else {
+        panic!("no CONNACK: {frame:?}")
+    };
+    connack.reason_code
+}
+
+fn subscribe(client: &mut Client, filters: &[&str], qos: QoS) -> Vec<ReasonCode> {
+    let filters: Vec<_> = filters
+        .iter()
+        .map(|text| SubscribeFilter::new(TopicFilter::new(text).unwrap(), qos))
+        .collect();
+    client.send(&Packet::Subscribe(Subscribe::new(id(1), &filters)));
+    let frame = client.receive();
+    let Packet::Suback(suback) = frame.packet() else {
+        panic!("no SUBACK: {frame:?}")
+    };
+    suback.reason_codes.iter().collect()
+}
+
+/// What PUBACK says.
+fn publish(client: &mut Client, topic: &str, payload: &[u8]) -> ReasonCode {
+    client.publish(topic, Delivery::AtLeastOnce(id(9)), payload);
+    let frame = client.receive();
+    let Packet::Puback(puback) = frame.packet() else {
+        panic!("no PUBACK: {frame:?}")
+    };
+    puback.reason_code
+}
+
+fn hang_up(server: &Server) {
+    let kill = Command::new("sh")
+        .args(["-c", "kill -HUP \"$@\"", "kill"])
+        .arg(server.id().to_string())
+        .status()
+        .unwrap();
+    assert!(kill.success());
+}
+
+/// [MQTT5-3.1.4-2] [MQTT311-3.2.2-4]
+#[test]
+fn only_users_with_their_passwords_are_let_in() {
+    let files = Files::new("users");
+    for shards in ["1", "3"] {
+        let server = files.start(&["--shards", shards]);
+        for version in [Version::V3_1, Version::V3_1_1, Version::V5] {
+            let code = |user, password| answer(&server, &with(version, "c", user, password));
+            // The second time it is known.
+            for _ in 0..2 {
+                assert_eq!(code("ann", b"password"), ReasonCode::Success);
+                assert_eq!(code("bob", PENCIL), ReasonCode::Success);
+                assert_eq!(code("ann", PENCIL), ReasonCode::BadUserNameOrPassword);
+            }
+            assert_eq!(code("eve", b"password"), ReasonCode::BadUserNameOrPassword);
+            assert_eq!(code("ann", b""), ReasonCode::BadUserNameOrPassword);
+            let nobody = answer(&server, &Connect::new(version, "c"));
+            assert_eq!(nobody, ReasonCode::NotAuthorized);
+        }
+    }
+}
+
+#[test]
+fn anonymous_clients_are_let_in_beside_users_if_that_is_allowed() {
+    let files = Files::new("anonymous");
+    let server = files.start(&["--anonymous"]);
+    let nobody = answer(&server, &Connect::new(Version::V5, "c"));
+    assert_eq!(nobody, ReasonCode::Success);
+    let wrong = answer(&server, &with(Version::V5, "c", "ann", b"x"));
+    assert_eq!(wrong, ReasonCode::BadUserNameOrPassword);
+    // What is presented is not passed over.
+    let mut connect = Connect::new(Version::V5, "c");
+    connect.password = Some(b"x");
+    assert_eq!(answer(&server, &connect), ReasonCode::NotAuthorized);
+}
+
+#[test]
+fn enhanced_authentication_is_refused_by_its_code() {
+    let files = Files::new("method");
+    let server = files.start(&[]);
+    let mut connect = with(Version::V5, "c", "ann", b"password");
+    connect.properties.authentication_method = Some("SCRAM-SHA-256");
+    assert_eq!(
+        answer(&server, &connect),
+        ReasonCode::BadAuthenticationMethod
+    );
+}
+
+/// [MQTT5-3.9.3-1]
+#[test]
+fn rules_decide_what_is_published_subscribed_and_delivered() {
+    let files = Files::new("rules");
+    for shards in ["1", "3"] {
+        let server = files.start(&["--shards", shards]);
+        for version in [Version::V3_1_1, Version::V5] {
+            let mut ann =
+                Client::connect(server.address, &with(version, "ann-1", "ann", b"password"));
+            let codes = subscribe(
+                &mut ann,
+                &["plant/#", "#", "$share/g/status/+"],
+                QoS::AtMostOnce,
+            );
+            let refused = match version {
+                Version::V5 => ReasonCode::NotAuthorized,
+                Version::V3_1 | Version::V3_1_1 => ReasonCode::UnspecifiedError,
+            };
+            assert_eq!(codes, [ReasonCode::Success, refused, refused]);
+
+            let mut bob =
+                Client::connect(server.address, &with(Version::V5, "pump", "bob", PENCIL));
+            let other = publish(&mut bob, "plant/valve/state", b"other");
+            assert_eq!(other, ReasonCode::NotAuthorized);
+            // Published, and delivered to nobody.
+            assert!(!publish(&mut bob, "plant/secret/key", b"secret").is_error());
+            assert_eq!(
+                publish(&mut bob, "plant/pump/state", b"own"),
+                ReasonCode::Success
+            );
+            assert_eq!(ann.receive_publish().0, b"own");
+
+            // A client of 3.x is told nothing, and its message goes nowhere.
+            let mut old =
+                Client::connect(server.address, &with(Version::V3_1_1, "old", "bob", PENCIL));
+            assert_eq!(
+                publish(&mut old, "plant/pump/state", b"lost"),
+                ReasonCode::Success
+            );
+            assert_eq!(
+                publish(&mut old, "plant/old/state", b"kept"),
+                ReasonCode::Success
+            );
+            assert_eq!(ann.receive_publish().0, b"kept");
+        }
+    }
+}
+
+#[test]
+fn a_qos_that_is_not_allowed_is_refused() {
+    let files = Files::new("qos");
+    let server = files.start(&[]);
+    let mut pump = Client::connect(server.address, &with(Version::V5, "pump", "bob", PENCIL));
+    pump.publish("plant/pump/a", Delivery::ExactlyOnce(id(3)), b"x");
+    let frame = pump.receive();
+    let Packet::Pubrec(pubrec) = frame.packet() else {
+        panic!("{frame:?}")
+    };
+    assert_eq!(pubrec.reason_code, ReasonCode::NotAuthorized);
+}
+
+#[test]
+fn a_will_needs_the_right_to_publish_it() {
+    let files = Files::new("will");
+    for shards in ["1", "3"] {
+        let server = files.start(&["--shards", shards]);
+        let mut connect = with(Version::V5, "pump", "bob", PENCIL);
+        connect.will = Some(Will::new(TopicName::new("plant/valve/gone").unwrap(), b"x"));
+        assert_eq!(answer(&server, &connect), ReasonCode::NotAuthorized);
+        let mut ann = Client::connect(server.address, &with(Version::V5, "a", "ann", b"password"));
+        assert_eq!(
+            subscribe(&mut ann, &["plant/#"], QoS::AtMostOnce),
+            [ReasonCode::Success]
+        );
+        connect.will = Some(Will::new(TopicName::new("plant/pump/gone").unwrap(), b"x"));
+        drop(Client::connect(server.address, &connect));
+        assert_eq!(ann.receive_publish().0, b"x");
+    }
+}
+
+#[test]
+fn retained_and_shared_messages_are_judged_too() {
+    let files = Files::new("retained");
+    let server = files.start(&["--shards", "3"]);
+    let mut bob = Client::connect(server.address, &with(Version::V5, "pump", "bob", PENCIL));
+    for (topic, payload) in [("plant/secret/a", b"s"), ("plant/pump/a", b"o")] {
+        let mut retained = avocet_codec::Publish::new(
+            TopicName::new(topic).unwrap(),
+            Delivery::AtLeastOnce(id(4)),
+            payload,
+        );
+        retained.retain = true;
+        bob.send(&Packet::Publish(retained));
+        assert!(matches!(bob.receive().packet(), Packet::Puback(it) if !it.reason_code.is_error()));
+    }
+    let mut ann = Client::connect(server.address, &with(Version::V5, "a", "ann", b"password"));
+    assert_eq!(
+        subscribe(&mut ann, &["plant/#"], QoS::AtMostOnce),
+        [ReasonCode::Success]
+    );
+    assert_eq!(ann.receive_publish().0, b"o");
+    let mut group = Client::connect(server.address, &with(Version::V5, "g", "ann", b"password"));
+    let codes = subscribe(&mut group, &["$share/g/plant/#"], QoS::AtLeastOnce);
+    assert_eq!(codes, [ReasonCode::GrantedQoS1]);
+    assert!(!publish(&mut bob, "plant/secret/b", b"s").is_error());
+    assert_eq!(publish(&mut bob, "plant/pump/b", b"p"), ReasonCode::Success);
+    assert_eq!(ann.receive_publish().0, b"p");
+    assert_eq!(group.receive_publish().0, b"p");
+}
+
+#[test]
+fn sighup_reads_users_and_rules_again_and_disconnects_nobody() {
+    let files = Files::new("reload");
+    for shards in ["1", "3"] {
+        files.write(&format!("ann:{ARGON2ID}\nbob:{PBKDF2}\n"), RULES);
+        let mut server = files.start(&["--shards", shards]);
+        let mut ann = Client::connect(server.address, &with(Version::V5, "a", "ann", b"password"));
+        assert_eq!(
+            subscribe(&mut ann, &["plant/#"], QoS::AtMostOnce),
+            [ReasonCode::Success]
+        );
+        let mut bob = Client::connect(server.address, &with(Version::V5, "pump", "bob", PENCIL));
+        assert_eq!(publish(&mut bob, "plant/pump/a", b"1"), ReasonCode::Success);
+        assert_eq!(ann.receive_publish().0, b"1");
+
+        // What is wrong in one file keeps both as they were.
+        files.write("eve:secret\n", "default = \"allow\"");
+        hang_up(&server);
+        let line = server.wait_for_log("users and rules stay as they were");
+        assert!(
+            line.contains("users, line 1: not a password hash") && !line.contains("secret"),
+            "{line}"
+        );
+        assert_eq!(
+            answer(&server, &with(Version::V5, "x", "bob", PENCIL)),
+            ReasonCode::Success
+        );
+        assert_eq!(
+            publish(&mut bob, "elsewhere", b"x"),
+            ReasonCode::NotAuthorized
+        );
+
+        // Ann is no user any more, and reads nothing but what is under `open`.
+        let rules = "[[rule]]\nallow = \"publish\"\n[[rule]]\nallow = \"deliver\"\ntopic = \"plant/open/#\"";
+        files.write(&format!("bob:{PBKDF2}\n"), rules);
+        hang_up(&server);
+        server.wait_for_log("users and rules were read again");
+        let gone = answer(&server, &with(Version::V5, "x", "ann", b"password"));
+        assert_eq!(gone, ReasonCode::BadUserNameOrPassword);
+        assert_eq!(publish(&mut bob, "plant/pump/a", b"2"), ReasonCode::Success);
+        assert_eq!(publish(&mut bob, "plant/open/a", b"3"), ReasonCode::Success);
+        assert_eq!(ann.receive_publish().0, b"3");
+        assert_eq!(
+            subscribe(&mut ann, &["plant/#"], QoS::AtMostOnce),
+            [ReasonCode::NotAuthorized]
+        );
+    }
+}
+
+#[test]
+fn files_that_are_wrong_keep_the_broker_from_starting() {
+    let files = Files::new("wrong");
+    let [users, rules] = files.settings();
+    let run = |arguments: &[&str]| {
+        let output = command().args(arguments).output().unwrap();
+        (
+            output.status.code().unwrap(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    assert_eq!(run(&["check", "--set", &users, "--set", &rules]).0, 0);
+    files.write(
+        "# users\nann:secret\n",
+        "[[rule]]\nallow = \"everything\"\n",
+    );
+    let (code, said) = run(&["check", "--set", &users]);
+    assert_eq!(code, 2);
+    assert!(
+        said.contains("users, line 2: not a password hash"),
+        "{said}"
+    );
+    assert!(!said.contains("secret"), "{said}");
+    let (code, said) = run(&["check", "--set", &rules]);
+    assert_eq!(code, 2);
+    assert!(
+        said.contains("rules.toml, line 2: ") && said.contains("\"deliver\""),
+        "{said}"
+    );
+    let (code, said) = run(&[
+        "--listen",
+        "127.0.0.1:0",
+        "--set",
+        "access.rules=/no/such/file",
+    ]);
+    assert_eq!(code, 1);
+    assert!(
+        said.contains("cannot read access.rules /no/such/file"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_public_listener_may_be_opened_with_users() {
+    let files = Files::new("public");
+    let [users, _] = files.settings();
+    let arguments = ["check", "--listen", "0.0.0.0:0", "--set", &users];
+    assert!(command().args(arguments).output().unwrap().status.success());
+}
