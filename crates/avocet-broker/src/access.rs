@@ -343,3 +343,55 @@ fn verify_all(waiting: &Mutex<Receiver<Job>>, users: &Mutex<Arc<Users>>, inboxes
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use avocet_codec::{Connect, Frame, Version};
+    use avocet_engine::Opened;
+
+    use super::*;
+
+    fn request(user: Option<&str>, password: &str) -> AuthenticationRequest {
+        let mut connect = Connect::new(Version::V5, "c");
+        connect.user_name = user;
+        connect.password = Some(password.as_bytes());
+        AuthenticationRequest::Connect {
+            opened: Opened::new("somewhere", 0),
+            connect: Frame::encode(&Packet::Connect(connect), Version::V5).unwrap(),
+        }
+    }
+
+    #[test]
+    fn who_finds_the_queue_full_is_told_that_the_server_is_busy() {
+        let line = "ann:$6$cjyI+X6FuIi7aKv9$1DlrJLK09RH+4Vzfgv0WUF3TAEySQTASEHaZtmOmK1pQk2QDYQaozzB4LWOwoBswmK35ws7Px2i5a8HLXoy/Dg==";
+        let users = Arc::new(Users::new(PasswordFile::parse(line).unwrap()));
+        let (jobs, waiting) = sync_channel(1);
+        let authenticator = Authenticator {
+            users: Arc::new(Mutex::new(Arc::clone(&users))),
+            anonymous: false,
+            jobs,
+        };
+        let shard = ShardId::new(0);
+        let ask = |user, password| {
+            let id = ConnectionId::new(shard, 1);
+            authenticator.ask(shard, id, &request(user, password))
+        };
+        assert_eq!(ask(Some("ann"), "pencil ☃"), None);
+        assert_eq!(
+            ask(Some("ann"), "pencil ☃"),
+            Some(refuse(ReasonCode::ServerBusy))
+        );
+        // What needs no verifying does not wait.
+        assert_eq!(ask(None, "x"), Some(refuse(ReasonCode::NotAuthorized)));
+        let job = waiting.recv().unwrap();
+        assert!(users.verify(&job.user, &job.password));
+        assert!(!users.verify("ann", b"pencil"));
+        drop(waiting);
+        assert_eq!(ask(Some("ann"), "pencil ☃"), Some(accept("ann")));
+        let unavailable = Some(refuse(ReasonCode::ServerUnavailable));
+        assert_eq!(ask(Some("ann"), "pencil"), unavailable);
+        assert_eq!(ask(Some("eve"), "pencil ☃"), unavailable);
+    }
+}

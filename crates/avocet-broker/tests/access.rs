@@ -102,7 +102,7 @@ fn with<'a>(
     connect
 }
 
-/// What CONNACK says.
+/// What CONNACK says; a client that is not let in is disconnected, without a session.
 fn answer(server: &Server, connect: &Connect<'_>) -> ReasonCode {
     let mut client = Client::open(server.address, connect.version);
     client.send(&Packet::Connect(*connect));
@@ -110,6 +110,10 @@ fn answer(server: &Server, connect: &Connect<'_>) -> ReasonCode {
     let Packet::Connack(connack) = frame.packet() else {
         panic!("no CONNACK: {frame:?}")
     };
+    if connack.reason_code.is_error() {
+        assert!(!connack.session_present);
+        assert_eq!(client.try_receive(), None);
+    }
     connack.reason_code
 }
 
@@ -145,7 +149,7 @@ fn hang_up(server: &Server) {
     assert!(kill.success());
 }
 
-/// [MQTT5-3.1.4-2] [MQTT311-3.2.2-4]
+/// [MQTT5-3.1.4-2] [MQTT311-3.2.2-4] [MQTT311-3.2.2-5]
 #[test]
 fn only_users_with_their_passwords_are_let_in() {
     let files = Files::new("users");
