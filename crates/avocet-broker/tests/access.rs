@@ -229,6 +229,15 @@ fn rules_decide_what_is_published_subscribed_and_delivered() {
             );
             assert_eq!(ann.receive_publish().0, b"own");
 
+            for (topic, payload) in [
+                ("plant/valve/state", b"other"),
+                ("plant/secret/key", b"hides"),
+                ("plant/pump/state", b"quick"),
+            ] {
+                bob.publish(topic, Delivery::AtMostOnce, payload);
+            }
+            assert_eq!(ann.receive_publish().0, b"quick");
+
             // A client of 3.x is told nothing, and its message goes nowhere.
             let mut old =
                 Client::connect(server.address, &with(Version::V3_1_1, "old", "bob", PENCIL));
