@@ -33,10 +33,10 @@ const FILTERS_MAX: u32 = 100;
 const TOPICS_MAX: u32 = 10_000;
 
 /// Deliveries that are on their way at a time.
-const WINDOW: u64 = 10_000;
+const WINDOW: u64 = 100_000;
 
 /// Messages of one publisher in a turn.
-const TURN_MESSAGES: u64 = 64;
+const TURN_MESSAGES: u64 = 500;
 
 /// Who subscribes to what.
 #[derive(Clone, Copy)]
