@@ -39,7 +39,7 @@ fn connected(version: Version) -> ServerConnection {
     let mut server = ServerConnection::new(Arc::new(ServerConfig::default()), now);
     let connect = encoded(version, &Packet::Connect(Connect::new(version, "client")));
     server.handle_input(&connect, now);
-    server.accept(Session::new(), Accept::default(), now);
+    server.accept(Box::new(Session::new()), Accept::default(), now);
     server.poll_transmit(now, &mut TransmitBuf::new(1_000));
     server
 }
