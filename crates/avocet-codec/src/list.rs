@@ -32,6 +32,15 @@ impl<'a, T> List<'a, T> {
         }
     }
 
+    /// True when there is nothing to iterate over; false says nothing.
+    #[inline]
+    pub(crate) const fn is_plainly_empty(&self) -> bool {
+        match self.source {
+            Source::Items(items) => items.is_empty(),
+            Source::Wire { section, .. } => section.is_empty(),
+        }
+    }
+
     /// The items of a section that has been read through once without an error.
     #[inline]
     pub(crate) const fn from_wire(section: &'a [u8], version: Version) -> Self {

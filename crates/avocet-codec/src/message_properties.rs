@@ -190,6 +190,12 @@ impl<'a> MessageProperties<'a> {
         }
     }
 
+    /// True when there is none of them in a packet that was decoded; false says nothing.
+    #[inline]
+    pub(crate) const fn is_plainly_empty(&self) -> bool {
+        matches!(self.source, Source::Wire { len: 0, .. })
+    }
+
     /// True when there is none of them.
     #[inline]
     pub fn is_empty(&self) -> bool {

@@ -202,8 +202,21 @@ impl<'a> Publish<'a> {
             sink.u16(packet_id.get());
         }
         if version.has_properties() {
-            sink.section(self);
+            if self.is_without_properties() {
+                sink.u8(0);
+            } else {
+                sink.section(self);
+            }
         }
+    }
+
+    /// What can be seen without reading through properties; false says nothing.
+    #[inline]
+    const fn is_without_properties(&self) -> bool {
+        self.topic_alias.is_none()
+            && self.message_expiry_interval.is_none()
+            && self.subscription_ids.is_plainly_empty()
+            && self.properties.is_plainly_empty()
     }
 }
 

@@ -1,6 +1,8 @@
 //! A packet describes its fields once, to a [`Sink`]: first to one that measures and checks, then
 //! to one that writes.
 
+use core::mem;
+
 use bytes::BufMut;
 
 use crate::REMAINING_LENGTH_MAX;
@@ -204,14 +206,11 @@ impl Sink for Measure {
         self.add(bytes.len());
     }
 
-    #[inline]
+    #[inline(always)]
     fn section(&mut self, properties: &impl Section) {
-        let mut section = Self::default();
-        properties.write_properties(&mut section);
-        if let Some(error) = section.error {
-            self.fail(error);
-        }
-        let len = u32::try_from(section.len).unwrap_or(u32::MAX);
+        let before = mem::take(&mut self.len);
+        properties.write_properties(self);
+        let len = u32::try_from(self.len).unwrap_or(u32::MAX);
         if self.has_section {
             self.sections.1 = len;
         } else {
@@ -219,7 +218,7 @@ impl Sink for Measure {
             self.has_section = true;
         }
         self.add(variable_byte_integer_len(len));
-        self.add(section.len);
+        self.add(before);
     }
 
     #[inline]
