@@ -43,13 +43,17 @@ impl Used {
 }
 
 impl Broker {
-    /// Starts a broker and waits until it accepts connections. Returns how long that took too.
-    pub(crate) fn start(program: &Path, dir: &Path) -> Result<(Self, Duration)> {
+    /// Starts a broker, with all in memory unless it has a data directory, and waits until it accepts connections.
+    /// Returns how long that took too.
+    pub(crate) fn start(program: &Path, dir: Option<&Path>) -> Result<(Self, Duration)> {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let start = Instant::now();
-        let child = Command::new(program)
-            .args(["--listen", &format!("127.0.0.1:{port}"), "--data-dir"])
-            .arg(dir)
+        let mut command = Command::new(program);
+        command.args(["--listen", &format!("127.0.0.1:{port}")]);
+        if let Some(dir) = dir {
+            command.arg("--data-dir").arg(dir);
+        }
+        let child = command
             .env("AVOCET_LOG", "warn")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -66,6 +70,7 @@ impl Broker {
     pub(crate) fn used(&self) -> Result<Used> {
         Used::of(&self.child.id().to_string())
     }
+
     /// Ends it in order.
     pub(crate) fn stop(mut self) -> Result<()> {
         let pid = rustix::process::Pid::from_child(&self.child);

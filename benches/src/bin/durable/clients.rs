@@ -2,7 +2,9 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
+use std::mem;
 use std::net::TcpStream;
+use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -18,10 +20,15 @@ pub(crate) struct Clients {
     subscribers: Vec<Connection>,
     pub(crate) delivered: u64,
     pub(crate) acked: u64,
-    /// From when a message was due to its PUBACK.
+    /// From when a message was due to its PUBACK, in an open load.
     pub(crate) latencies: Vec<Duration>,
     epoll: OwnedFd,
     events: Vec<Event>,
+    /// What is read goes here first.
+    buffer: Vec<u8>,
+    /// Connections that could not write all they had, by their number.
+    stuck: Vec<usize>,
+    timed: bool,
 }
 
 /// How publishers publish.
@@ -32,6 +39,12 @@ pub(crate) enum Load {
     /// So many messages a second in all, whatever is outstanding, each publisher some at a time.
     Open { rate: f64, burst: u64 },
 }
+
+/// Messages that a publisher may have outstanding in an open load.
+const WINDOW: usize = 10_000;
+
+/// The longest wait for something to happen.
+const IDLE: Duration = Duration::from_millis(5);
 
 struct Publisher {
     connection: Connection,
@@ -47,6 +60,7 @@ struct Publisher {
 
 struct Connection {
     stream: TcpStream,
+    /// The beginning of a packet whose end has not come.
     input: Vec<u8>,
     output: Vec<u8>,
 }
@@ -119,54 +133,65 @@ impl Connection {
         Ok(())
     }
 
-    fn read(&mut self) -> Result<Seen> {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<Seen> {
         let mut seen = Seen::default();
-        let mut buffer = [0; 65_536];
-        match self.stream.read(&mut buffer) {
+        let read = match self.stream.read(buffer) {
             Ok(0) => anyhow::bail!("the broker closed a connection"),
-            Ok(read) => self.input.extend_from_slice(&buffer[..read]),
+            Ok(read) => &buffer[..read],
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(seen),
             Err(error) => return Err(error.into()),
+        };
+        if self.input.is_empty() {
+            let used = parse(read, &mut self.output, &mut seen)?;
+            self.input.extend_from_slice(&read[used..]);
+        } else {
+            self.input.extend_from_slice(read);
+            let used = parse(&self.input, &mut self.output, &mut seen)?;
+            self.input.drain(..used);
         }
-        let mut at = 0;
-        while let Some(len) = packet_len(&self.input[at..]) {
-            let Some(bytes) = self.input.get(at..at + len) else {
-                break;
-            };
-            match bytes[0] >> 4 {
-                4 => seen.pubacks += 1,
-                3 => {
-                    seen.publishes += 1;
-                    let body = bytes.iter().skip(1).position(|byte| byte & 128 == 0);
-                    let body = body.context("a fixed header")? + 2;
-                    let topic = usize::from(u16::from_be_bytes([bytes[body], bytes[body + 1]]));
-                    let id = body + 2 + topic;
-                    self.output
-                        .extend_from_slice(&[0x40, 2, bytes[id], bytes[id + 1]]);
-                }
-                _ => {}
-            }
-            at += len;
-        }
-        self.input.drain(..at);
         Ok(seen)
     }
 
-    fn write(&mut self) -> Result<()> {
+    /// Writes what there is; false if the system did not take all of it.
+    fn write(&mut self) -> Result<bool> {
         if self.output.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         match self.stream.write(&self.output) {
             Ok(written) => drop(self.output.drain(..written)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error.into()),
         }
-        Ok(())
+        Ok(self.output.is_empty())
     }
 }
 
+/// Counts whole packets and answers each PUBLISH. Returns how many bytes they take.
+fn parse(bytes: &[u8], answers: &mut Vec<u8>, seen: &mut Seen) -> Result<usize> {
+    let mut at = 0;
+    while let Some(len) = packet_len(&bytes[at..]) {
+        let Some(packet) = bytes.get(at..at + len) else {
+            break;
+        };
+        match packet[0] >> 4 {
+            4 => seen.pubacks += 1,
+            3 => {
+                seen.publishes += 1;
+                let body = packet.iter().skip(1).position(|byte| byte & 128 == 0);
+                let body = body.context("a fixed header")? + 2;
+                let topic = usize::from(u16::from_be_bytes([packet[body], packet[body + 1]]));
+                let id = body + 2 + topic;
+                answers.extend_from_slice(&[0x40, 2, packet[id], packet[id + 1]]);
+            }
+            _ => {}
+        }
+        at += len;
+    }
+    Ok(at)
+}
+
 impl Publisher {
-    fn send(&mut self, window: usize) -> Result<()> {
+    fn send(&mut self, window: usize) -> Result<bool> {
         while self.outstanding.len() < window
             && let Some(due) = self.due.pop_front()
         {
@@ -183,6 +208,8 @@ impl Publisher {
 
 impl Clients {
     pub(crate) fn connect(port: u16, pairs: usize, payload: usize) -> Result<Self> {
+        // What is due is sent then, and not 50 us later. A broker is started before: it would inherit this.
+        rustix::thread::set_current_timer_slack(NonZeroU64::new(1))?;
         let mut clients = Self {
             publishers: Vec::new(),
             subscribers: Vec::new(),
@@ -191,6 +218,9 @@ impl Clients {
             latencies: Vec::new(),
             epoll: epoll::create(CreateFlags::CLOEXEC)?,
             events: Vec::with_capacity(2 * pairs),
+            buffer: vec![0; 64 << 10],
+            stuck: Vec::new(),
+            timed: false,
         };
         for number in 0..pairs {
             let topic_name = format!("durable/{number:03}");
@@ -228,91 +258,105 @@ impl Clients {
     /// Publishes for so long, then waits for what is outstanding. Returns how many were acknowledged a
     /// second while it published.
     pub(crate) fn run(&mut self, length: Duration, load: Load) -> Result<f64> {
-        let window = match load {
-            Load::Closed { window } => window,
-            Load::Open { .. } => 10_000,
-        };
-        let timed = matches!(load, Load::Open { .. });
+        self.timed = matches!(load, Load::Open { .. });
         let start = Instant::now();
-        let before = self.acked;
+        let before = (self.acked, self.delivered);
         let mut sent = 0_u64;
+        if let Load::Closed { window } = load {
+            for at in 0..self.publishers.len() {
+                self.publish(at, window, start, window)?;
+                sent += window as u64;
+            }
+        }
         let mut result = None;
-        let mut moved = Instant::now();
+        let mut moved = (start, self.acked + self.delivered);
         loop {
             let now = Instant::now();
             let elapsed = now - start;
-            if elapsed < length {
-                if let Load::Open { rate, burst } = load {
-                    while (sent as f64) < elapsed.as_secs_f64() * rate {
-                        let due = start + Duration::from_secs_f64(sent as f64 / rate);
-                        let at = (sent / burst) as usize % self.publishers.len();
-                        let due = std::iter::repeat_n(due, burst as usize);
-                        self.publishers[at].due.extend(due);
-                        sent += burst;
-                    }
-                } else {
-                    for publisher in &mut self.publishers {
-                        let free = window - publisher.outstanding.len();
-                        publisher.due.resize(free, now);
-                    }
+            let mut wait = IDLE;
+            if elapsed >= length {
+                result = result.or(Some((self.acked - before.0) as f64 / elapsed.as_secs_f64()));
+            } else if let Load::Open { rate, burst } = load {
+                let due = |sent: u64| start + Duration::from_secs_f64(sent as f64 / rate);
+                while due(sent) <= now {
+                    let at = (sent / burst) as usize % self.publishers.len();
+                    self.publish(at, burst as usize, due(sent), WINDOW)?;
+                    sent += burst;
                 }
-            } else if result.is_none() {
-                result = Some((self.acked - before) as f64 / elapsed.as_secs_f64());
-                if !timed {
-                    self.publishers.iter_mut().for_each(|p| p.due.clear());
-                }
+                wait = IDLE.min(due(sent).saturating_duration_since(Instant::now()));
             }
-            let idle = |p: &Publisher| p.outstanding.is_empty() && p.due.is_empty();
             if let Some(result) = result
-                && self.publishers.iter().all(idle)
-                && self.delivered >= self.acked
+                && self.acked - before.0 == sent
+                && self.delivered - before.1 >= sent
             {
                 return Ok(result);
             }
-            ensure!(moved.elapsed() < Duration::from_secs(20), "nothing moves");
             let seen = self.acked + self.delivered;
-            self.turn(window, timed)?;
-            if self.acked + self.delivered > seen {
-                moved = Instant::now();
+            if seen > moved.1 {
+                moved = (now, seen);
             }
+            ensure!(now - moved.0 < Duration::from_secs(20), "nothing moves");
+            let more = if result.is_none() { Some(load) } else { None };
+            sent += self.turn(wait, more)?;
         }
     }
 
-    fn turn(&mut self, window: usize, timed: bool) -> Result<()> {
-        for publisher in &mut self.publishers {
-            publisher.send(window)?;
-        }
-        // What could not be written whole is tried again.
-        for subscriber in &mut self.subscribers {
-            subscriber.write()?;
-        }
-        let timeout = Timespec {
-            tv_sec: 0,
-            tv_nsec: if timed { 200_000 } else { 5_000_000 },
-        };
-        self.events.clear();
-        epoll::wait(
-            &self.epoll,
-            spare_capacity(&mut self.events),
-            Some(&timeout),
-        )?;
-        let now = Instant::now();
-        for event in &self.events {
-            let at = event.data.u64() as usize;
-            if let Some(publisher) = self.publishers.get_mut(at) {
-                for _ in 0..publisher.connection.read()?.pubacks {
-                    let due = publisher.outstanding.pop_front();
-                    self.acked += 1;
-                    if timed {
-                        self.latencies
-                            .push(now - due.context("one PUBACK too many")?);
-                    }
-                }
-            } else if let Some(subscriber) = self.subscribers.get_mut(at - self.publishers.len()) {
-                self.delivered += subscriber.read()?.publishes as u64;
-                subscriber.write()?;
-            }
+    /// Gives a publisher so many messages, and sends those that may be outstanding.
+    fn publish(&mut self, at: usize, count: usize, due: Instant, window: usize) -> Result<()> {
+        let publisher = &mut self.publishers[at];
+        publisher.due.extend(std::iter::repeat_n(due, count));
+        if !publisher.send(window)? {
+            self.stuck.push(at);
         }
         Ok(())
+    }
+
+    /// Waits for what comes, and answers it: if `load` is closed, with a message for each that was acknowledged.
+    /// Returns how many these were.
+    fn turn(&mut self, wait: Duration, load: Option<Load>) -> Result<u64> {
+        for at in mem::take(&mut self.stuck) {
+            let written = match self.publishers.get_mut(at) {
+                Some(publisher) => publisher.connection.write()?,
+                None => self.subscribers[at - self.publishers.len()].write()?,
+            };
+            if !written {
+                self.stuck.push(at);
+            }
+        }
+        let wait = Timespec::try_from(wait)?;
+        let mut events = mem::take(&mut self.events);
+        events.clear();
+        epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&wait))?;
+        let now = Instant::now();
+        let mut sent = 0;
+        for event in &events {
+            let at = event.data.u64() as usize;
+            let Some(publisher) = self.publishers.get_mut(at) else {
+                let subscriber = &mut self.subscribers[at - self.publishers.len()];
+                self.delivered += subscriber.read(&mut self.buffer)?.publishes as u64;
+                if !subscriber.write()? {
+                    self.stuck.push(at);
+                }
+                continue;
+            };
+            let pubacks = publisher.connection.read(&mut self.buffer)?.pubacks;
+            self.acked += pubacks as u64;
+            for _ in 0..pubacks {
+                let due = publisher.outstanding.pop_front();
+                let due = due.context("one PUBACK too many")?;
+                if self.timed {
+                    self.latencies.push(now - due);
+                }
+            }
+            match load {
+                Some(Load::Closed { window }) => {
+                    sent += pubacks as u64;
+                    self.publish(at, pubacks, now, window)?;
+                }
+                Some(Load::Open { .. }) | None => self.publish(at, 0, now, WINDOW)?,
+            }
+        }
+        self.events = events;
+        Ok(sent)
     }
 }

@@ -48,38 +48,66 @@ impl BareFile {
     }
 }
 
-/// Messages a second that the log takes: so many for each sync, one of 100 queues each, those of the
-/// group before removed, space given back.
-pub(crate) fn log_alone(dir: &Path, length: Duration, group: u64, payload: usize) -> Result<f64> {
-    const QUEUES: u64 = 100;
+/// What the log alone is given.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    /// Queues that the messages go to in turn.
+    pub(crate) queues: u64,
+    /// Messages for each sync.
+    pub(crate) group: u64,
+    /// Messages for each batch.
+    pub(crate) batch: u64,
+}
+
+impl Shape {
+    /// What the log is measured with wherever it is compared.
+    pub(crate) const REFERENCE: Self = Self {
+        queues: 1_000,
+        group: 512,
+        batch: 512,
+    };
+}
+
+/// Messages a second that the log takes; those of the group before are removed behind each sync, and space is given
+/// back.
+pub(crate) fn log_alone(dir: &Path, length: Duration, shape: Shape, payload: usize) -> Result<f64> {
     let mut store = LogStore::open_dir(dir, LogOptions::default())?;
     let payload = Bytes::from(vec![b'p'; payload]);
-    let mut ends = [0_u64; QUEUES as usize];
+    let mut ends = vec![0_u64; shape.queues as usize];
     let mut id = 0;
     let start = Instant::now();
     while start.elapsed() < length {
-        for _ in 0..group {
+        let first = id;
+        while id < first + shape.group {
             let mut batch = Batch::new();
-            let queue = (id % QUEUES) as usize;
-            batch
-                .put_blob(BlobId(id), payload.clone())
-                .append(
-                    QueueId(id % QUEUES),
+            let last = (id + shape.batch).min(first + shape.group);
+            for id in id..last {
+                let queue = id % shape.queues;
+                batch.put_blob(BlobId(id), payload.clone());
+                batch.append(
+                    QueueId(queue),
                     Bytes::from_static(&[0; 16]),
                     Some(BlobId(id)),
-                )
-                .release_blob(BlobId(id));
+                );
+                batch.release_blob(BlobId(id));
+                ends[queue as usize] += 1;
+            }
             store.commit(batch)?;
-            ends[queue] += 1;
-            id += 1;
+            id = last;
         }
         store.sync()?;
-        for (queue, end) in ends.iter().enumerate() {
-            let mut batch = Batch::new();
-            batch.advance(QueueId(queue as u64), *end);
-            store.commit(batch)?;
+        let mut batch = Batch::new();
+        for queue in (first..id.min(first + shape.queues)).map(|id| id % shape.queues) {
+            batch.advance(QueueId(queue), ends[queue as usize]);
+            if shape.batch == 1 {
+                store.commit(std::mem::take(&mut batch))?;
+            }
         }
+        store.commit(batch)?;
         store.maintain(256 << 10)?;
     }
-    Ok(id as f64 / start.elapsed().as_secs_f64())
+    let rate = id as f64 / start.elapsed().as_secs_f64();
+    drop(store);
+    std::fs::remove_dir_all(dir)?;
+    Ok(rate)
 }

@@ -4,7 +4,9 @@
 //! - `durable restore BROKER DIR TIMES`: from the start of a broker until it listens
 //! - `durable rate BROKER DIR ROUNDS OUTSTANDING`: QoS 1 at `fsync`, so many outstanding for each of 100 publishers
 //! - `durable latency BROKER DIR ROUNDS RATE BURST SYNC_BYTES`: PUBACKs at so many messages a second, of which a
-//!   publisher sends so many at a time, beside syncs of so many bytes
+//!   publisher sends so many at a time, beside syncs of so many bytes; and what the machine does to both: the same
+//!   load on a broker that has all in memory, with such syncs on another thread
+//! - `durable compare DIR ROUNDS OUTSTANDING RATE BROKER...`: several brokers in turn, both ways of loading them
 #![allow(clippy::unwrap_used, reason = "what fails ends the run")]
 #![allow(clippy::indexing_slicing, reason = "what fails ends the run")]
 #![allow(clippy::disallowed_methods, reason = "it measures time")]
@@ -16,7 +18,8 @@ mod fill;
 
 use std::env;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use std::{mem, thread};
 
 use anyhow::{Context as _, Result, bail};
 use avocet_journal::Journal;
@@ -24,7 +27,7 @@ use avocet_store::{LogOptions, LogStore};
 
 use crate::broker::{Broker, Used};
 use crate::clients::{Clients, Load};
-use crate::disk::BareFile;
+use crate::disk::{BareFile, Shape, log_alone};
 
 const PAIRS: usize = 100;
 const PAYLOAD: usize = 256;
@@ -71,7 +74,12 @@ fn main() -> Result<()> {
             };
             latency(&program, &dir, rounds, load, number(&mut args)?)
         }
-        _ => bail!("durable fill|restore|rate|latency ..."),
+        Some("compare") => {
+            let (dir, rounds) = (path(&mut args)?, number(&mut args)?);
+            let (window, rate) = (number(&mut args)?, number(&mut args)?);
+            compare(&dir, rounds, window, rate, args)
+        }
+        _ => bail!("durable fill|restore|rate|latency|compare ..."),
     }
 }
 
@@ -92,7 +100,7 @@ fn restore(program: &Path, dir: &Path, times: u32) -> Result<()> {
             index - log,
             recovered - index
         );
-        let (broker, took) = Broker::start(program, dir)?;
+        let (broker, took) = Broker::start(program, Some(dir))?;
         let used = broker.used()?;
         println!(
             "{:.2} s until it listens, {:.2} CPU s, RSS {:.0} MiB",
@@ -116,44 +124,66 @@ fn mean(took: &[Duration]) -> f64 {
     took.iter().sum::<Duration>().as_secs_f64() / took.len().max(1) as f64
 }
 
+fn median(mut of: Vec<f64>) -> f64 {
+    of.sort_by(f64::total_cmp);
+    of.get(of.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
 fn rate(program: &Path, dir: &Path, rounds: u32, window: usize) -> Result<()> {
     std::fs::create_dir_all(dir)?;
     let outstanding = PAIRS * window;
     let mut bare = BareFile::create(&dir.join("bare"))?;
-    let (broker, _) = Broker::start(program, &dir.join("data"))?;
+    let (broker, _) = Broker::start(program, Some(&dir.join("data")))?;
     let mut clients = Clients::connect(broker.port, PAIRS, PAYLOAD)?;
     clients.run(TURN, Load::Closed { window })?;
     println!(
-        "naive/s  outstanding/sync  log alone/s  broker/s  of naive  of the smaller  CPU us  bytes written"
+        "naive/s  outstanding/sync  log, as many/s  log, 512/s  broker/s  of naive  of the smaller (as many, 512)  \
+         CPU us: broker, clients  cores  bytes written"
     );
-    let mut ratios = Vec::new();
+    let as_many = Shape {
+        queues: PAIRS as u64,
+        group: outstanding as u64,
+        batch: 1,
+    };
+    let mut ratios = [const { Vec::new() }; 3];
     for _ in 0..rounds {
         let naive = 1.0 / mean(&bare.run(TURN, MESSAGE_BYTES)?);
-        let sync = mean(&bare.run(TURN, outstanding * MESSAGE_BYTES)?);
-        let log_dir = dir.join("log");
-        let log = disk::log_alone(&log_dir, TURN, outstanding as u64, PAYLOAD)?;
-        std::fs::remove_dir_all(&log_dir)?;
-        let (before, acked) = (broker.used()?, clients.acked);
+        let syncs = outstanding as f64 / mean(&bare.run(TURN, outstanding * MESSAGE_BYTES)?);
+        let log = log_alone(&dir.join("log"), TURN, as_many, PAYLOAD)?;
+        let log_512 = log_alone(&dir.join("log"), TURN, Shape::REFERENCE, PAYLOAD)?;
+        let before = (broker.used()?, Used::of("self")?, clients.acked);
+        let start = Instant::now();
         let rate = clients.run(TURN, Load::Closed { window })?;
-        let (after, acked) = (broker.used()?, (clients.acked - acked) as f64);
-        let syncs = outstanding as f64 / sync;
-        let ratio = (rate / naive, rate / syncs.min(log));
-        println!(
-            "{naive:7.0}  {syncs:16.0}  {log:11.0}  {rate:8.0}  {:8.1}  {:14.2}  {:6.2}  {:13.0}",
-            ratio.0,
-            ratio.1,
-            (after.cpu - before.cpu) * 1e6 / acked,
-            (after.written - before.written) as f64 / acked
+        let took = start.elapsed().as_secs_f64();
+        let acked = (clients.acked - before.2) as f64;
+        let used = broker.used()?;
+        let cpu = (
+            used.cpu - before.0.cpu,
+            Used::of("self")?.cpu - before.1.cpu,
         );
-        ratios.push(ratio);
+        let to = [
+            rate / naive,
+            rate / syncs.min(log),
+            rate / syncs.min(log_512),
+        ];
+        println!(
+            "{naive:7.0}  {syncs:16.0}  {log:14.0}  {log_512:10.0}  {rate:8.0}  {:8.1}  {:22.2}, {:4.2}  {:15.2}, {:6.2}  {:5.2}  {:13.0}",
+            to[0],
+            to[1],
+            to[2],
+            cpu.0 * 1e6 / acked,
+            cpu.1 * 1e6 / acked,
+            (cpu.0 + cpu.1) / took,
+            (used.written - before.0.written) as f64 / acked
+        );
+        for (ratios, to) in ratios.iter_mut().zip(to) {
+            ratios.push(to);
+        }
     }
-    ratios.sort_by(|a, b| a.1.total_cmp(&b.1));
+    let [naive, as_many, reference] = ratios.map(median);
     println!(
-        "median of the last ratio: {:.2}",
-        ratios[ratios.len() / 2].1
+        "medians: {naive:.1} of naive, of the smaller {as_many:.2} (as many), {reference:.2} (512)"
     );
-    ratios.sort_by(|a, b| a.0.total_cmp(&b.0));
-    println!("median to naive: {:.1}", ratios[ratios.len() / 2].0);
     drop(clients);
     broker.stop()
 }
@@ -161,39 +191,130 @@ fn rate(program: &Path, dir: &Path, rounds: u32, window: usize) -> Result<()> {
 fn latency(program: &Path, dir: &Path, rounds: u32, load: Load, bytes: usize) -> Result<()> {
     std::fs::create_dir_all(dir)?;
     let mut bare = BareFile::create(&dir.join("bare"))?;
-    let (broker, _) = Broker::start(program, &dir.join("data"))?;
+    let (broker, _) = Broker::start(program, Some(&dir.join("data")))?;
+    let (in_memory, _) = Broker::start(program, None)?;
     let mut clients = Clients::connect(broker.port, PAIRS, PAYLOAD)?;
-    clients.run(TURN, load)?;
-    clients.latencies.clear();
-    let mut syncs = Vec::new();
-    let mut ratios = Vec::new();
-    for _ in 0..rounds {
-        let mut one = bare.run(TURN, bytes)?;
-        let seen = clients.latencies.len();
+    let mut control = Clients::connect(in_memory.port, PAIRS, PAYLOAD)?;
+    for clients in [&mut clients, &mut control] {
         clients.run(TURN, load)?;
-        let mut pubacks = clients.latencies[seen..].to_vec();
-        let (sync, puback) = (percentile(&mut one, 0.99), percentile(&mut pubacks, 0.99));
-        println!(
-            "bare sync p99 {sync:.2} ms, PUBACK p99 {puback:.2} ms: {:.2}",
-            puback / sync
-        );
-        ratios.push(puback / sync);
-        syncs.append(&mut one);
+        clients.latencies.clear();
     }
-    ratios.sort_by(f64::total_cmp);
-    let pubacks = &mut clients.latencies;
+    // Bare syncs, PUBACKs; syncs beside the load on memory, its PUBACKs.
+    let mut all = [const { Vec::new() }; 4];
+    let mut ratios = [const { Vec::new() }; 2];
+    println!("p99 in ms: bare sync, PUBACK; at memory: sync beside, PUBACK");
+    for _ in 0..rounds {
+        let alone = bare.run(TURN, bytes)?;
+        clients.run(TURN, load)?;
+        let beside = thread::scope(|scope| {
+            let beside = scope.spawn(|| bare.run(TURN, bytes));
+            control.run(TURN, load)?;
+            beside.join().unwrap()
+        })?;
+        let mut round = [
+            alone,
+            mem::take(&mut clients.latencies),
+            beside,
+            mem::take(&mut control.latencies),
+        ];
+        let p99 = round.each_mut().map(|took| percentile(took, 0.99));
+        let to = [p99[1] / p99[0], p99[1] / p99[2]];
+        println!(
+            "{:.2}  {:.2}: {:.2}; {:.2}  {:.2}",
+            p99[0], p99[1], to[0], p99[2], p99[3]
+        );
+        for (ratios, to) in ratios.iter_mut().zip(to) {
+            ratios.push(to);
+        }
+        for (all, took) in all.iter_mut().zip(&mut round) {
+            all.append(took);
+        }
+    }
     for part in [0.5, 0.9, 0.99, 0.999] {
-        let (sync, puback) = (percentile(&mut syncs, part), percentile(pubacks, part));
+        let [alone, puback, beside, memory] = all.each_mut().map(|took| percentile(took, part));
         println!(
-            "p{}: bare sync {sync:.2} ms, PUBACK {puback:.2} ms: {:.2}",
+            "p{}: bare sync {alone:.2} ms, PUBACK {puback:.2} ms: {:.2}; at memory: sync beside {beside:.2} ms, PUBACK {memory:.2} ms",
             part * 100.0,
-            puback / sync
+            puback / alone
         );
     }
-    println!(
-        "median of the ratios of p99: {:.2}",
-        ratios[ratios.len() / 2]
-    );
-    drop(clients);
+    let [alone, beside] = ratios.map(median);
+    println!("medians of the ratios of p99: {alone:.2}, to syncs beside the load {beside:.2}");
+    drop((clients, control));
+    in_memory.stop()?;
     broker.stop()
+}
+
+/// What one of several brokers did.
+struct Compared {
+    name: String,
+    broker: Broker,
+    clients: Clients,
+    /// Messages a second, and CPU us for each.
+    closed: [Vec<f64>; 2],
+    open: Vec<f64>,
+    latencies: Vec<Duration>,
+}
+
+fn compare(
+    dir: &Path,
+    rounds: u32,
+    window: usize,
+    rate: f64,
+    names: impl Iterator<Item = String>,
+) -> Result<()> {
+    const TURN: Duration = Duration::from_secs(1);
+    let (closed, open) = (Load::Closed { window }, Load::Open { rate, burst: 1 });
+    let mut brokers = Vec::new();
+    for (at, name) in names.enumerate() {
+        let data = dir.join(format!("data-{at}"));
+        let (broker, _) = Broker::start(Path::new(&name), Some(&data))?;
+        brokers.push((name, broker));
+    }
+    let mut all = Vec::new();
+    for (name, broker) in brokers {
+        let mut clients = Clients::connect(broker.port, PAIRS, PAYLOAD)?;
+        clients.run(TURN, closed)?;
+        let latencies = Vec::new();
+        all.push(Compared {
+            name,
+            broker,
+            clients,
+            closed: Default::default(),
+            open: Vec::new(),
+            latencies,
+        });
+    }
+    for _ in 0..rounds {
+        for one in &mut all {
+            let mut measure = |load| {
+                let (before, acked) = (one.broker.used()?.cpu, one.clients.acked);
+                let rate = one.clients.run(TURN, load)?;
+                let cpu = (one.broker.used()?.cpu - before) * 1e6;
+                anyhow::Ok([rate, cpu / (one.clients.acked - acked) as f64])
+            };
+            let [rate, cpu] = measure(closed)?;
+            one.open.push(measure(open)?[1]);
+            one.closed[0].push(rate);
+            one.closed[1].push(cpu);
+            one.latencies.append(&mut one.clients.latencies);
+        }
+    }
+    println!("medians: messages/s, CPU us; at {rate}/s CPU us, PUBACK ms p50, p90, p99, p99.9");
+    for mut one in all {
+        let [rate, cpu] = one.closed.map(median);
+        let parts = [0.5, 0.9, 0.99, 0.999].map(|part| percentile(&mut one.latencies, part));
+        println!(
+            "{rate:7.0}  {cpu:6.2};  {:6.2}  {:5.2}  {:5.2}  {:6.2}  {:6.2}  {}",
+            median(one.open),
+            parts[0],
+            parts[1],
+            parts[2],
+            parts[3],
+            one.name
+        );
+        drop(one.clients);
+        one.broker.stop()?;
+    }
+    Ok(())
 }
