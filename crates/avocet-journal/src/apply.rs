@@ -7,15 +7,15 @@ use std::sync::Arc;
 use avocet_codec::{QoS, SubscriptionId};
 use avocet_engine::{GroupPlace, MessageId, Record, SessionKey};
 use avocet_session::{Message, UnixTime};
-use avocet_store::{BlobId, Operation, PageLimit, Position, QueueId, Store};
+use avocet_store::{BlobId, PageLimit, Position, QueueId, Store};
 use avocet_topic::TopicFilterBuf;
 use bytes::Bytes;
 
 use crate::change::{Change, NewKey};
 use crate::journal::{Held, Journal, JournalError, Session};
 use crate::value::{
-    self, EntryValue, FORMAT, Kind, OfGroupValue, SessionValue, SubscriptionValue, WillValue,
-    arrived_key, id_key, key, part_key, sequence_key, session_key, text_key,
+    self, BESIDE_MESSAGE, EntryValue, FORMAT, Kind, OfGroupValue, SessionValue, SubscriptionValue,
+    WillValue, arrived_key, id_key, key, part_key, sequence_key, session_key, text_key,
 };
 
 /// Message ids are reserved in steps of this many.
@@ -37,6 +37,7 @@ impl<S: Store> Journal<S> {
         let mut change = Change {
             next_number: self.next_number,
             message_count: self.message_count,
+            bytes: Vec::with_capacity(records.iter().map(bytes_of).sum()),
             ..Change::default()
         };
         for record in records {
@@ -221,7 +222,7 @@ impl<S: Store> Journal<S> {
             }
             Record::RetainedPut { message, publisher } => {
                 let topic_name = message.topic_name();
-                let value = value::message(message, publisher.as_deref(), false);
+                let value = value::retained(message, publisher.as_deref());
                 change.put(text_key(Kind::Retained, topic_name.as_str()), value, None);
                 Ok(())
             }
@@ -411,9 +412,7 @@ impl<S: Store> Journal<S> {
             new: true,
         };
         change.held.insert(id.get(), held);
-        change
-            .blobs
-            .push((id.get(), value::message(message, None, true)));
+        change.put_blob(id.get(), message);
         if id.count() > change.message_count {
             change.message_count = id.count() + COUNT_STEP;
             let count = value::int(change.message_count);
@@ -496,11 +495,7 @@ impl<S: Store> Journal<S> {
         known.end += 1;
         known.bytes = known.bytes.saturating_add(len.into());
         known.of_groups += u64::from(group.is_some());
-        change.appended.push(Operation::Append {
-            queue: QueueId(number),
-            value: value.encode(),
-            blob,
-        });
+        change.append(number, &value, blob);
         if let Some(base) = rebased {
             change.put(part_key(Kind::Base, number, &[]), value::int(base), None);
         }
@@ -772,6 +767,14 @@ impl<S: Store> Journal<S> {
         change.groups.insert(name.clone(), None);
         Ok(())
     }
+}
+
+/// What a record adds to [`Change::bytes`], about.
+fn bytes_of(record: &Record) -> usize {
+    if let Record::MessageStored { message, .. } = record {
+        return message.len() + BESIDE_MESSAGE;
+    }
+    16
 }
 
 struct NewEntry<'a> {

@@ -420,20 +420,21 @@ pub(crate) struct EntryValue {
     pub(crate) subscription_ids: Vec<SubscriptionId>,
 }
 
+/// What a stored message takes beside its own length and the name of its publisher, at most.
+pub(crate) const BESIDE_MESSAGE: usize = 64;
+
 const RETAIN: u8 = 1 << 2;
 const EXPIRES: u8 = 1 << 3;
 const PUBLISHER: u8 = 1 << 4;
 
 impl EntryValue {
-    pub(crate) fn encode(&self) -> Bytes {
-        let mut out = Vec::with_capacity(16);
+    pub(crate) fn put(&self, out: &mut Vec<u8>) {
         out.push(self.qos as u8 | if self.retain { RETAIN } else { 0 });
-        put_int(&mut out, self.len.into());
-        put_int(&mut out, self.before);
+        put_int(out, self.len.into());
+        put_int(out, self.before);
         for id in &self.subscription_ids {
-            put_int(&mut out, id.get().into());
+            put_int(out, id.get().into());
         }
-        out.into()
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, ValueError> {
@@ -462,7 +463,7 @@ pub(crate) struct StoredMessage {
     pub(crate) publisher: Option<SessionKey>,
 }
 
-fn put_message(
+pub(crate) fn put_message(
     out: &mut Vec<u8>,
     message: &Message,
     publisher: Option<&SessionKey>,
@@ -497,14 +498,10 @@ fn put_message(
     out.extend_from_slice(message.payload());
 }
 
-/// A message as a blob, or as the value of a retained message, which has its topic in the key.
-pub(crate) fn message(
-    message: &Message,
-    publisher: Option<&SessionKey>,
-    with_topic: bool,
-) -> Bytes {
-    let mut out = Vec::with_capacity(message.len() + 64);
-    put_message(&mut out, message, publisher, with_topic);
+/// A retained message, which has its topic in the key.
+pub(crate) fn retained(message: &Message, publisher: Option<&SessionKey>) -> Bytes {
+    let mut out = Vec::with_capacity(message.len() + BESIDE_MESSAGE);
+    put_message(&mut out, message, publisher, false);
     out.into()
 }
 

@@ -61,6 +61,7 @@ fn records() -> Vec<Record> {
             expiry_interval: 3_600,
             expires_at: Some(UnixTime::from_millis(1_763_730_000_000)),
             sent: 5,
+            // The format has room for any number; engines give 0 and `u32::MAX`.
             window: 300,
         },
         Record::SubscriptionPut {

@@ -70,6 +70,13 @@ impl Batch {
         Self::default()
     }
 
+    /// An empty batch with room for so many operations.
+    pub fn with_capacity(operations: usize) -> Self {
+        Self {
+            operations: Vec::with_capacity(operations),
+        }
+    }
+
     /// Stores a blob; see [`Operation::PutBlob`].
     pub fn put_blob(&mut self, id: BlobId, bytes: Bytes) -> &mut Self {
         self.push(Operation::PutBlob { id, bytes })
