@@ -313,3 +313,40 @@ fn segments_of_many_short_runs_become_few() {
         assert_eq!(ids, expected);
     }
 }
+
+/// Its file is used again, so that the next segment is written into bytes that were written before.
+#[test]
+fn a_segment_of_which_little_lives_is_cleaned_long_before_there_is_much_garbage() {
+    let vfs = SimVfs::new();
+    let mut options = options();
+    options.segment_bytes = 64 << 10;
+    options.garbage_bytes = 1 << 30;
+    let mut store = LogStore::open(vfs.clone(), options).unwrap();
+    let (mut id, mut segments, mut spare) = (0, 0, false);
+    while id < 4_000 {
+        let mut batch = message(id, &[0], &[2; 200]);
+        if id % 1_000 == 0 {
+            batch.put_key(format!("key{id}").into(), vec![1; 10].into(), None);
+        }
+        store.commit(batch).unwrap();
+        store.commit(advance(0, id + 1)).unwrap();
+        id += 1;
+        if id % 8 == 0 {
+            store.sync().unwrap();
+            store.maintain(64 << 10).unwrap();
+            let names = vfs.list().unwrap();
+            segments = segments.max(names.len());
+            spare |= names.contains(&"spare".to_owned());
+        }
+    }
+    assert!(spare, "no file is used again");
+    assert!(segments <= 7, "{segments}");
+    // With what lives in each segment copied once, and all but the last one ended, little is written twice.
+    let once = id * (200 + 60);
+    assert!(
+        vfs.written_bytes() < once * 5 / 4,
+        "{} for {once}",
+        vfs.written_bytes()
+    );
+    assert_eq!(store.scan(b"key", None, EVERYTHING).unwrap().len(), 4);
+}
