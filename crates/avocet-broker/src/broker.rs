@@ -29,6 +29,7 @@ use crate::backup::Backups;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
 use crate::inbox::{Inbox, Mail};
+use crate::pace::Pace;
 use crate::recovery::{self, DataError};
 use crate::shard::{self, Parts, Shard};
 use crate::store::{StoreHandle, StoreInbox, StoreThread};
@@ -176,6 +177,7 @@ impl Broker {
                 inbox,
                 inboxes,
                 clock,
+                pace: Pace::default(),
             };
             broker.store = Some(spawn_store(thread, broker.stopper.clone())?);
         }

@@ -10,6 +10,7 @@ mod connection;
 mod connections;
 mod events;
 mod inbox;
+mod pace;
 mod recovery;
 mod shard;
 mod store;

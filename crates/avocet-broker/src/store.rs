@@ -2,7 +2,8 @@
 //!
 //! Commits are applied in groups and reported when they are as safe as each asks to be: in the
 //! operating system (a write) or on the disk (a sync). A group in which nothing asks for a sync goes
-//! without one, and is synced with the next that does, or a second later. What nothing waits for is
+//! without one, and is synced with the next that does, or a second later. A group may [wait](Pace) for those
+//! whom a long sync has just released. What nothing waits for is
 //! reported at once, and written when nothing else is to do. What takes long and nobody waits for is done to files on
 //! a thread beside it.
 
@@ -27,6 +28,7 @@ use tracing::{error, info, warn};
 use crate::backup::Backups;
 use crate::clock::Clock;
 use crate::inbox::{Inbox, Mail};
+use crate::pace::Pace;
 
 /// Bytes that may wait for the store beside the messages whose publishers the engines stop. Beyond,
 /// shards do not read.
@@ -65,6 +67,16 @@ pub(crate) enum Request {
     Chore(ChoreDone<File>),
 }
 
+impl Request {
+    /// Whether a group with it does not wait for more: what is read, and what needs no sync.
+    fn is_urgent(&self) -> bool {
+        match self {
+            Self::Commit { level, .. } => *level == Level::Os,
+            Self::Fetch { .. } | Self::Snapshot(_) | Self::Chore(_) => true,
+        }
+    }
+}
+
 #[derive(Default)]
 struct Queue {
     requests: VecDeque<Request>,
@@ -76,6 +88,11 @@ struct Queue {
     closed: bool,
     /// Bytes of the requests, about.
     bytes: usize,
+    /// Messages among them that wait for a sync, or what else does.
+    messages: usize,
+    /// For how many of them the store waits; 0 if it does not.
+    wanted: usize,
+    urgent: bool,
 }
 
 /// What waits for the store: one queue for all shards, first in first out.
@@ -105,16 +122,23 @@ impl StoreInbox {
     }
 
     pub(crate) fn push(&self, request: Request, bytes: usize) {
+        self.push_messages(request, bytes, 0);
+    }
+
+    fn push_messages(&self, request: Request, bytes: usize, messages: usize) {
         let mut queue = self.lock();
         if queue.closed {
             return;
         }
+        queue.urgent |= request.is_urgent();
         queue.requests.push_back(request);
         queue.bytes += bytes;
+        queue.messages += messages;
         self.bytes.store(queue.bytes, Ordering::Relaxed);
-        let first = queue.requests.len() == 1;
+        let enough = queue.wanted > 0 && (queue.urgent || queue.messages >= queue.wanted);
+        let wake = queue.requests.len() == 1 || enough;
         drop(queue);
-        if first {
+        if wake {
             self.filled.notify_one();
         }
     }
@@ -128,9 +152,15 @@ impl StoreInbox {
         drop(requests);
     }
 
-    /// All requests, once there are some; at once if `wait` is zero. None when there are none and
-    /// no shard is left.
-    fn take(&self, wait: Option<Duration>, inboxes: &[Arc<Inbox>]) -> Option<VecDeque<Request>> {
+    /// All requests, once there are some, and as many as the pace asks for; at once if `wait` is zero and there
+    /// are none. None when there are none and no shard is left.
+    fn take(
+        &self,
+        wait: Option<Duration>,
+        pace: &mut Pace,
+        clock: Clock,
+        inboxes: &[Arc<Inbox>],
+    ) -> Option<VecDeque<Request>> {
         let mut queue = self.lock();
         let idle = |queue: &mut Queue| queue.requests.is_empty() && queue.senders > 0;
         queue = match wait {
@@ -144,6 +174,24 @@ impl StoreInbox {
         if queue.requests.is_empty() && queue.senders == 0 {
             return None;
         }
+        if !queue.urgent
+            && let Some((wait, wanted)) = pace.wait(queue.messages, clock.now().instant)
+        {
+            queue.wanted = wanted;
+            let few = |queue: &mut Queue| {
+                queue.messages < queue.wanted && !queue.urgent && queue.senders > 0
+            };
+            queue = match self.filled.wait_timeout_while(queue, wait, few) {
+                Ok((queue, _)) => queue,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
+            if few(&mut queue) {
+                pace.missed();
+            }
+            queue.wanted = 0;
+        }
+        pace.taken(mem::take(&mut queue.messages));
+        queue.urgent = false;
         let requests = mem::take(&mut queue.requests);
         let waiting = mem::take(&mut queue.waiting);
         queue.bytes = 0;
@@ -175,13 +223,21 @@ impl StoreHandle {
     /// `level` asks.
     pub(crate) fn commit(&self, id: CommitId, records: Vec<Record>, level: Level) {
         let bytes: usize = records.iter().map(record_bytes).sum();
+        let messages = match level {
+            Level::Fsync => records
+                .iter()
+                .filter(|record| is_message(record))
+                .count()
+                .max(1),
+            Level::Os | Level::Memory => 0,
+        };
         let commit = Request::Commit {
             shard: self.shard,
             id,
             records,
             level,
         };
-        self.inbox.push(commit, bytes);
+        self.inbox.push_messages(commit, bytes, messages);
     }
 
     /// Reads messages back; they come as [`Mail::Fetched`].
@@ -218,6 +274,13 @@ impl Drop for StoreHandle {
         drop(queue);
         self.inbox.filled.notify_one();
     }
+}
+
+fn is_message(record: &Record) -> bool {
+    matches!(
+        record,
+        Record::MessageStored { .. } | Record::RetainedPut { .. }
+    )
 }
 
 fn record_bytes(record: &Record) -> usize {
@@ -267,6 +330,7 @@ pub(crate) struct StoreThread {
     /// Of the shards.
     pub(crate) inboxes: Arc<[Arc<Inbox>]>,
     pub(crate) clock: Clock,
+    pub(crate) pace: Pace,
 }
 
 /// Commits of one shard that are applied and not reported. Reporting one reports all before it.
@@ -348,7 +412,8 @@ impl StoreThread {
                 } else {
                     sync_at.map(until)
                 };
-                match self.inbox.take(wait, &self.inboxes) {
+                let (pace, clock) = (&mut self.pace, self.clock);
+                match self.inbox.take(wait, pace, clock, &self.inboxes) {
                     Some(requests) => todo.extend(requests),
                     None => break,
                 }
@@ -453,7 +518,10 @@ impl StoreThread {
                 self.report(applied, Applied::written);
             }
             if sync {
+                let begin = self.clock.now().instant;
                 self.journal.sync()?;
+                let (end, waiting) = (self.clock.now().instant, self.inbox.lock().messages);
+                self.pace.synced(begin, end, waiting);
                 self.report(applied, Applied::synced);
             }
             match result {
@@ -561,6 +629,40 @@ mod tests {
             applied.push(CommitId::new(number), *level);
         }
         applied
+    }
+
+    /// The test would not end if the store waited for as long as it may.
+    #[test]
+    fn a_group_that_waits_begins_when_as_many_are_there_or_something_else_is_asked() {
+        let inbox = Arc::new(StoreInbox::new(0));
+        let handle = StoreHandle::new(ShardId::new(0), &inbox);
+        let clock = Clock::start();
+        let hour = Duration::from_secs(3_600);
+        let mut pace = Pace::waiting(clock.now().instant + hour, 3);
+        let commit = || handle.commit(CommitId::new(1), Vec::new(), Level::Fsync);
+        let mut take = || {
+            inbox
+                .take(None, &mut pace, clock, &[])
+                .map_or(0, |all| all.len())
+        };
+        thread::scope(|scope| {
+            let taken = scope.spawn(|| [take(), take()]);
+            for _ in 0..3 {
+                commit();
+            }
+            while !inbox.lock().requests.is_empty() {
+                thread::yield_now();
+            }
+            commit();
+            let session = Arc::new(SessionKey::new("", "a"));
+            let from = FetchFrom {
+                sequence: 0,
+                max_messages: 1,
+                max_bytes: 1,
+            };
+            handle.fetch(session, from);
+            assert_eq!(taken.join().unwrap(), [3, 2]);
+        });
     }
 
     #[test]
