@@ -69,6 +69,8 @@ fn serve(config: Config) -> anyhow::Result<()> {
     let broker = Broker::start(config.clone()).map_err(advise)?;
     describe(&config, &broker);
     let (stopper, reloader) = (broker.stopper(), broker.reloader());
+    let access = &config.access;
+    let has_files = access.password_file.is_some() || access.rules.is_some();
     thread::Builder::new()
         .name("signals".to_owned())
         .spawn(move || {
@@ -76,6 +78,9 @@ fn serve(config: Config) -> anyhow::Result<()> {
             for signal in signals.forever() {
                 if signal == SIGHUP {
                     match reloader.reload() {
+                        Ok(()) if !has_files => {
+                            info!("nothing to read again: there are no users and no rules");
+                        }
                         Ok(()) => info!("users and rules were read again"),
                         Err(error) => error!("users and rules stay as they were: {error}"),
                     }

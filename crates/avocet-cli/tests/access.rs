@@ -209,6 +209,34 @@ fn explain_says_which_rule_decides() {
 }
 
 #[test]
+fn the_documentation_shows_what_explain_says() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/access.md");
+    // A package is tested without its repository.
+    let Ok(page) = fs::read_to_string(page) else {
+        return;
+    };
+    let block = |begin: &str| {
+        let (_, rest) = page.split_once(begin).unwrap();
+        rest.split_once("```").unwrap().0
+    };
+    let folder = Folder::new("acl_documented");
+    let file = folder.file("rules.toml");
+    fs::write(&file, format!("#{}", block("```toml\n# rules.toml"))).unwrap();
+    let shown = block("$ avocet acl explain rules.toml ");
+    let (arguments, expected) = shown.split_once('\n').unwrap();
+    let arguments: Vec<&str> = arguments.split(' ').collect();
+    let output = avocet(
+        &[&["acl", "explain", &file], arguments.as_slice()].concat(),
+        "",
+    );
+    assert_eq!(said(&output), expected);
+    let orders = [
+        "acl", "explain", &file, "publish", "orders/1", "-q", "1", "-u", "ann",
+    ];
+    assert_eq!(code(&avocet(&orders, "")), 0);
+}
+
+#[test]
 fn a_wrong_file_of_rules_is_named_with_its_line() {
     let folder = Folder::new("acl_wrong");
     let file = folder.file("rules.toml");
