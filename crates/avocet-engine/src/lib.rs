@@ -28,6 +28,7 @@ mod member;
 mod outbox;
 mod publish;
 mod queue;
+mod recent;
 mod record;
 mod restore;
 mod retained;

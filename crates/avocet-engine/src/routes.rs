@@ -169,7 +169,7 @@ struct PendingInterest {
 }
 
 pub(crate) struct Routes {
-    pub(crate) tree: FilterTree<Route>,
+    filters: Filters,
     pending: BTreeMap<InterestToken, PendingInterest>,
     next_token: u64,
 }
@@ -177,10 +177,37 @@ pub(crate) struct Routes {
 impl Routes {
     pub(crate) fn new(limits: FilterTreeLimits, seed: u64) -> Self {
         Self {
-            tree: FilterTree::with_limits(limits).with_seed(seed),
+            filters: Filters {
+                tree: FilterTree::with_limits(limits).with_seed(seed),
+                generation: 0,
+            },
             pending: BTreeMap::new(),
             next_token: 1,
         }
+    }
+
+    /// The filters and what they lead to.
+    pub(crate) const fn tree(&self) -> &FilterTree<Route> {
+        &self.filters.tree
+    }
+
+    /// Another value than before whenever a topic may have other takers.
+    pub(crate) const fn generation(&self) -> u64 {
+        self.filters.generation
+    }
+}
+
+/// The filters, and how often they may have changed.
+struct Filters {
+    tree: FilterTree<Route>,
+    generation: u64,
+}
+
+impl Filters {
+    /// To change something.
+    const fn tree_mut(&mut self) -> &mut FilterTree<Route> {
+        self.generation += 1;
+        &mut self.tree
     }
 }
 
@@ -196,7 +223,8 @@ impl Engine {
     ) -> Result<bool, TreeFull> {
         let route = self
             .routes
-            .tree
+            .filters
+            .tree_mut()
             .get_or_insert_with(filter.as_filter(), Route::default)?;
         let news = !route.has_takers() || (durable && !route.durable);
         route.durable |= durable;
@@ -226,7 +254,7 @@ impl Engine {
         }
         let token = self
             .routes
-            .tree
+            .tree()
             .get(filter.as_filter())
             .and_then(|route| route.pending);
         let Some(pending) = token.and_then(|token| self.routes.pending.get_mut(&token)) else {
@@ -241,7 +269,7 @@ impl Engine {
 
     /// Removes a taker; the interest ends with the last one.
     pub(crate) fn remove_subscriber(&mut self, filter: &TopicFilterBuf, taker: Taker) {
-        let Some(route) = self.routes.tree.get_mut(filter.as_filter()) else {
+        let Some(route) = self.routes.filters.tree_mut().get_mut(filter.as_filter()) else {
             return;
         };
         let wanted = route.has_takers();
@@ -252,7 +280,7 @@ impl Engine {
         route.pending = None;
         route.durable = false;
         if route.is_empty() {
-            self.routes.tree.remove(filter.as_filter());
+            self.routes.filters.tree_mut().remove(filter.as_filter());
         }
         for shard in self.other_shards() {
             let filter = filter.clone();
@@ -271,7 +299,12 @@ impl Engine {
             shard: from,
             durable,
         };
-        let granted = match self.routes.tree.get_or_insert_with(filter, Route::default) {
+        let granted = match self
+            .routes
+            .filters
+            .tree_mut()
+            .get_or_insert_with(filter, Route::default)
+        {
             Ok(route) => {
                 match route.shards.iter_mut().find(|known| known.shard == from) {
                     Some(known) => *known = interested,
@@ -286,12 +319,12 @@ impl Engine {
     }
 
     pub(crate) fn on_disinterest(&mut self, from: ShardId, filter: TopicFilter<'_>) {
-        let Some(route) = self.routes.tree.get_mut(filter) else {
+        let Some(route) = self.routes.filters.tree_mut().get_mut(filter) else {
             return;
         };
         route.shards.retain(|known| known.shard != from);
         if route.is_empty() {
-            self.routes.tree.remove(filter);
+            self.routes.filters.tree_mut().remove(filter);
         }
     }
 
