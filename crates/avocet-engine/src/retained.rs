@@ -216,7 +216,7 @@ impl Engine {
         if cursor.asked {
             return;
         }
-        let subscription = slot.subscriptions.get(&cursor.filter);
+        let subscription = slot.subscriptions.open().get(&cursor.filter);
         let no_local = subscription.is_some_and(|subscription| subscription.no_local);
         cursor.asked = true;
         cursor.no_local = no_local;
@@ -290,7 +290,7 @@ impl Engine {
         let Some(cursor) = slot.cursors.get_mut(&query.cursor) else {
             return;
         };
-        let Some(subscription) = slot.subscriptions.get(&cursor.filter) else {
+        let Some(subscription) = slot.subscriptions.open().get(&cursor.filter) else {
             return;
         };
         let (maximum_qos, subscription_id) =
@@ -312,9 +312,8 @@ impl Engine {
             }
             None => {
                 slot.cursors.remove(&query.cursor);
-                if let Some(subscription) = slot.subscriptions.get_mut(&filter) {
-                    subscription.cursor = 0;
-                }
+                slot.subscriptions
+                    .update_open(&filter, &self.routes, |it| it.cursor = 0);
             }
         }
         let session = Arc::clone(&slot.key);

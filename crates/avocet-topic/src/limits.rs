@@ -61,9 +61,7 @@ impl TopicLimits {
         if s.len() > usize::from(self.bytes_max) {
             return Err(TopicLimitError::Bytes);
         }
-        let levels_max = usize::from(self.levels_max);
-        // Each level but the last takes a byte.
-        if s.len() >= levels_max && count(s, b'/') >= levels_max {
+        if count(s, b'/') >= usize::from(self.levels_max) {
             return Err(TopicLimitError::Levels);
         }
         Ok(())
