@@ -258,7 +258,7 @@ impl Engine {
                 RetainHandling::SendIfNew => new || planted!(RetainHandlingIgnored),
                 RetainHandling::DoNotSend => false,
             };
-            if wanted {
+            if wanted && self.may_have_retained(filter.as_filter()) {
                 let (number, cursor) = self.retained_cursor(filter.clone(), Vec::new());
                 subscription.cursor = number;
                 granted.cursor = Some((number, cursor));
