@@ -320,13 +320,14 @@ impl Engine {
     ) {
         self.counters.publishes_received += 1;
         let topic_name = publish.topic_name();
-        let packet = publish.packet();
-        if let Err(refusal) = self.check_message(topic_name, &packet.properties, packet.payload) {
+        let (properties, payload) = (publish.properties(), publish.payload());
+        if let Err(refusal) = self.check_message(topic_name, properties, payload) {
             self.refuse_publish(id, token, refusal, now);
             return;
         }
         if self.config.authorization == Authorization::Rules {
             let session = self.connections.get(&id).and_then(|entry| entry.session);
+            let packet = publish.packet();
             let (qos, retain) = (packet.qos(), packet.retain);
             if !self.may_publish(session, topic_name, qos, retain) {
                 let refusal = (ReasonCode::NotAuthorized, DropReason::NotAuthorized);
@@ -337,11 +338,11 @@ impl Engine {
         let authorized = self.config.authorization != Authorization::Asked;
         if authorized
             && let Some(frame) = publish.frame()
-            && self.publish_frame(id, &packet, topic_name, frame, now)
+            && self.publish_frame(id, publish, frame, now)
         {
             return;
         }
-        let message = Message::from_publish(&packet, topic_name, now.unix);
+        let message = Message::from_publish(&publish.packet(), topic_name, now.unix);
         if authorized {
             self.publish_from(id, message, token, now);
             return;
@@ -374,11 +375,12 @@ impl Engine {
         payload: &[u8],
     ) -> Result<(), (ReasonCode, DropReason)> {
         let text = topic_name.as_str();
-        if text == "$SYS" || text.starts_with("$SYS/") {
+        let hidden = text.starts_with('$');
+        if hidden && (text == "$SYS" || text.starts_with("$SYS/")) {
             return Err((ReasonCode::NotAuthorized, DropReason::NotAuthorized));
         }
         let limits = &self.config.limits.topics;
-        if text.starts_with("$share/") || limits.check_name(topic_name).is_err() {
+        if hidden && text.starts_with("$share/") || limits.check_name(topic_name).is_err() {
             return Err((ReasonCode::TopicNameInvalid, DropReason::NotAuthorized));
         }
         // [MQTT5-3.3.2.3.2]

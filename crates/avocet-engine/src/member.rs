@@ -198,7 +198,7 @@ impl Engine {
         };
         // A SUBSCRIBE that changes the QoS may be on its way to the group.
         let slot = self.sessions.get(membership.session);
-        let subscription = slot.and_then(|slot| slot.subscriptions.open().get(&group));
+        let subscription = slot.and_then(|slot| slot.subscriptions.get(&group));
         let maximum_qos = subscription.map_or(qos, |subscription| subscription.maximum_qos);
         let outgoing = Outgoing {
             qos: qos.min(maximum_qos),
@@ -301,7 +301,7 @@ impl Engine {
         let Some(slot) = self.sessions.get_mut(handle) else {
             return;
         };
-        let memberships = slot.subscriptions.open().values();
+        let memberships = slot.subscriptions.values();
         let mut returned: BTreeMap<MembershipId, Vec<GroupMessage>> = memberships
             .filter_map(|subscription| Some((subscription.membership?, Vec::new())))
             .collect();
@@ -415,7 +415,6 @@ impl Engine {
         };
         let groups: Vec<_> = slot
             .subscriptions
-            .open()
             .iter()
             .filter_map(|(group, subscription)| Some((group.clone(), subscription.membership?)))
             .collect();

@@ -5,11 +5,14 @@ use alloc::vec::Vec;
 use core::mem;
 use core::time::Duration;
 
-use avocet_codec::{Publish, QoS, ReasonCode, SubscriptionId};
-use avocet_session::{AckToken, CommitId, Message, Now, Outgoing, PublishFrame, SubscriptionIds};
+use avocet_codec::{QoS, ReasonCode, SubscriptionId};
+use avocet_session::{
+    AckToken, CommitId, IncomingPublish, Message, Now, Outgoing, PublishFrame, SubscriptionIds,
+};
 use avocet_topic::TopicName;
 
 use crate::counters::DropReason;
+use crate::recent::RecentTopics;
 use crate::record::{MessageId, Record};
 use crate::routes::{Interested, Route, Routes, SessionSubscriber};
 use crate::session_table::{SessionHandle, SessionKey, SessionTable};
@@ -96,6 +99,9 @@ pub(crate) struct Matches {
     deliveries: Vec<Delivery>,
     groups: Vec<GroupHandle>,
     shards: Vec<Interested>,
+    /// Whether it matters who published.
+    no_local: bool,
+    recent: RecentTopics,
 }
 
 impl Matches {
@@ -109,10 +115,30 @@ impl Matches {
     ) {
         self.count += 1;
         self.routes = 0;
+        self.no_local = false;
         self.shards.clear();
-        routes.tree.for_each_match(topic_name, |route| {
-            self.add_route(sessions, route, publisher)
+        let topic = topic_name.as_str();
+        let missed = match self.recent.find(topic, routes.generation()) {
+            Ok(takers) => {
+                let takers = takers.iter().flatten();
+                self.deliveries.extend(takers.map(Delivery::new));
+                return;
+            }
+            Err(missed) => missed,
+        };
+        routes.tree().for_each_match(topic_name, |route| {
+            self.add_route(sessions, route, publisher);
         });
+        let with_more_ids = |delivery: &Delivery| !delivery.more_ids.is_empty();
+        if self.shards.is_empty()
+            && self.groups.is_empty()
+            && !self.no_local
+            && !self.deliveries.iter().any(with_more_ids)
+        {
+            let takers = self.deliveries.iter().map(Delivery::taker);
+            let generation = routes.generation();
+            self.recent.remember(missed, topic, generation, takers);
+        }
         self.shards.sort_unstable();
         self.shards.dedup_by(|later, kept| {
             kept.durable |= later.durable && later.shard == kept.shard;
@@ -141,11 +167,11 @@ impl Matches {
                 }
             }
         }
-        for subscriber in route.sessions() {
+        for subscriber in route.sessions.iter() {
             self.add(sessions, subscriber, publisher);
         }
-        self.groups.extend_from_slice(route.groups());
-        self.shards.extend_from_slice(route.shards());
+        self.groups.extend_from_slice(&route.groups);
+        self.shards.extend_from_slice(&route.shards);
     }
 
     /// Adds a subscription to the one copy of its session: the highest QoS and all identifiers
@@ -156,6 +182,7 @@ impl Matches {
         subscriber: &SessionSubscriber,
         publisher: Option<&Arc<SessionKey>>,
     ) {
+        self.no_local |= subscriber.no_local;
         if subscriber.no_local
             && let Some(slot) = sessions.get(subscriber.session)
             && (publisher == Some(&slot.key)) ^ planted!(NoLocalInverted)
@@ -174,17 +201,32 @@ impl Matches {
             }
             slot.mark = (self.count, self.deliveries.len());
         }
-        self.deliveries.push(Delivery {
+        self.deliveries.push(Delivery::new(subscriber));
+    }
+}
+
+impl Delivery {
+    const fn new(subscriber: &SessionSubscriber) -> Self {
+        Self {
             session: subscriber.session,
             maximum_qos: subscriber.maximum_qos,
             retain_as_published: subscriber.retain_as_published,
             first_id: subscriber.subscription_id,
             more_ids: Vec::new(),
-        });
+        }
     }
-}
 
-impl Delivery {
+    /// The one subscription that would lead to the same copy.
+    const fn taker(&self) -> SessionSubscriber {
+        SessionSubscriber {
+            session: self.session,
+            maximum_qos: self.maximum_qos,
+            no_local: false,
+            retain_as_published: self.retain_as_published,
+            subscription_id: self.first_id,
+        }
+    }
+
     fn add(&mut self, subscriber: &SessionSubscriber) {
         self.maximum_qos = self.maximum_qos.max(subscriber.maximum_qos);
         if !planted!(RetainAsPublishedLost) {
@@ -254,11 +296,11 @@ impl Engine {
     pub(crate) fn publish_frame(
         &mut self,
         id: ConnectionId,
-        packet: &Publish<'_>,
-        topic_name: TopicName<'_>,
+        publish: &IncomingPublish<'_>,
         frame: PublishFrame<'_>,
         now: Now,
     ) -> bool {
+        let topic_name = publish.topic_name();
         let Some(entry) = self.connections.get(&id) else {
             return true;
         };
@@ -266,18 +308,18 @@ impl Engine {
         if self.shards > 1 && self.has_relay(session, self.owner_of_topic(topic_name)) {
             return false;
         }
-        let mut matches = mem::take(&mut self.matches);
         let publisher = entry.key.as_ref();
-        matches.find(&self.routes, &mut self.sessions, topic_name, publisher);
+        let (routes, sessions) = (&self.routes, &mut self.sessions);
+        self.matches.find(routes, sessions, topic_name, publisher);
         self.wait = Duration::ZERO;
-        matches.deliveries.retain(|delivery| {
+        let mut deliveries = mem::take(&mut self.matches.deliveries);
+        deliveries.retain(|delivery| {
             delivery.first_id.is_some()
                 || !self.deliver_frame(delivery.session, topic_name, frame, now)
         });
-        let served = matches.are_served();
-        self.matches = matches;
-        if !served {
-            let message = Message::from_publish(packet, topic_name, now.unix);
+        self.matches.deliveries = deliveries;
+        if !self.matches.are_served() {
+            let message = Message::from_publish(&publish.packet(), topic_name, now.unix);
             let publisher = self
                 .connections
                 .get(&id)
@@ -363,9 +405,11 @@ impl Engine {
         reach: &mut Reach,
         now: Now,
     ) -> Vec<Interested> {
-        let mut matches = mem::take(&mut self.matches);
-        reach.matched |= !matches.deliveries.is_empty() || !matches.groups.is_empty();
-        for delivery in matches.deliveries.drain(..) {
+        let mut deliveries = mem::take(&mut self.matches.deliveries);
+        let mut groups = mem::take(&mut self.matches.groups);
+        let shards = mem::take(&mut self.matches.shards);
+        reach.matched |= !deliveries.is_empty() || !groups.is_empty();
+        for delivery in deliveries.drain(..) {
             if published.arrived.is_some()
                 && let Some(slot) = self.sessions.get(delivery.session)
                 && published.has_reached(|shards| ShardId::of_session(&slot.key, shards))
@@ -386,11 +430,11 @@ impl Engine {
             };
             reach.durable |= self.deliver(delivery.session, outgoing, published, None, now);
         }
-        for group in matches.groups.drain(..) {
+        for group in groups.drain(..) {
             reach.durable |= self.offer_to_group(group, published, now);
         }
-        let shards = mem::take(&mut matches.shards);
-        self.matches = matches;
+        self.matches.deliveries = deliveries;
+        self.matches.groups = groups;
         shards
     }
 
@@ -402,8 +446,8 @@ impl Engine {
     /// Whether a topic matches a filter of what survives, in this shard or another.
     pub(crate) fn matches_durably(&self, topic_name: TopicName<'_>) -> bool {
         let mut wanted = false;
-        self.routes.tree.for_each_match(topic_name, |route| {
-            wanted |= route.is_durable() || route.shards().iter().any(|shard| shard.durable);
+        self.routes.tree().for_each_match(topic_name, |route| {
+            wanted |= route.durable || route.shards.iter().any(|shard| shard.durable);
         });
         wanted
     }

@@ -5,8 +5,7 @@ use alloc::collections::BTreeMap;
 
 use avocet_topic::{Shape, TopicFilterBuf, shape};
 
-use crate::routes::Routes;
-use crate::subscriptions::Subscriptions;
+use crate::session_table::Subscription;
 
 /// How many subscriptions of a session have each wildcard shape. Sessions with no more
 /// subscriptions than allowed shapes need no count, so they have none.
@@ -24,8 +23,7 @@ impl Shapes {
     pub(crate) fn has_room(
         &mut self,
         filter: &TopicFilterBuf,
-        subscriptions: &Subscriptions,
-        routes: &Routes,
+        subscriptions: &BTreeMap<TopicFilterBuf, Subscription>,
         max: usize,
     ) -> bool {
         let shape = matched_shape(filter);
@@ -34,8 +32,8 @@ impl Shapes {
         }
         let counts = self.0.get_or_insert_with(|| {
             let mut counts = Box::<Counts>::default();
-            for filter in subscriptions.filters(routes) {
-                counts.insert(matched_shape(&filter));
+            for filter in subscriptions.keys() {
+                counts.insert(matched_shape(filter));
             }
             counts
         });

@@ -15,9 +15,8 @@ use crate::member::Membership;
 use crate::record::Record;
 use crate::retained::RetainedCursor;
 use crate::routes::{SessionSubscriber, Subscriber, Taker, Waiter};
-use crate::session_table::SessionHandle;
+use crate::session_table::{SessionHandle, Subscription};
 use crate::shard::GroupChange;
-use crate::subscriptions::Subscription;
 use crate::{ConnectionId, Durability, Engine};
 
 /// A SUBSCRIBE that outlives its packet.
@@ -185,7 +184,7 @@ impl Engine {
         let bridge = entry.is_some_and(|entry| entry.bridge);
         let slot = self.sessions.get_mut(session);
         let slot = slot.ok_or(ReasonCode::UnspecifiedError)?;
-        let known = slot.subscriptions.get(&filter, session, &self.routes);
+        let known = slot.subscriptions.get(&filter);
         if known.is_none() && slot.subscriptions.len() >= limits.subscriptions_per_session_max {
             return Err(ReasonCode::QuotaExceeded);
         }
@@ -193,7 +192,7 @@ impl Engine {
         if known.is_none()
             && !slot
                 .shapes
-                .has_room(&filter, &slot.subscriptions, &self.routes, shapes_max)
+                .has_room(&filter, &slot.subscriptions, shapes_max)
         {
             return Err(ReasonCode::QuotaExceeded);
         }
@@ -218,7 +217,7 @@ impl Engine {
         };
         let mut subscription = Subscription {
             membership: None,
-            suback: Some(waiter.number),
+            suback: waiter.number,
             cursor: if lost { 0 } else { cursor },
             maximum_qos: options.maximum_qos,
             subscription_id,
@@ -240,25 +239,23 @@ impl Engine {
             };
             self.join(membership, member, Some(waiter), change);
         } else {
-            let options = SubscriptionOptions {
+            let subscriber = Subscriber::Session(SessionSubscriber {
+                session,
+                maximum_qos: options.maximum_qos,
                 no_local: options.no_local && (new || !planted!(NoLocalOutdated)),
-                ..options
-            };
-            let subscriber = SessionSubscriber::new(session, options, subscription_id);
-            let subscriber = Subscriber::Session(subscriber);
+                retain_as_published: options.retain_as_published,
+                subscription_id,
+            });
             granted.waits = self
                 .add_subscriber(&filter, subscriber, durable, Waiter::Suback(waiter))
                 .map_err(|_full| ReasonCode::QuotaExceeded)?;
-            if !granted.waits {
-                subscription.suback = None;
-            }
             // [MQTT5-3.3.1-9] [MQTT5-3.3.1-10] [MQTT5-3.3.1-11]
             let wanted = match options.retain_handling {
                 RetainHandling::SendAtSubscribe => true,
                 RetainHandling::SendIfNew => new || planted!(RetainHandlingIgnored),
                 RetainHandling::DoNotSend => false,
             };
-            if wanted && self.may_have_retained(filter.as_filter()) {
+            if wanted {
                 let (number, cursor) = self.retained_cursor(filter.clone(), Vec::new());
                 subscription.cursor = number;
                 granted.cursor = Some((number, cursor));
@@ -275,8 +272,7 @@ impl Engine {
             if new {
                 slot.shapes.insert(&filter);
             }
-            slot.subscriptions
-                .insert(filter.clone(), subscription, &self.routes);
+            slot.subscriptions.insert(filter.clone(), subscription);
         }
         if durable && self.config.durability == Durability::Stored {
             let (session, name) = (Arc::clone(&key), filter.clone());
@@ -307,16 +303,11 @@ impl Engine {
 
     /// All shards know of a subscription, or one of them has no room for it.
     pub(crate) fn on_subscribed(&mut self, waiter: SubackWaiter, granted: bool, now: Now) {
-        // Another SUBSCRIBE may have come meanwhile, which has its own answer.
-        let slot = self.sessions.get_mut(waiter.session);
-        if let Some(slot) = slot
-            && let Some(subscription) = slot.subscriptions.open().get(&waiter.filter)
-            && subscription.suback == Some(waiter.number)
-        {
-            if granted {
-                slot.subscriptions
-                    .update_open(&waiter.filter, &self.routes, |it| it.suback = None);
-            } else {
+        if !granted {
+            // Another SUBSCRIBE may have come meanwhile, which has its own answer.
+            let slot = self.sessions.get(waiter.session);
+            let subscription = slot.and_then(|slot| slot.subscriptions.get(&waiter.filter));
+            if subscription.is_some_and(|subscription| subscription.suback == waiter.number) {
                 self.remove_subscription(waiter.session, &waiter.filter);
             }
         }
@@ -361,7 +352,7 @@ impl Engine {
             if let Some(slot) = self.sessions.get_mut(session) {
                 for (_, (number, cursor)) in suback.cursors {
                     // An UNSUBSCRIBE or another SUBSCRIBE may have come meanwhile.
-                    let subscription = slot.subscriptions.open().get(&cursor.filter);
+                    let subscription = slot.subscriptions.get(&cursor.filter);
                     if subscription.is_some_and(|subscription| subscription.cursor == number) {
                         slot.cursors.insert(number, cursor);
                     }
@@ -409,18 +400,15 @@ impl Engine {
         let Some(slot) = self.sessions.get_mut(session) else {
             return false;
         };
-        let (existed, open) = slot.subscriptions.remove(filter, &self.routes);
-        if !existed {
+        let Some(subscription) = slot.subscriptions.remove(filter) else {
             return false;
-        }
+        };
         slot.shapes.remove(filter);
-        if let Some(open) = open {
-            slot.cursors.remove(&open.cursor);
-        }
+        slot.cursors.remove(&subscription.cursor);
         let durable = slot.is_durable() && self.config.durability == Durability::Stored;
         let key = Arc::clone(&slot.key);
         self.counters.subscriptions -= 1;
-        match open.and_then(|open| open.membership) {
+        match subscription.membership {
             Some(membership) => {
                 self.counters.shared_subscriptions -= 1;
                 self.leave(membership);

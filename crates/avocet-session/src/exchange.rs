@@ -3,7 +3,7 @@
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
-use avocet_codec::{Ack, AckType, Delivery, Publish, ReasonCode, Version};
+use avocet_codec::{Ack, AckType, Delivery, MessageProperties, Publish, ReasonCode, Version};
 use avocet_topic::{TopicName, TopicNameBuf};
 use bytes::BufMut;
 use core::num::NonZeroU16;
@@ -20,19 +20,20 @@ use crate::{
 /// A PUBLISH that came, with its Topic Alias resolved.
 #[derive(Clone, Debug)]
 pub struct IncomingPublish<'a> {
-    publish: Publish<'a>,
-    topic: Topic<'a>,
+    pub(crate) publish: Publish<'a>,
+    pub(crate) topic: Topic<'a>,
     /// The packet, if others may get it as it is.
     pub(crate) frame: Option<PublishFrame<'a>>,
 }
 
+/// How the Topic Name of a PUBLISH came.
 #[derive(Clone, Debug)]
-enum Topic<'a> {
+pub(crate) enum Topic<'a> {
     Name(TopicName<'a>),
     Alias(TopicNameBuf),
 }
 
-impl IncomingPublish<'_> {
+impl<'a> IncomingPublish<'a> {
     /// The Topic Name, from the packet or from its Topic Alias.
     #[must_use]
     pub fn topic_name(&self) -> TopicName<'_> {
@@ -40,6 +41,18 @@ impl IncomingPublish<'_> {
             Topic::Name(name) => *name,
             Topic::Alias(name) => name.as_name(),
         }
+    }
+
+    /// The properties that belong to the message.
+    #[must_use]
+    pub const fn properties(&self) -> &MessageProperties<'a> {
+        &self.publish.properties
+    }
+
+    /// The payload.
+    #[must_use]
+    pub const fn payload(&self) -> &'a [u8] {
+        self.publish.payload
     }
 
     /// The packet with its Topic Name, and without an alias.
@@ -54,7 +67,7 @@ impl IncomingPublish<'_> {
 
     /// The bytes of the packet, if subscribers may get it as it is; none on a client's connection.
     #[must_use]
-    pub const fn frame(&self) -> Option<PublishFrame<'_>> {
+    pub const fn frame(&self) -> Option<PublishFrame<'a>> {
         self.frame
     }
 }
@@ -115,6 +128,23 @@ impl Exchange {
         &mut self,
         publish: Publish<'a>,
     ) -> Result<Option<(IncomingPublish<'a>, Option<AckToken>)>, Violation> {
+        let came = self.receive(&publish)?;
+        let frame = None;
+        Ok(came.map(|(topic, token)| {
+            let incoming = IncomingPublish {
+                publish,
+                topic,
+                frame,
+            };
+            (incoming, token)
+        }))
+    }
+
+    /// PUBLISH: its Topic Name and token; nothing to deliver when a QoS 2 message came before.
+    pub(crate) fn receive<'a>(
+        &mut self,
+        publish: &Publish<'a>,
+    ) -> Result<Option<(Topic<'a>, Option<AckToken>)>, Violation> {
         let maximum = self.own.topic_alias_maximum;
         let topic = match (publish.topic_name, publish.topic_alias) {
             (Some(name), Some(alias)) => {
@@ -142,13 +172,7 @@ impl Exchange {
                 }
             }
         };
-        let frame = None;
-        let incoming = IncomingPublish {
-            publish,
-            topic,
-            frame,
-        };
-        Ok(Some((incoming, token)))
+        Ok(Some((topic, token)))
     }
 
     /// Queues a PUBLISH of QoS 0 as the packet in which it came, if it may leave like that.

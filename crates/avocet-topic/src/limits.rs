@@ -61,7 +61,9 @@ impl TopicLimits {
         if s.len() > usize::from(self.bytes_max) {
             return Err(TopicLimitError::Bytes);
         }
-        if count(s, b'/') >= usize::from(self.levels_max) {
+        let levels_max = usize::from(self.levels_max);
+        // Each level but the last takes a byte.
+        if s.len() >= levels_max && count(s, b'/') >= levels_max {
             return Err(TopicLimitError::Levels);
         }
         Ok(())

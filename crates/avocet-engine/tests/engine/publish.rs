@@ -54,6 +54,62 @@ fn versions_talk_to_each_other() {
     });
 }
 
+#[test]
+fn qos_0_arrives_in_order_in_every_version() {
+    each(|mut cluster| {
+        let versions = [Version::V3_1, Version::V3_1_1, Version::V5];
+        let clients: Vec<_> = versions
+            .iter()
+            .map(|version| {
+                let id = format!("client {version}");
+                let client = cluster.client_with(&Connect::new(*version, &id));
+                cluster.subscribe(client, "room/+", 1);
+                client
+            })
+            .collect();
+        for publisher in &clients {
+            for (payload, qos) in [("1", 0), ("2", 0), ("3", 1), ("4", 0)] {
+                cluster.publish(*publisher, "room/1", payload, qos);
+            }
+            let expected = ["room/1=1 q0", "room/1=2 q0", "room/1=3 q1", "room/1=4 q0"];
+            for client in &clients {
+                assert_eq!(cluster.messages(*client), expected);
+            }
+        }
+    });
+}
+
+/// What a topic matched is remembered, but not for longer than it is true.
+#[test]
+fn a_change_of_subscriptions_counts_at_once_for_a_topic_that_repeats() {
+    each(|mut cluster| {
+        let publisher = cluster.client("publisher");
+        let subscribers: Vec<_> = (0..6)
+            .map(|n| cluster.client(&format!("subscriber {n}")))
+            .collect();
+        let repeat = |cluster: &mut crate::cluster::Cluster, served: &[_]| {
+            for _ in 0..3 {
+                cluster.publish(publisher, "a/b", "x", 0);
+            }
+            for subscriber in &subscribers {
+                let copies = if served.contains(subscriber) { 3 } else { 0 };
+                assert_eq!(cluster.messages(*subscriber).len(), copies);
+            }
+        };
+        repeat(&mut cluster, &[]);
+        for (n, subscriber) in subscribers.iter().enumerate() {
+            let filter = if n % 2 == 0 { "a/b" } else { "a/+" };
+            cluster.subscribe(*subscriber, filter, 0);
+            repeat(&mut cluster, &subscribers[..=n]);
+        }
+        for (n, subscriber) in subscribers.iter().enumerate() {
+            let filter = if n % 2 == 0 { "a/b" } else { "a/+" };
+            cluster.unsubscribe(*subscriber, filter);
+            repeat(&mut cluster, &subscribers[n + 1..]);
+        }
+    });
+}
+
 /// [MQTT5-3.4.2-1]
 #[test]
 fn tells_5_0_publishers_that_nobody_subscribed() {

@@ -1,10 +1,11 @@
 //! Packets from the client.
 
+use alloc::boxed::Box;
 use avocet_codec::{AckType, Disconnect, Packet, Publish, Subscribe, Version, frame_len};
 
 use super::outgoing::Reply;
 use super::{ServerConnection, ServerEvent, ServerInput, State};
-use crate::{CloseReason, ConnectionError, Demand, Now, PublishFrame, Violation};
+use crate::{CloseReason, ConnectionError, Demand, IncomingPublish, Now, PublishFrame, Violation};
 
 /// The packet type of a first byte.
 const fn packet_type(first_byte: u8) -> u8 {
@@ -14,70 +15,73 @@ const fn packet_type(first_byte: u8) -> u8 {
 const CONNECT: u8 = 1;
 const PUBLISH: u8 = 3;
 
+fn is_publish(frame: &[u8]) -> bool {
+    frame
+        .first()
+        .is_some_and(|byte| packet_type(*byte) == PUBLISH)
+}
+
 impl ServerConnection {
     /// Reads at most one packet from the front of `input`. The driver drops what was consumed and
     /// calls again with the rest, until nothing is consumed: then it keeps the rest until more
     /// bytes come ([`Demand::More`]), or until the connection is no longer paused
     /// ([`Demand::Paused`]). After the end all input is consumed and ignored.
     pub fn handle_input<'a>(&mut self, input: &'a [u8], now: Now) -> ServerInput<'a> {
+        let mut read = ServerInput {
+            consumed: 0,
+            demand: Demand::More,
+            event: None,
+        };
         if matches!(self.state, State::Draining { .. } | State::Closed { .. }) {
-            return ServerInput {
-                consumed: input.len(),
-                demand: Demand::More,
-                event: None,
-            };
+            read.consumed = input.len();
+            return read;
         }
         if self.is_paused() {
             self.held |= self.waits_on_this_side();
-            return ServerInput {
-                consumed: 0,
-                demand: Demand::Paused,
-                event: None,
-            };
+            read.demand = Demand::Paused;
+            return read;
         }
-        let frame = match self.next_frame(input) {
-            Ok(Some(frame)) => frame,
-            Ok(None) => {
-                return ServerInput {
-                    consumed: 0,
-                    demand: Demand::More,
-                    event: None,
-                };
+        match self.read_frame(input, now, &mut read.event) {
+            Ok(0) => {}
+            Ok(consumed) => {
+                read.consumed = consumed;
+                if self.is_paused() {
+                    read.demand = Demand::Paused;
+                } else if consumed < input.len() {
+                    read.demand = Demand::Again;
+                }
             }
             Err(error) => {
                 self.fail(error, now);
-                return ServerInput {
-                    consumed: input.len(),
-                    demand: Demand::More,
-                    event: None,
-                };
+                read.consumed = input.len();
             }
+        }
+        read
+    }
+
+    /// The length of the first packet, 0 if it is not there as a whole. Its event is put where it is
+    /// to be, as it is too large to be handed on.
+    fn read_frame<'a>(
+        &mut self,
+        input: &'a [u8],
+        now: Now,
+        event: &mut Option<ServerEvent<'a>>,
+    ) -> Result<usize, ConnectionError> {
+        let Some(frame) = self.next_frame(input)? else {
+            return Ok(0);
         };
         self.last_received = now.instant;
-        let event = match self.handle_frame(frame, now) {
-            Ok(event) => event,
-            Err(error) => {
-                self.fail(error, now);
-                return ServerInput {
-                    consumed: input.len(),
-                    demand: Demand::More,
-                    event: None,
-                };
+        match self.state {
+            State::Opened { .. } => *event = self.handle_connect(frame, now),
+            State::Connecting { .. } => *event = self.handle_connecting(frame)?,
+            State::Connected { .. } if is_publish(frame) => {
+                let publish = Publish::decode(frame, self.client.version)?;
+                self.on_publish(publish, frame, event)?;
             }
-        };
-        let consumed = frame.len();
-        let demand = if self.is_paused() {
-            Demand::Paused
-        } else if consumed < input.len() {
-            Demand::Again
-        } else {
-            Demand::More
-        };
-        ServerInput {
-            consumed,
-            demand,
-            event,
+            State::Connected { .. } => *event = self.handle_connected(frame)?,
+            State::Draining { .. } | State::Closed { .. } => {}
         }
+        Ok(frame.len())
     }
 
     fn next_frame<'a>(&self, input: &'a [u8]) -> Result<Option<&'a [u8]>, ConnectionError> {
@@ -91,24 +95,11 @@ impl ServerConnection {
         Ok(len.and_then(|len| input.get(..len)))
     }
 
-    fn handle_frame<'a>(
-        &mut self,
-        frame: &'a [u8],
-        now: Now,
-    ) -> Result<Option<ServerEvent<'a>>, ConnectionError> {
-        match self.state {
-            State::Opened { .. } => Ok(self.handle_connect(frame, now)),
-            State::Connecting { .. } => self.handle_connecting(frame),
-            State::Connected { .. } => self.handle_connected(frame),
-            State::Draining { .. } | State::Closed { .. } => Ok(None),
-        }
-    }
-
     fn handle_connect<'a>(&mut self, frame: &'a [u8], now: Now) -> Option<ServerEvent<'a>> {
         match Packet::decode(frame, Version::V5) {
             Ok(Packet::Connect(connect)) => self
                 .on_connect(&connect, now)
-                .then_some(ServerEvent::Connect(connect)),
+                .then(|| ServerEvent::Connect(Box::new(connect))),
             Ok(_) => {
                 self.fail(Violation::NotConnect.into(), now);
                 None
@@ -155,15 +146,12 @@ impl ServerConnection {
         &mut self,
         frame: &'a [u8],
     ) -> Result<Option<ServerEvent<'a>>, ConnectionError> {
-        let version = self.client.version;
-        if frame
-            .first()
-            .is_some_and(|byte| packet_type(*byte) == PUBLISH)
-        {
-            return self.on_publish(Publish::decode(frame, version)?, frame);
-        }
-        match Packet::decode(frame, version)? {
-            Packet::Publish(publish) => self.on_publish(publish, frame),
+        match Packet::decode(frame, self.client.version)? {
+            Packet::Publish(publish) => {
+                let mut event = None;
+                self.on_publish(publish, frame, &mut event)?;
+                Ok(event)
+            }
             Packet::Puback(ack) => self.on_ack(AckType::Puback, ack),
             Packet::Pubrec(ack) => self.on_ack(AckType::Pubrec, ack),
             Packet::Pubrel(ack) => self.on_ack(AckType::Pubrel, ack),
@@ -201,7 +189,8 @@ impl ServerConnection {
         &mut self,
         publish: Publish<'a>,
         frame: &'a [u8],
-    ) -> Result<Option<ServerEvent<'a>>, ConnectionError> {
+        event: &mut Option<ServerEvent<'a>>,
+    ) -> Result<(), ConnectionError> {
         if publish.qos() > self.config.maximum_qos {
             return Err(Violation::QosNotSupported.into());
         }
@@ -212,14 +201,18 @@ impl ServerConnection {
             return Err(Violation::SubscriptionIdFromClient.into());
         }
         let Some(exchange) = &mut self.exchange else {
-            return Ok(None);
+            return Ok(());
         };
         let frame = PublishFrame::new(frame, &publish, self.client.version);
-        let incoming = exchange.handle_publish(publish)?;
-        Ok(incoming.map(|(mut publish, token)| {
-            publish.frame = frame;
-            ServerEvent::Publish { publish, token }
-        }))
+        if let Some((topic, token)) = exchange.receive(&publish)? {
+            let publish = IncomingPublish {
+                publish,
+                topic,
+                frame,
+            };
+            *event = Some(ServerEvent::Publish { publish, token });
+        }
+        Ok(())
     }
 
     fn on_ack<'a>(

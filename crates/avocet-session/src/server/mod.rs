@@ -118,7 +118,7 @@ pub struct ServerInput<'a> {
 pub enum ServerEvent<'a> {
     /// The first packet: answered with `accept`, `refuse` or `authenticate`. Nothing more is read
     /// until then.
-    Connect(Connect<'a>),
+    Connect(Box<Connect<'a>>),
     /// A step of an authentication exchange: answered with `authenticate`; during CONNECT also
     /// with `accept` or `refuse`, later with `reauthenticated` or `disconnect`.
     Auth(Auth<'a>),

@@ -1,0 +1,167 @@
+//! Who wants the messages of recent topics: most publishers repeat theirs.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::hash::BuildHasher;
+
+use foldhash::fast::FixedState;
+
+use crate::routes::SessionSubscriber;
+
+/// Topics remembered, each at the place that its hash names.
+const PLACES: usize = 1024;
+
+/// A longer Topic Name is not remembered.
+const TOPIC_BYTES_MAX: usize = 128;
+
+/// Sessions that may want a topic which is remembered.
+const TAKERS_MAX: usize = 4;
+
+/// The sessions that want a topic, each once.
+pub(crate) type Takers = [Option<SessionSubscriber>; TAKERS_MAX];
+
+/// The takers of topics, as long as no subscription comes or goes.
+#[derive(Default)]
+pub(crate) struct RecentTopics {
+    hasher: FixedState,
+    places: Vec<Place>,
+}
+
+/// Where a topic is remembered.
+#[derive(Default)]
+struct Place {
+    /// The hash of the last topic that was not remembered here; it is if it comes again.
+    missed: u64,
+    hash: u64,
+    /// Of the subscriptions.
+    generation: u64,
+    topic: String,
+    takers: Takers,
+}
+
+/// A topic that is not remembered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Missed {
+    hash: u64,
+    /// Whether it came before.
+    again: bool,
+}
+
+impl RecentTopics {
+    /// Who wants the messages of a topic; or what [`remember`](Self::remember) wants.
+    pub(crate) fn find(&mut self, topic: &str, generation: u64) -> Result<Takers, Missed> {
+        let hash = self.hasher.hash_one(topic);
+        let mut again = false;
+        if let Some(place) = self.place(hash) {
+            let known = place.hash == hash && place.generation == generation;
+            if known && place.topic == topic {
+                return Ok(place.takers);
+            }
+            again = place.missed == hash;
+            place.missed = hash;
+        }
+        Err(Missed { hash, again })
+    }
+
+    /// Remembers who wants a topic that came before.
+    pub(crate) fn remember(
+        &mut self,
+        missed: Missed,
+        topic: &str,
+        generation: u64,
+        takers: impl ExactSizeIterator<Item = SessionSubscriber>,
+    ) {
+        if !missed.again || topic.len() > TOPIC_BYTES_MAX || takers.len() > TAKERS_MAX {
+            return;
+        }
+        if let Some(place) = self.place(missed.hash) {
+            place.hash = missed.hash;
+            place.generation = generation;
+            place.topic.clear();
+            place.topic.push_str(topic);
+            place.takers = Takers::default();
+            for (to, from) in place.takers.iter_mut().zip(takers) {
+                *to = Some(from);
+            }
+        }
+    }
+
+    fn place(&mut self, hash: u64) -> Option<&mut Place> {
+        if self.places.is_empty() {
+            self.places.resize_with(PLACES, Place::default);
+        }
+        self.places.get_mut(hash as usize % PLACES)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::format;
+    use alloc::sync::Arc;
+
+    use avocet_codec::QoS;
+
+    use super::*;
+    use crate::SessionKey;
+    use crate::session_table::{SessionTable, Slot};
+
+    fn taker() -> SessionSubscriber {
+        let session = SessionTable::new(0).insert(Slot::new(Arc::new(SessionKey::new("", "a"))));
+        SessionSubscriber {
+            session,
+            maximum_qos: QoS::AtMostOnce,
+            no_local: false,
+            retain_as_published: false,
+            subscription_id: None,
+        }
+    }
+
+    /// Publishes to a topic `takers` want; whether they were known.
+    fn comes(recent: &mut RecentTopics, topic: &str, generation: u64, takers: usize) -> bool {
+        match recent.find(topic, generation) {
+            Ok(known) => {
+                assert_eq!(known.iter().flatten().count(), takers);
+                true
+            }
+            Err(missed) => {
+                let takers = core::iter::repeat_n(taker(), takers);
+                recent.remember(missed, topic, generation, takers);
+                false
+            }
+        }
+    }
+
+    #[test]
+    fn a_topic_is_remembered_when_it_comes_again_until_something_changes() {
+        let mut recent = RecentTopics::default();
+        for generation in 0..3 {
+            // It came at the end of the last one, so once is enough.
+            if generation == 0 {
+                assert!(!comes(&mut recent, "a/b", generation, 2));
+            }
+            assert!(!comes(&mut recent, "a/b", generation, 2));
+            assert!(comes(&mut recent, "a/b", generation, 2));
+            assert!(!comes(&mut recent, "a/c", generation, 1));
+        }
+    }
+
+    #[test]
+    fn neither_long_topics_nor_many_takers_are_remembered() {
+        let mut recent = RecentTopics::default();
+        let long = "a".repeat(TOPIC_BYTES_MAX + 1);
+        for _ in 0..4 {
+            assert!(!comes(&mut recent, "a", 0, TAKERS_MAX + 1));
+            assert!(!comes(&mut recent, &long, 0, 1));
+        }
+    }
+
+    #[test]
+    fn more_topics_than_places_are_told_apart() {
+        let mut recent = RecentTopics::default();
+        for n in 0..10 * PLACES {
+            let topic = format!("{}", n % (3 * PLACES));
+            comes(&mut recent, &topic, 0, n % (3 * PLACES) % (TAKERS_MAX + 1));
+        }
+        assert_eq!(recent.places.len(), PLACES);
+    }
+}
