@@ -140,12 +140,6 @@ impl<V: Vfs> LogStore<V> {
         self.chores == Chores::Own && !self.removable.is_empty()
     }
 
-    /// Whether the next segment would take a file that was used before, and none waits for that.
-    pub(crate) fn wants_file(&self) -> bool {
-        let waits = self.spare.is_some() || !self.dead.is_empty() || !self.removable.is_empty();
-        !waits && self.chores != Chores::Busy
-    }
-
     fn next_task(&mut self) -> Option<Task> {
         let bytes = self.options.segment_bytes.into();
         if let Some(Dead { segment, useful }) = self.removable.pop_front() {

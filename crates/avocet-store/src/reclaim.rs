@@ -28,8 +28,6 @@ pub(crate) struct Cleaning {
 const COST: usize = 16;
 /// So many segments are not worth any work, however short they are.
 const FEW: u64 = 16;
-/// A segment of which less than one in so many lives is worth cleaning for its file alone.
-const LITTLE: u64 = 64;
 /// What is read at once.
 const ITEMS: u32 = 64;
 
@@ -168,15 +166,13 @@ impl<V: Vfs> LogStore<V> {
         }
     }
 
-    /// Whether dropping the oldest segment costs nothing, or little and its file is wanted; there is too much
-    /// garbage; or the segments are many for what they hold: each opening begins one or two.
+    /// Whether dropping the oldest segment costs nothing, there is too much garbage, or the segments are
+    /// many for what they hold: each opening begins one or two.
     fn worth_cleaning(&self) -> bool {
         let Some(oldest) = self.segments.values().next() else {
             return false;
         };
-        if oldest.live == 0
-            || self.wants_file() && oldest.live.saturating_mul(LITTLE) <= oldest.puts
-        {
+        if oldest.live == 0 {
             return true;
         }
         let (mut total, mut living) = (0, 0);
