@@ -29,7 +29,7 @@ const TURN: Duration = Duration::from_millis(50);
 /// Filters of one SUBSCRIBE.
 const FILTERS_MAX: u32 = 100;
 
-/// Topics that are published to, spread over all.
+/// Topics that are published to, drawn from all.
 const TOPICS_MAX: u32 = 10_000;
 
 /// Deliveries that are on their way at a time.
@@ -359,10 +359,9 @@ fn load(
                 Publisher::bare(index, args.qos, inflight, quota.into())
             })
             .collect(),
+        // At random: topics in equal steps would be heard by a few clients only.
         topics: (0..topics.min(TOPICS_MAX))
-            .map(|index| {
-                (u64::from(index) * u64::from(topics) / u64::from(topics.min(TOPICS_MAX))) as u32
-            })
+            .map(|index| names.scatter(index) % topics)
             .map(|topic| (topic, groups.topic(topic)))
             .collect(),
         filters: (0..clients).map(|client| groups.filters(client)).collect(),
