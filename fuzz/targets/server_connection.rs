@@ -675,7 +675,12 @@ impl World {
         Packet::Connect(connect)
             .encode(Version::V5, &mut self.unread)
             .expect("a packet");
-        for id in self.session.as_deref().into_iter().flat_map(Session::received) {
+        for id in self
+            .session
+            .as_deref()
+            .into_iter()
+            .flat_map(Session::received)
+        {
             Packet::Pubrel(Ack::new(id))
                 .encode(Version::V5, &mut self.unread)
                 .expect("a packet");
