@@ -225,7 +225,7 @@ impl Default for EngineLimits {
             uncommitted_bytes_max: 16 << 20,
             slice_packets: 64,
             slice_bytes: 64 << 10,
-            retained_page_messages: 64,
+            retained_page_messages: 256,
             retained_page_bytes: 256 << 10,
         }
     }

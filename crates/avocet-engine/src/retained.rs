@@ -3,9 +3,10 @@
 use alloc::collections::{BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::ControlFlow;
 
 use avocet_session::{Expiry, Message, Now, Outgoing, UnixTime};
-use avocet_topic::{Cursor, Next, TopicFilterBuf, TopicNameBuf, TopicTree};
+use avocet_topic::{Cursor, TopicFilterBuf, TopicNameBuf, TopicTree};
 
 use crate::counters::DropReason;
 use crate::record::{Record, RetainedPlace};
@@ -24,7 +25,7 @@ struct Retained {
 const STEPS_MAX: usize = 2_000;
 
 /// Sessions that ask for a page in one turn, beside those whose clients have just read one.
-const DEFERRED_MAX: usize = 32;
+const DEFERRED_MAX: usize = 8;
 
 #[derive(Default)]
 pub(crate) struct RetainedMessages {
@@ -241,33 +242,25 @@ impl Engine {
         let mut messages: Vec<Arc<Message>> = Vec::new();
         let mut bytes = 0;
         let mut steps = STEPS_MAX;
-        let ended = loop {
+        let filter = query.filter.as_filter();
+        let tree = &self.retained.tree;
+        tree.for_each_match(filter, &mut cursor, &mut steps, |topic_name, retained| {
+            let queued = query.queued.iter().any(|it| it.includes(topic_name));
+            let own = retained.publisher.is_some() && retained.publisher == query.no_local;
+            let expired = retained.message.remaining_expiry(now.unix) == Expiry::Expired;
+            if !queued && !own && !expired {
+                bytes += retained.message.len();
+                messages.push(Arc::clone(&retained.message));
+            }
             if messages.len() >= query.messages_max || bytes >= limits.retained_page_bytes {
-                break false;
+                return ControlFlow::Break(());
             }
-            let filter = query.filter.as_filter();
-            match self
-                .retained
-                .tree
-                .next_match(filter, &mut cursor, &mut steps)
-            {
-                Next::Match(topic_name, retained) => {
-                    let queued = query.queued.iter().any(|it| it.includes(topic_name));
-                    let own = retained.publisher.is_some() && retained.publisher == query.no_local;
-                    let expired = retained.message.remaining_expiry(now.unix) == Expiry::Expired;
-                    if !queued && !own && !expired {
-                        bytes += retained.message.len();
-                        messages.push(Arc::clone(&retained.message));
-                    }
-                }
-                Next::OutOfSteps => break false,
-                Next::End => break true,
-            }
-        };
+            ControlFlow::Continue(())
+        });
         let page = Value::RetainedPage {
             query: query.query,
             messages,
-            next: (!ended).then_some(cursor),
+            next: (!cursor.is_ended()).then_some(cursor),
         };
         let lane = if planted!(RetainedTooLate) {
             Lane::Confirmations
