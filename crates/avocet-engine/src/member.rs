@@ -24,6 +24,8 @@ pub(crate) struct Membership {
     pub(crate) session: SessionHandle,
     /// The filter with `$share/` and Share Name.
     pub(crate) group: TopicFilterBuf,
+    /// As the last SUBSCRIBE says, which may be on its way to the group.
+    pub(crate) maximum_qos: QoS,
     pub(crate) subscription_id: Option<SubscriptionId>,
     pub(crate) retain_as_published: bool,
 }
@@ -172,16 +174,11 @@ impl Engine {
         message: GroupMessage,
         now: Now,
     ) {
-        let online = |membership: &&Membership| {
+        let membership = self.memberships.entries.get(&id).filter(|membership| {
             let slot = self.sessions.get(membership.session);
             slot.is_some_and(|slot| slot.connection.is_some())
-        };
-        if !self
-            .memberships
-            .entries
-            .get(&id)
-            .is_some_and(|it| online(&it))
-        {
+        });
+        let Some(membership) = membership else {
             // It left, or its client did, while the message was on its way.
             let returned = alloc::vec![message];
             self.tell_group(group, id, GroupChange::Return { returned });
@@ -192,14 +189,7 @@ impl Engine {
             mut published,
             ..
         } = message;
-        self.rename_unless_stored(&mut published);
-        let Some(membership) = self.memberships.entries.get(&id) else {
-            return;
-        };
-        // A SUBSCRIBE that changes the QoS may be on its way to the group.
-        let slot = self.sessions.get(membership.session);
-        let subscription = slot.and_then(|slot| slot.subscriptions.get(&group));
-        let maximum_qos = subscription.map_or(qos, |subscription| subscription.maximum_qos);
+        let maximum_qos = membership.maximum_qos;
         let outgoing = Outgoing {
             qos: qos.min(maximum_qos),
             retain: published.message.retain() && membership.retain_as_published,
@@ -210,7 +200,11 @@ impl Engine {
         };
         let session = membership.session;
         let shared = Some((id, sequence));
+        self.rename_unless_stored(&mut published);
+        // What a member has no room for waits in its group: no publisher has to.
+        let wait = self.wait;
         self.deliver(session, outgoing, &mut published, shared, now);
+        self.wait = wait;
         let awaited = from != self.shard || qos > QoS::AtMostOnce;
         if qos.min(maximum_qos) == QoS::AtMostOnce && awaited {
             self.finish_shared(shared);

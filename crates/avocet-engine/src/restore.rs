@@ -433,6 +433,7 @@ impl Engine {
             let member = Membership {
                 session: handle,
                 group: filter.clone(),
+                maximum_qos: options.maximum_qos,
                 subscription_id,
                 retain_as_published: options.retain_as_published,
             };

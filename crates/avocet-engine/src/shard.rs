@@ -170,7 +170,7 @@ pub(crate) struct InterestToken(pub(crate) u64);
 pub(crate) struct MembershipId(pub(crate) u64);
 
 /// A member as its group sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct MemberId {
     pub(crate) shard: ShardId,
     pub(crate) membership: MembershipId,

@@ -13,6 +13,9 @@ use core::mem;
 use avocet_codec::QoS;
 use avocet_session::{Expiry, Now, Overflow};
 use avocet_topic::TopicFilterBuf;
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 
 use crate::config::SharedStrategy;
 use crate::counters::DropReason;
@@ -24,7 +27,7 @@ use crate::shard::{
 use crate::{Durability, Engine};
 
 /// Where a group is in the table of its owner; never the place of another one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct GroupHandle(u64);
 
 /// A new member that waits until its group's filter is known everywhere.
@@ -50,9 +53,7 @@ struct Group {
     /// What is matched.
     filter: TopicFilterBuf,
     /// In the order they joined.
-    members: Vec<Member>,
-    /// Where each of them is.
-    places: BTreeMap<MemberId, usize>,
+    members: Members,
     /// Ascending sequences.
     queue: VecDeque<GroupMessage>,
     /// Bytes of these.
@@ -62,7 +63,7 @@ struct Group {
     /// The member whose turn it is.
     turn: usize,
     /// Messages given to members who report when they are finished.
-    given: BTreeMap<u64, Given>,
+    given: HashMap<u64, Given, FixedState>,
 }
 
 struct Given {
@@ -71,10 +72,107 @@ struct Given {
     published: Published,
 }
 
+/// The members of a group, and what they are together, so that no message asks them all.
+#[derive(Default)]
+struct Members {
+    /// In the order they joined. Who leaves leaves a gap.
+    in_order: Vec<Option<Member>>,
+    /// Where each of them is.
+    places: HashMap<MemberId, usize, FixedState>,
+    online: usize,
+    durable: usize,
+}
+
+impl Members {
+    fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    fn get(&self, at: usize) -> Option<&Member> {
+        self.in_order.get(at)?.as_ref()
+    }
+
+    fn get_mut(&mut self, at: usize) -> Option<&mut Member> {
+        self.in_order.get_mut(at)?.as_mut()
+    }
+
+    fn find(&mut self, id: MemberId) -> Option<&mut Member> {
+        let at = *self.places.get(&id)?;
+        self.get_mut(at)
+    }
+
+    /// Adds a member, or changes what is known of it.
+    fn put(&mut self, member: Member) {
+        self.online += usize::from(member.online);
+        self.durable += usize::from(member.durable);
+        match self.find(member.id) {
+            Some(known) => {
+                let in_flight = known.in_flight;
+                let before = mem::replace(
+                    known,
+                    Member {
+                        in_flight,
+                        ..member
+                    },
+                );
+                self.forget(&before);
+            }
+            None => {
+                self.places.insert(member.id, self.in_order.len());
+                self.in_order.push(Some(member));
+            }
+        }
+    }
+
+    fn set_online(&mut self, id: MemberId, online: bool) {
+        if let Some(member) = self.find(id) {
+            let before = mem::replace(&mut member.online, online);
+            self.online += usize::from(online);
+            self.online -= usize::from(before);
+        }
+    }
+
+    fn remove(&mut self, id: MemberId) {
+        let at = self.places.remove(&id);
+        let place = at.and_then(|at| self.in_order.get_mut(at));
+        if let Some(member) = place.and_then(Option::take) {
+            self.forget(&member);
+        }
+    }
+
+    fn forget(&mut self, member: &Member) {
+        self.online -= usize::from(member.online);
+        self.durable -= usize::from(member.durable);
+    }
+
+    /// Closes the gaps when they are more than the members; where the member behind `at` is then.
+    fn close_gaps(&mut self, at: usize) -> usize {
+        if self.in_order.len() <= 2 * self.places.len() {
+            return at;
+        }
+        let before = self.in_order.iter().take(at).flatten().count();
+        self.in_order.retain(Option::is_some);
+        for (at, member) in self.in_order.iter().enumerate() {
+            if let Some(place) = member.as_ref().and_then(|it| self.places.get_mut(&it.id)) {
+                *place = at;
+            }
+        }
+        before
+    }
+
+    /// Where the members are, from the one at `turn` on.
+    fn by_turn(&self, turn: usize) -> impl Iterator<Item = (usize, &Member)> {
+        let places = self.in_order.len();
+        let turn = turn.checked_rem(places).unwrap_or_default();
+        let all = (turn..places).chain(0..turn);
+        all.filter_map(|at| Some((at, self.get(at)?)))
+    }
+}
+
 #[derive(Default)]
 pub(crate) struct Groups {
     by_name: BTreeMap<TopicFilterBuf, GroupHandle>,
-    groups: BTreeMap<GroupHandle, Group>,
+    groups: HashMap<GroupHandle, Group, FixedState>,
     next: u64,
     /// The last one given; of all groups, as messages come back to a later group of the name.
     sequence: u64,
@@ -82,7 +180,7 @@ pub(crate) struct Groups {
 
 impl Group {
     fn is_durable(&self) -> bool {
-        self.members.iter().any(|member| member.durable)
+        self.members.durable > 0
     }
 
     /// The member that gets a message, none if no connected one has room for it.
@@ -92,77 +190,60 @@ impl Group {
         strategy: SharedStrategy,
         window: usize,
     ) -> Option<&mut Member> {
+        let at = self.find_taker(message, strategy, window)?;
+        let stays = strategy == SharedStrategy::Sticky;
+        self.turn = if stays { at } else { at + 1 };
+        self.members.get_mut(at)
+    }
+
+    /// Where that member is.
+    fn find_taker(
+        &self,
+        message: &GroupMessage,
+        strategy: SharedStrategy,
+        window: usize,
+    ) -> Option<usize> {
         let takes = |member: &Member| member.online && member.in_flight < window;
-        let at = match strategy {
-            SharedStrategy::RoundRobin => self.by_turn().find(|&at| self.is(at, takes))?,
-            SharedStrategy::LeastInFlight => self
-                .by_turn()
-                .filter(|&at| self.is(at, takes))
-                .min_by_key(|&at| self.members.get(at).map_or(0, |member| member.in_flight))?,
+        let mut by_turn = self.members.by_turn(self.turn);
+        let (at, member) = match strategy {
+            SharedStrategy::RoundRobin => by_turn.find(|(_, member)| takes(member))?,
+            SharedStrategy::LeastInFlight => by_turn
+                .filter(|(_, member)| takes(member))
+                .min_by_key(|(_, member)| member.in_flight)?,
             // These keep an order, so that a full member is waited for.
-            SharedStrategy::Sticky => {
-                let at = self.by_turn().find(|&at| self.is(at, |m| m.online))?;
-                self.is(at, takes).then_some(at)?
-            }
+            SharedStrategy::Sticky => by_turn.find(|(_, member)| member.online)?,
             SharedStrategy::ByPublisher | SharedStrategy::ByTopic => {
                 let hash = match (&message.published.publisher, strategy) {
                     (Some(publisher), SharedStrategy::ByPublisher) => publisher.stable_hash(),
                     (None, SharedStrategy::ByPublisher) => StableHash::new(),
                     _ => StableHash::new().text(message.published.message.topic_name().as_str()),
                 };
-                let online = || {
-                    let members = self.members.iter().enumerate();
-                    members.filter(|(_, member)| member.online)
-                };
-                let index = hash.finish().checked_rem(online().count() as u64)?;
-                let (at, _) = online().nth(usize::try_from(index).ok()?)?;
-                self.is(at, takes).then_some(at)?
+                let index = hash.finish().checked_rem(self.members.online as u64)?;
+                let mut online = self.members.by_turn(0).filter(|(_, member)| member.online);
+                online.nth(usize::try_from(index).ok()?)?
             }
         };
-        let stays = strategy == SharedStrategy::Sticky;
-        self.turn = if stays { at } else { at + 1 };
-        self.members.get_mut(at)
-    }
-
-    /// All members, beginning with the one whose turn it is.
-    fn by_turn(&self) -> impl Iterator<Item = usize> + use<> {
-        let members = self.members.len();
-        let turn = self.turn.checked_rem(members).unwrap_or_default();
-        (turn..members).chain(0..turn)
-    }
-
-    fn is(&self, at: usize, test: impl Fn(&Member) -> bool) -> bool {
-        self.members.get(at).is_some_and(test)
-    }
-
-    fn member(&mut self, id: MemberId) -> Option<&mut Member> {
-        self.members.get_mut(*self.places.get(&id)?)
-    }
-
-    fn add_member(&mut self, member: Member) {
-        self.places.insert(member.id, self.members.len());
-        self.members.push(member);
+        takes(member).then_some(at)
     }
 
     fn remove_member(&mut self, id: MemberId) {
-        if let Some(at) = self.places.remove(&id) {
-            self.members.remove(at);
-            for place in self.places.values_mut().filter(|place| **place > at) {
-                *place -= 1;
-            }
-        }
+        self.members.remove(id);
+        self.turn = self.members.close_gaps(self.turn);
     }
 
     /// The member does not have the message any more; the message, unless the member did not have
     /// it.
     fn take_back(&mut self, member: MemberId, sequence: u64) -> Option<Given> {
-        if self.given.get(&sequence)?.member != member {
+        let Entry::Occupied(given) = self.given.entry(sequence) else {
+            return None;
+        };
+        if given.get().member != member {
             return None;
         }
-        if let Some(member) = self.member(member) {
+        if let Some(member) = self.members.find(member) {
             member.in_flight = member.in_flight.saturating_sub(1);
         }
-        self.given.remove(&sequence)
+        Some(given.remove())
     }
 
     /// The member has these messages of the queue.
@@ -178,7 +259,7 @@ impl Group {
                 published: message.published,
             };
             self.given.insert(*sequence, given);
-            if let Some(member) = self.member(member) {
+            if let Some(member) = self.members.find(member) {
                 member.in_flight += 1;
             }
         }
@@ -220,13 +301,12 @@ impl Groups {
         let group = Group {
             name,
             filter: filter.clone(),
-            members: Vec::new(),
-            places: BTreeMap::new(),
+            members: Members::default(),
             queue: VecDeque::new(),
             queued_bytes: 0,
             counted: (0, 0),
             turn: 0,
-            given: BTreeMap::new(),
+            given: HashMap::default(),
         };
         self.groups.insert(handle, group);
         handle
@@ -254,7 +334,8 @@ impl Engine {
 
     /// Every member that a restart gives back has joined: groups without one are gone.
     pub(crate) fn end_restore_of_groups(&mut self) {
-        let handles: Vec<GroupHandle> = self.groups.groups.keys().copied().collect();
+        let mut handles: Vec<GroupHandle> = self.groups.groups.keys().copied().collect();
+        handles.sort_unstable();
         for handle in handles {
             self.bound_group(handle);
             let group = self.groups.groups.get(&handle);
@@ -285,7 +366,7 @@ impl Engine {
             return false;
         }
         let qos0 = published.message.qos() == QoS::AtMostOnce;
-        if qos0 && !queue_qos0 && !group.members.iter().any(|member| member.online) {
+        if qos0 && !queue_qos0 && group.members.online == 0 {
             self.count_dropped(DropReason::OfflineQoS0);
             return false;
         }
@@ -315,67 +396,97 @@ impl Engine {
             gone: false,
         };
         if let Some(group) = self.groups.groups.get_mut(&handle) {
+            if group.queue.is_empty() {
+                if let Some(message) = self.give_to_member(handle, message, now) {
+                    self.put_into_group(handle, message);
+                }
+            } else {
+                group.put(group.queue.len(), message);
+                self.serve_group(handle, now);
+            }
+        }
+        durable
+    }
+
+    /// Puts a message behind all others of a group, as far as there is room.
+    fn put_into_group(&mut self, handle: GroupHandle, message: GroupMessage) {
+        if let Some(group) = self.groups.groups.get_mut(&handle) {
             group.put(group.queue.len(), message);
         }
-        self.serve_group(handle, now);
-        durable
+        self.bound_group(handle);
     }
 
     /// Gives members the messages that wait, in order, as far as members can take them.
     fn serve_group(&mut self, handle: GroupHandle, now: Now) {
+        while let Some(group) = self.groups.groups.get_mut(&handle)
+            && let Some(message) = group.take(true)
+        {
+            if let Some(message) = self.give_to_member(handle, message, now) {
+                if let Some(group) = self.groups.groups.get_mut(&handle) {
+                    group.put(0, message);
+                }
+                break;
+            }
+        }
+        self.bound_group(handle);
+    }
+
+    /// Gives a message to a member; back if none can take it.
+    fn give_to_member(
+        &mut self,
+        handle: GroupHandle,
+        mut message: GroupMessage,
+        now: Now,
+    ) -> Option<GroupMessage> {
         let strategy = self.config.shared_strategy;
         // What a member's own queue has no room for waits here.
         let limits = &self.config.connection.limits;
         let window = self.config.limits.group_window;
         let window = window.min(limits.queued_messages_max).max(1);
-        loop {
-            let Groups {
-                groups, sequence, ..
-            } = &mut self.groups;
-            let Some(group) = groups.get_mut(&handle) else {
-                return;
-            };
-            let Some(mut message) = group.take(true) else {
-                break;
-            };
-            let expired = message.published.message.remaining_expiry(now.unix) == Expiry::Expired;
-            if expired {
-                self.forget_message(handle, &message, DropReason::Expired);
-                continue;
+        if message.published.message.remaining_expiry(now.unix) == Expiry::Expired {
+            self.forget_message(handle, &message, DropReason::Expired);
+            return None;
+        }
+        let Groups {
+            groups, sequence, ..
+        } = &mut self.groups;
+        let group = groups.get_mut(&handle)?;
+        let name = group.name.clone();
+        let Some(member) = group.choose(&message, strategy, window) else {
+            return Some(message);
+        };
+        let member_id = member.id;
+        let qos = message.published.message.qos().min(member.maximum_qos);
+        // QoS 0 is over once it is queued; only other shards are waited for, which bounds what
+        // is on its way to them.
+        if qos == QoS::AtMostOnce && member_id.shard == self.shard {
+            self.finish_message(handle, message.sequence, message.published.stored);
+        } else {
+            member.in_flight += 1;
+            // One that came back from a delivery of QoS 0 has lost its place.
+            if message.sequence == 0 {
+                *sequence += 1;
+                message.sequence = *sequence;
             }
-            let name = group.name.clone();
-            let Some(member) = group.choose(&message, strategy, window) else {
-                group.put(0, message);
-                break;
+            let given = Given {
+                member: member_id,
+                published: message.published.clone(),
             };
-            let member_id = member.id;
-            let qos = message.published.message.qos().min(member.maximum_qos);
-            // QoS 0 is over once it is queued; only other shards are waited for, which bounds what
-            // is on its way to them.
-            if qos == QoS::AtMostOnce && member_id.shard == self.shard {
-                self.finish_message(handle, message.sequence, message.published.stored);
-            } else {
-                member.in_flight += 1;
-                // One that came back from a delivery of QoS 0 has lost its place.
-                if message.sequence == 0 {
-                    *sequence += 1;
-                    message.sequence = *sequence;
-                }
-                let given = Given {
-                    member: member_id,
-                    published: message.published.clone(),
-                };
-                group.given.insert(message.sequence, given);
-            }
+            group.given.insert(message.sequence, given);
+        }
+        let membership = member_id.membership;
+        if member_id.shard == self.shard {
+            self.on_shared_deliver(self.shard, name, membership, qos, message, now);
+        } else {
             let deliver = Value::SharedDeliver {
                 group: name,
-                membership: member_id.membership,
+                membership,
                 qos,
                 message,
             };
             self.send(member_id.shard, Lane::Subscribers, deliver);
         }
-        self.bound_group(handle);
+        None
     }
 
     /// Drops what a group's queue has no room for.
@@ -407,7 +518,10 @@ impl Engine {
 
     /// Records that a group is done with a message, if it is stored for it.
     fn finish_message(&mut self, handle: GroupHandle, sequence: u64, stored: bool) {
-        if let Some(group) = self.groups.groups.get(&handle).filter(|_| stored) {
+        if !stored {
+            return;
+        }
+        if let Some(group) = self.groups.groups.get(&handle) {
             let group = group.name.clone();
             let place = GroupPlace { group, sequence };
             self.record(Record::GroupFinished { place });
@@ -456,15 +570,9 @@ impl Engine {
         match change {
             GroupChange::Join { .. } => {}
             GroupChange::Leave { kept } => self.leave_group(handle, member_id, &kept),
-            GroupChange::Online => {
-                if let Some(member) = group.member(member_id) {
-                    member.online = true;
-                }
-            }
+            GroupChange::Online => group.members.set_online(member_id, true),
             GroupChange::Offline { returned, stored } => {
-                if let Some(member) = group.member(member_id) {
-                    member.online = false;
-                }
+                group.members.set_online(member_id, false);
                 for sequence in stored {
                     if let Some(Given { published, .. }) = group.take_back(member_id, sequence) {
                         group.put_back(GroupMessage {
@@ -480,8 +588,12 @@ impl Engine {
                 self.return_to_group(handle, member_id, returned);
             }
             GroupChange::Finished { sequence } => {
+                let nothing_waits = group.queue.is_empty();
                 if let Some(given) = group.take_back(member_id, sequence) {
                     self.finish_message(handle, sequence, given.published.stored);
+                }
+                if nothing_waits {
+                    return;
                 }
             }
             GroupChange::Holds { sequences } => group.give(member_id, &sequences),
@@ -535,14 +647,7 @@ impl Engine {
         };
         let handle = self.groups.find_or_insert(name, &filter);
         if let Some(group) = self.groups.groups.get_mut(&handle) {
-            match group.member(member_id) {
-                Some(known) => {
-                    known.maximum_qos = member.maximum_qos;
-                    known.online = member.online;
-                    known.durable = member.durable;
-                }
-                None => group.add_member(member),
-            }
+            group.members.put(member);
         }
         let waiter = JoinWaiter {
             group: handle,

@@ -229,6 +229,7 @@ impl Engine {
             let member = Membership {
                 session,
                 group: filter.clone(),
+                maximum_qos: options.maximum_qos,
                 subscription_id,
                 retain_as_published: options.retain_as_published,
             };

@@ -315,6 +315,38 @@ fn the_group_ends_with_its_last_member() {
     });
 }
 
+/// [MQTT5-4.8.2]
+#[test]
+fn members_keep_their_turn_while_others_leave_and_join() {
+    each(|mut cluster| {
+        let ids: Vec<String> = (0..8).map(|n| format!("member {n}")).collect();
+        let members: Vec<Client> = ids.iter().map(|id| cluster.client(id)).collect();
+        for &member in &members {
+            assert_eq!(cluster.subscribe(member, FILTER, 0), "suback 0x00");
+        }
+        let publisher = cluster.client("publisher");
+        let mut sent = 0;
+        let mut receivers = |cluster: &mut Cluster, messages: usize| -> Vec<usize> {
+            let mut receivers = Vec::new();
+            for _ in 0..messages {
+                cluster.publish(publisher, "jobs/x", &sent.to_string(), 0);
+                sent += 1;
+                let got = |&at: &usize| !cluster.messages(members[at]).is_empty();
+                receivers.extend((0..members.len()).filter(got));
+            }
+            receivers
+        };
+        assert_eq!(receivers(&mut cluster, 5), [0, 1, 2, 3, 4]);
+        for left in [0, 2, 3, 5, 7] {
+            cluster.unsubscribe(members[left], FILTER);
+        }
+        assert_eq!(receivers(&mut cluster, 4), [6, 1, 4, 6]);
+        cluster.cut(members[1]);
+        cluster.subscribe(members[2], FILTER, 0);
+        assert_eq!(receivers(&mut cluster, 4), [2, 4, 6, 2]);
+    });
+}
+
 /// [MQTT5-4.7.2-1] The rule for `$` topics looks at the filter behind the Share Name.
 #[test]
 fn hidden_topics_are_hidden_from_shared_wildcards() {
