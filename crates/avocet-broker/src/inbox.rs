@@ -56,38 +56,69 @@ pub(crate) enum Mail {
 /// it was looked at.
 pub(crate) struct Inbox {
     /// None once the shard has ended.
-    mail: Mutex<Option<Vec<Mail>>>,
+    contents: Mutex<Option<Contents>>,
     waker: Waker,
+}
+
+#[derive(Default)]
+struct Contents {
+    mail: Vec<Mail>,
+    /// The shard waits, and looks at its mail only when it is woken.
+    waits: bool,
+}
+
+impl Contents {
+    /// Whether the shard must be woken for new mail, which happens once.
+    fn must_wake(&mut self) -> bool {
+        mem::take(&mut self.waits)
+    }
 }
 
 impl Inbox {
     pub(crate) fn new(waker: Waker) -> Self {
         Self {
-            mail: Mutex::new(Some(Vec::new())),
+            contents: Mutex::new(Some(Contents::default())),
             waker,
         }
     }
 
-    /// Adds mail; true when the inbox was empty, so that its shard must be woken. Mail for a shard
-    /// that has ended is dropped.
+    /// Adds all of `mail`, of which the memory stays; true when the shard must be woken. Mail for
+    /// a shard that has ended is dropped.
     #[must_use]
-    pub(crate) fn push(&self, mail: Mail) -> bool {
-        let mut all = self.lock();
-        if let Some(all) = &mut *all {
-            all.push(mail);
-            return all.len() == 1;
+    pub(crate) fn append(&self, mail: &mut Vec<Mail>) -> bool {
+        if let Some(contents) = &mut *self.lock() {
+            contents.mail.append(mail);
+            return contents.must_wake();
         }
-        // Dropping a stream takes its lock, which comes before this one.
-        drop(all);
-        drop(mail);
+        // Dropping a stream takes its lock, which comes before that of the inbox.
+        mail.clear();
         false
     }
 
-    /// Adds mail and wakes the shard.
+    /// Adds mail, and wakes the shard if it waits. Mail for a shard that has ended is dropped.
     pub(crate) fn send(&self, mail: Mail) {
-        if self.push(mail) {
-            self.wake();
+        let mut guard = self.lock();
+        if let Some(contents) = &mut *guard {
+            contents.mail.push(mail);
+            if contents.must_wake() {
+                drop(guard);
+                self.wake();
+            }
+            return;
         }
+        // Dropping a stream takes its lock, which comes before this one.
+        drop(guard);
+        drop(mail);
+    }
+
+    /// Whether the shard may wait, because there is no mail; it is woken from here on, until it
+    /// takes its mail.
+    pub(crate) fn may_wait(&self) -> bool {
+        let mut contents = self.lock();
+        contents.as_mut().is_none_or(|contents| {
+            contents.waits = contents.mail.is_empty();
+            contents.waits
+        })
     }
 
     pub(crate) fn wake(&self) {
@@ -98,8 +129,9 @@ impl Inbox {
     /// Takes all mail, leaving `empty` (which must be that) in its place.
     pub(crate) fn take(&self, empty: &mut Vec<Mail>) {
         debug_assert!(empty.is_empty(), "mail would be lost");
-        if let Some(all) = &mut *self.lock() {
-            mem::swap(all, empty);
+        if let Some(contents) = &mut *self.lock() {
+            contents.waits = false;
+            mem::swap(&mut contents.mail, empty);
         }
     }
 
@@ -109,8 +141,8 @@ impl Inbox {
         drop(rest);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Vec<Mail>>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Contents>> {
         // Nothing that holds the lock leaves the queue half changed.
-        self.mail.lock().unwrap_or_else(PoisonError::into_inner)
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -92,7 +92,10 @@ pub(crate) struct Shard {
     ready: VecDeque<Key>,
     /// Connections that have something to write.
     dirty: Vec<Key>,
-    /// Shards that have new mail and were not woken.
+    /// Mail for one other shard, until there is some for another one or the turn ends.
+    outgoing: Vec<Mail>,
+    outgoing_to: usize,
+    /// Shards that wait, have new mail and were not woken.
     to_wake: Vec<usize>,
     /// Connections that are being closed, with the time when they are dropped.
     draining: VecDeque<(Instant, ConnectionId)>,
@@ -127,6 +130,8 @@ impl Shard {
             connections: Connections::default(),
             ready: VecDeque::new(),
             dirty: Vec::new(),
+            outgoing: Vec::new(),
+            outgoing_to: 0,
             to_wake: Vec::new(),
             draining: VecDeque::new(),
             lingering: VecDeque::new(),
@@ -182,7 +187,8 @@ impl Shard {
     /// How long the poll may wait.
     fn timeout(&self) -> Option<Duration> {
         let ready = !self.ready.is_empty() && !self.stalled;
-        if ready || !self.dirty.is_empty() || self.acceptor.is_ready() {
+        let busy = ready || !self.dirty.is_empty() || self.acceptor.is_ready();
+        if busy || !self.inbox.may_wait() {
             return Some(Duration::ZERO);
         }
         let overdue = [&self.draining, &self.lingering].map(|queue| Some(queue.front()?.0));
@@ -453,6 +459,7 @@ impl Shard {
         while let Some(command) = self.engine.poll_command() {
             self.command(command, now);
         }
+        self.send_outgoing();
         for shard in self.to_wake.drain(..) {
             if let Some(inbox) = self.inboxes.get(shard) {
                 inbox.wake();
@@ -541,12 +548,27 @@ impl Shard {
         );
     }
 
+    /// Mail for another shard. It is in the inbox before any later mail is in that of a third one,
+    /// which that could lead to an answer.
     fn push(&mut self, to: usize, mail: Mail) {
-        let Some(inbox) = self.inboxes.get(to) else {
+        if self.outgoing_to != to {
+            self.send_outgoing();
+            self.outgoing_to = to;
+        }
+        self.outgoing.push(mail);
+    }
+
+    fn send_outgoing(&mut self) {
+        if self.outgoing.is_empty() {
             return;
-        };
-        if inbox.push(mail) && !self.to_wake.contains(&to) {
+        }
+        let to = self.outgoing_to;
+        let inbox = self.inboxes.get(to);
+        if inbox.is_some_and(|inbox| inbox.append(&mut self.outgoing)) {
             self.to_wake.push(to);
+        }
+        if self.outgoing.capacity() > EVENTS {
+            self.outgoing = Vec::new();
         }
     }
 

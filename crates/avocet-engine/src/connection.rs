@@ -322,7 +322,7 @@ impl Engine {
         let topic_name = publish.topic_name();
         let (properties, payload) = (publish.properties(), publish.payload());
         if let Err(refusal) = self.check_message(topic_name, properties, payload) {
-            self.refuse_publish(id, token, refusal, now);
+            self.refuse_publish(id, token, refusal);
             return;
         }
         if self.config.authorization == Authorization::Rules {
@@ -331,7 +331,7 @@ impl Engine {
             let (qos, retain) = (packet.qos(), packet.retain);
             if !self.may_publish(session, topic_name, qos, retain) {
                 let refusal = (ReasonCode::NotAuthorized, DropReason::NotAuthorized);
-                self.refuse_publish(id, token, refusal, now);
+                self.refuse_publish(id, token, refusal);
                 return;
             }
         }
@@ -398,11 +398,10 @@ impl Engine {
         id: ConnectionId,
         token: Option<AckToken>,
         (reason_code, dropped): (ReasonCode, DropReason),
-        now: Now,
     ) {
         self.count_dropped(dropped);
         if let Some(token) = token
-            && !self.acknowledge(id, token, reason_code, None, now)
+            && !self.acknowledge(id, token, reason_code, None)
         {
             let session = self.connections.get(&id).and_then(|entry| entry.session);
             self.remember_answer(session, token, reason_code, None);
@@ -423,7 +422,7 @@ impl Engine {
         let (session, key) = (entry.session, entry.key.clone());
         let listener = entry.opened.listener;
         if let Some(refusal) = self.refuse_for_store(id, &message) {
-            self.refuse_publish(id, token, refusal, now);
+            self.refuse_publish(id, token, refusal);
             return;
         }
         let recorded = token.is_some_and(|token| token.qos() == QoS::ExactlyOnce)
@@ -465,15 +464,13 @@ impl Engine {
         token: AckToken,
         reason_code: ReasonCode,
         gate: Option<CommitId>,
-        now: Now,
     ) -> bool {
         let Some(entry) = self.connections.get_mut(&id) else {
             return false;
         };
         let taken = entry.server.acknowledge(token, reason_code, gate).is_ok();
+        self.outbox.need_flush(id, entry);
         self.wait_for_commit(id, gate);
-        self.poll_connection_events(id, now);
-        self.need_flush(id);
         taken
     }
 
@@ -520,7 +517,7 @@ impl Engine {
                 if reason_code.is_error() {
                     let reason_code = told(reason_code, PacketType::Puback);
                     let refusal = (reason_code, DropReason::NotAuthorized);
-                    self.refuse_publish(id, token, refusal, now);
+                    self.refuse_publish(id, token, refusal);
                 } else {
                     self.publish_from(id, *message, token, now);
                 }
@@ -596,13 +593,18 @@ impl Engine {
         }
     }
 
-    /// The message is where it belongs.
-    pub(crate) fn return_credit(&mut self, id: ConnectionId, bytes: usize, now: Now) {
+    /// So many messages and bytes are where they belong.
+    pub(crate) fn return_credit(
+        &mut self,
+        id: ConnectionId,
+        (messages, bytes): (usize, usize),
+        now: Now,
+    ) {
         let limits = &self.config.limits;
         let Some(entry) = self.connections.get_mut(&id) else {
             return;
         };
-        entry.credit.0 = entry.credit.0.saturating_sub(1);
+        entry.credit.0 = entry.credit.0.saturating_sub(messages);
         entry.credit.1 = entry.credit.1.saturating_sub(bytes);
         // Half of it, so that a connection does not stop and go for each message.
         let enough = entry.credit.0 <= limits.forwards_max / 2

@@ -8,6 +8,8 @@ use core::time::Duration;
 
 use avocet_access::Rules;
 use avocet_session::{CommitId, Instant, Limits, Now, UnixTime};
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
 
 use crate::ConnectionId;
 use crate::config::EngineConfig;
@@ -56,7 +58,7 @@ pub struct Engine {
     pub(crate) next_suback: u64,
     pub(crate) groups: Groups,
     pub(crate) memberships: Memberships,
-    pub(crate) tickets: BTreeMap<TicketId, Ticket>,
+    pub(crate) tickets: HashMap<TicketId, Ticket, FixedState>,
     pub(crate) next_ticket: u64,
     /// The messages that had a name.
     pub(crate) messages: u64,
@@ -126,7 +128,7 @@ impl Engine {
             next_suback: 0,
             groups: Groups::default(),
             memberships: Memberships::default(),
-            tickets: BTreeMap::new(),
+            tickets: HashMap::default(),
             next_ticket: 0,
             messages: 0,
             unaccepted: (0..per_shard).map(|_| Unaccepted::default()).collect(),

@@ -10,6 +10,7 @@ use avocet_session::{
     AckToken, CommitId, IncomingPublish, Message, Now, Outgoing, PublishFrame, SubscriptionIds,
 };
 use avocet_topic::TopicName;
+use hashbrown::hash_map::Entry;
 
 use crate::counters::DropReason;
 use crate::recent::RecentTopics;
@@ -380,12 +381,7 @@ impl Engine {
         }
         if ticket.is_none() {
             self.record_routed(unrouted);
-            self.answer(
-                origin.answer,
-                reach.matched || !shards.is_empty(),
-                gate,
-                now,
-            );
+            self.answer(origin.answer, reach.matched || !shards.is_empty(), gate);
         }
         self.matches.shards = shards;
     }
@@ -565,16 +561,12 @@ impl Engine {
         slowed: &[(u64, Duration)],
         now: Now,
     ) {
-        loop {
-            let Some(unaccepted) = self.unaccepted.get_mut(from.index()) else {
-                return;
-            };
-            if unaccepted.first >= through {
-                return;
-            }
-            let Some(forward) = unaccepted.forwards.pop_front() else {
-                return;
-            };
+        // Of the messages that came one after the other from one connection.
+        let mut credit: Option<(ConnectionId, (usize, usize))> = None;
+        while let Some(unaccepted) = self.unaccepted.get_mut(from.index())
+            && unaccepted.first < through
+            && let Some(forward) = unaccepted.forwards.pop_front()
+        {
             let number = unaccepted.first;
             unaccepted.first += 1;
             let matched = unmatched.binary_search(&number).is_err();
@@ -585,11 +577,25 @@ impl Engine {
             let wait = slowed.map_or(Duration::ZERO, |it| it.1);
             if let Some((connection, bytes)) = forward.credit {
                 self.slow_down(connection, wait, now);
-                self.return_credit(connection, bytes as usize, now);
+                let bytes = bytes as usize;
+                match &mut credit {
+                    Some((same, (messages, sum))) if *same == connection => {
+                        *messages += 1;
+                        *sum += bytes;
+                    }
+                    _ => {
+                        if let Some((other, credit)) = credit.replace((connection, (1, bytes))) {
+                            self.return_credit(other, credit, now);
+                        }
+                    }
+                }
             }
             if let Some(ticket) = forward.ticket {
                 self.close_one(ticket, matched, wait, now);
             }
+        }
+        if let Some((connection, credit)) = credit {
+            self.return_credit(connection, credit, now);
         }
     }
 
@@ -651,18 +657,17 @@ impl Engine {
 
     /// One of the shards that a ticket waits for is done.
     pub(crate) fn close_one(&mut self, id: TicketId, matched: bool, wait: Duration, now: Now) {
-        let Some(ticket) = self.tickets.get_mut(&id) else {
+        let Entry::Occupied(mut entry) = self.tickets.entry(id) else {
             return;
         };
+        let ticket = entry.get_mut();
         ticket.matched |= matched;
         ticket.wait = ticket.wait.max(wait);
         ticket.outstanding -= 1;
         if ticket.outstanding > 0 {
             return;
         }
-        let Some(ticket) = self.tickets.remove(&id) else {
-            return;
-        };
+        let ticket = entry.remove();
         if let Some((session, owner)) = ticket.relay
             && let Some(slot) = self.sessions.get_mut(session)
         {
@@ -675,7 +680,7 @@ impl Engine {
         }
         if let Some((connection, bytes)) = ticket.credit {
             self.slow_down(connection, ticket.wait, now);
-            self.return_credit(connection, bytes as usize, now);
+            self.return_credit(connection, (1, bytes as usize), now);
         }
         if ticket.leaving > 0 {
             self.uncommitted.arrive(ticket.leaving);
@@ -683,11 +688,11 @@ impl Engine {
         }
         self.record_routed(ticket.unrouted);
         self.wait = ticket.wait;
-        self.answer(ticket.answer, ticket.matched, ticket.gate, now);
+        self.answer(ticket.answer, ticket.matched, ticket.gate);
     }
 
     /// Tells whoever waits for it that a message is where it belongs.
-    fn answer(&mut self, answer: Answer, matched: bool, gate: Option<CommitId>, now: Now) {
+    fn answer(&mut self, answer: Answer, matched: bool, gate: Option<CommitId>) {
         match answer {
             Answer::Nobody => {}
             Answer::Acknowledge {
@@ -700,7 +705,7 @@ impl Engine {
                 } else {
                     ReasonCode::NoMatchingSubscribers
                 };
-                if !self.acknowledge(connection, token, reason, gate, now) {
+                if !self.acknowledge(connection, token, reason, gate) {
                     self.remember_answer(session, token, reason, gate);
                 }
             }
