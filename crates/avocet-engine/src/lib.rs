@@ -40,6 +40,7 @@ mod shard;
 mod shared;
 mod store;
 mod subscribe;
+mod subscriptions;
 mod sys;
 mod timer;
 mod will;

@@ -295,7 +295,7 @@ impl Engine {
         let Some(slot) = self.sessions.get_mut(handle) else {
             return;
         };
-        let memberships = slot.subscriptions.values();
+        let memberships = slot.subscriptions.open().values();
         let mut returned: BTreeMap<MembershipId, Vec<GroupMessage>> = memberships
             .filter_map(|subscription| Some((subscription.membership?, Vec::new())))
             .collect();
@@ -409,6 +409,7 @@ impl Engine {
         };
         let groups: Vec<_> = slot
             .subscriptions
+            .open()
             .iter()
             .filter_map(|(group, subscription)| Some((group.clone(), subscription.membership?)))
             .collect();

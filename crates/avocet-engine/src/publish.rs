@@ -15,7 +15,7 @@ use hashbrown::hash_map::Entry;
 use crate::counters::DropReason;
 use crate::recent::RecentTopics;
 use crate::record::{MessageId, Record};
-use crate::routes::{Interested, Route, Routes, SessionSubscriber};
+use crate::routes::{Interested, Mark, Route, Routes, SessionSubscriber};
 use crate::session_table::{SessionHandle, SessionKey, SessionTable};
 use crate::shard::{Lane, Part, Published, ShardId, TicketId, UnacceptedForward, Value};
 use crate::shared::GroupHandle;
@@ -168,11 +168,11 @@ impl Matches {
                 }
             }
         }
-        for subscriber in route.sessions.iter() {
+        for subscriber in route.sessions() {
             self.add(sessions, subscriber, publisher);
         }
-        self.groups.extend_from_slice(&route.groups);
-        self.shards.extend_from_slice(&route.shards);
+        self.groups.extend_from_slice(route.groups());
+        self.shards.extend_from_slice(route.shards());
     }
 
     /// Adds a subscription to the one copy of its session: the highest QoS and all identifiers
@@ -224,6 +224,7 @@ impl Delivery {
             maximum_qos: self.maximum_qos,
             no_local: false,
             retain_as_published: self.retain_as_published,
+            mark: Mark::None,
             subscription_id: self.first_id,
         }
     }
@@ -443,7 +444,7 @@ impl Engine {
     pub(crate) fn matches_durably(&self, topic_name: TopicName<'_>) -> bool {
         let mut wanted = false;
         self.routes.tree().for_each_match(topic_name, |route| {
-            wanted |= route.durable || route.shards.iter().any(|shard| shard.durable);
+            wanted |= route.is_durable() || route.shards().iter().any(|shard| shard.durable);
         });
         wanted
     }

@@ -103,6 +103,7 @@ mod tests {
 
     use super::*;
     use crate::SessionKey;
+    use crate::routes::Mark;
     use crate::session_table::{SessionTable, Slot};
 
     fn taker() -> SessionSubscriber {
@@ -112,6 +113,7 @@ mod tests {
             maximum_qos: QoS::AtMostOnce,
             no_local: false,
             retain_as_published: false,
+            mark: Mark::None,
             subscription_id: None,
         }
     }

@@ -17,8 +17,9 @@ use crate::member::{Membership, SharedMark};
 use crate::publish::Origin;
 use crate::record::{GroupPlace, MessageId, Record, RetainedPlace};
 use crate::routes::{SessionSubscriber, Subscriber, Waiter};
-use crate::session_table::{SessionHandle, SessionKey, Subscription};
+use crate::session_table::{SessionHandle, SessionKey};
 use crate::shard::{GroupChange, Lane, MembershipId, Part, Published, ShardId, Value};
+use crate::subscriptions::Subscription;
 use crate::timer::Deadline;
 use crate::will::Will;
 
@@ -420,13 +421,12 @@ impl Engine {
         let shared = matches!(filter.as_filter().share(), Ok(Some(_)));
         let mut subscription = Subscription {
             membership: None,
-            suback: self.next_suback,
+            suback: None,
             cursor: 0,
             maximum_qos: options.maximum_qos,
             subscription_id,
             no_local: options.no_local,
         };
-        self.next_suback += 1;
         if shared {
             let membership = self.new_membership();
             subscription.membership = Some(membership);
@@ -444,13 +444,8 @@ impl Engine {
             };
             self.join(membership, member, None, change);
         } else {
-            let subscriber = Subscriber::Session(SessionSubscriber {
-                session: handle,
-                maximum_qos: options.maximum_qos,
-                no_local: options.no_local,
-                retain_as_published: options.retain_as_published,
-                subscription_id,
-            });
+            let subscriber = SessionSubscriber::new(handle, options, subscription_id);
+            let subscriber = Subscriber::Session(subscriber);
             let added = self.add_subscriber(&filter, subscriber, true, Waiter::Nobody);
             if added.is_err() {
                 self.counters.subscriptions_not_restored += 1;
@@ -461,7 +456,8 @@ impl Engine {
         self.counters.shared_subscriptions += u64::from(shared);
         if let Some(slot) = self.sessions.get_mut(handle) {
             slot.shapes.insert(&filter);
-            slot.subscriptions.insert(filter, subscription);
+            slot.subscriptions
+                .insert(filter, subscription, &self.routes);
         }
     }
 
@@ -472,11 +468,14 @@ impl Engine {
         queued: Vec<RetainedPlace>,
     ) {
         let (number, cursor) = self.retained_cursor(filter, queued);
-        let handle = self.sessions.find(session);
-        if let Some(slot) = handle.and_then(|handle| self.sessions.get_mut(handle))
-            && let Some(subscription) = slot.subscriptions.get_mut(&cursor.filter)
+        if let Some(handle) = self.sessions.find(session)
+            && let Some(mut subscription) = self.subscription(handle, &cursor.filter)
+            && let Some(slot) = self.sessions.get_mut(handle)
         {
             subscription.cursor = number;
+            let filter = cursor.filter.clone();
+            slot.subscriptions
+                .insert(filter, subscription, &self.routes);
             slot.cursors.insert(number, cursor);
         }
     }
@@ -494,7 +493,7 @@ impl Engine {
         let Some(slot) = handle.and_then(|handle| self.sessions.get_mut(handle)) else {
             return;
         };
-        let subscription = slot.subscriptions.get(&place.group);
+        let subscription = slot.subscriptions.open().get(&place.group);
         let Some(membership) = subscription.and_then(|subscription| subscription.membership) else {
             // Who has left the group keeps what it had.
             return;

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::ops::ControlFlow;
 
 use avocet_session::{Expiry, Message, Now, Outgoing, UnixTime};
-use avocet_topic::{Cursor, TopicFilterBuf, TopicNameBuf, TopicTree};
+use avocet_topic::{Cursor, Next, TopicFilter, TopicFilterBuf, TopicNameBuf, TopicTree};
 
 use crate::counters::DropReason;
 use crate::record::{Record, RetainedPlace};
@@ -23,6 +23,9 @@ struct Retained {
 
 /// Names that one query looks at: what a wildcard that matches little may take of a turn.
 const STEPS_MAX: usize = 2_000;
+
+/// Names that a SUBSCRIBE looks at before it leaves the search to later turns.
+const STEPS_AT_SUBSCRIBE_MAX: usize = 16;
 
 /// Sessions that ask for a page in one turn, beside those whose clients have just read one.
 const DEFERRED_MAX: usize = 8;
@@ -169,6 +172,23 @@ impl Engine {
         }
     }
 
+    /// Whether retained messages may match a filter: false if a short search in this shard says so.
+    /// A client with many subscriptions would else leave many cursors behind that find nothing.
+    pub(crate) fn may_have_retained(&self, filter: TopicFilter<'_>) -> bool {
+        let owned = self.shards == 1
+            || avocet_topic::TopicName::new(filter.as_str())
+                .is_ok_and(|topic_name| self.owner_of_topic(topic_name) == self.shard);
+        if !owned {
+            return true;
+        }
+        let mut steps = STEPS_AT_SUBSCRIBE_MAX;
+        let tree = &self.retained.tree;
+        !matches!(
+            tree.next_match(filter, &mut Cursor::new(), &mut steps),
+            Next::End
+        )
+    }
+
     /// A cursor for a new subscription; asked for by [`ask_retained`](Self::ask_retained).
     pub(crate) fn retained_cursor(
         &mut self,
@@ -217,7 +237,7 @@ impl Engine {
         if cursor.asked {
             return;
         }
-        let subscription = slot.subscriptions.get(&cursor.filter);
+        let subscription = slot.subscriptions.open().get(&cursor.filter);
         let no_local = subscription.is_some_and(|subscription| subscription.no_local);
         cursor.asked = true;
         cursor.no_local = no_local;
@@ -283,7 +303,7 @@ impl Engine {
         let Some(cursor) = slot.cursors.get_mut(&query.cursor) else {
             return;
         };
-        let Some(subscription) = slot.subscriptions.get(&cursor.filter) else {
+        let Some(subscription) = slot.subscriptions.open().get(&cursor.filter) else {
             return;
         };
         let (maximum_qos, subscription_id) =
@@ -305,9 +325,8 @@ impl Engine {
             }
             None => {
                 slot.cursors.remove(&query.cursor);
-                if let Some(subscription) = slot.subscriptions.get_mut(&filter) {
-                    subscription.cursor = 0;
-                }
+                slot.subscriptions
+                    .update_open(&filter, &self.routes, |it| it.cursor = 0);
             }
         }
         let session = Arc::clone(&slot.key);

@@ -1,9 +1,11 @@
 //! Who wants what: the subscriptions of this shard and the interest of the others in one tree.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use core::{mem, slice};
 
-use avocet_codec::{QoS, SubscriptionId};
+use avocet_codec::{QoS, SubscriptionId, SubscriptionOptions};
 use avocet_session::Now;
 use avocet_topic::{FilterTree, FilterTreeLimits, TopicFilter, TopicFilterBuf, TreeFull};
 
@@ -13,29 +15,201 @@ use crate::shard::{InterestToken, Lane, ShardId, Value};
 use crate::shared::{GroupHandle, JoinWaiter};
 use crate::subscribe::SubackWaiter;
 
-/// What a Topic Filter leads to.
+/// What a Topic Filter leads to. Most lead to one session or one other shard, so these take no
+/// memory of their own.
 #[derive(Default)]
-pub(crate) struct Route {
-    pub(crate) sessions: SessionSubscribers,
-    pub(crate) groups: Vec<GroupHandle>,
+pub(crate) enum Route {
+    #[default]
+    Nobody,
+    /// Its mark says whether it survives the process.
+    Session(SessionSubscriber),
+    Shard(Interested),
+    Many(Box<Takers>),
+}
+
+/// Those who want the messages of a filter, if they are not just one.
+#[derive(Default)]
+pub(crate) struct Takers {
+    sessions: SessionSubscribers,
+    groups: Vec<GroupHandle>,
     /// The other shards with interest.
-    pub(crate) shards: Vec<Interested>,
+    shards: Vec<Interested>,
     /// Whether a taker in this shard survives the process, or did.
-    pub(crate) durable: bool,
-    /// Set until all other shards know that this one has interest.
-    pending: Option<InterestToken>,
+    durable: bool,
 }
 
 impl Route {
-    fn is_empty(&self) -> bool {
-        !self.has_takers() && self.shards.is_empty()
+    pub(crate) fn sessions(&self) -> impl Iterator<Item = &SessionSubscriber> {
+        let entries = match self {
+            Self::Session(subscriber) => slice::from_ref(subscriber),
+            Self::Many(takers) => &takers.sessions.entries,
+            Self::Nobody | Self::Shard(_) => &[],
+        };
+        entries.iter().filter(|subscriber| !subscriber.is_gone())
+    }
+
+    /// The subscription of a session.
+    pub(crate) fn session(&self, session: SessionHandle) -> Option<&SessionSubscriber> {
+        match self {
+            Self::Many(takers) => takers.sessions.get(session),
+            Self::Nobody | Self::Session(_) | Self::Shard(_) => {
+                self.sessions().find(|it| it.session == session)
+            }
+        }
+    }
+
+    pub(crate) fn groups(&self) -> &[GroupHandle] {
+        match self {
+            Self::Many(takers) => &takers.groups,
+            Self::Nobody | Self::Session(_) | Self::Shard(_) => &[],
+        }
+    }
+
+    /// The other shards with interest.
+    pub(crate) fn shards(&self) -> &[Interested] {
+        match self {
+            Self::Shard(interested) => slice::from_ref(interested),
+            Self::Many(takers) => &takers.shards,
+            Self::Nobody | Self::Session(_) => &[],
+        }
+    }
+
+    /// Whether a taker in this shard survives the process, or did.
+    pub(crate) fn is_durable(&self) -> bool {
+        match self {
+            Self::Session(only) => only.mark == Mark::Durable,
+            Self::Many(takers) => takers.durable,
+            Self::Nobody | Self::Shard(_) => false,
+        }
     }
 
     /// Whether this shard wants the messages.
     fn has_takers(&self) -> bool {
-        !self.sessions.is_empty() || !self.groups.is_empty()
+        match self {
+            Self::Session(_) => true,
+            Self::Many(takers) => !takers.sessions.is_empty() || !takers.groups.is_empty(),
+            Self::Nobody | Self::Shard(_) => false,
+        }
     }
 
+    fn is_empty(&self) -> bool {
+        !self.has_takers() && self.shards().is_empty()
+    }
+
+    fn insert(&mut self, subscriber: Subscriber, durable: bool) {
+        let durable = durable || self.is_durable();
+        let known = match self {
+            Self::Nobody => true,
+            Self::Session(known) => {
+                matches!(subscriber, Subscriber::Session(it) if it.session == known.session)
+            }
+            Self::Shard(_) | Self::Many(_) => false,
+        };
+        match subscriber {
+            Subscriber::Session(only) if known => *self = Self::only(only, durable),
+            Subscriber::Session(_) | Subscriber::Group(_) => {
+                let takers = self.many();
+                takers.durable = durable;
+                takers.insert(subscriber);
+            }
+        }
+    }
+
+    /// The last taker in this shard is not durable for those who come after it.
+    fn remove(&mut self, taker: Taker) {
+        match (&mut *self, taker) {
+            (Self::Session(only), Taker::Session(session)) => {
+                if only.session == session {
+                    *self = Self::Nobody;
+                }
+            }
+            (Self::Many(takers), Taker::Session(session)) => takers.sessions.remove(session),
+            (Self::Many(takers), Taker::Group(group)) => {
+                takers.groups.retain(|other| *other != group);
+            }
+            (Self::Session(_), Taker::Group(_)) | (Self::Nobody | Self::Shard(_), _) => {}
+        }
+        let has_takers = self.has_takers();
+        if let Self::Many(takers) = self {
+            takers.durable &= has_takers;
+        }
+        self.shorten();
+    }
+
+    fn insert_shard(&mut self, interested: Interested) {
+        match self {
+            Self::Nobody => *self = Self::Shard(interested),
+            Self::Shard(known) if known.shard == interested.shard => *known = interested,
+            Self::Shard(_) | Self::Session(_) | Self::Many(_) => {
+                let shards = &mut self.many().shards;
+                match shards.iter_mut().find(|it| it.shard == interested.shard) {
+                    Some(known) => *known = interested,
+                    None => shards.push(interested),
+                }
+            }
+        }
+    }
+
+    fn remove_shard(&mut self, shard: ShardId) {
+        match self {
+            Self::Shard(known) if known.shard == shard => *self = Self::Nobody,
+            Self::Many(takers) => takers.shards.retain(|known| known.shard != shard),
+            Self::Nobody | Self::Session(_) | Self::Shard(_) => {}
+        }
+        self.shorten();
+    }
+
+    fn only(subscriber: SessionSubscriber, durable: bool) -> Self {
+        let mark = if durable { Mark::Durable } else { Mark::None };
+        Self::Session(SessionSubscriber { mark, ..subscriber })
+    }
+
+    /// The form that has room for any number of takers.
+    fn many(&mut self) -> &mut Takers {
+        if !matches!(self, Self::Many(_)) {
+            let mut takers = Takers {
+                durable: self.is_durable(),
+                ..Takers::default()
+            };
+            match mem::take(self) {
+                Self::Session(only) => takers.sessions.insert(SessionSubscriber {
+                    mark: Mark::None,
+                    ..only
+                }),
+                Self::Shard(interested) => takers.shards.push(interested),
+                Self::Nobody | Self::Many(_) => {}
+            }
+            *self = Self::Many(Box::new(takers));
+        }
+        let Self::Many(takers) = self else {
+            unreachable!("it was made so");
+        };
+        takers
+    }
+
+    /// Gives back the memory of a route that leads to one again, or to nobody.
+    fn shorten(&mut self) {
+        let Self::Many(takers) = self else {
+            return;
+        };
+        let durable = takers.durable;
+        if !takers.groups.is_empty() {
+            return;
+        }
+        let sessions = takers.sessions.entries.len() - takers.sessions.gaps;
+        *self = match (sessions, takers.shards.as_slice()) {
+            (0, []) => Self::Nobody,
+            (0, [only]) => Self::Shard(*only),
+            (1, []) => match takers.sessions.iter().next() {
+                Some(only) => Self::only(*only, durable),
+                None => return,
+            },
+            _ => return,
+        };
+    }
+}
+
+impl Takers {
     fn insert(&mut self, subscriber: Subscriber) {
         match subscriber {
             Subscriber::Session(subscriber) => self.sessions.insert(subscriber),
@@ -44,13 +218,6 @@ impl Route {
                     self.groups.push(group);
                 }
             }
-        }
-    }
-
-    fn remove(&mut self, taker: Taker) {
-        match taker {
-            Taker::Session(session) => self.sessions.remove(session),
-            Taker::Group(group) => self.groups.retain(|other| *other != group),
         }
     }
 }
@@ -83,7 +250,39 @@ pub(crate) struct SessionSubscriber {
     pub(crate) maximum_qos: QoS,
     pub(crate) no_local: bool,
     pub(crate) retain_as_published: bool,
+    pub(crate) mark: Mark,
     pub(crate) subscription_id: Option<SubscriptionId>,
+}
+
+/// What is to be known of a subscriber where it is kept, in a byte that is free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mark {
+    None,
+    /// The only taker of a route, which survives the process, or one before it did.
+    Durable,
+    /// A gap among [`SessionSubscribers`].
+    Gone,
+}
+
+impl SessionSubscriber {
+    fn is_gone(&self) -> bool {
+        self.mark == Mark::Gone
+    }
+
+    pub(crate) fn new(
+        session: SessionHandle,
+        options: SubscriptionOptions,
+        subscription_id: Option<SubscriptionId>,
+    ) -> Self {
+        Self {
+            session,
+            maximum_qos: options.maximum_qos,
+            no_local: options.no_local,
+            retain_as_published: options.retain_as_published,
+            mark: Mark::None,
+            subscription_id,
+        }
+    }
 }
 
 /// The sessions that subscribe to one filter: many at times, who come and go all at once.
@@ -92,15 +291,20 @@ pub(crate) struct SessionSubscriber {
 /// sessions.
 #[derive(Default)]
 pub(crate) struct SessionSubscribers {
-    entries: Vec<(SessionHandle, Option<SessionSubscriber>)>,
+    entries: Vec<SessionSubscriber>,
     gaps: usize,
 }
 
 impl SessionSubscribers {
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &SessionSubscriber> {
+    fn iter(&self) -> impl Iterator<Item = &SessionSubscriber> {
         self.entries
             .iter()
-            .filter_map(|(_, subscriber)| subscriber.as_ref())
+            .filter(|subscriber| !subscriber.is_gone())
+    }
+
+    fn get(&self, session: SessionHandle) -> Option<&SessionSubscriber> {
+        let found = self.entries.get(self.find(session).ok()?);
+        found.filter(|subscriber| !subscriber.is_gone())
     }
 
     fn is_empty(&self) -> bool {
@@ -109,19 +313,18 @@ impl SessionSubscribers {
 
     /// Adds a session, or changes its options.
     fn insert(&mut self, subscriber: SessionSubscriber) {
-        let entry = (subscriber.session, Some(subscriber));
         let at = match self.find(subscriber.session) {
             Ok(at) => at,
             // The gap of a session that had the same place in the table.
             Err(at) if self.is_gap(at.wrapping_sub(1)) => at - 1,
             Err(at) => {
-                self.entries.insert(at, entry);
+                self.entries.insert(at, subscriber);
                 return;
             }
         };
         self.gaps -= usize::from(self.is_gap(at));
         if let Some(place) = self.entries.get_mut(at) {
-            *place = entry;
+            *place = subscriber;
         }
     }
 
@@ -129,26 +332,24 @@ impl SessionSubscribers {
         let Ok(at) = self.find(session) else {
             return;
         };
-        if let Some((_, subscriber)) = self.entries.get_mut(at)
-            && subscriber.take().is_some()
+        if let Some(subscriber) = self.entries.get_mut(at)
+            && mem::replace(&mut subscriber.mark, Mark::Gone) != Mark::Gone
         {
             self.gaps += 1;
         }
         if self.gaps > self.entries.len() / 2 {
-            self.entries.retain(|(_, subscriber)| subscriber.is_some());
+            self.entries.retain(|subscriber| !subscriber.is_gone());
             self.gaps = 0;
         }
     }
 
     fn find(&self, session: SessionHandle) -> Result<usize, usize> {
         self.entries
-            .binary_search_by_key(&session, |(session, _)| *session)
+            .binary_search_by_key(&session, |subscriber| subscriber.session)
     }
 
     fn is_gap(&self, at: usize) -> bool {
-        self.entries
-            .get(at)
-            .is_some_and(|(_, subscriber)| subscriber.is_none())
+        self.entries.get(at).is_some_and(SessionSubscriber::is_gone)
     }
 }
 
@@ -162,6 +363,7 @@ pub(crate) enum Waiter {
 }
 
 struct PendingInterest {
+    filter: TopicFilterBuf,
     /// Shards that have not confirmed.
     outstanding: u16,
     granted: bool,
@@ -171,6 +373,8 @@ struct PendingInterest {
 pub(crate) struct Routes {
     filters: Filters,
     pending: BTreeMap<InterestToken, PendingInterest>,
+    /// The last interest in a filter that not all other shards know of.
+    pending_filters: BTreeMap<TopicFilterBuf, InterestToken>,
     next_token: u64,
 }
 
@@ -182,6 +386,7 @@ impl Routes {
                 generation: 0,
             },
             pending: BTreeMap::new(),
+            pending_filters: BTreeMap::new(),
             next_token: 1,
         }
     }
@@ -226,17 +431,20 @@ impl Engine {
             .filters
             .tree_mut()
             .get_or_insert_with(filter.as_filter(), Route::default)?;
-        let news = !route.has_takers() || (durable && !route.durable);
-        route.durable |= durable;
-        let durable = route.durable;
-        route.insert(subscriber);
-        if news && self.shards > 1 {
+        let news = !route.has_takers() || (durable && !route.is_durable());
+        route.insert(subscriber, durable);
+        let durable = route.is_durable();
+        if self.shards == 1 {
+            return Ok(false);
+        }
+        if news {
             let token = InterestToken(self.routes.next_token);
             self.routes.next_token += 1;
-            route.pending = Some(token);
+            self.routes.pending_filters.insert(filter.clone(), token);
             self.routes.pending.insert(
                 token,
                 PendingInterest {
+                    filter: filter.clone(),
                     outstanding: self.shards - 1,
                     granted: true,
                     waiters: Vec::new(),
@@ -252,12 +460,9 @@ impl Engine {
                 self.send(shard, Lane::Owners, interest);
             }
         }
-        let token = self
-            .routes
-            .tree()
-            .get(filter.as_filter())
-            .and_then(|route| route.pending);
-        let Some(pending) = token.and_then(|token| self.routes.pending.get_mut(&token)) else {
+        let token = self.routes.pending_filters.get(filter);
+        let pending = token.and_then(|token| self.routes.pending.get_mut(token));
+        let Some(pending) = pending else {
             return Ok(false);
         };
         if planted!(SubackTooEarly) {
@@ -277,11 +482,10 @@ impl Engine {
         if !wanted || route.has_takers() {
             return;
         }
-        route.pending = None;
-        route.durable = false;
         if route.is_empty() {
             self.routes.filters.tree_mut().remove(filter.as_filter());
         }
+        self.routes.pending_filters.remove(filter);
         for shard in self.other_shards() {
             let filter = filter.clone();
             self.send(shard, Lane::Owners, Value::Disinterest { filter });
@@ -306,10 +510,7 @@ impl Engine {
             .get_or_insert_with(filter, Route::default)
         {
             Ok(route) => {
-                match route.shards.iter_mut().find(|known| known.shard == from) {
-                    Some(known) => *known = interested,
-                    None => route.shards.push(interested),
-                }
+                route.insert_shard(interested);
                 true
             }
             Err(_full) => false,
@@ -322,7 +523,7 @@ impl Engine {
         let Some(route) = self.routes.filters.tree_mut().get_mut(filter) else {
             return;
         };
-        route.shards.retain(|known| known.shard != from);
+        route.remove_shard(from);
         if route.is_empty() {
             self.routes.filters.tree_mut().remove(filter);
         }
@@ -340,6 +541,9 @@ impl Engine {
         let Some(pending) = self.routes.pending.remove(&token) else {
             return;
         };
+        if self.routes.pending_filters.get(&pending.filter) == Some(&token) {
+            self.routes.pending_filters.remove(&pending.filter);
+        }
         for waiter in pending.waiters {
             match waiter {
                 Waiter::Suback(waiter) => self.on_subscribed(waiter, pending.granted, now),
@@ -359,6 +563,75 @@ mod tests {
     use crate::SessionKey;
     use crate::session_table::{SessionTable, Slot};
 
+    #[test]
+    fn a_route_to_one_taker_is_small() {
+        assert_eq!(size_of::<Option<Route>>(), 16);
+    }
+
+    /// Whatever form a route has, it leads to those who came and have not gone.
+    #[test]
+    fn a_route_leads_to_all_its_takers() {
+        let mut table = SessionTable::new(0);
+        let sessions = [0, 1, 2].map(|n| {
+            let key = SessionKey::new("", &alloc::format!("{n}"));
+            table.insert(Slot::new(Arc::new(key)))
+        });
+        let shards = [1, 2].map(ShardId::new);
+        let groups = [GroupHandle::for_test(1), GroupHandle::for_test(2)];
+        let mut route = Route::default();
+        let mut model = BTreeMap::new();
+        let mut durable = false;
+        let mut random = 1_u64;
+        for _ in 0..5_000 {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            let bits = (random >> 33) as usize;
+            let (taker, comes) = (bits % 7, (bits / 7).is_multiple_of(3));
+            let durably = (bits / 21).is_multiple_of(2);
+            match taker {
+                0..3 if comes => {
+                    let options = SubscriptionOptions::default();
+                    let id = SubscriptionId::new(bits as u32 % 100 + 1);
+                    let subscriber = SessionSubscriber::new(sessions[taker], options, id);
+                    route.insert(Subscriber::Session(subscriber), durably);
+                }
+                0..3 => route.remove(Taker::Session(sessions[taker])),
+                3..5 if comes => route.insert(Subscriber::Group(groups[taker - 3]), durably),
+                3..5 => route.remove(Taker::Group(groups[taker - 3])),
+                _ if comes => route.insert_shard(Interested {
+                    shard: shards[taker - 5],
+                    durable: durably,
+                }),
+                _ => route.remove_shard(shards[taker - 5]),
+            }
+            if comes {
+                model.insert(taker, durably);
+                durable |= durably && taker < 5;
+            } else {
+                model.remove(&taker);
+            }
+            durable &= model.range(..5).next().is_some();
+            for (n, session) in sessions.iter().enumerate() {
+                assert_eq!(route.session(*session).is_some(), model.contains_key(&n));
+            }
+            assert_eq!(route.sessions().count(), model.range(..3).count());
+            for (n, group) in groups.iter().enumerate() {
+                let known = model.contains_key(&(n + 3));
+                assert_eq!(route.groups().contains(group), known);
+            }
+            assert_eq!(route.shards().len(), model.range(5..).count());
+            for it in route.shards() {
+                let n = usize::from(it.shard.get()) + 4;
+                assert_eq!(Some(&it.durable), model.get(&n));
+            }
+            assert_eq!(route.has_takers(), model.range(..5).next().is_some());
+            assert_eq!(route.is_empty(), model.is_empty());
+            assert_eq!(route.is_durable(), durable);
+            assert!(!model.is_empty() || matches!(route, Route::Nobody));
+        }
+    }
+
     /// Subscriptions come and go like entries of a map, while places in the table of sessions are
     /// used again.
     #[test]
@@ -373,12 +646,9 @@ mod tests {
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1);
             let pick = (random >> 33) as usize;
-            let subscriber = |session| SessionSubscriber {
-                session,
-                maximum_qos: QoS::AtMostOnce,
-                no_local: false,
-                retain_as_published: false,
-                subscription_id: SubscriptionId::new(n + 1),
+            let subscriber = |session| {
+                let id = SubscriptionId::new(n + 1);
+                SessionSubscriber::new(session, SubscriptionOptions::default(), id)
             };
             match pick % 5 {
                 0 | 1 => {

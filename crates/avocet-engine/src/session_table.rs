@@ -6,9 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
-use avocet_codec::{QoS, SubscriptionId};
 use avocet_session::{Instant, Session, UnixTime};
-use avocet_topic::TopicFilterBuf;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
@@ -17,7 +15,8 @@ use crate::access::Access;
 use crate::member::SharedMarks;
 use crate::retained::RetainedCursor;
 use crate::shapes::Shapes;
-use crate::shard::{MembershipId, ShardId, StableHash};
+use crate::shard::{ShardId, StableHash};
+use crate::subscriptions::Subscriptions;
 use crate::will::Will;
 
 /// Names a session everywhere and forever: a Client Identifier, and whose it is.
@@ -70,21 +69,6 @@ pub(crate) struct SessionHandle {
     generation: u32,
 }
 
-/// One subscription of a session.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Subscription {
-    /// Set for a shared subscription.
-    pub(crate) membership: Option<MembershipId>,
-    /// The SUBACK of the SUBSCRIBE that it comes from.
-    pub(crate) suback: u64,
-    /// The number of the cursor that its retained messages come by; void once it has ended.
-    pub(crate) cursor: u64,
-    /// How retained messages come, whichever SUBSCRIBE asked for them.
-    pub(crate) maximum_qos: QoS,
-    pub(crate) subscription_id: Option<SubscriptionId>,
-    pub(crate) no_local: bool,
-}
-
 /// What the shard knows of a session beside its Session State.
 pub(crate) struct Slot {
     pub(crate) key: Arc<SessionKey>,
@@ -100,7 +84,7 @@ pub(crate) struct Slot {
     pub(crate) durable: bool,
     /// When it ends, while there is no connection.
     pub(crate) expires_at: Option<UnixTime>,
-    pub(crate) subscriptions: BTreeMap<TopicFilterBuf, Subscription>,
+    pub(crate) subscriptions: Subscriptions,
     pub(crate) shapes: Shapes,
     pub(crate) will: Option<Box<Will>>,
     /// Retained messages yet to be asked for, by number; the first one is at work.
@@ -131,7 +115,7 @@ impl Slot {
             expiry_interval: 0,
             durable: false,
             expires_at: None,
-            subscriptions: BTreeMap::new(),
+            subscriptions: Subscriptions::default(),
             shapes: Shapes::default(),
             will: None,
             cursors: BTreeMap::new(),

@@ -140,7 +140,7 @@ impl Engine {
         let waiting = slot.session.as_deref().map_or(0, Session::queued);
         // What it held is deleted with it, not piece by piece.
         slot.durable = false;
-        let filters: Vec<_> = slot.subscriptions.keys().cloned().collect();
+        let filters: Vec<_> = slot.subscriptions.filters(&self.routes).collect();
         for filter in filters {
             self.remove_subscription(handle, &filter);
         }

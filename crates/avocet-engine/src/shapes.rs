@@ -5,7 +5,8 @@ use alloc::collections::BTreeMap;
 
 use avocet_topic::{Shape, TopicFilterBuf, shape};
 
-use crate::session_table::Subscription;
+use crate::routes::Routes;
+use crate::subscriptions::Subscriptions;
 
 /// How many subscriptions of a session have each wildcard shape. Sessions with no more
 /// subscriptions than allowed shapes need no count, so they have none.
@@ -23,7 +24,8 @@ impl Shapes {
     pub(crate) fn has_room(
         &mut self,
         filter: &TopicFilterBuf,
-        subscriptions: &BTreeMap<TopicFilterBuf, Subscription>,
+        subscriptions: &Subscriptions,
+        routes: &Routes,
         max: usize,
     ) -> bool {
         let shape = matched_shape(filter);
@@ -32,8 +34,8 @@ impl Shapes {
         }
         let counts = self.0.get_or_insert_with(|| {
             let mut counts = Box::<Counts>::default();
-            for filter in subscriptions.keys() {
-                counts.insert(matched_shape(filter));
+            for filter in subscriptions.filters(routes) {
+                counts.insert(matched_shape(&filter));
             }
             counts
         });

@@ -30,6 +30,13 @@ use crate::{Durability, Engine};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct GroupHandle(u64);
 
+#[cfg(test)]
+impl GroupHandle {
+    pub(crate) const fn for_test(number: u64) -> Self {
+        Self(number)
+    }
+}
+
 /// A new member that waits until its group's filter is known everywhere.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct JoinWaiter {

@@ -15,8 +15,9 @@ use crate::member::Membership;
 use crate::record::Record;
 use crate::retained::RetainedCursor;
 use crate::routes::{SessionSubscriber, Subscriber, Taker, Waiter};
-use crate::session_table::{SessionHandle, Subscription};
+use crate::session_table::SessionHandle;
 use crate::shard::GroupChange;
+use crate::subscriptions::Subscription;
 use crate::{ConnectionId, Durability, Engine};
 
 /// A SUBSCRIBE that outlives its packet.
@@ -184,7 +185,7 @@ impl Engine {
         let bridge = entry.is_some_and(|entry| entry.bridge);
         let slot = self.sessions.get_mut(session);
         let slot = slot.ok_or(ReasonCode::UnspecifiedError)?;
-        let known = slot.subscriptions.get(&filter);
+        let known = slot.subscriptions.get(&filter, session, &self.routes);
         if known.is_none() && slot.subscriptions.len() >= limits.subscriptions_per_session_max {
             return Err(ReasonCode::QuotaExceeded);
         }
@@ -192,7 +193,7 @@ impl Engine {
         if known.is_none()
             && !slot
                 .shapes
-                .has_room(&filter, &slot.subscriptions, shapes_max)
+                .has_room(&filter, &slot.subscriptions, &self.routes, shapes_max)
         {
             return Err(ReasonCode::QuotaExceeded);
         }
@@ -217,7 +218,7 @@ impl Engine {
         };
         let mut subscription = Subscription {
             membership: None,
-            suback: waiter.number,
+            suback: Some(waiter.number),
             cursor: if lost { 0 } else { cursor },
             maximum_qos: options.maximum_qos,
             subscription_id,
@@ -240,23 +241,25 @@ impl Engine {
             };
             self.join(membership, member, Some(waiter), change);
         } else {
-            let subscriber = Subscriber::Session(SessionSubscriber {
-                session,
-                maximum_qos: options.maximum_qos,
+            let options = SubscriptionOptions {
                 no_local: options.no_local && (new || !planted!(NoLocalOutdated)),
-                retain_as_published: options.retain_as_published,
-                subscription_id,
-            });
+                ..options
+            };
+            let subscriber = SessionSubscriber::new(session, options, subscription_id);
+            let subscriber = Subscriber::Session(subscriber);
             granted.waits = self
                 .add_subscriber(&filter, subscriber, durable, Waiter::Suback(waiter))
                 .map_err(|_full| ReasonCode::QuotaExceeded)?;
+            if !granted.waits {
+                subscription.suback = None;
+            }
             // [MQTT5-3.3.1-9] [MQTT5-3.3.1-10] [MQTT5-3.3.1-11]
             let wanted = match options.retain_handling {
                 RetainHandling::SendAtSubscribe => true,
                 RetainHandling::SendIfNew => new || planted!(RetainHandlingIgnored),
                 RetainHandling::DoNotSend => false,
             };
-            if wanted {
+            if wanted && self.may_have_retained(filter.as_filter()) {
                 let (number, cursor) = self.retained_cursor(filter.clone(), Vec::new());
                 subscription.cursor = number;
                 granted.cursor = Some((number, cursor));
@@ -273,7 +276,8 @@ impl Engine {
             if new {
                 slot.shapes.insert(&filter);
             }
-            slot.subscriptions.insert(filter.clone(), subscription);
+            slot.subscriptions
+                .insert(filter.clone(), subscription, &self.routes);
         }
         if durable && self.config.durability == Durability::Stored {
             let (session, name) = (Arc::clone(&key), filter.clone());
@@ -304,11 +308,16 @@ impl Engine {
 
     /// All shards know of a subscription, or one of them has no room for it.
     pub(crate) fn on_subscribed(&mut self, waiter: SubackWaiter, granted: bool, now: Now) {
-        if !granted {
-            // Another SUBSCRIBE may have come meanwhile, which has its own answer.
-            let slot = self.sessions.get(waiter.session);
-            let subscription = slot.and_then(|slot| slot.subscriptions.get(&waiter.filter));
-            if subscription.is_some_and(|subscription| subscription.suback == waiter.number) {
+        // Another SUBSCRIBE may have come meanwhile, which has its own answer.
+        let slot = self.sessions.get_mut(waiter.session);
+        if let Some(slot) = slot
+            && let Some(subscription) = slot.subscriptions.open().get(&waiter.filter)
+            && subscription.suback == Some(waiter.number)
+        {
+            if granted {
+                slot.subscriptions
+                    .update_open(&waiter.filter, &self.routes, |it| it.suback = None);
+            } else {
                 self.remove_subscription(waiter.session, &waiter.filter);
             }
         }
@@ -353,7 +362,7 @@ impl Engine {
             if let Some(slot) = self.sessions.get_mut(session) {
                 for (_, (number, cursor)) in suback.cursors {
                     // An UNSUBSCRIBE or another SUBSCRIBE may have come meanwhile.
-                    let subscription = slot.subscriptions.get(&cursor.filter);
+                    let subscription = slot.subscriptions.open().get(&cursor.filter);
                     if subscription.is_some_and(|subscription| subscription.cursor == number) {
                         slot.cursors.insert(number, cursor);
                     }
@@ -401,15 +410,18 @@ impl Engine {
         let Some(slot) = self.sessions.get_mut(session) else {
             return false;
         };
-        let Some(subscription) = slot.subscriptions.remove(filter) else {
+        let (existed, open) = slot.subscriptions.remove(filter, &self.routes);
+        if !existed {
             return false;
-        };
+        }
         slot.shapes.remove(filter);
-        slot.cursors.remove(&subscription.cursor);
+        if let Some(open) = open {
+            slot.cursors.remove(&open.cursor);
+        }
         let durable = slot.is_durable() && self.config.durability == Durability::Stored;
         let key = Arc::clone(&slot.key);
         self.counters.subscriptions -= 1;
-        match subscription.membership {
+        match open.and_then(|open| open.membership) {
             Some(membership) => {
                 self.counters.shared_subscriptions -= 1;
                 self.leave(membership);
