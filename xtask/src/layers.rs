@@ -65,11 +65,12 @@ const IO_CRATES: &[&str] = &[
     "mio",
     "quinn",
     "rustls",
+    "rustls-native-certs",
     "signal-hook",
     "socket2",
     "tokio",
+    "tokio-rustls",
     "tokio-util",
-    "tungstenite",
 ];
 
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {

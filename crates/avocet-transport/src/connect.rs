@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -48,6 +49,22 @@ pub enum ConnectError {
         port: u16,
         /// The time that was allowed.
         deadline: Duration,
+    },
+    /// The Unix socket took no connection.
+    #[error("cannot connect to {}: {source}", path.display())]
+    Unix {
+        /// The path of the socket.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The server could not be agreed with on TLS, or is not the one asked for.
+    #[error("no TLS connection to {server}: {source}")]
+    Tls {
+        /// The server as given.
+        server: String,
+        /// What TLS, or the system, said.
+        source: io::Error,
     },
 }
 

@@ -1,7 +1,16 @@
 #![doc = include_str!("../README.md")]
 
 mod connect;
+mod endpoint;
 mod listen;
+#[cfg(test)]
+mod testing;
+mod tls;
 
 pub use connect::{ConnectError, connect};
+pub use endpoint::{ClientStream, Endpoint, Place};
 pub use listen::{ListenError, accept, listen};
+pub use tls::{
+    ALPN_HTTP, ALPN_MQTT, CertificateNames, ClientCertificates, ClientTls, Roots, ServerTls,
+    TlsAcceptor, TlsConnector, TlsError, TlsVersion,
+};

@@ -1,0 +1,272 @@
+//! Where a server is and what is spoken underneath MQTT, and the stream that comes of connecting.
+
+use std::io::{self, IoSlice};
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::client::TlsStream;
+
+use crate::{ConnectError, TlsConnector, connect};
+
+/// How to reach a server.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use avocet_transport::{ClientTls, Endpoint, TlsConnector};
+///
+/// let mut endpoint = Endpoint::tcp("broker.example", 8883);
+/// endpoint.tls = Some(TlsConnector::new(&ClientTls::default())?);
+/// let stream = endpoint.connect(std::time::Duration::from_secs(10)).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Endpoint {
+    /// Where it is.
+    pub place: Place,
+    /// TLS, if it is spoken.
+    pub tls: Option<TlsConnector>,
+}
+
+/// Where a server is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Place {
+    /// At a name, or an IPv4 or IPv6 address without brackets.
+    Tcp {
+        /// The name or the address.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// At a Unix socket of this machine.
+    Unix(PathBuf),
+}
+
+impl Endpoint {
+    /// A server that is reached over TCP, with nothing in between.
+    #[must_use]
+    pub fn tcp(host: impl Into<String>, port: u16) -> Self {
+        let host = host.into();
+        Self {
+            place: Place::Tcp { host, port },
+            tls: None,
+        }
+    }
+
+    /// A server that is reached over a Unix socket, with nothing in between.
+    #[must_use]
+    pub fn unix(path: impl Into<PathBuf>) -> Self {
+        Self {
+            place: Place::Unix(path.into()),
+            tls: None,
+        }
+    }
+
+    /// Connects, and agrees on what is in between, within `deadline` in all.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`] says which part failed.
+    pub async fn connect(&self, deadline: Duration) -> Result<ClientStream, ConnectError> {
+        let until = Instant::now() + deadline;
+        let socket = match &self.place {
+            Place::Tcp { host, port } => Socket::Tcp(connect(host, *port, deadline).await?),
+            Place::Unix(path) => unix(path, until, deadline).await?,
+        };
+        let connecting = self.connect_over(socket);
+        match timeout_at(until, connecting).await {
+            Ok(connected) => connected,
+            Err(_) => Err(self.place.too_slow(deadline)),
+        }
+    }
+
+    async fn connect_over(&self, socket: Socket) -> Result<ClientStream, ConnectError> {
+        let Some(connector) = &self.tls else {
+            return Ok(ClientStream(Inner::Plain(socket)));
+        };
+        let failed = |source| ConnectError::Tls {
+            server: self.place.to_string(),
+            source,
+        };
+        let name = connector.server_name(self.place.host());
+        let name =
+            name.map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
+        let stream = tokio_rustls::TlsConnector::from(connector.config().clone())
+            .connect(name, socket)
+            .await
+            .map_err(failed)?;
+        Ok(ClientStream(Inner::Tls(Box::new(stream))))
+    }
+}
+
+impl Place {
+    fn host(&self) -> &str {
+        match self {
+            Self::Tcp { host, .. } => host,
+            Self::Unix(_) => "localhost",
+        }
+    }
+
+    fn too_slow(&self, deadline: Duration) -> ConnectError {
+        match self {
+            Self::Tcp { host, port } => ConnectError::TimedOut {
+                host: host.clone(),
+                port: *port,
+                deadline,
+            },
+            Self::Unix(path) => ConnectError::Unix {
+                path: path.clone(),
+                source: io::ErrorKind::TimedOut.into(),
+            },
+        }
+    }
+}
+
+/// As an operator writes it: `HOST:PORT`, or the path of the socket.
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+#[cfg(unix)]
+async fn unix(
+    path: &std::path::Path,
+    until: Instant,
+    deadline: Duration,
+) -> Result<Socket, ConnectError> {
+    let connecting = tokio::net::UnixStream::connect(path);
+    match timeout_at(until, connecting).await {
+        Ok(Ok(stream)) => Ok(Socket::Unix(stream)),
+        Ok(Err(source)) => Err(ConnectError::Unix {
+            path: path.to_owned(),
+            source,
+        }),
+        Err(_) => Err(Place::Unix(path.to_owned()).too_slow(deadline)),
+    }
+}
+
+#[cfg(not(unix))]
+async fn unix(path: &std::path::Path, _: Instant, _: Duration) -> Result<Socket, ConnectError> {
+    Err(ConnectError::Unix {
+        path: path.to_owned(),
+        source: io::ErrorKind::Unsupported.into(),
+    })
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpStream),
+    #[cfg(unix)]
+    Unix(tokio::net::UnixStream),
+}
+
+/// A connection to a server: a stream of the bytes of MQTT, whatever carries them.
+#[derive(Debug)]
+pub struct ClientStream(Inner);
+
+#[derive(Debug)]
+enum Inner {
+    Plain(Socket),
+    Tls(Box<TlsStream<Socket>>),
+}
+
+/// Calls the same method on what an enum holds.
+macro_rules! each {
+    ($this:expr, $type:ident { $($(#[$attribute:meta])* $variant:ident),* }, $stream:ident => $call:expr) => {
+        match $this {
+            $($(#[$attribute])* $type::$variant($stream) => $call,)*
+        }
+    };
+}
+
+macro_rules! impl_stream {
+    ($type:ident, $path:ident { $($variants:tt)* }, $inner:expr) => {
+        impl AsyncRead for $type {
+            fn poll_read(
+                mut self: Pin<&mut Self>,
+                context: &mut Context<'_>,
+                buffer: &mut ReadBuf<'_>,
+            ) -> Poll<io::Result<()>> {
+                let inner: fn(&mut Self) -> &mut $path = $inner;
+                each!(inner(&mut self), $path { $($variants)* }, stream => {
+                    Pin::new(stream).poll_read(context, buffer)
+                })
+            }
+        }
+
+        impl AsyncWrite for $type {
+            fn poll_write(
+                mut self: Pin<&mut Self>,
+                context: &mut Context<'_>,
+                bytes: &[u8],
+            ) -> Poll<io::Result<usize>> {
+                let inner: fn(&mut Self) -> &mut $path = $inner;
+                each!(inner(&mut self), $path { $($variants)* }, stream => {
+                    Pin::new(stream).poll_write(context, bytes)
+                })
+            }
+
+            fn poll_write_vectored(
+                mut self: Pin<&mut Self>,
+                context: &mut Context<'_>,
+                slices: &[IoSlice<'_>],
+            ) -> Poll<io::Result<usize>> {
+                let inner: fn(&mut Self) -> &mut $path = $inner;
+                each!(inner(&mut self), $path { $($variants)* }, stream => {
+                    Pin::new(stream).poll_write_vectored(context, slices)
+                })
+            }
+
+            fn is_write_vectored(&self) -> bool {
+                true
+            }
+
+            fn poll_flush(
+                mut self: Pin<&mut Self>,
+                context: &mut Context<'_>,
+            ) -> Poll<io::Result<()>> {
+                let inner: fn(&mut Self) -> &mut $path = $inner;
+                each!(inner(&mut self), $path { $($variants)* }, stream => {
+                    Pin::new(stream).poll_flush(context)
+                })
+            }
+
+            fn poll_shutdown(
+                mut self: Pin<&mut Self>,
+                context: &mut Context<'_>,
+            ) -> Poll<io::Result<()>> {
+                let inner: fn(&mut Self) -> &mut $path = $inner;
+                each!(inner(&mut self), $path { $($variants)* }, stream => {
+                    Pin::new(stream).poll_shutdown(context)
+                })
+            }
+        }
+    };
+}
+
+impl_stream!(
+    Socket,
+    Socket {
+        Tcp,
+        #[cfg(unix)]
+        Unix
+    },
+    |this| this
+);
+impl_stream!(ClientStream, Inner { Plain, Tls }, |this| &mut this.0);
+
+#[cfg(test)]
+#[path = "endpoint_tests.rs"]
+mod tests;
