@@ -2,7 +2,8 @@
 //!
 //! - `durable fill DIR SESSIONS SUBSCRIPTIONS RETAINED`: a data directory as a broker would leave it
 //! - `durable restore BROKER DIR TIMES`: from the start of a broker until it listens
-//! - `durable rate BROKER DIR ROUNDS OUTSTANDING`: QoS 1 at `fsync`, so many outstanding for each of 100 publishers
+//! - `durable rate BROKER DIR ROUNDS OUTSTANDING`: QoS 1 at `fsync`, so many outstanding for each of 100 publishers;
+//!   and what the machine allows: the same load on a broker that has all in memory
 //! - `durable latency BROKER DIR ROUNDS RATE BURST SYNC_BYTES`: PUBACKs at so many messages a second, of which a
 //!   publisher sends so many at a time, beside syncs of so many bytes; and what the machine does to both: the same
 //!   load on a broker that has all in memory, with such syncs on another thread
@@ -134,18 +135,23 @@ fn rate(program: &Path, dir: &Path, rounds: u32, window: usize) -> Result<()> {
     let outstanding = PAIRS * window;
     let mut bare = BareFile::create(&dir.join("bare"))?;
     let (broker, _) = Broker::start(program, Some(&dir.join("data")))?;
+    let (in_memory, _) = Broker::start(program, None)?;
+    let load = Load::Closed { window };
     let mut clients = Clients::connect(broker.port, PAIRS, PAYLOAD)?;
-    clients.run(TURN, Load::Closed { window })?;
+    let mut control = Clients::connect(in_memory.port, PAIRS, PAYLOAD)?;
+    for clients in [&mut clients, &mut control] {
+        clients.run(TURN, load)?;
+    }
     println!(
         "naive/s  outstanding/sync  log, as many/s  log, 512/s  broker/s  of naive  of the smaller (as many, 512)  \
-         CPU us: broker, clients  cores  bytes written"
+         CPU us: broker, clients  cores  bytes written  at memory/s"
     );
     let as_many = Shape {
         queues: PAIRS as u64,
         group: outstanding as u64,
         batch: 1,
     };
-    let mut ratios = [const { Vec::new() }; 3];
+    let mut ratios = [const { Vec::new() }; 4];
     for _ in 0..rounds {
         let naive = 1.0 / mean(&bare.run(TURN, MESSAGE_BYTES)?);
         let syncs = outstanding as f64 / mean(&bare.run(TURN, outstanding * MESSAGE_BYTES)?);
@@ -153,7 +159,7 @@ fn rate(program: &Path, dir: &Path, rounds: u32, window: usize) -> Result<()> {
         let log_512 = log_alone(&dir.join("log"), TURN, Shape::REFERENCE, PAYLOAD)?;
         let before = (broker.used()?, Used::of("self")?, clients.acked);
         let start = Instant::now();
-        let rate = clients.run(TURN, Load::Closed { window })?;
+        let rate = clients.run(TURN, load)?;
         let took = start.elapsed().as_secs_f64();
         let acked = (clients.acked - before.2) as f64;
         let used = broker.used()?;
@@ -161,13 +167,15 @@ fn rate(program: &Path, dir: &Path, rounds: u32, window: usize) -> Result<()> {
             used.cpu - before.0.cpu,
             Used::of("self")?.cpu - before.1.cpu,
         );
+        let memory = control.run(TURN, load)?;
         let to = [
             rate / naive,
             rate / syncs.min(log),
             rate / syncs.min(log_512),
+            rate / memory,
         ];
         println!(
-            "{naive:7.0}  {syncs:16.0}  {log:14.0}  {log_512:10.0}  {rate:8.0}  {:8.1}  {:22.2}, {:4.2}  {:15.2}, {:6.2}  {:5.2}  {:13.0}",
+            "{naive:7.0}  {syncs:16.0}  {log:14.0}  {log_512:10.0}  {rate:8.0}  {:8.1}  {:22.2}, {:4.2}  {:15.2}, {:6.2}  {:5.2}  {:13.0}  {memory:11.0}",
             to[0],
             to[1],
             to[2],
@@ -180,11 +188,12 @@ fn rate(program: &Path, dir: &Path, rounds: u32, window: usize) -> Result<()> {
             ratios.push(to);
         }
     }
-    let [naive, as_many, reference] = ratios.map(median);
+    let [naive, as_many, reference, memory] = ratios.map(median);
     println!(
-        "medians: {naive:.1} of naive, of the smaller {as_many:.2} (as many), {reference:.2} (512)"
+        "medians: {naive:.1} of naive, of the smaller {as_many:.2} (as many), {reference:.2} (512), of memory {memory:.2}"
     );
-    drop(clients);
+    drop((clients, control));
+    in_memory.stop()?;
     broker.stop()
 }
 
