@@ -586,3 +586,59 @@ pub(crate) fn records(bytes: &[u8], start: u32, end: u32, mut each: impl FnMut(D
 pub(crate) fn own(bytes: &[u8]) -> Bytes {
     Bytes::copy_from_slice(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SALT: u64 = 7;
+
+    /// Batches of one record each, all of the same length.
+    fn batches(values: [u8; 3]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for value in values {
+            let start = bytes.len();
+            let (key, value) = (&b"key"[..], &[value; 40][..]);
+            let blob = None;
+            Record::PutKey { key, blob, value }.encode(&mut bytes);
+            let mut batch = bytes.split_off(start);
+            finish(&mut batch, &[0], true);
+            bytes.append(&mut batch);
+        }
+        bytes
+    }
+
+    /// A segment of one group with these batches.
+    fn segment(id: u32, values: [u8; 3]) -> Vec<u8> {
+        let open = HEADER_LEN as usize;
+        let mut bytes = vec![0; open + GROUP_LEN];
+        bytes.extend(batches(values));
+        Group::close(&mut bytes, open, HEADER_LEN, SALT, id, HEADER_LEN);
+        bytes
+    }
+
+    /// The file of a dead segment becomes the next one, and what a torn write leaves of it may be whole
+    /// records of the same lengths.
+    #[test]
+    fn a_group_in_which_records_of_an_older_one_stand_is_not_taken_for_whole() {
+        let (old, new) = (segment(1, [1, 2, 3]), segment(2, [4, 5, 6]));
+        let whole = Extent {
+            end: new.len() as u32,
+            bad: None,
+            damaged: false,
+        };
+        assert_eq!(extent(&new, SALT, 2), whole);
+        let record = batches([0; 3]).len() / 3;
+        for stale in 0..3 {
+            let at = HEADER_LEN as usize + GROUP_LEN + stale * record;
+            let mut torn = new.clone();
+            torn[at..at + record].copy_from_slice(&old[at..at + record]);
+            let mixed = Extent {
+                end: HEADER_LEN,
+                bad: Some(HEADER_LEN),
+                damaged: false,
+            };
+            assert_eq!(extent(&torn, SALT, 2), mixed, "record {stale} is stale");
+        }
+    }
+}
