@@ -5,8 +5,15 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use avocet_session::{Instant, Now};
-use mio::net::{TcpListener, TcpStream};
+#[cfg(unix)]
+use avocet_transport::UnixListener;
+use mio::event::Source;
+use mio::net::TcpListener;
 use tracing::{info, warn};
+
+use crate::broker::StartError;
+use crate::config::{ListenAddress, Listener as Settings};
+use crate::stream::Stream;
 
 /// Connections taken from one listener before the ones that are there have their turn.
 const PER_TURN: usize = 64;
@@ -25,13 +32,78 @@ pub(crate) struct Acceptor {
 }
 
 struct Listener {
-    socket: TcpListener,
+    socket: Socket,
     ready: bool,
+}
+
+/// What connections are accepted from.
+pub(crate) enum Socket {
+    Tcp(TcpListener),
+    #[cfg(unix)]
+    Unix(UnixListener),
+}
+
+impl Socket {
+    /// Opens a listener.
+    pub(crate) fn open(listener: &Settings) -> Result<Self, StartError> {
+        match &listener.address {
+            ListenAddress::Tcp(address) => Ok(Self::Tcp(avocet_transport::listen(*address)?)),
+            #[cfg(unix)]
+            ListenAddress::Unix(path) => Ok(Self::Unix(UnixListener::open(path, listener.mode)?)),
+            #[cfg(not(unix))]
+            ListenAddress::Unix(_) => Err(io::Error::from(io::ErrorKind::Unsupported).into()),
+        }
+    }
+
+    /// Where it listens, with the port that the system chose.
+    pub(crate) fn address(&self) -> io::Result<ListenAddress> {
+        match self {
+            Self::Tcp(socket) => Ok(ListenAddress::Tcp(socket.local_addr()?)),
+            #[cfg(unix)]
+            Self::Unix(socket) => Ok(ListenAddress::Unix(socket.path().to_owned())),
+        }
+    }
+
+    pub(crate) fn source(&mut self) -> &mut dyn Source {
+        match self {
+            Self::Tcp(socket) => socket,
+            #[cfg(unix)]
+            Self::Unix(socket) => socket,
+        }
+    }
+
+    fn accept(&self) -> io::Result<(Stream, Peer)> {
+        match self {
+            Self::Tcp(socket) => {
+                let (stream, address) = avocet_transport::accept(socket)?;
+                Ok((Stream::Tcp(stream), Peer::Address(address)))
+            }
+            #[cfg(unix)]
+            Self::Unix(socket) => Ok((Stream::Unix(socket.accept()?), Peer::Local)),
+        }
+    }
+}
+
+/// Where a connection comes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Peer {
+    Address(SocketAddr),
+    /// A program on this machine, through a Unix socket.
+    Local,
+}
+
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Address(address) => write!(f, "{address}"),
+            Self::Local => f.write_str("unix"),
+        }
+    }
 }
 
 /// What came of one attempt.
 enum Attempt {
-    Accepted(TcpStream, SocketAddr),
+    Accepted(Stream, Peer),
     /// The connection was gone before it was accepted, or a signal came.
     Retry,
     Nobody,
@@ -39,7 +111,7 @@ enum Attempt {
 }
 
 impl Acceptor {
-    pub(crate) fn new(sockets: Vec<TcpListener>) -> Self {
+    pub(crate) fn new(sockets: Vec<Socket>) -> Self {
         let listeners = sockets.into_iter().map(|socket| Listener {
             socket,
             ready: true,
@@ -73,8 +145,8 @@ impl Acceptor {
         *self = Self::default();
     }
 
-    /// Takes waiting connections, each with its peer's address and the index of its listener.
-    pub(crate) fn accept(&mut self, now: Now, mut take: impl FnMut(TcpStream, SocketAddr, u16)) {
+    /// Takes waiting connections, each with its peer and the index of its listener.
+    pub(crate) fn accept(&mut self, now: Now, mut take: impl FnMut(Stream, Peer, u16)) {
         if self.paused_until.is_some_and(|until| now.instant < until) {
             return;
         }
@@ -108,8 +180,8 @@ impl Acceptor {
     }
 }
 
-fn attempt(listener: &TcpListener) -> Attempt {
-    let error = match avocet_transport::accept(listener) {
+fn attempt(listener: &Socket) -> Attempt {
+    let error = match listener.accept() {
         Ok((stream, peer)) => return Attempt::Accepted(stream, peer),
         Err(error) => error,
     };

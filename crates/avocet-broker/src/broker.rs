@@ -18,16 +18,18 @@ use avocet_engine::{Engine, ShardId};
 use avocet_journal::Journal;
 use avocet_store::LogStore;
 use avocet_transport::ListenError;
+#[cfg(unix)]
+use avocet_transport::UnixListenError;
 use mio::{Interest, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tracing::info;
 
-use crate::acceptor::Acceptor;
+use crate::acceptor::{Acceptor, Socket};
 use crate::access::{self, AccessError, Files, Reloader};
 #[cfg(unix)]
 use crate::backup::Backups;
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, ListenAddress};
 use crate::inbox::{Inbox, Mail};
 use crate::pace::Pace;
 use crate::recovery::{self, DataError};
@@ -48,6 +50,10 @@ pub enum StartError {
     /// A listener could not be opened.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// A Unix socket could not be opened.
+    #[cfg(unix)]
+    #[error(transparent)]
+    ListenUnix(#[from] UnixListenError),
     /// The data directory cannot be used.
     #[error(transparent)]
     Data(#[from] DataError),
@@ -121,13 +127,18 @@ impl Broker {
 
         let mut sockets = Vec::new();
         let mut local_addrs = Vec::new();
+        let mut addresses = Vec::new();
         for (index, listener) in config.listen.iter().enumerate() {
-            let mut socket = avocet_transport::listen(listener.address)?;
-            local_addrs.push(socket.local_addr()?);
+            let mut socket = Socket::open(listener)?;
+            let address = socket.address()?;
+            if let ListenAddress::Tcp(address) = address {
+                local_addrs.push(address);
+            }
+            addresses.push(address);
             if let Some(poll) = polls.first() {
                 let token = shard::listener_token(index);
-                poll.registry()
-                    .register(&mut socket, token, Interest::READABLE)?;
+                let registry = poll.registry();
+                registry.register(socket.source(), token, Interest::READABLE)?;
             }
             sockets.push(socket);
         }
@@ -185,13 +196,13 @@ impl Broker {
             // Should starting a later thread fail, dropping the broker stops these.
             broker.threads.push(spawn(parts, broker.stopper.clone())?);
         }
-        for address in &broker.local_addrs {
+        for address in addresses {
             info!("listening on {address}");
         }
         Ok(broker)
     }
 
-    /// The addresses listened on, in the order of the configuration, with the ports the system
+    /// The IP addresses listened on, in the order of the configuration, with the ports the system
     /// chose.
     pub fn local_addrs(&self) -> &[SocketAddr] {
         &self.local_addrs

@@ -21,8 +21,8 @@ pub use avocet_engine::EngineConfig;
 pub use backup::{BackupError, backup};
 pub use broker::{Broker, ShardFailed, StartError, Stopper};
 pub use config::{
-    Access, Config, ConfigBuilder, ConfigError, Durability, Listener, Log, LogFormat, Origin,
-    reference,
+    Access, AddressError, Config, ConfigBuilder, ConfigError, Durability, ListenAddress, Listener,
+    Log, LogFormat, Origin, reference,
 };
 pub use recovery::{DataError, DataErrorReason};
 pub use stream::InProcessStream;

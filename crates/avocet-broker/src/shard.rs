@@ -313,10 +313,10 @@ impl Shard {
 
     fn accept(&mut self, now: Now) {
         let mut acceptor = mem::take(&mut self.acceptor);
-        acceptor.accept(now, |socket, peer, listener| {
+        acceptor.accept(now, |stream, peer, listener| {
             let to = self.next_shard;
             self.next_shard = (to + 1) % self.inboxes.len();
-            let (stream, peer) = (Stream::Tcp(socket), peer.to_string());
+            let peer = peer.to_string();
             if to == self.id.index() {
                 self.open(stream, peer, listener, now);
             } else {
@@ -358,18 +358,16 @@ impl Shard {
     /// None, and the connection is closed, when the system cannot watch it.
     fn insert(&mut self, mut connection: Connection) -> Option<Key> {
         let key = self.connections.next_key();
-        match &mut connection.stream {
-            Stream::Tcp(socket) => {
-                let interest = Interest::READABLE | Interest::WRITABLE;
-                if let Err(error) = self.poll.registry().register(socket, Token(key), interest) {
-                    error!("cannot watch connection {}: {error}", connection.id);
-                    return None;
-                }
-            }
-            Stream::Pipe(end) => {
-                end.attach(Arc::clone(&self.inbox), connection.id);
-                connection.readable = true;
-            }
+        if let Stream::Pipe(end) = &mut connection.stream {
+            end.attach(Arc::clone(&self.inbox), connection.id);
+            connection.readable = true;
+        }
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if let Some(source) = connection.stream.source()
+            && let Err(error) = self.poll.registry().register(source, Token(key), interest)
+        {
+            error!("cannot watch connection {}: {error}", connection.id);
+            return None;
         }
         let key = self.connections.insert(connection);
         self.set_ready(key);
@@ -531,8 +529,8 @@ impl Shard {
         let Some(mut connection) = removed else {
             return;
         };
-        if let Stream::Tcp(socket) = &mut connection.stream
-            && let Err(error) = self.poll.registry().deregister(socket)
+        if let Some(source) = connection.stream.source()
+            && let Err(error) = self.poll.registry().deregister(source)
         {
             error!("cannot hand over connection {id}: {error}");
             return;

@@ -9,7 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use avocet_engine::ConnectionId;
+use mio::event::Source;
 use mio::net::TcpStream;
+#[cfg(unix)]
+use mio::net::UnixStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::inbox::{Inbox, Mail};
@@ -20,6 +23,8 @@ const PIPE_CAPACITY: usize = 64 << 10;
 /// The broker's end of a connection.
 pub(crate) enum Stream {
     Tcp(TcpStream),
+    #[cfg(unix)]
+    Unix(UnixStream),
     Pipe(PipeEnd),
 }
 
@@ -29,6 +34,8 @@ impl Stream {
     pub(crate) fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(socket) => socket.read(room),
+            #[cfg(unix)]
+            Self::Unix(socket) => socket.read(room),
             Self::Pipe(end) => end.0.read(room),
         }
     }
@@ -40,6 +47,8 @@ impl Stream {
                 [slice] => socket.write(slice),
                 slices => socket.write_vectored(slices),
             },
+            #[cfg(unix)]
+            Self::Unix(socket) => socket.write_vectored(slices),
             Self::Pipe(end) => end.0.write_vectored(slices),
         }
     }
@@ -49,6 +58,8 @@ impl Stream {
         match self {
             // Fails only when the peer is gone.
             Self::Tcp(socket) => drop(socket.shutdown(Shutdown::Write)),
+            #[cfg(unix)]
+            Self::Unix(socket) => drop(socket.shutdown(Shutdown::Write)),
             Self::Pipe(end) => end.0.lock().from_broker.close(),
         }
     }
@@ -57,7 +68,19 @@ impl Stream {
     pub(crate) fn may_reset(&self) -> bool {
         match self {
             Self::Tcp(_) => true,
+            #[cfg(unix)]
+            Self::Unix(_) => true,
             Self::Pipe(_) => false,
+        }
+    }
+
+    /// What the poll watches; a pipe announces itself.
+    pub(crate) fn source(&mut self) -> Option<&mut dyn Source> {
+        match self {
+            Self::Tcp(socket) => Some(socket),
+            #[cfg(unix)]
+            Self::Unix(socket) => Some(socket),
+            Self::Pipe(_) => None,
         }
     }
 }

@@ -106,6 +106,20 @@ fn mistakes_name_the_key_the_value_the_line_and_what_is_allowed() {
             "avocet.toml, line 3: unknown setting `listen.tls`",
         ),
         (
+            "[[listen]]\naddress = 'unix:/run/mqtt'\nmode = 'rw'",
+            "avocet.toml, line 3: `listen.mode = 'rw'` is not allowed: it must be three octal digits",
+        ),
+        (
+            "listen = [{ address = '127.0.0.1:1', mode = '600' }]",
+            "avocet.toml, line 1: `listen = [{ address = \"127.0.0.1:1\", mode = \"600\" }]` is \
+             refused: only Unix sockets have a `mode`",
+        ),
+        (
+            "listen = ['127.0.0.1:1', 'unix:a', '[::1]:1', 'unix:a']",
+            "avocet.toml, line 1: `listen = [\"127.0.0.1:1\", \"unix:a\", \"[::1]:1\", \"unix:a\"]` \
+             is refused: unix:a is listened on twice",
+        ),
+        (
             "listen = { durability = 'os' }",
             "avocet.toml, line 1: `listen = { durability = 'os' }` is not allowed: it must be HOST:PORT",
         ),

@@ -1,21 +1,22 @@
 //! The configuration of a broker.
 
 mod error;
+pub(crate) mod listener;
 mod reference;
 mod settings;
 mod sources;
 mod value;
 
-use std::net::{AddrParseError, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use avocet_engine::{EngineConfig, Level, Levels};
 
 pub use error::{ConfigError, Origin};
+pub use listener::{AddressError, ListenAddress, Listener};
 pub use reference::reference;
 pub use sources::ConfigBuilder;
 
@@ -28,7 +29,7 @@ const RESIDENT_MESSAGES: usize = 1_000;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// Where plain TCP is served.
+    /// Where clients are served.
     pub listen: Vec<Listener>,
     /// Where durable state is kept; made when it is missing. `None`: all state is in memory.
     pub data_dir: Option<PathBuf>,
@@ -48,34 +49,6 @@ pub struct Config {
     /// How the protocol is served, and the limits. What it says of durability comes from the settings
     /// above.
     pub engine: EngineConfig,
-}
-
-/// Where clients are served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Listener {
-    /// Port 0 lets the system choose.
-    pub address: SocketAddr,
-    /// For messages that are published here; `None`: as for the whole broker.
-    pub durability: Option<Durability>,
-}
-
-impl From<SocketAddr> for Listener {
-    fn from(address: SocketAddr) -> Self {
-        Self {
-            address,
-            durability: None,
-        }
-    }
-}
-
-/// An IP address with its port, without a durability of its own.
-impl FromStr for Listener {
-    type Err = AddrParseError;
-
-    fn from_str(text: &str) -> Result<Self, AddrParseError> {
-        text.parse().map(|address: SocketAddr| address.into())
-    }
 }
 
 /// What an acknowledgement says of the message, or of the change, that it is for.
@@ -206,20 +179,38 @@ impl Config {
             value: sources::shown(self, key),
             reason,
         };
-        let mut addresses = self.listen.iter().map(|listener| listener.address);
-        let public = addresses.find(|address| !address.ip().is_loopback());
+        if let Some(problem) = self.listen.iter().find_map(Listener::problem) {
+            return Err(refused("listen", problem));
+        }
+        if let Some(address) = self.twice() {
+            let reason = format!("{address} is listened on twice");
+            return Err(refused("listen", reason));
+        }
         let guarded = self.access.anonymous || self.access.password_file.is_some();
-        if let Some(address) = public.filter(|_| !guarded) {
+        let public = self.listen.iter().find(|listener| listener.is_public());
+        if let Some(listener) = public.filter(|_| !guarded) {
             let reason = format!(
-                "other machines could reach {address}, and anyone could connect, since there is \
+                "other machines could reach {}, and anyone could connect, since there is \
                  no authentication; set `password_file` in section `[access]` to a file that \
                  `avocet passwd` makes (or AVOCET_ACCESS_PASSWORD_FILE), or to allow that set \
                  `anonymous = true` in section `[access]` (or AVOCET_ACCESS_ANONYMOUS=true, or the \
-                 flag --anonymous), else listen on 127.0.0.1 or [::1]"
+                 flag --anonymous), else listen on 127.0.0.1 or [::1]",
+                listener.address
             );
             return Err(refused("listen", reason));
         }
         self.check_durability(refused)
+    }
+
+    /// An address that two listeners have.
+    fn twice(&self) -> Option<&ListenAddress> {
+        let mut listeners = self.listen.iter().enumerate();
+        let twice = listeners.find(|(index, listener)| {
+            let mut before = self.listen.iter().take(*index);
+            let any_port = matches!(listener.address, ListenAddress::Tcp(it) if it.port() == 0);
+            !any_port && before.any(|other| other.address == listener.address)
+        });
+        twice.map(|(_, listener)| &listener.address)
     }
 
     fn check_durability(

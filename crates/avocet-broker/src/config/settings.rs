@@ -263,6 +263,9 @@ const OVERFLOWS: [(&str, Overflow); 2] = [
     ("drop newest", Overflow::DropNewest),
 ];
 
+/// The levels of durability as a choice.
+pub(crate) const LEVEL: Kind = Kind::Choice(&names(DURABILITIES));
+
 pub(crate) fn level_name(level: Durability) -> &'static str {
     let named = DURABILITIES.iter().find(|(_, named)| *named == level);
     named.map_or("", |(name, _)| name)
@@ -309,9 +312,9 @@ pub(crate) static SETTINGS: &[Setting] = &[
     Setting {
         key: "listen",
         kind: Kind::Listeners,
-        about: "Where plain TCP is served. A host name stands for its first IPv4 address. In the \
-                environment, several are separated by commas. A table has an `address`, and may have a \
-                `durability` for the messages that are published there.",
+        about: "Where clients are served. A host name stands for its first IPv4 address. In the \
+                environment, several are separated by commas. A table has an `address`, and may have \
+                more: docs/listeners.md describes it.",
         get: |config| Value::Listeners(config.listen.clone()),
         set: |config, value| config.listen = value.listeners(),
     },

@@ -4,7 +4,8 @@ use std::fmt::{self, Write as _};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
-use super::{Durability, Listener, settings};
+use super::listener::{self, Listener};
+use super::{Durability, settings};
 
 /// The value of a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,9 +94,6 @@ pub(crate) enum Kind {
     Levels,
 }
 
-/// The levels of durability as a choice.
-const LEVEL: Kind = Kind::Choice(&settings::names(settings::DURABILITIES));
-
 /// A value as a source gives it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Raw {
@@ -146,17 +144,17 @@ impl Kind {
                 (min..=max).contains(&bytes).then_some(Value::Bytes(bytes))
             }
             Self::Address => {
-                let address = parse_address(raw.text()?)?;
-                Some(Value::Listeners(vec![address.into()]))
+                let listener = raw.text()?.parse().ok()?;
+                Some(Value::Listeners(vec![listener]))
             }
             Self::Listeners => {
                 let listeners: Option<Vec<_>> = match raw {
-                    Raw::Array(items) => items.iter().map(listener).collect(),
+                    Raw::Array(items) => items.iter().map(listener::read).collect(),
                     Raw::Untyped(text) => text
                         .split(',')
-                        .map(|text| parse_address(text.trim()).map(Listener::from))
+                        .map(|text| text.trim().parse().ok())
                         .collect(),
-                    Raw::Text(_) | Raw::Table(_) => listener(raw).map(|listener| vec![listener]),
+                    Raw::Text(_) | Raw::Table(_) => listener::read(raw).map(|read| vec![read]),
                     Raw::Flag(_) | Raw::Integer(_) | Raw::Other => None,
                 };
                 let listeners = listeners.filter(|listeners| !listeners.is_empty());
@@ -186,35 +184,21 @@ impl Kind {
     /// What this name may hold in a table that is the value, or one of the values; `None` when the
     /// name is not known.
     pub(crate) fn field(self, name: &str) -> Option<Self> {
-        match (self, name) {
-            (Self::Listeners, "address") => Some(Self::Address),
-            (Self::Listeners, "durability") | (Self::Levels, _) => Some(LEVEL),
-            _ => None,
+        match self {
+            Self::Listeners => listener::field(name),
+            Self::Levels => Some(settings::LEVEL),
+            Self::Flag
+            | Self::Integer { .. }
+            | Self::Choice(_)
+            | Self::Text { .. }
+            | Self::Duration { .. }
+            | Self::Bytes { .. }
+            | Self::Address => None,
         }
     }
 }
 
-/// An address, or a table of a listener.
-fn listener(raw: &Raw) -> Option<Listener> {
-    let Raw::Table(fields) = raw else {
-        return parse_address(raw.text()?).map(Listener::from);
-    };
-    let field = |name: &str| {
-        let mut named = fields.iter().filter(|(key, _)| key == name);
-        named.next().map(|(_, value)| value.text())
-    };
-    let mut listener = Listener::from(parse_address(field("address")??)?);
-    if let Some(name) = field("durability") {
-        listener.durability = Some(level(name?)?);
-    }
-    let known = |name: &str| Kind::Listeners.field(name).is_some();
-    fields
-        .iter()
-        .all(|(name, _)| known(name))
-        .then_some(listener)
-}
-
-fn level(name: &str) -> Option<Durability> {
+pub(crate) fn level(name: &str) -> Option<Durability> {
     let mut levels = settings::DURABILITIES.iter();
     levels
         .find(|(known, _)| *known == name)
@@ -227,6 +211,15 @@ fn topic_level(prefix: &str, name: &str) -> Option<(String, Durability)> {
 }
 
 impl Raw {
+    /// What a table has under a name.
+    pub(crate) fn field(&self, name: &str) -> Option<&Self> {
+        let Self::Table(fields) = self else {
+            return None;
+        };
+        let found = fields.iter().find(|(key, _)| key == name);
+        found.map(|(_, value)| value)
+    }
+
     fn integer(&self) -> Option<u64> {
         match self {
             Self::Integer(integer) => u64::try_from(*integer).ok(),
@@ -235,7 +228,7 @@ impl Raw {
         }
     }
 
-    fn text(&self) -> Option<&str> {
+    pub(crate) fn text(&self) -> Option<&str> {
         match self {
             Self::Text(text) | Self::Untyped(text) => Some(text),
             Self::Flag(_) | Self::Integer(_) | Self::Array(_) | Self::Table(_) | Self::Other => {
@@ -277,7 +270,7 @@ fn parse_bytes(text: &str) -> Option<u64> {
 }
 
 /// A host name stands for its first IPv4 address, or its first address when it has none.
-fn parse_address(text: &str) -> Option<SocketAddr> {
+pub(crate) fn parse_address(text: &str) -> Option<SocketAddr> {
     if let Ok(address) = text.parse() {
         return Some(address);
     }
@@ -331,8 +324,12 @@ impl fmt::Display for Value {
             Self::Duration(duration) => write!(f, "{:?}", show_duration(*duration)),
             Self::Bytes(bytes) => write!(f, "{:?}", show_bytes(*bytes)),
             Self::Listeners(listeners) => {
-                let texts: Vec<String> = listeners.iter().map(show_listener).collect();
-                write!(f, "[{}]", texts.join(", "))
+                f.write_char('[')?;
+                for (index, listener) in listeners.iter().enumerate() {
+                    f.write_str(if index == 0 { "" } else { ", " })?;
+                    listener::show(listener, f)?;
+                }
+                f.write_char(']')
             }
             Self::Levels(levels) if levels.is_empty() => f.write_str("{}"),
             Self::Levels(levels) => {
@@ -348,22 +345,8 @@ impl fmt::Display for Value {
     }
 }
 
-fn show_listener(listener: &Listener) -> String {
-    let Listener {
-        address,
-        durability,
-    } = listener;
-    durability.map_or_else(
-        || format!("\"{address}\""),
-        |level| {
-            let level = settings::level_name(level);
-            format!("{{ address = \"{address}\", durability = \"{level}\" }}")
-        },
-    )
-}
-
 /// A basic string of TOML, on one line.
-fn write_text(text: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+pub(crate) fn write_text(text: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     f.write_char('"')?;
     for character in text.chars() {
         match character {
@@ -405,15 +388,16 @@ impl fmt::Display for Kind {
                 show_bytes(*max)
             ),
             Self::Listeners => f.write_str(
-                "HOST:PORT as in \"127.0.0.1:1883\" (port 0: any free one), a table with it as \
-                 `address`, or a list of these",
+                "HOST:PORT as in \"127.0.0.1:1883\" (port 0: any free one), unix:PATH, a table with \
+                 it as `address`, or a list of these",
             ),
-            Self::Address => {
-                f.write_str("HOST:PORT as in \"127.0.0.1:1883\" (port 0: any free one)")
-            }
+            Self::Address => f.write_str(
+                "HOST:PORT as in \"127.0.0.1:1883\" (port 0: any free one), or unix:PATH",
+            ),
             Self::Levels => write!(
                 f,
-                "a table of beginnings of Topic Names, without + and #, each with {LEVEL}"
+                "a table of beginnings of Topic Names, without + and #, each with {}",
+                settings::LEVEL
             ),
         }
     }

@@ -175,8 +175,8 @@ pub(crate) fn connect_with(server: &Server, connect: &Connect<'_>) -> (Client, b
 }
 
 /// A client that does nothing by itself.
-pub(crate) struct Client {
-    pub(crate) socket: TcpStream,
+pub(crate) struct Client<S = TcpStream> {
+    pub(crate) socket: S,
     version: Version,
     input: Vec<u8>,
 }
@@ -184,7 +184,37 @@ pub(crate) struct Client {
 impl Client {
     /// Connects and expects to be accepted.
     pub(crate) fn connect(address: SocketAddr, connect: &Connect<'_>) -> Self {
-        let mut client = Self::open(address, connect.version);
+        Self::connect_over(open(address), connect)
+    }
+
+    /// Opens a socket only.
+    pub(crate) fn open(address: SocketAddr, version: Version) -> Self {
+        Self::over(open(address), version)
+    }
+}
+
+/// A socket to a broker.
+pub(crate) fn open(address: SocketAddr) -> TcpStream {
+    let socket = TcpStream::connect(address).unwrap();
+    socket.set_nodelay(true).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    socket.set_write_timeout(Some(DEADLINE)).unwrap();
+    socket
+}
+
+impl<S: Read + Write> Client<S> {
+    /// Has a stream, and sends nothing.
+    pub(crate) fn over(socket: S, version: Version) -> Self {
+        Self {
+            socket,
+            version,
+            input: Vec::new(),
+        }
+    }
+
+    /// Connects over a stream and expects to be accepted.
+    pub(crate) fn connect_over(stream: S, connect: &Connect<'_>) -> Self {
+        let mut client = Self::over(stream, connect.version);
         client.send(&Packet::Connect(*connect));
         let frame = client.receive();
         let Packet::Connack(connack) = frame.packet() else {
@@ -192,19 +222,6 @@ impl Client {
         };
         assert_eq!(connack.reason_code, ReasonCode::Success);
         client
-    }
-
-    /// Opens a socket only.
-    pub(crate) fn open(address: SocketAddr, version: Version) -> Self {
-        let socket = TcpStream::connect(address).unwrap();
-        socket.set_nodelay(true).unwrap();
-        socket.set_read_timeout(Some(DEADLINE)).unwrap();
-        socket.set_write_timeout(Some(DEADLINE)).unwrap();
-        Self {
-            socket,
-            version,
-            input: Vec::new(),
-        }
     }
 
     pub(crate) fn send(&mut self, packet: &Packet<'_>) {
