@@ -104,6 +104,13 @@ impl Memberships {
     pub(crate) fn group(&self, id: MembershipId) -> Option<&TopicFilterBuf> {
         self.entries.get(&id).map(|membership| &membership.group)
     }
+
+    /// The session of a membership that gets packets of QoS 0 as they came.
+    pub(crate) fn takes_frames(&self, id: MembershipId) -> Option<SessionHandle> {
+        let membership = self.entries.get(&id)?;
+        let plain = membership.subscription_id.is_none();
+        plain.then_some(membership.session)
+    }
 }
 
 impl Engine {

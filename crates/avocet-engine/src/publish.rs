@@ -121,8 +121,9 @@ impl Matches {
         let topic = topic_name.as_str();
         let missed = match self.recent.find(topic, routes.generation()) {
             Ok(takers) => {
-                let takers = takers.iter().flatten();
-                self.deliveries.extend(takers.map(Delivery::new));
+                let sessions = takers.sessions.iter().flatten();
+                self.deliveries.extend(sessions.map(Delivery::new));
+                self.groups.extend(takers.group);
                 return;
             }
             Err(missed) => missed,
@@ -131,14 +132,12 @@ impl Matches {
             self.add_route(sessions, route, publisher);
         });
         let with_more_ids = |delivery: &Delivery| !delivery.more_ids.is_empty();
-        if self.shards.is_empty()
-            && self.groups.is_empty()
-            && !self.no_local
-            && !self.deliveries.iter().any(with_more_ids)
-        {
+        if self.shards.is_empty() && !self.no_local && !self.deliveries.iter().any(with_more_ids) {
             let takers = self.deliveries.iter().map(Delivery::taker);
             let generation = routes.generation();
-            self.recent.remember(missed, topic, generation, takers);
+            let groups = &self.groups;
+            self.recent
+                .remember(missed, topic, generation, takers, groups);
         }
         self.shards.sort_unstable();
         self.shards.dedup_by(|later, kept| {
@@ -320,6 +319,9 @@ impl Engine {
                 || !self.deliver_frame(delivery.session, topic_name, frame, now)
         });
         self.matches.deliveries = deliveries;
+        let mut groups = mem::take(&mut self.matches.groups);
+        groups.retain(|group| !self.offer_frame_to_group(*group, id, topic_name, frame, now));
+        self.matches.groups = groups;
         if !self.matches.are_served() {
             let message = Message::from_publish(&publish.packet(), topic_name, now.unix);
             let publisher = self

@@ -42,12 +42,16 @@ impl Tag {
         Self(mark | Self::plain(recorded).0)
     }
 
-    const fn qos0_of(membership: MembershipId) -> Self {
+    pub(crate) const fn qos0_of(membership: MembershipId) -> Self {
         Self(Self::QOS0_OF_MEMBERSHIP | membership.0)
     }
 
     pub(crate) const fn from_u64(tag: u64) -> Self {
         Self(tag)
+    }
+
+    pub(crate) const fn as_u64(self) -> u64 {
+        self.0
     }
 
     pub(crate) const fn is_recorded(self) -> bool {

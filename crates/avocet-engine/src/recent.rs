@@ -7,6 +7,7 @@ use core::hash::BuildHasher;
 use foldhash::fast::FixedState;
 
 use crate::routes::SessionSubscriber;
+use crate::shared::GroupHandle;
 
 /// Topics remembered, each at the place that its hash names.
 const PLACES: usize = 1024;
@@ -17,8 +18,12 @@ const TOPIC_BYTES_MAX: usize = 128;
 /// Sessions that may want a topic which is remembered.
 const TAKERS_MAX: usize = 4;
 
-/// The sessions that want a topic, each once.
-pub(crate) type Takers = [Option<SessionSubscriber>; TAKERS_MAX];
+/// The sessions that want a topic, each once, and the group that does.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Takers {
+    pub(crate) sessions: [Option<SessionSubscriber>; TAKERS_MAX],
+    pub(crate) group: Option<GroupHandle>,
+}
 
 /// The takers of topics, as long as no subscription comes or goes.
 #[derive(Default)]
@@ -70,8 +75,10 @@ impl RecentTopics {
         topic: &str,
         generation: u64,
         takers: impl ExactSizeIterator<Item = SessionSubscriber>,
+        groups: &[GroupHandle],
     ) {
-        if !missed.again || topic.len() > TOPIC_BYTES_MAX || takers.len() > TAKERS_MAX {
+        let many = takers.len() > TAKERS_MAX || groups.len() > 1;
+        if !missed.again || topic.len() > TOPIC_BYTES_MAX || many {
             return;
         }
         if let Some(place) = self.place(missed.hash) {
@@ -79,8 +86,11 @@ impl RecentTopics {
             place.generation = generation;
             place.topic.clear();
             place.topic.push_str(topic);
-            place.takers = Takers::default();
-            for (to, from) in place.takers.iter_mut().zip(takers) {
+            place.takers = Takers {
+                group: groups.first().copied(),
+                ..Takers::default()
+            };
+            for (to, from) in place.takers.sessions.iter_mut().zip(takers) {
                 *to = Some(from);
             }
         }
@@ -118,16 +128,23 @@ mod tests {
         }
     }
 
+    /// The group that wants what so many sessions want.
+    fn group(takers: usize) -> Option<GroupHandle> {
+        (takers % 2 == 1).then(|| GroupHandle::for_test(7))
+    }
+
     /// Publishes to a topic `takers` want; whether they were known.
     fn comes(recent: &mut RecentTopics, topic: &str, generation: u64, takers: usize) -> bool {
         match recent.find(topic, generation) {
             Ok(known) => {
-                assert_eq!(known.iter().flatten().count(), takers);
+                assert_eq!(known.sessions.iter().flatten().count(), takers);
+                assert_eq!(known.group, group(takers));
                 true
             }
             Err(missed) => {
+                let groups = group(takers);
                 let takers = core::iter::repeat_n(taker(), takers);
-                recent.remember(missed, topic, generation, takers);
+                recent.remember(missed, topic, generation, takers, groups.as_slice());
                 false
             }
         }

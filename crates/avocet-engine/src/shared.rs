@@ -11,20 +11,22 @@ use alloc::vec::Vec;
 use core::mem;
 
 use avocet_codec::QoS;
-use avocet_session::{Expiry, Now, Overflow};
-use avocet_topic::TopicFilterBuf;
+use avocet_session::{Expiry, Now, Overflow, PublishFrame};
+use avocet_topic::{TopicFilterBuf, TopicName};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 
 use crate::config::SharedStrategy;
 use crate::counters::DropReason;
+use crate::queue::Tag;
 use crate::record::{GroupPlace, Record};
 use crate::routes::{Subscriber, Taker, Waiter};
+use crate::session_table::SessionKey;
 use crate::shard::{
     GroupChange, GroupMessage, Lane, MemberId, MembershipId, Published, ShardId, StableHash, Value,
 };
-use crate::{Durability, Engine};
+use crate::{ConnectionId, Durability, Engine};
 
 /// Where a group is in the table of its owner; never the place of another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,6 +73,14 @@ struct Group {
     turn: usize,
     /// Messages given to members who report when they are finished.
     given: HashMap<u64, Given, FixedState>,
+}
+
+/// How the member is chosen that gets a message.
+#[derive(Clone, Copy)]
+struct Choice {
+    strategy: SharedStrategy,
+    /// Messages that a member may have at once.
+    window: usize,
 }
 
 struct Given {
@@ -191,24 +201,26 @@ impl Group {
     }
 
     /// The member that gets a message, none if no connected one has room for it.
-    fn choose(
-        &mut self,
-        message: &GroupMessage,
-        strategy: SharedStrategy,
-        window: usize,
-    ) -> Option<&mut Member> {
-        let at = self.find_taker(message, strategy, window)?;
-        let stays = strategy == SharedStrategy::Sticky;
-        self.turn = if stays { at } else { at + 1 };
+    fn choose(&mut self, message: &GroupMessage, choice: Choice) -> Option<&mut Member> {
+        let published = &message.published;
+        let publisher = published.publisher.as_deref();
+        let at = self.find_taker(choice, publisher, published.message.topic_name())?;
+        self.end_turn(at, choice);
         self.members.get_mut(at)
     }
 
-    /// Where that member is.
+    /// The member at this place got a message.
+    fn end_turn(&mut self, at: usize, choice: Choice) {
+        let stays = choice.strategy == SharedStrategy::Sticky;
+        self.turn = if stays { at } else { at + 1 };
+    }
+
+    /// Where the member is that gets a message.
     fn find_taker(
         &self,
-        message: &GroupMessage,
-        strategy: SharedStrategy,
-        window: usize,
+        Choice { strategy, window }: Choice,
+        publisher: Option<&SessionKey>,
+        topic_name: TopicName<'_>,
     ) -> Option<usize> {
         let takes = |member: &Member| member.online && member.in_flight < window;
         let mut by_turn = self.members.by_turn(self.turn);
@@ -220,10 +232,10 @@ impl Group {
             // These keep an order, so that a full member is waited for.
             SharedStrategy::Sticky => by_turn.find(|(_, member)| member.online)?,
             SharedStrategy::ByPublisher | SharedStrategy::ByTopic => {
-                let hash = match (&message.published.publisher, strategy) {
+                let hash = match (publisher, strategy) {
                     (Some(publisher), SharedStrategy::ByPublisher) => publisher.stable_hash(),
                     (None, SharedStrategy::ByPublisher) => StableHash::new(),
-                    _ => StableHash::new().text(message.published.message.topic_name().as_str()),
+                    _ => StableHash::new().text(topic_name.as_str()),
                 };
                 let index = hash.finish().checked_rem(self.members.online as u64)?;
                 let mut online = self.members.by_turn(0).filter(|(_, member)| member.online);
@@ -445,11 +457,7 @@ impl Engine {
         mut message: GroupMessage,
         now: Now,
     ) -> Option<GroupMessage> {
-        let strategy = self.config.shared_strategy;
-        // What a member's own queue has no room for waits here.
-        let limits = &self.config.connection.limits;
-        let window = self.config.limits.group_window;
-        let window = window.min(limits.queued_messages_max).max(1);
+        let choice = self.choice();
         if message.published.message.remaining_expiry(now.unix) == Expiry::Expired {
             self.forget_message(handle, &message, DropReason::Expired);
             return None;
@@ -459,7 +467,7 @@ impl Engine {
         } = &mut self.groups;
         let group = groups.get_mut(&handle)?;
         let name = group.name.clone();
-        let Some(member) = group.choose(&message, strategy, window) else {
+        let Some(member) = group.choose(&message, choice) else {
             return Some(message);
         };
         let member_id = member.id;
@@ -494,6 +502,53 @@ impl Engine {
             self.send(member_id.shard, Lane::Subscribers, deliver);
         }
         None
+    }
+
+    fn choice(&self) -> Choice {
+        // What a member's own queue has no room for waits in the group.
+        let queued_max = self.config.connection.limits.queued_messages_max;
+        Choice {
+            strategy: self.config.shared_strategy,
+            window: self.config.limits.group_window.min(queued_max).max(1),
+        }
+    }
+
+    /// Gives a PUBLISH of QoS 0 to a member of this shard as the packet in which it came from a
+    /// connection; false, and nothing done, if the group must have its message.
+    pub(crate) fn offer_frame_to_group(
+        &mut self,
+        handle: GroupHandle,
+        from: ConnectionId,
+        topic_name: TopicName<'_>,
+        frame: PublishFrame<'_>,
+        now: Now,
+    ) -> bool {
+        let choice = self.choice();
+        let Some(group) = self.groups.groups.get(&handle) else {
+            return false;
+        };
+        let publisher = self.connections.get(&from);
+        let publisher = publisher.and_then(|entry| entry.key.as_deref());
+        let taker = group
+            .find_taker(choice, publisher, topic_name)
+            .filter(|_| group.queue.is_empty())
+            .and_then(|at| Some((at, group.members.get(at)?.id)))
+            .filter(|(_, member)| member.shard == self.shard);
+        let Some((at, MemberId { membership, .. })) = taker else {
+            return false;
+        };
+        let Some(session) = self.memberships.takes_frames(membership) else {
+            return false;
+        };
+        let frame = frame.with_tag(Tag::qos0_of(membership).as_u64());
+        // What a member has no room for waits in its group: no publisher has to.
+        let wait = self.wait;
+        let delivered = self.deliver_frame(session, topic_name, frame, now);
+        self.wait = wait;
+        if delivered && let Some(group) = self.groups.groups.get_mut(&handle) {
+            group.end_turn(at, choice);
+        }
+        delivered
     }
 
     /// Drops what a group's queue has no room for.

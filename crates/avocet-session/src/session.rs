@@ -176,7 +176,7 @@ impl Session {
     }
 
     /// Drops the packets given to [`ServerConnection::enqueue_frame`](crate::ServerConnection::enqueue_frame)
-    /// that have not left; how many.
+    /// that have not left, unless they have a mark; how many.
     pub fn drop_frames(&mut self) -> usize {
         self.sender.drop_frames()
     }

@@ -296,6 +296,34 @@ fn qos_0_is_shared_too() {
     });
 }
 
+/// [MQTT5-4.8.2] What a member has not been sent goes to others, in whatever form it waits.
+#[test]
+fn unsent_qos_0_of_a_lost_member_goes_to_others() {
+    each(|mut cluster| {
+        let slow = cluster.client("slow");
+        cluster.subscribe(slow, FILTER, 0);
+        cluster.subscribe(slow, "own", 0);
+        cluster.set_reads(slow, false);
+        let publisher = cluster.client("publisher");
+        for n in [1, 2] {
+            cluster.publish(publisher, "jobs/x", &n.to_string(), 0);
+        }
+        cluster.publish(publisher, "own", "3", 0);
+        for n in [4, 5] {
+            cluster.publish(publisher, "jobs/x", &n.to_string(), 0);
+        }
+        cluster.run();
+        let other = cluster.client("other");
+        cluster.subscribe(other, FILTER, 0);
+        cluster.cut(slow);
+        let got = payloads(&mut cluster, other);
+        let read = payloads(&mut cluster, slow);
+        let all = [read, got].concat();
+        let jobs: Vec<_> = all.into_iter().filter(|n| *n != 3).collect();
+        assert_eq!(jobs, [1, 2, 4, 5]);
+    });
+}
+
 #[test]
 fn the_group_ends_with_its_last_member() {
     each(|mut cluster| {

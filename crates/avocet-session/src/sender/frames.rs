@@ -15,6 +15,7 @@ use crate::{DropReason, Dropped, Limits, Message, Outgoing, TransmitBuf, UnixTim
 pub struct PublishFrame<'a> {
     bytes: &'a [u8],
     version: Version,
+    tag: u64,
 }
 
 /// The first byte of a PUBLISH of QoS 0 without DUP and RETAIN.
@@ -27,7 +28,17 @@ impl<'a> PublishFrame<'a> {
             && publish.topic_alias.is_none()
             && publish.message_expiry_interval.is_none()
             && publish.subscription_ids.is_empty();
-        plain.then_some(Self { bytes, version })
+        plain.then_some(Self {
+            bytes,
+            version,
+            tag: 0,
+        })
+    }
+
+    /// The same packet with the mark that its [`Outgoing`] is to have, if it is made a message again.
+    #[must_use]
+    pub const fn with_tag(self, tag: u64) -> Self {
+        Self { tag, ..self }
     }
 
     /// Bytes of the packet.
@@ -51,6 +62,8 @@ pub(crate) struct Frames {
     packets: usize,
     /// Whether they have the form of 5.0.
     with_properties: bool,
+    /// The mark of each of them.
+    tag: u64,
 }
 
 /// Capacity in bytes that an empty queue may keep; more is given back.
@@ -73,6 +86,7 @@ impl Frames {
             self.start = 0;
         }
         self.with_properties = frame.version == Version::V5;
+        self.tag = frame.tag;
         self.bytes.extend_from_slice(frame.bytes);
         self.packets += 1;
     }
@@ -134,7 +148,10 @@ impl Frames {
         {
             // Without a Message Expiry Interval the time says nothing.
             let message = Message::from_publish(&publish, topic_name, UnixTime::default());
-            messages.push_back(Outgoing::new(Arc::new(message)));
+            messages.push_back(Outgoing {
+                tag: self.tag,
+                ..Outgoing::new(Arc::new(message))
+            });
             rest = behind;
         }
         debug_assert!(rest.is_empty(), "what came as a packet is one");
@@ -145,10 +162,13 @@ impl Frames {
 
 impl Sender {
     /// Queues a packet of QoS 0 as it is. False, and nothing queued, if it is to be a message: it
-    /// stands behind one, is large, or a limit is reached.
+    /// stands behind one or behind packets with another mark, is large, or a limit is reached.
     pub(crate) fn enqueue_frame(&mut self, frame: PublishFrame<'_>, limits: &Limits) -> bool {
         let bytes = frame.len() as u64;
-        let behind = !self.queued.is_empty() || !self.qos0.is_empty() || self.stored > 0;
+        let behind = !self.queued.is_empty()
+            || !self.qos0.is_empty()
+            || self.stored > 0
+            || self.frames.len() > 0 && self.frames.tag != frame.tag;
         if behind
             || !self.is_connected()
             || frame.len() >= SHARED_MIN
@@ -175,8 +195,11 @@ impl Sender {
         }
     }
 
-    /// Drops the packets that are ready to leave; how many.
+    /// Drops the packets that are ready to leave, unless they have a mark; how many.
     pub(crate) fn drop_frames(&mut self) -> usize {
+        if self.frames.tag != 0 {
+            return 0;
+        }
         self.resident_bytes -= self.frames.bytes();
         core::mem::take(&mut self.frames).len()
     }
@@ -188,7 +211,7 @@ impl Sender {
     }
 
     pub(super) fn drop_oldest_frame(&mut self) -> Option<Dropped> {
-        let before = self.frames.bytes();
+        let (before, tag) = (self.frames.bytes(), self.frames.tag);
         if !self.frames.pop() {
             return None;
         }
@@ -196,7 +219,7 @@ impl Sender {
         Some(Dropped {
             sequence: self.frames_sequence(),
             qos: QoS::AtMostOnce,
-            tag: 0,
+            tag,
             stored: false,
             reason: DropReason::QueueFull,
         })

@@ -44,12 +44,16 @@ impl World {
 
     /// Queues a packet of QoS 0, if it is taken as it is.
     fn enqueue_frame(&mut self, payload: &[u8]) -> bool {
+        self.enqueue_marked(payload, 0)
+    }
+
+    fn enqueue_marked(&mut self, payload: &[u8], tag: u64) -> bool {
         let topic_name = TopicName::new("a/b").unwrap();
         let publish = Publish::new(topic_name, Delivery::AtMostOnce, payload);
         let mut bytes = Vec::new();
         publish.encode(Version::V5, &mut bytes).unwrap();
         let frame = PublishFrame::new(&bytes, &publish, Version::V5).unwrap();
-        self.sender.enqueue_frame(frame, &self.limits)
+        self.sender.enqueue_frame(frame.with_tag(tag), &self.limits)
     }
 
     /// The Packet Identifiers of everything that may leave.
@@ -114,6 +118,28 @@ fn packets_of_an_ended_connection_become_messages() {
         })
     {}
     assert_eq!(payloads, [b"1", b"2", b"x"]);
+    assert_eq!((world.sender.queued(), world.sender.queued_bytes()), (0, 0));
+}
+
+#[test]
+fn marks_come_back_with_the_messages_of_packets() {
+    let mut world = World::new(ROOM);
+    assert!(world.enqueue_marked(b"1", 7));
+    assert!(world.enqueue_marked(b"2", 7));
+    assert!(!world.enqueue_frame(b"3"), "all packets have one mark");
+    assert_eq!(
+        world.sender.drop_frames(),
+        0,
+        "they are not for this Session only"
+    );
+    let taken = world.sender.take_where(|outgoing| outgoing.tag == 7);
+    let payloads: Vec<_> = taken
+        .iter()
+        .map(|(_, it)| it.message.payload().to_vec())
+        .collect();
+    assert_eq!(payloads, [b"1", b"2"]);
+    assert!(world.enqueue_frame(b"3"));
+    assert_eq!(world.sent(), [0]);
     assert_eq!((world.sender.queued(), world.sender.queued_bytes()), (0, 0));
 }
 
