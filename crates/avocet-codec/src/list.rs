@@ -17,7 +17,9 @@ pub struct List<'a, T> {
 
 enum Source<'a, T> {
     Items(&'a [T]),
-    Wire { section: &'a [u8], version: Version },
+    V3_1(&'a [u8]),
+    V3_1_1(&'a [u8]),
+    V5(&'a [u8]),
 }
 
 impl<'a, T> List<'a, T> {
@@ -37,7 +39,9 @@ impl<'a, T> List<'a, T> {
     pub(crate) const fn is_plainly_empty(&self) -> bool {
         match self.source {
             Source::Items(items) => items.is_empty(),
-            Source::Wire { section, .. } => section.is_empty(),
+            Source::V3_1(section) | Source::V3_1_1(section) | Source::V5(section) => {
+                section.is_empty()
+            }
         }
     }
 
@@ -45,7 +49,11 @@ impl<'a, T> List<'a, T> {
     #[inline]
     pub(crate) const fn from_wire(section: &'a [u8], version: Version) -> Self {
         Self {
-            source: Source::Wire { section, version },
+            source: match version {
+                Version::V3_1 => Source::V3_1(section),
+                Version::V3_1_1 => Source::V3_1_1(section),
+                Version::V5 => Source::V5(section),
+            },
         }
     }
 }
@@ -64,7 +72,9 @@ impl<'a, T: ListItem<'a>> List<'a, T> {
     pub fn is_empty(&self) -> bool {
         match self.source {
             Source::Items(items) => items.is_empty(),
-            Source::Wire { section, .. } => section.is_empty() || self.iter().next().is_none(),
+            Source::V3_1(section) | Source::V3_1_1(section) | Source::V5(section) => {
+                section.is_empty() || self.iter().next().is_none()
+            }
         }
     }
 
@@ -72,7 +82,7 @@ impl<'a, T: ListItem<'a>> List<'a, T> {
     pub fn len(&self) -> usize {
         match self.source {
             Source::Items(items) => items.len(),
-            Source::Wire { .. } => self.iter().count(),
+            Source::V3_1(_) | Source::V3_1_1(_) | Source::V5(_) => self.iter().count(),
         }
     }
 }
@@ -89,7 +99,9 @@ impl<'a, T: ListItem<'a>> Iterator for Iter<'a, T> {
     fn next(&mut self) -> Option<T> {
         match &mut self.source {
             Source::Items(items) => items.split_off_first().copied(),
-            Source::Wire { section, version } => T::read(section, *version),
+            Source::V3_1(section) => T::read(section, Version::V3_1),
+            Source::V3_1_1(section) => T::read(section, Version::V3_1_1),
+            Source::V5(section) => T::read(section, Version::V5),
         }
     }
 }

@@ -157,34 +157,33 @@ impl<'a> Packet<'a> {
         if let &[first_byte, 2, high, low] = frame
             && let Some(packet_id) = PacketId::new(u16::from_be_bytes([high, low]))
         {
+            let ack = Ack::new(packet_id);
             match first_byte {
-                0x40 => return Ok(Self::Puback(Ack::new(packet_id))),
-                0x50 => return Ok(Self::Pubrec(Ack::new(packet_id))),
-                0x62 => return Ok(Self::Pubrel(Ack::new(packet_id))),
-                0x70 => return Ok(Self::Pubcomp(Ack::new(packet_id))),
+                0x40 => return Ok(Self::Puback(ack)),
+                0x50 => return Ok(Self::Pubrec(ack)),
+                0x62 => return Ok(Self::Pubrel(ack)),
+                0x70 => return Ok(Self::Pubcomp(ack)),
                 _ => {}
             }
         }
-        let (header, body) = FixedHeader::read(frame, version)?;
-        if header.packet_type == PacketType::Publish {
-            return Publish::decode_body(header.flags, body, version, Self::Publish);
+        if let Some(&first_byte) = frame.first()
+            && first_byte >> 4 == PacketType::Publish as u8
+        {
+            return Publish::decode_as(frame, version, Self::Publish);
         }
-        Self::decode_other(header, body, version)
+        Self::decode_other(frame, version)
     }
 
     /// Apart from the packets that are many, for which this would take space on the stack.
     #[inline(never)]
-    fn decode_other(
-        header: FixedHeader,
-        body: Reader<'a>,
-        version: Version,
-    ) -> Result<Self, DecodeError> {
+    fn decode_other(frame: &'a [u8], version: Version) -> Result<Self, DecodeError> {
+        let (header, body) = FixedHeader::read(frame, version)?;
         let flags = header.flags;
         // Each arm makes the whole result, so that it is built where it is returned.
         match header.packet_type {
             PacketType::Connect => Connect::decode_body(header, body, Self::Connect),
             PacketType::Connack => Connack::decode_body(body, version).map(Self::Connack),
-            PacketType::Publish => Publish::decode_body(flags, body, version, Self::Publish),
+            PacketType::Publish => Publish::decode_as(frame, version, Self::Publish),
             PacketType::Puback => {
                 Ack::decode_body(AckType::Puback, body, version).map(Self::Puback)
             }
@@ -340,6 +339,18 @@ impl FixedHeader {
         } else {
             Err(DecodeError::PacketType(self.packet_type as u8))
         }
+    }
+}
+
+/// The first byte and the body of a packet whose Remaining Length takes one byte, which all versions
+/// allow.
+#[inline(always)]
+pub(crate) fn short_frame(frame: &[u8]) -> Option<(u8, Reader<'_>)> {
+    match frame {
+        [first_byte, len @ ..0x80, body @ ..] if body.len() == usize::from(*len) => {
+            Some((*first_byte, Reader::new(body)))
+        }
+        _ => None,
     }
 }
 

@@ -6,11 +6,11 @@ use bytes::BufMut;
 use crate::error::{DecodeError, EncodeError, Field};
 use crate::list::List;
 use crate::message_properties::{Forwardable, MessageProperties};
-use crate::packet::{FixedHeader, PacketType};
+use crate::packet::{FixedHeader, PacketType, short_frame};
 use crate::packet_id::PacketId;
 use crate::property::{Properties, Property};
 use crate::qos::QoS;
-use crate::reader::Reader;
+use crate::reader::{Reader, topic_name};
 use crate::sink::{Encode, Section, Sink, Writer, write_fixed_header};
 use crate::subscription_id::SubscriptionId;
 use crate::version::Version;
@@ -106,20 +106,42 @@ impl<'a> Publish<'a> {
     /// Reads one whole packet, which must be a PUBLISH.
     #[inline]
     pub fn decode(frame: &'a [u8], version: Version) -> Result<Self, DecodeError> {
-        let (header, body) = FixedHeader::read(frame, version)?;
-        header.expect(PacketType::Publish)?;
-        Self::decode_body(header.flags, body, version, |publish| publish)
+        Self::decode_as(frame, version, |publish| publish)
     }
 
     /// Makes a packet of what is read, at once, so that it is built where it is returned.
     #[inline(always)]
-    pub(crate) fn decode_body<T>(
-        flags: u8,
-        body: Reader<'a>,
+    pub(crate) fn decode_as<T>(
+        frame: &'a [u8],
         version: Version,
         packet: impl FnOnce(Self) -> T,
     ) -> Result<T, DecodeError> {
-        let mut body = body;
+        match short_frame(frame) {
+            Some((first_byte, body)) if first_byte >> 4 == PacketType::Publish as u8 => {
+                Self::decode_body(first_byte & 0xf, body, version, packet)
+            }
+            _ => Self::decode_long(frame, version, packet),
+        }
+    }
+
+    #[inline(never)]
+    fn decode_long<T>(
+        frame: &'a [u8],
+        version: Version,
+        packet: impl FnOnce(Self) -> T,
+    ) -> Result<T, DecodeError> {
+        let (header, body) = FixedHeader::read(frame, version)?;
+        header.expect(PacketType::Publish)?;
+        Self::decode_body(header.flags, body, version, packet)
+    }
+
+    #[inline(always)]
+    fn decode_body<T>(
+        flags: u8,
+        mut body: Reader<'a>,
+        version: Version,
+        packet: impl FnOnce(Self) -> T,
+    ) -> Result<T, DecodeError> {
         let mut dup = flags & 0b1000 != 0;
         let qos = QoS::from_u8(flags >> 1 & 0b11).ok_or(DecodeError::QoS3)?;
         if dup && qos == QoS::AtMostOnce {
@@ -129,34 +151,65 @@ impl<'a> Publish<'a> {
             }
             dup = false;
         }
-        let topic_name = if version == Version::V5 && body.rest().starts_with(&[0, 0]) {
-            body.u16(Field::TopicName)?;
+        let name = body.binary(Field::TopicName)?;
+        let topic_name = if name.is_empty() && version == Version::V5 {
             None
         } else {
-            Some(body.topic_name(Field::TopicName)?)
+            Some(topic_name(name, Field::TopicName)?)
         };
         let delivery = match qos {
             QoS::AtMostOnce => Delivery::AtMostOnce,
             QoS::AtLeastOnce => Delivery::AtLeastOnce(body.packet_id()?),
             QoS::ExactlyOnce => Delivery::ExactlyOnce(body.packet_id()?),
         };
-        let mut properties = PublishProperties::default();
+        let retain = flags & 0b0001 != 0;
         if version == Version::V5 {
-            properties = PublishProperties::decode(body.properties()?)?;
-            if topic_name.is_none() && properties.topic_alias.is_none() {
-                return Err(DecodeError::MissingTopicName);
+            // Most messages have no properties; those that have take a way of their own.
+            match body.rest() {
+                [0, payload @ ..] if topic_name.is_some() => body = Reader::new(payload),
+                _ => {
+                    return Self::decode_rest(dup, delivery, retain, topic_name, body, packet);
+                }
             }
         }
         Ok(packet(Self {
             dup,
             delivery,
-            retain: flags & 0b0001 != 0,
+            retain,
+            topic_name,
+            topic_alias: None,
+            message_expiry_interval: None,
+            // Made here field by field, where a constant would be copied, twice.
+            subscription_ids: List::from_slice(&[]),
+            properties: MessageProperties::from_encoded(&[]),
+            payload: body.rest(),
+        }))
+    }
+
+    // As values that fit into registers.
+    #[inline(never)]
+    fn decode_rest<T>(
+        dup: bool,
+        delivery: Delivery,
+        retain: bool,
+        topic_name: Option<TopicName<'a>>,
+        mut body: Reader<'a>,
+        packet: impl FnOnce(Self) -> T,
+    ) -> Result<T, DecodeError> {
+        let properties = PublishProperties::decode(body.properties()?)?;
+        if topic_name.is_none() && properties.topic_alias.is_none() {
+            return Err(DecodeError::MissingTopicName);
+        }
+        Ok(packet(Self {
+            dup,
+            delivery,
+            retain,
             topic_name,
             topic_alias: properties.topic_alias,
             message_expiry_interval: properties.message_expiry_interval,
             subscription_ids: List::from_wire(properties.subscription_ids, Version::V5),
             properties: MessageProperties::from_section(properties.section, properties.forwardable),
-            payload: body.take_rest(),
+            payload: body.rest(),
         }))
     }
 

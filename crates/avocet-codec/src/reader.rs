@@ -20,6 +20,7 @@ impl<'a> Reader<'a> {
         Self { rest: bytes }
     }
 
+    /// Everything that is left.
     #[inline]
     pub(crate) const fn rest(&self) -> &'a [u8] {
         self.rest
@@ -33,14 +34,6 @@ impl<'a> Reader<'a> {
     #[inline]
     pub(crate) const fn is_empty(&self) -> bool {
         self.rest.is_empty()
-    }
-
-    /// Everything that is left.
-    #[inline]
-    pub(crate) const fn take_rest(&mut self) -> &'a [u8] {
-        let rest = self.rest;
-        self.rest = &[];
-        rest
     }
 
     #[inline]
@@ -101,41 +94,27 @@ impl<'a> Reader<'a> {
         self.take(len.into(), field)
     }
 
-    #[inline]
-    fn utf8(&mut self, field: Field) -> Result<&'a str, DecodeError> {
-        let bytes = self.binary(field)?;
-        // Most strings are ASCII, which takes a fraction of the time to find out.
-        if let Ok(string) = AsciiStr::from_ascii(bytes) {
-            return Ok(string.as_str());
-        }
-        str::from_utf8(bytes).map_err(|_| DecodeError::IllFormedUtf8(field))
-    }
-
     /// A UTF-8 Encoded String [MQTT5-1.5.4].
     #[inline]
     pub(crate) fn string(&mut self, field: Field) -> Result<&'a str, DecodeError> {
-        let string = self.utf8(field)?;
-        if has_null(string) {
-            return Err(DecodeError::NullCharacter(field));
+        let bytes = self.binary(field)?;
+        match ascii(bytes) {
+            Some(string) if !has_null(string) => Ok(string),
+            _ => decode_string(bytes, field),
         }
-        Ok(string)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn topic_name(&mut self, field: Field) -> Result<TopicName<'a>, DecodeError> {
-        match TopicName::new(self.utf8(field)?) {
-            Ok(topic_name) => Ok(topic_name),
-            Err(TopicNameError::Nul) => Err(DecodeError::NullCharacter(field)),
-            Err(_) => Err(DecodeError::TopicName(field)),
-        }
+        topic_name(self.binary(field)?, field)
     }
 
     #[inline]
     pub(crate) fn topic_filter(&mut self) -> Result<TopicFilter<'a>, DecodeError> {
-        match TopicFilter::new(self.utf8(Field::TopicFilter)?) {
-            Ok(topic_filter) => Ok(topic_filter),
-            Err(TopicFilterError::Nul) => Err(DecodeError::NullCharacter(Field::TopicFilter)),
-            Err(_) => Err(DecodeError::TopicFilter),
+        let bytes = self.binary(Field::TopicFilter)?;
+        match ascii(bytes).map(TopicFilter::new) {
+            Some(Ok(topic_filter)) => Ok(topic_filter),
+            _ => decode_topic_filter(bytes),
         }
     }
 
@@ -170,6 +149,51 @@ impl<'a> Reader<'a> {
         } else {
             Err(DecodeError::TrailingBytes)
         }
+    }
+}
+
+/// Most strings are ASCII, which takes a fraction of the time to find out.
+#[inline(always)]
+fn ascii(bytes: &[u8]) -> Option<&str> {
+    AsciiStr::from_ascii(bytes).ok().map(AsciiStr::as_str)
+}
+
+fn utf8(bytes: &[u8], field: Field) -> Result<&str, DecodeError> {
+    str::from_utf8(bytes).map_err(|_| DecodeError::IllFormedUtf8(field))
+}
+
+#[inline(never)]
+fn decode_string(bytes: &[u8], field: Field) -> Result<&str, DecodeError> {
+    let string = utf8(bytes, field)?;
+    if has_null(string) {
+        return Err(DecodeError::NullCharacter(field));
+    }
+    Ok(string)
+}
+
+#[inline(always)]
+pub(crate) fn topic_name(bytes: &[u8], field: Field) -> Result<TopicName<'_>, DecodeError> {
+    match ascii(bytes).map(TopicName::new) {
+        Some(Ok(topic_name)) => Ok(topic_name),
+        _ => decode_topic_name(bytes, field),
+    }
+}
+
+#[inline(never)]
+fn decode_topic_name(bytes: &[u8], field: Field) -> Result<TopicName<'_>, DecodeError> {
+    match TopicName::new(utf8(bytes, field)?) {
+        Ok(topic_name) => Ok(topic_name),
+        Err(TopicNameError::Nul) => Err(DecodeError::NullCharacter(field)),
+        Err(_) => Err(DecodeError::TopicName(field)),
+    }
+}
+
+#[inline(never)]
+fn decode_topic_filter(bytes: &[u8]) -> Result<TopicFilter<'_>, DecodeError> {
+    match TopicFilter::new(utf8(bytes, Field::TopicFilter)?) {
+        Ok(topic_filter) => Ok(topic_filter),
+        Err(TopicFilterError::Nul) => Err(DecodeError::NullCharacter(Field::TopicFilter)),
+        Err(_) => Err(DecodeError::TopicFilter),
     }
 }
 
@@ -210,34 +234,15 @@ impl VariableByteInteger {
     /// None when the bytes end before the integer does.
     #[inline]
     pub(crate) fn read(bytes: &[u8]) -> Result<Option<Self>, TooLong> {
-        match *bytes {
-            [byte @ ..0x80, ..] => Ok(Some(Self {
-                value: byte.into(),
-                len: 1,
-            })),
-            [low, high @ ..0x80, ..] => Ok(Some(Self {
-                value: u32::from(low & 0x7f) | u32::from(high) << 7,
-                len: 2,
-            })),
-            _ => Self::read_long(bytes),
-        }
-    }
-
-    #[inline(never)]
-    fn read_long(bytes: &[u8]) -> Result<Option<Self>, TooLong> {
-        let mut value = 0;
-        for (index, &byte) in bytes.iter().take(4).enumerate() {
-            value |= u32::from(byte & 0x7f) << (7 * index);
-            if byte < 0x80 {
-                let len = index + 1;
-                return Ok(Some(Self { value, len }));
-            }
-        }
-        if bytes.len() < 4 {
-            Ok(None)
-        } else {
-            Err(TooLong)
-        }
+        let (value, len) = match *bytes {
+            [a @ ..0x80, ..] => (bits([a]), 1),
+            [a, b @ ..0x80, ..] => (bits([a, b]), 2),
+            [a, b, c @ ..0x80, ..] => (bits([a, b, c]), 3),
+            [a, b, c, d @ ..0x80, ..] => (bits([a, b, c, d]), 4),
+            [_, _, _, _, ..] => return Err(TooLong),
+            _ => return Ok(None),
+        };
+        Ok(Some(Self { value, len }))
     }
 
     /// True when no shorter form has the same value.
@@ -246,6 +251,14 @@ impl VariableByteInteger {
         // The last byte of a longer form has no bits of the value.
         self.len == 1 || self.value >> (7 * (self.len - 1)) != 0
     }
+}
+
+/// Seven of each byte, the lowest first.
+#[inline]
+fn bits<const N: usize>(bytes: [u8; N]) -> u32 {
+    bytes
+        .iter()
+        .rfold(0, |bits, byte| bits << 7 | u32::from(byte & 0x7f))
 }
 
 /// How many bytes the shortest form takes; 4 for values that have none.
