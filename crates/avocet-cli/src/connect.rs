@@ -3,7 +3,7 @@
 use avocet_client::{
     Authentication, Client, ClientConfig, Config, ConnectError, Disconnection, Message,
     MessageProperties, MessagePropertiesParts, Messages, PayloadFormat, TopicName, UserProperty,
-    Version, WillMessage,
+    Version, WhenSlow, WillMessage,
 };
 use avocet_session::UnixTime;
 
@@ -99,6 +99,9 @@ impl Settings {
             .check()
             .map_err(|error| Failure::new(error.to_string()))?;
         let mut config = Config::with_connection(connection);
+        // A command ends with its connection, and shows every message.
+        config.reconnect = None;
+        config.when_slow = WhenSlow::StopReading;
         config.host = url.map_or(&args.host, |url| &url.host).clone();
         config.port = url.map_or(args.port, |url| url.port);
         config.connect_timeout = args.connect_timeout;

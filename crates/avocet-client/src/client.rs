@@ -7,35 +7,27 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use avocet_codec::{QoS, ReasonCode, SubscriptionId, SubscriptionOptions, TopicFilter};
-use avocet_session::client::Server;
-use avocet_session::{AckToken, CloseReason, Message, Session};
+use avocet_session::client::{PublishError as Unsendable, Server, SubscriptionRequest};
+use avocet_session::{Message, Session};
 use avocet_topic::TopicFilterBuf;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
+use tokio::sync::{oneshot, watch};
 
-use crate::driver::{Driver, Ends};
-use crate::{Closed, Config, ConnectError, PublishError, Received, SubscribeError};
+use crate::connector::{Connector, Standing, Tcp};
+use crate::driver::Driver;
+use crate::event::Events;
+use crate::messages::{Lease, Messages, Stream};
+use crate::state::Shared;
+use crate::{Closed, Config, ConnectError, PublishError, SubscribeError};
 
-/// A connected client: a cheap handle, clones of which share the connection.
+/// A client: a cheap handle, clones of which share the connection.
 ///
-/// The connection ends with [`Client::disconnect`], or when all handles and [`Messages`] are
-/// dropped.
+/// It ends with [`Client::disconnect`], or when all handles, streams and [`Messages`] are dropped.
+/// The protocol runs in a task of its own, on the runtime in which it was made; what is published
+/// and what comes do not wait for each other.
 #[derive(Clone, Debug)]
 pub struct Client {
-    publishes: mpsc::Sender<Publication>,
-    requests: mpsc::Sender<Request>,
-    connected: Arc<Connected>,
-    closed: watch::Receiver<Option<Closed>>,
-}
-
-/// The messages that come: bounded, so that an application which does not take them slows down the
-/// server rather than filling the memory.
-#[derive(Debug)]
-pub struct Messages {
-    messages: mpsc::Receiver<Received>,
-    closed: watch::Receiver<Option<Closed>>,
-    driver: JoinHandle<Session>,
+    lease: Arc<Lease>,
 }
 
 /// What the server said when it accepted the connection.
@@ -62,6 +54,8 @@ pub struct Acknowledged {
     pub reason_code: ReasonCode,
     /// Something for people.
     pub reason_string: Option<String>,
+    /// User Properties, in order.
+    pub user_properties: Vec<(String, String)>,
 }
 
 /// A message on its way: resolves to the server's answer, at QoS 0 at once. Dropping it changes
@@ -69,8 +63,9 @@ pub struct Acknowledged {
 #[derive(Debug)]
 #[must_use = "the server's answer is lost"]
 pub struct Pending {
-    answer: oneshot::Receiver<Result<Acknowledged, PublishError>>,
-    closed: watch::Receiver<Option<Closed>>,
+    /// None at QoS 0.
+    answer: Option<oneshot::Receiver<Result<Acknowledged, PublishError>>>,
+    shared: Arc<Shared>,
 }
 
 /// What to subscribe to.
@@ -118,7 +113,7 @@ impl Default for Disconnection {
 }
 
 /// The server's answer to a [`Subscription`] or [`Unsubscription`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Answered {
     /// One for each Topic Filter, in order; none for UNSUBSCRIBE in 3.x.
@@ -127,31 +122,9 @@ pub struct Answered {
     pub reason_string: Option<String>,
 }
 
-#[derive(Debug)]
-pub(crate) struct Publication {
-    pub(crate) message: Arc<Message>,
-    pub(crate) answer: oneshot::Sender<Result<Acknowledged, PublishError>>,
-}
-
-pub(crate) type Answer = oneshot::Sender<Result<Answered, SubscribeError>>;
-
-#[derive(Debug)]
-pub(crate) enum Request {
-    Subscribe(Subscription, Answer),
-    Unsubscribe(Unsubscription, Answer),
-    Acknowledge(AckToken, ReasonCode),
-    Disconnect(Disconnection, Duration),
-    Reauthenticate(Option<Vec<u8>>),
-}
-
-/// Requests that wait for the driver; it always takes them.
-const REQUESTS_MAX: usize = 16;
-
-/// Messages on their way to the driver; those it has taken wait in the Session.
-const PUBLISHES_MAX: usize = 32;
-
 impl Client {
-    /// Connects over TCP, and waits until the server has accepted.
+    /// Connects, and waits until a server has accepted. Each server is tried once; later, when the
+    /// connection is lost, [`Config::reconnect`] says how to go on.
     ///
     /// # Errors
     ///
@@ -160,23 +133,22 @@ impl Client {
         Self::resume(config, &mut Session::new()).await
     }
 
-    /// Connects over TCP with the Session that an earlier connection left
-    /// ([`Messages::into_session`]). It is taken out if the server accepts, and stays otherwise.
+    /// Connects with the Session that an earlier client left ([`Messages::into_session`]). It is
+    /// taken out if the server accepts, and stays otherwise.
     ///
     /// # Errors
     ///
     /// As [`Client::connect`].
     pub async fn resume(
-        config: Config,
+        mut config: Config,
         session: &mut Session,
     ) -> Result<(Self, Messages), ConnectError> {
-        config.connection.check()?;
-        let stream =
-            avocet_transport::connect(&config.host, config.port, config.connect_timeout).await?;
-        Self::resume_over(stream, config, session).await
+        let connector = connector(&mut config);
+        Self::begin(config, connector, session).await
     }
 
-    /// Connects over a stream that stands already; host and port are not used.
+    /// Connects over a stream that stands already, and ends with it; host, port and
+    /// [`Config::reconnect`] are not used.
     ///
     /// # Errors
     ///
@@ -191,100 +163,163 @@ impl Client {
         Self::resume_over(stream, config, &mut Session::new()).await
     }
 
-    /// Connects over a stream that stands already, with the Session that an earlier connection
-    /// left. It is taken out if the server accepts, and stays otherwise.
+    /// The same with the Session that an earlier client left. It is taken out if the server
+    /// accepts, and stays otherwise.
     ///
     /// # Errors
     ///
     /// As [`Client::connect`].
     pub async fn resume_over<S>(
         stream: S,
-        config: Config,
+        mut config: Config,
         session: &mut Session,
     ) -> Result<(Self, Messages), ConnectError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        config.reconnect = None;
+        config.alternatives = Vec::new();
+        let connector = Box::new(Standing(Some(Box::new(stream))));
+        Self::begin(config, connector, session).await
+    }
+
+    async fn begin(
+        mut config: Config,
+        connector: Box<dyn Connector>,
+        session: &mut Session,
+    ) -> Result<(Self, Messages), ConnectError> {
         config.connection.check()?;
-        let (publishes, publications) = mpsc::channel(config.publish_max.clamp(1, PUBLISHES_MAX));
-        let (requests, requested) = mpsc::channel(REQUESTS_MAX);
-        let (sender, messages) = mpsc::channel(config.receive_max.max(1));
-        let (closed_sender, closed) = watch::channel(None);
-        let ends = Ends {
-            publications,
-            requested,
-            messages: sender,
-            closed: closed_sender,
-        };
-        let mut driver = Driver::new(stream, config, std::mem::take(session), ends);
-        match driver.connect().await {
-            Ok(connected) => {
-                let connected = Arc::new(connected);
-                let driver = tokio::spawn(driver.run());
-                let client = Self {
-                    publishes,
-                    requests,
-                    connected,
-                    closed: closed.clone(),
-                };
-                Ok((
-                    client,
-                    Messages {
-                        messages,
-                        closed,
-                        driver,
-                    },
-                ))
+        let shared = Arc::new(Shared::new(&mut config, std::mem::take(session)));
+        let mut driver = Driver::new(Arc::clone(&shared), config, connector);
+        match driver.connect_first().await {
+            Ok(connection) => {
+                tokio::spawn(driver.run(Some(connection)));
+                Ok(Self::handles(shared))
             }
             Err(error) => {
-                *session = driver.into_session();
+                *session = shared.lock().take_session();
                 Err(error)
             }
         }
     }
 
-    /// What the server said when it accepted the connection.
-    #[must_use]
-    pub fn connected(&self) -> &Connected {
-        &self.connected
-    }
-
-    /// Publishes a message and waits for the server's answer; at QoS 0, until it is on its way.
-    ///
-    /// The answer comes behind the messages that the server sent before it. While those wait for
-    /// the application nothing is read, so the task that receives must not wait here: it uses
-    /// [`start_publish`](Self::start_publish), or leaves publishing to another task.
+    /// Begins to connect, and returns at once: messages of QoS 1 and 2 wait for the connection,
+    /// within the limits. [`Client::events`] tells how it goes.
     ///
     /// # Errors
     ///
-    /// [`PublishError`]. When the connection ends first, a message of QoS 1 or 2 is still in the
-    /// Session, and the next connection sends it again.
+    /// A setting that CONNECT cannot carry.
+    pub fn start(config: Config) -> Result<(Self, Messages), ConnectError> {
+        Self::start_with(config, Session::new())
+    }
+
+    /// The same with the Session that an earlier client left.
+    ///
+    /// # Errors
+    ///
+    /// A setting that CONNECT cannot carry.
+    pub fn start_with(
+        mut config: Config,
+        session: Session,
+    ) -> Result<(Self, Messages), ConnectError> {
+        config.connection.check()?;
+        let connector = connector(&mut config);
+        let shared = Arc::new(Shared::new(&mut config, session));
+        let driver = Driver::new(Arc::clone(&shared), config, connector);
+        tokio::spawn(driver.run(None));
+        Ok(Self::handles(shared))
+    }
+
+    fn handles(shared: Arc<Shared>) -> (Self, Messages) {
+        let lease = Arc::new(Lease { shared });
+        let messages = Messages {
+            lease: Arc::clone(&lease),
+        };
+        (Self { lease }, messages)
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.lease.shared
+    }
+
+    /// What the server said when it accepted the latest connection; none before the first.
+    #[must_use]
+    pub fn connected(&self) -> Option<Arc<Connected>> {
+        self.shared().connected.borrow().clone()
+    }
+
+    /// What happens to the connection from here on.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        let shared = Arc::clone(self.shared());
+        let id = shared.lock().listen();
+        Events { id, shared }
+    }
+
+    /// Publishes a message and waits for the server's answer; at QoS 0, until it waits to be sent.
+    ///
+    /// When the connection is lost, a message of QoS 1 or 2 goes on over the next one.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`]
     pub async fn publish(&self, message: Message) -> Result<Acknowledged, PublishError> {
         self.start_publish(message).await?.await
     }
 
     /// Publishes a message; the server's answer can be awaited later, or not at all. This waits
-    /// only while too many messages wait to be sent.
+    /// only while too many messages wait to be sent. Dropped before it is ready, it publishes
+    /// nothing.
     ///
     /// # Errors
     ///
-    /// [`PublishError::Closed`]: the connection has ended.
+    /// [`PublishError`]
     pub async fn start_publish(&self, message: Message) -> Result<Pending, PublishError> {
-        let (sender, answer) = oneshot::channel();
-        let publication = Publication {
-            message: Arc::new(message),
-            answer: sender,
-        };
-        match self.publishes.send(publication).await {
-            Ok(()) => Ok(Pending {
-                answer,
-                closed: self.closed.clone(),
-            }),
-            Err(_) => Err(ended(&self.closed).into()),
+        let message = Arc::new(message);
+        loop {
+            let mut room = std::pin::pin!(self.shared().room.notified());
+            let published = self.shared().change(|state| {
+                let published = state.publish(&message);
+                if is_full(&published) {
+                    state.crowd();
+                    // Nobody else can wake it between here and the wait.
+                    room.as_mut().enable();
+                }
+                published
+            });
+            match published {
+                Err(PublishError::Unsendable(Unsendable::QueueFull))
+                    if self.shared().lock().fits(&message) =>
+                {
+                    room.await;
+                }
+                other => return other.map(|answer| self.pending(answer)),
+            }
         }
     }
 
-    /// Subscribes to one Topic Filter; the QoS that the server grants may be lower.
+    /// Publishes a message if there is room, without any wait; the server's answer can be awaited
+    /// later, or not at all.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`], with [`Unsendable::QueueFull`] when too many messages wait to be sent.
+    pub fn try_publish(&self, message: Message) -> Result<Pending, PublishError> {
+        let message = Arc::new(message);
+        let answer = self.shared().change(|state| state.publish(&message))?;
+        Ok(self.pending(answer))
+    }
+
+    fn pending(
+        &self,
+        answer: Option<oneshot::Receiver<Result<Acknowledged, PublishError>>>,
+    ) -> Pending {
+        let shared = Arc::clone(self.shared());
+        Pending { answer, shared }
+    }
+
+    /// Subscribes to one Topic Filter; the QoS that the server grants may be lower. Its messages
+    /// come with [`Messages`].
     ///
     /// # Errors
     ///
@@ -294,25 +329,17 @@ impl Client {
         topic_filter: TopicFilter<'_>,
         maximum_qos: QoS,
     ) -> Result<QoS, SubscribeError> {
-        let filter = (topic_filter.to_buf(), SubscriptionOptions::new(maximum_qos));
         let answered = self
-            .subscribe_with(Subscription {
-                filters: vec![filter],
-                ..Subscription::default()
-            })
+            .subscribe_with((topic_filter, maximum_qos).into())
             .await?;
-        match answered.reason_codes.first() {
-            Some(ReasonCode::Success) => Ok(QoS::AtMostOnce),
-            Some(ReasonCode::GrantedQoS1) => Ok(QoS::AtLeastOnce),
-            Some(ReasonCode::GrantedQoS2) => Ok(QoS::ExactlyOnce),
-            other => Err(SubscribeError::Refused {
-                reason_code: other.copied().unwrap_or(ReasonCode::ProtocolError),
-                reason_string: answered.reason_string,
-            }),
-        }
+        granted(answered)
     }
 
-    /// Subscribes; each Topic Filter has its own Reason Code, which may be a refusal.
+    /// Subscribes; each Topic Filter has its own Reason Code, which may be a refusal. The messages
+    /// come with [`Messages`].
+    ///
+    /// While there is no connection it waits for one. When a server has lost the Session it is
+    /// subscribed anew.
     ///
     /// # Errors
     ///
@@ -322,14 +349,39 @@ impl Client {
         subscription: Subscription,
     ) -> Result<Answered, SubscribeError> {
         let (sender, answer) = oneshot::channel();
-        self.request(Request::Subscribe(subscription, sender))
-            .await?;
-        answer
-            .await
-            .unwrap_or_else(|_| Err(ended(&self.closed).into()))
+        let request = subscription.request(false);
+        self.shared()
+            .change(|state| state.subscribe(request, sender))?;
+        self.answer(answer).await
     }
 
-    /// Unsubscribes from one Topic Filter.
+    /// Subscribes, with a stream for these messages alone. They are told from others by a
+    /// Subscription Identifier, where the server supports that, otherwise by their Topic Names.
+    ///
+    /// # Errors
+    ///
+    /// [`SubscribeError`], also when the server refuses all filters; what it says to each of
+    /// several is in [`Stream::answered`].
+    pub async fn stream(
+        &self,
+        subscription: impl Into<Subscription>,
+    ) -> Result<Stream, SubscribeError> {
+        let (sender, answer) = oneshot::channel();
+        let request = subscription.into().request(true);
+        let key = self
+            .shared()
+            .change(|state| state.subscribe(request, sender))?;
+        // From here on the stream cleans up behind itself.
+        let mut stream = Stream::new(Arc::clone(&self.lease), key);
+        let answered = self.answer(answer).await?;
+        if answered.reason_codes.iter().all(|code| code.is_error()) {
+            return Err(refused(answered));
+        }
+        stream.set_answered(answered);
+        Ok(stream)
+    }
+
+    /// Unsubscribes from one Topic Filter, whoever subscribed to it.
     ///
     /// # Errors
     ///
@@ -355,45 +407,33 @@ impl Client {
         &self,
         unsubscription: Unsubscription,
     ) -> Result<Answered, SubscribeError> {
+        let Unsubscription {
+            filters,
+            user_properties,
+        } = unsubscription;
         let (sender, answer) = oneshot::channel();
-        self.request(Request::Unsubscribe(unsubscription, sender))
-            .await?;
-        answer
-            .await
-            .unwrap_or_else(|_| Err(ended(&self.closed).into()))
+        self.shared()
+            .change(|state| state.unsubscribe(filters, user_properties, sender))?;
+        self.answer(answer).await
     }
 
-    /// Acknowledges a QoS 1 or 2 message, where [`Config::manual_acknowledge`] leaves that to the
-    /// application; an error refuses it (5.0). Messages may be acknowledged in any order: the
-    /// packets leave in the order the standard demands. At QoS 0, and for a second time, it does
-    /// nothing.
-    ///
-    /// # Errors
-    ///
-    /// [`Closed`]: the connection has ended, and the server sends the message again.
-    pub async fn acknowledge(
+    async fn answer(
         &self,
-        message: &Received,
-        reason_code: ReasonCode,
-    ) -> Result<(), Closed> {
-        match message.token {
-            Some(token) => self.request(Request::Acknowledge(token, reason_code)).await,
-            None => Ok(()),
-        }
+        answer: oneshot::Receiver<Result<Answered, SubscribeError>>,
+    ) -> Result<Answered, SubscribeError> {
+        answer
+            .await
+            .unwrap_or_else(|_| Err(self.shared().ended().into()))
     }
 
     /// Authenticates anew on the connection that stands (5.0); [`Config::authenticator`] goes on
-    /// with it.
-    ///
-    /// # Errors
-    ///
-    /// [`Closed`]: the connection has ended.
-    pub async fn reauthenticate(&self, data: Option<Vec<u8>>) -> Result<(), Closed> {
-        self.request(Request::Reauthenticate(data)).await
+    /// with it. Without a connection it does nothing: the next one authenticates anyway.
+    pub fn reauthenticate(&self, data: Option<&[u8]>) {
+        self.shared().change(|state| state.reauthenticate(data));
     }
 
-    /// Ends the connection: sends what was published before, waits for its answers until the
-    /// deadline, sends DISCONNECT, and closes.
+    /// Ends the client: sends what was published before, waits for its answers until the
+    /// deadline, over another connection if it must, sends DISCONNECT, and closes.
     pub async fn disconnect(&self, deadline: Duration) {
         self.disconnect_with(Disconnection::default(), deadline)
             .await;
@@ -401,53 +441,79 @@ impl Client {
 
     /// The same with a reason.
     pub async fn disconnect_with(&self, disconnection: Disconnection, deadline: Duration) {
-        if self
-            .request(Request::Disconnect(disconnection, deadline))
-            .await
-            .is_ok()
-        {
-            self.closed().await;
-        }
+        self.shared()
+            .change(|state| state.disconnect(disconnection, deadline));
+        self.closed().await;
     }
 
-    /// Waits until the connection has ended, and says why.
+    /// Waits until the client has ended, and says why.
     pub async fn closed(&self) -> Closed {
-        let mut closed = self.closed.clone();
-        let _ = closed.wait_for(Option::is_some).await;
-        ended(&closed)
-    }
-
-    async fn request(&self, request: Request) -> Result<(), Closed> {
-        self.requests
-            .send(request)
-            .await
-            .map_err(|_| ended(&self.closed))
+        let mut closed = self.shared().closed.subscribe();
+        wait_for_end(&mut closed).await;
+        self.shared().ended()
     }
 }
 
-impl Messages {
-    /// The next message.
-    ///
-    /// # Errors
-    ///
-    /// [`Closed`]: the connection has ended, and every message that came before was given out.
-    pub async fn receive(&mut self) -> Result<Received, Closed> {
-        match self.messages.recv().await {
-            Some(message) => Ok(message),
-            None => {
-                let _ = self.closed.wait_for(Option::is_some).await;
-                Err(ended(&self.closed))
-            }
+pub(crate) async fn wait_for_end(closed: &mut watch::Receiver<Option<Closed>>) {
+    let _ = closed.wait_for(Option::is_some).await;
+}
+
+fn connector(config: &mut Config) -> Box<dyn Connector> {
+    let deadline = config.connect_timeout;
+    config
+        .connector
+        .take()
+        .unwrap_or_else(|| Box::new(Tcp { deadline }))
+}
+
+fn is_full<T>(published: &Result<T, PublishError>) -> bool {
+    matches!(
+        published,
+        Err(PublishError::Unsendable(Unsendable::QueueFull))
+    )
+}
+
+fn granted(answered: Answered) -> Result<QoS, SubscribeError> {
+    match answered.reason_codes.first() {
+        Some(ReasonCode::Success) => Ok(QoS::AtMostOnce),
+        Some(ReasonCode::GrantedQoS1) => Ok(QoS::AtLeastOnce),
+        Some(ReasonCode::GrantedQoS2) => Ok(QoS::ExactlyOnce),
+        Some(_) | None => Err(refused(answered)),
+    }
+}
+
+fn refused(answered: Answered) -> SubscribeError {
+    let reason_code = answered.reason_codes.first().copied();
+    SubscribeError::Refused {
+        reason_code: reason_code.unwrap_or(ReasonCode::ProtocolError),
+        reason_string: answered.reason_string,
+    }
+}
+
+impl Subscription {
+    fn request(self, routed: bool) -> SubscriptionRequest {
+        let Self {
+            filters,
+            subscription_id,
+            user_properties,
+        } = self;
+        SubscriptionRequest {
+            filters,
+            subscription_id,
+            user_properties,
+            routed,
         }
     }
+}
 
-    /// Waits until the connection has ended, and gives the Session back for
-    /// [`Client::resume`]: the messages that were not sent, or not acknowledged. Messages that
-    /// nobody received are lost, unless they are yet to be acknowledged.
-    pub async fn into_session(self) -> Session {
-        drop(self.messages);
-        // The driver does not panic; if the runtime is shut down under it, the Session is lost.
-        self.driver.await.unwrap_or_default()
+/// To one Topic Filter.
+impl From<(TopicFilter<'_>, QoS)> for Subscription {
+    fn from((topic_filter, maximum_qos): (TopicFilter<'_>, QoS)) -> Self {
+        let options = SubscriptionOptions::new(maximum_qos);
+        Self {
+            filters: vec![(topic_filter.to_buf(), options)],
+            ..Self::default()
+        }
     }
 }
 
@@ -455,16 +521,14 @@ impl Future for Pending {
     type Output = Result<Acknowledged, PublishError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = Pin::new(&mut self.answer).poll(context);
-        answer.map(|answer| answer.unwrap_or_else(|_| Err(ended(&self.closed).into())))
+        let Some(answer) = &mut self.answer else {
+            return Poll::Ready(Ok(Acknowledged {
+                reason_code: ReasonCode::Success,
+                reason_string: None,
+                user_properties: Vec::new(),
+            }));
+        };
+        let answer = Pin::new(answer).poll(context);
+        answer.map(|answer| answer.unwrap_or_else(|_| Err(self.shared.ended().into())))
     }
-}
-
-/// Why the connection has ended.
-fn ended(closed: &watch::Receiver<Option<Closed>>) -> Closed {
-    let closed = closed.borrow().clone();
-    closed.unwrap_or(Closed {
-        reason: CloseReason::ConnectionLost,
-        detail: None,
-    })
 }

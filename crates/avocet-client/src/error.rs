@@ -17,6 +17,12 @@ pub enum ConnectError {
     /// The network brought no connection about.
     #[error(transparent)]
     Network(#[from] avocet_transport::ConnectError),
+    /// A stream could not be opened, by a [`Connector`](crate::Connector) of the application.
+    #[error("no connection: {0}")]
+    Io(#[from] std::io::Error),
+    /// [`Config::credentials`](crate::Config::credentials) had none.
+    #[error("no credentials: {0}")]
+    Credentials(Box<dyn std::error::Error + Send + Sync>),
     /// The server refused.
     #[error(
         "the server refused the connection: {reason_code}{}",
@@ -35,7 +41,48 @@ pub enum ConnectError {
     Closed(#[from] Closed),
 }
 
-/// The connection has ended.
+/// Whose fault an error is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// This program's: a setting, a message, a call out of place.
+    Application,
+    /// The server's: it refused, ended the connection, or broke the protocol.
+    Server,
+    /// The network's.
+    Network,
+}
+
+impl ConnectError {
+    /// Whose fault it is.
+    #[must_use]
+    pub const fn fault(&self) -> Fault {
+        match self {
+            Self::Config(_) | Self::Credentials(_) => Fault::Application,
+            Self::Network(_) | Self::Io(_) => Fault::Network,
+            Self::Refused { .. } => Fault::Server,
+            Self::Closed(closed) => closed.fault(),
+        }
+    }
+}
+
+impl Closed {
+    /// Whose fault it is; that of the application where it disconnected.
+    #[must_use]
+    pub const fn fault(&self) -> Fault {
+        match self.reason {
+            CloseReason::Disconnected(_) => Fault::Application,
+            CloseReason::ConnectionLost
+            | CloseReason::ConnectTimeout
+            | CloseReason::KeepAliveTimeout => Fault::Network,
+            CloseReason::PeerDisconnected(_)
+            | CloseReason::PeerError(_)
+            | CloseReason::Refused(_)
+            | _ => Fault::Server,
+        }
+    }
+}
+
+/// The client has ended.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}{}", in_words(reason, detail.as_deref()))]
 pub struct Closed {

@@ -3,24 +3,35 @@
 mod client;
 mod clock;
 mod config;
+mod connector;
 mod driver;
 mod error;
+mod event;
+mod inbox;
+mod io;
+mod messages;
 mod received;
+mod state;
 
 pub use client::{
-    Acknowledged, Answered, Client, Connected, Disconnection, Messages, Pending, Subscription,
-    Unsubscription,
+    Acknowledged, Answered, Client, Connected, Disconnection, Pending, Subscription, Unsubscription,
 };
-pub use config::{Authenticator, Config};
-pub use error::{Closed, ConnectError, PublishError, SubscribeError};
-pub use received::Received;
+pub use config::{
+    Address, Authenticator, Config, Credentials, CredentialsSource, Reconnection, WhenSlow,
+};
+pub use connector::{ByteStream, Connector};
+pub use error::{Closed, ConnectError, Fault, PublishError, SubscribeError};
+pub use event::{Event, Events};
+pub use messages::{Messages, Stream};
+pub use received::{Acknowledgement, Received};
 
 pub use avocet_codec::{
     MessageProperties, MessagePropertiesParts, PayloadFormat, QoS, ReasonCode, RetainHandling,
     SubscriptionId, SubscriptionOptions, UserProperty, Version,
 };
 pub use avocet_session::client::{
-    Authentication, Backoff, ClientConfig, Reconnect, Server, WillMessage,
+    Authentication, Backoff, ClientConfig, PublishError as Unsendable, Reconnect, Server,
+    ServerOrder, WillMessage,
 };
-pub use avocet_session::{CloseReason, Message, Session};
+pub use avocet_session::{AckError, CloseReason, Limits, Message, Overflow, Session};
 pub use avocet_topic::{TopicFilter, TopicFilterBuf, TopicName, TopicNameBuf};

@@ -12,6 +12,7 @@
 //! no identifier is in use twice, and a store that knows the sequence knows the identifier.
 
 mod frames;
+mod unsend;
 
 use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;

@@ -15,6 +15,14 @@ pub(crate) struct Server {
     pub(crate) config: ServerConfig,
     pub(crate) session: Option<Box<Session>>,
     pub(crate) refuse: Option<ReasonCode>,
+    /// Goes with a refusal, or with the DISCONNECT at the first SUBSCRIBE.
+    pub(crate) server_reference: Option<&'static str>,
+    /// Has a Session whatever the client says.
+    pub(crate) claims_session: bool,
+    /// The filters of each SUBSCRIBE, with their identifier.
+    pub(crate) subscribed: Vec<(Vec<String>, Option<u32>)>,
+    /// What CONNECT said: Clean Start, Session Expiry Interval, User Name.
+    pub(crate) connect: Option<(bool, u32, Option<String>)>,
     /// Sent once the client is accepted.
     pub(crate) sends: Vec<Message>,
     /// Sends every message back.
@@ -92,16 +100,21 @@ impl Server {
     fn on_event(&mut self, event: Option<ServerEvent<'_>>, connection: &mut ServerConnection) {
         match event {
             Some(ServerEvent::Connect(connect)) => {
+                self.connect = Some((
+                    connect.clean_start,
+                    connect.properties.session_expiry_interval,
+                    connect.user_name.map(str::to_owned),
+                ));
                 if let Some(reason_code) = self.refuse {
                     let reason_string = Some("not today");
                     let details = Details {
                         reason_string,
-                        ..Details::default()
+                        server_reference: self.server_reference,
                     };
                     return connection.refuse(reason_code, details, now());
                 }
                 let kept = self.session.take().filter(|_| !connect.clean_start);
-                let session_present = kept.is_some();
+                let session_present = kept.is_some() || self.claims_session;
                 let accept = Accept {
                     session_present,
                     ..Accept::default()
@@ -146,6 +159,10 @@ impl Server {
                     };
                     return connection.disconnect(ReasonCode::AdministrativeAction, details, now());
                 }
+                let filters = subscribe.filters.iter();
+                let filters = filters.map(|it| it.topic_filter.to_string()).collect();
+                let id = subscribe.subscription_id.map(|id| id.get());
+                self.subscribed.push((filters, id));
                 let codes: Vec<_> = subscribe
                     .filters
                     .iter()

@@ -23,8 +23,14 @@ fn no_properties(version: Version) -> &'static [u8] {
 }
 
 async fn connect_of(connection: ClientConfig) -> Vec<u8> {
-    let (_client, connect, _wire) =
-        connecting(Config::with_connection(connection), Session::new()).await;
+    let (_client, connect, _wire) = connecting(
+        Config {
+            reconnect: None,
+            ..Config::with_connection(connection)
+        },
+        Session::new(),
+    )
+    .await;
     connect
 }
 
@@ -118,7 +124,11 @@ async fn an_empty_client_identifier_comes_with_clean_session() {
     );
     assert_eq!(connect_of(connection.clone()).await, expected);
     connection.clean_start = false;
-    let refused = avocet_client::Client::connect(Config::with_connection(connection)).await;
+    let refused = avocet_client::Client::connect(Config {
+        reconnect: None,
+        ..Config::with_connection(connection)
+    })
+    .await;
     assert!(matches!(refused, Err(ConnectError::Config(_))));
 }
 
@@ -129,7 +139,11 @@ async fn a_null_character_is_refused_before_connecting() {
     user_property.user_properties = vec![("name".into(), "a\0b".into())];
     let client_id = ClientConfig::new(Version::V3_1_1, "a\0b");
     for connection in [user_property, client_id] {
-        let refused = avocet_client::Client::connect(Config::with_connection(connection)).await;
+        let refused = avocet_client::Client::connect(Config {
+            reconnect: None,
+            ..Config::with_connection(connection)
+        })
+        .await;
         assert!(matches!(refused, Err(ConnectError::Config(_))));
     }
 }
@@ -180,10 +194,7 @@ async fn before_connack_there_is_only_auth() {
 async fn re_authentication_has_the_method_of_connect_and_may_fail() {
     let method = [&[0x15], string(b"m").as_slice()].concat();
     let (client, _messages, mut wire) = accepted(authenticating(), &method).await;
-    client
-        .reauthenticate(Some(b"token".to_vec()))
-        .await
-        .unwrap();
+    client.reauthenticate(Some(b"token"));
     wire.expect([&auth(0x19, b"token")]).await;
     wire.send(&auth(0x18, b"why")).await;
     wire.expect([&auth(0x18, b"why")]).await;
@@ -196,7 +207,7 @@ async fn re_authentication_has_the_method_of_connect_and_may_fail() {
 #[tokio::test]
 async fn without_an_authentication_method_there_is_no_auth() {
     let (client, _messages, mut wire) = connected(Version::V5).await;
-    let _ = client.reauthenticate(Some(b"token".to_vec())).await;
+    client.reauthenticate(Some(b"token"));
     let _pending = client.start_publish(message(b"x", QoS::AtMostOnce)).await;
     wire.expect([&packet(0x30, &[&string(b"t"), &[0], b"x"])])
         .await;
@@ -208,7 +219,7 @@ async fn an_auth_that_is_too_large_is_not_sent() {
     let mut properties = [&[0x15], string(b"m").as_slice()].concat();
     properties.extend([0x27, 0, 0, 0, 20]);
     let (client, _messages, mut wire) = accepted(authenticating(), &properties).await;
-    let _ = client.reauthenticate(Some(vec![b'x'; 100])).await;
-    let _ = client.reauthenticate(Some(b"token".to_vec())).await;
+    client.reauthenticate(Some(&[b'x'; 100]));
+    client.reauthenticate(Some(b"token"));
     wire.expect([&auth(0x19, b"token")]).await;
 }

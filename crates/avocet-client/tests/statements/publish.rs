@@ -117,8 +117,8 @@ async fn what_came_from_a_server_leaves_without_its_dup_and_subscription_identif
     let properties = [2, 0x0b, 7];
     wire.send(&packet(0x3a, &[&string(b"t"), &[0, 9], &properties, b"x"]))
         .await;
-    wire.expect([&[0x40, 2, 0, 9]]).await;
     let received = messages.receive().await.unwrap();
+    wire.expect([&[0x40, 2, 0, 9]]).await;
     assert!(received.dup());
     assert_eq!(received.subscription_ids().len(), 1);
     let _pending = client.start_publish(received.into_message()).await.unwrap();

@@ -23,18 +23,18 @@ async fn a_message_is_answered_as_its_qos_says_and_delivered_as_often() {
         // After PUBACK the same identifier is another message, even with DUP.
         for first_byte in [0x32, 0x3a] {
             wire.send(&publish(version, first_byte, 7, b"1")).await;
-            wire.expect([&[0x40, 2, 0, 7]]).await;
             assert_eq!(messages.receive().await.unwrap().payload(), b"1");
+            wire.expect([&[0x40, 2, 0, 7]]).await;
         }
         // Before PUBREL it is the same, after PUBCOMP another.
         for payload in [b"2", b"3"] {
             wire.send(&publish(version, 0x34, 8, payload)).await;
+            assert_eq!(messages.receive().await.unwrap().payload(), payload);
             wire.expect([&[0x50, 2, 0, 8]]).await;
             wire.send(&publish(version, 0x3c, 8, payload)).await;
             wire.expect([&[0x50, 2, 0, 8]]).await;
             wire.send(&[0x62, 2, 0, 8]).await;
             wire.expect([&[0x70, 2, 0, 8]]).await;
-            assert_eq!(messages.receive().await.unwrap().payload(), payload);
         }
     }
 }
@@ -46,27 +46,21 @@ async fn refusals_have_a_reason_code_and_end_the_exchange() {
         manual_acknowledge: true,
         ..config(Version::V5)
     };
-    let (client, mut messages, mut wire) = accepted(config, &[]).await;
+    let (_client, mut messages, mut wire) = accepted(config, &[]).await;
     for payload in [b"1", b"2"] {
         wire.send(&publish(Version::V5, 0x34, 8, payload)).await;
-        let received = messages.receive().await.unwrap();
+        let mut received = messages.receive().await.unwrap();
         assert_eq!(
             (received.payload(), received.qos()),
             (payload.as_slice(), QoS::ExactlyOnce)
         );
-        client
-            .acknowledge(&received, ReasonCode::QuotaExceeded)
-            .await
-            .unwrap();
+        received.refuse(ReasonCode::QuotaExceeded).unwrap();
         let pubrec = wire.next().await;
         assert_eq!((pubrec[0], &pubrec[2..5]), (0x50, &[0, 8, 0x97][..]));
     }
     wire.send(&publish(Version::V5, 0x32, 9, b"3")).await;
-    let received = messages.receive().await.unwrap();
-    client
-        .acknowledge(&received, ReasonCode::NotAuthorized)
-        .await
-        .unwrap();
+    let mut received = messages.receive().await.unwrap();
+    received.refuse(ReasonCode::NotAuthorized).unwrap();
     let puback = wire.next().await;
     assert_eq!((puback[0], &puback[2..5]), (0x40, &[0, 9, 0x87][..]));
 }

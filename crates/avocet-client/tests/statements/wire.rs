@@ -26,7 +26,10 @@ pub(crate) fn string(text: &[u8]) -> Vec<u8> {
 }
 
 pub(crate) fn config(version: Version) -> Config {
-    Config::with_connection(ClientConfig::new(version, "c"))
+    Config {
+        reconnect: None,
+        ..Config::with_connection(ClientConfig::new(version, "c"))
+    }
 }
 
 /// A client that connects, the bytes of its CONNECT, and the server's end.

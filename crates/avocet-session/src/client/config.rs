@@ -59,6 +59,9 @@ pub struct ClientConfig {
     pub authentication: Option<Authentication>,
     /// Whether the Protocol Level says that this is a bridge, as some servers of 3.x understand.
     pub bridge: bool,
+    /// Whether messages of QoS 1 that were in flight in a Session that the server has lost are
+    /// published again, as new ones in their order. Those of QoS 2 may have arrived, and are not.
+    pub publish_again: bool,
     /// How long after CONNECT the CONNACK may take; each AUTH of the server begins it anew.
     pub connect_timeout: Duration,
     /// How long after PINGREQ the PINGRESP may take.
@@ -135,6 +138,7 @@ impl ClientConfig {
             user_properties: Vec::new(),
             authentication: None,
             bridge: false,
+            publish_again: false,
             connect_timeout: Duration::from_secs(30),
             pingresp_timeout: Duration::from_secs(20),
             drain_timeout: Duration::from_secs(5),

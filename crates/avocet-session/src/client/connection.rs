@@ -12,14 +12,15 @@ use avocet_codec::{
 use core::num::NonZeroU16;
 use core::time::Duration;
 
+use crate::client::offline::{check_version, publish_id};
 use crate::client::{
     ClientConfig, ClientEvent, ClientInput, ClientNotice, ControlError, NotPublished, PublishError,
     PublishId, RequestId,
 };
 use crate::exchange::{Exchange, Own, Peer};
 use crate::{
-    AckError, AckToken, CloseReason, ConnectionError, ConnectionEvent, Demand, DropReason,
-    Enqueued, Instant, Message, Now, Outgoing, Session, Timeout, Timer, TransmitBuf, Violation,
+    AckError, AckToken, CloseReason, ConnectionError, ConnectionEvent, Demand, Instant, Message,
+    Now, Outgoing, Session, Timeout, Timer, TransmitBuf, Violation,
 };
 
 /// One Network Connection of a client.
@@ -289,36 +290,14 @@ impl ClientConnection {
             return Err(PublishError::Closed);
         }
         self.check_message(&message, now)?;
-        let qos = message.qos();
-        let mut outgoing = Outgoing::new(message);
-        // Asks for a report of its end.
-        outgoing.tag = 1;
-        let limits = &self.config.limits;
-        let enqueued = match &mut self.holder {
-            Holder::Idle(session) => session.enqueue(outgoing, limits, now),
-            Holder::Attached(exchange) => exchange.session.enqueue(outgoing, limits, now),
+        let mut notices = Vec::new();
+        let session = match &mut self.holder {
+            Holder::Idle(session) => session,
+            Holder::Attached(exchange) => &mut exchange.session,
         };
-        let sequence = match enqueued {
-            Enqueued::Queued { sequence } | Enqueued::Stored { sequence } => sequence,
-            Enqueued::Displaced { sequence, oldest } => {
-                for dropped in oldest {
-                    self.notices.push_back(not_published(
-                        dropped.qos,
-                        dropped.sequence,
-                        NotPublished::Dropped(dropped.reason),
-                    ));
-                }
-                sequence
-            }
-            Enqueued::Refused(reason) => {
-                return Err(match reason {
-                    DropReason::Offline => PublishError::NotConnected,
-                    DropReason::Expired => PublishError::Expired,
-                    DropReason::QueueFull | DropReason::TooLarge => PublishError::QueueFull,
-                });
-            }
-        };
-        Ok((qos != QoS::AtMostOnce).then_some(PublishId(sequence)))
+        let id = session.publish(message, &self.config, now, &mut notices)?;
+        self.notices.extend(notices);
+        Ok(id)
     }
 
     /// Answers a QoS 1 or 2 message: with an error in 5.0, the server learns that it was refused.
@@ -626,7 +605,7 @@ impl ClientConnection {
         // 3.1 has no Session Present: without Clean Session the client has to trust the server.
         let present = connack.session_present || config.version == Version::V3_1;
         if !present || config.clean_start || session.ended {
-            discard(&mut session, &mut self.notices);
+            discard(&mut session, config.publish_again, &mut self.notices);
         }
         session.ended = false;
         drop_unsupported(&mut session, &self.server, &mut self.notices);
@@ -782,11 +761,7 @@ impl ClientConnection {
 
     fn check_message(&self, message: &Message, now: Now) -> Result<(), PublishError> {
         let version = self.config.version;
-        if version != Version::V5
-            && (!message.properties_bytes().is_empty() || message.expires_at().is_some())
-        {
-            return Err(PublishError::PropertiesNotInVersion);
-        }
+        check_version(message, version)?;
         if message.qos() > self.server.maximum_qos {
             return Err(PublishError::QosNotSupported);
         }
@@ -941,13 +916,17 @@ impl ClientConnection {
 }
 
 fn not_published(qos: QoS, sequence: u64, reason: NotPublished) -> ClientNotice {
-    let id = (qos != QoS::AtMostOnce).then_some(PublishId(sequence));
+    let id = publish_id(qos, sequence);
     ClientNotice::NotPublished { id, reason }
 }
 
 /// The server has no Session: what was sent and received before is forgotten; what was not yet
-/// sent stays [MQTT5-3.2.2-5].
-fn discard(session: &mut Session, notices: &mut VecDeque<ClientNotice>) {
+/// sent stays [MQTT5-3.2.2-5]. A message of QoS 1 may be published again, as one that is new to
+/// the server.
+fn discard(session: &mut Session, publish_again: bool, notices: &mut VecDeque<ClientNotice>) {
+    if publish_again {
+        session.sender.unsend();
+    }
     for sequence in session.sender.take_in_flight() {
         let id = Some(PublishId(sequence));
         notices.push_back(ClientNotice::NotPublished {

@@ -93,6 +93,15 @@ pub enum NotPublished {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PublishId(pub(crate) u64);
 
+impl PublishId {
+    /// The message's place among those of QoS 1 and 2 of its Session: a later message has a
+    /// greater one.
+    #[must_use]
+    pub const fn sequence(self) -> u64 {
+        self.0
+    }
+}
+
 /// Names a SUBSCRIBE or UNSUBSCRIBE until its answer comes or the connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub(crate) PacketId);

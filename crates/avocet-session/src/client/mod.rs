@@ -3,8 +3,11 @@
 mod config;
 mod connection;
 mod event;
+mod offline;
 mod reconnect;
+mod servers;
 mod subscription;
+mod subscriptions;
 
 pub use config::{Authentication, ClientConfig, ConfigError, WillMessage};
 pub use connection::{ClientConnection, Server};
@@ -12,4 +15,6 @@ pub use event::{
     ClientEvent, ClientInput, ClientNotice, ControlError, NotPublished, PublishError, PublishId,
     RequestId, SubscribeError,
 };
-pub use reconnect::{Backoff, Reconnect};
+pub use reconnect::{Backoff, Reconnect, is_final};
+pub use servers::{ServerOrder, Servers};
+pub use subscriptions::{SubscriptionAnswer, SubscriptionKey, SubscriptionRequest, Subscriptions};

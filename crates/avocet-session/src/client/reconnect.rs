@@ -2,7 +2,9 @@
 
 use core::time::Duration;
 
-use crate::Instant;
+use avocet_codec::ReasonCode;
+
+use crate::{CloseReason, Instant};
 
 /// Exponential back-off with full jitter: each wait is drawn uniformly between zero and a ceiling
 /// that doubles with each attempt, so that clients which lost their server together do not come
@@ -120,9 +122,64 @@ impl Reconnect {
     }
 }
 
+/// Whether a connection that ended like this, or was refused like this, would end like this again
+/// whatever the wait: what CONNECT says has to change first, or another client with the same Client
+/// Identifier has to go.
+#[must_use]
+pub fn is_final(reason: CloseReason) -> bool {
+    use ReasonCode::{
+        BadAuthenticationMethod, Banned, ClientIdentifierNotValid, MalformedPacket, PacketTooLarge,
+        PayloadFormatInvalid, ProtocolError, QoSNotSupported, RetainNotSupported, ServerMoved,
+        SessionTakenOver, TopicNameInvalid, UnsupportedProtocolVersion,
+    };
+    match reason {
+        CloseReason::Refused(code) => matches!(
+            code,
+            BadAuthenticationMethod
+                | Banned
+                | ClientIdentifierNotValid
+                | MalformedPacket
+                | PacketTooLarge
+                | PayloadFormatInvalid
+                | ProtocolError
+                | QoSNotSupported
+                | RetainNotSupported
+                | ServerMoved
+                | TopicNameInvalid
+                | UnsupportedProtocolVersion
+        ),
+        CloseReason::PeerDisconnected(code) => matches!(code, SessionTakenOver | ServerMoved),
+        CloseReason::Disconnected(_) => true,
+        CloseReason::ConnectionLost
+        | CloseReason::ConnectTimeout
+        | CloseReason::KeepAliveTimeout
+        | CloseReason::PeerError(_) => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_will_not_change_by_waiting_is_final() {
+        use CloseReason::{ConnectionLost, Disconnected, PeerDisconnected, Refused};
+        for reason in [
+            Disconnected(ReasonCode::NORMAL_DISCONNECTION),
+            PeerDisconnected(ReasonCode::SessionTakenOver),
+            Refused(ReasonCode::UnsupportedProtocolVersion),
+        ] {
+            assert!(is_final(reason), "{reason}");
+        }
+        for reason in [
+            ConnectionLost,
+            PeerDisconnected(ReasonCode::ServerShuttingDown),
+            Refused(ReasonCode::ServerBusy),
+            Refused(ReasonCode::NotAuthorized),
+        ] {
+            assert!(!is_final(reason), "{reason}");
+        }
+    }
 
     const SECOND: Duration = Duration::from_secs(1);
     const HIGHEST: u64 = u64::MAX;

@@ -1,0 +1,61 @@
+//! How streams to servers come about.
+
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{Address, ConnectError};
+
+/// A stream of bytes in both directions.
+pub trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> ByteStream for S {}
+
+/// Opens streams to servers: TCP is built in, and programs bring what else they need.
+pub trait Connector: Send {
+    /// Opens a stream. [`Config::connect_timeout`](crate::Config::connect_timeout) ends the wait
+    /// for it.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`], most often [`ConnectError::Io`].
+    fn connect<'a>(
+        &'a mut self,
+        server: &'a Address,
+    ) -> BoxFuture<'a, Result<Box<dyn ByteStream>, ConnectError>>;
+}
+
+/// TCP.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tcp {
+    pub(crate) deadline: Duration,
+}
+
+impl Connector for Tcp {
+    fn connect<'a>(
+        &'a mut self,
+        server: &'a Address,
+    ) -> BoxFuture<'a, Result<Box<dyn ByteStream>, ConnectError>> {
+        Box::pin(async {
+            let Address { host, port } = server;
+            let stream = avocet_transport::connect(host, *port, self.deadline).await?;
+            Ok(Box::new(stream) as Box<dyn ByteStream>)
+        })
+    }
+}
+
+/// One stream that stands already.
+pub(crate) struct Standing(pub(crate) Option<Box<dyn ByteStream>>);
+
+impl Connector for Standing {
+    fn connect<'a>(
+        &'a mut self,
+        _server: &'a Address,
+    ) -> BoxFuture<'a, Result<Box<dyn ByteStream>, ConnectError>> {
+        let stream = self.0.take();
+        Box::pin(async {
+            stream.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotConnected).into())
+        })
+    }
+}
