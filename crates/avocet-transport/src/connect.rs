@@ -58,6 +58,14 @@ pub enum ConnectError {
         /// What the system said.
         source: io::Error,
     },
+    /// The server does not speak WebSocket, or not with us.
+    #[error("no WebSocket connection to {server}: {source}")]
+    WebSocket {
+        /// The server as given.
+        server: String,
+        /// What it did, or what the system said.
+        source: io::Error,
+    },
     /// The server could not be agreed with on TLS, or is not the one asked for.
     #[error("no TLS connection to {server}: {source}")]
     Tls {

@@ -11,7 +11,9 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::client::TlsStream;
 
-use crate::{ConnectError, TlsConnector, connect};
+use crate::websocket::stream::{WebSocketStream, upgrade};
+use crate::websocket::upgrade::Asked;
+use crate::{ConnectError, TlsConnector, WebSocketClient, connect};
 
 /// How to reach a server.
 ///
@@ -30,8 +32,10 @@ use crate::{ConnectError, TlsConnector, connect};
 pub struct Endpoint {
     /// Where it is.
     pub place: Place,
-    /// TLS, if it is spoken.
+    /// TLS, if it is spoken. Over it go MQTT and WebSocket.
     pub tls: Option<TlsConnector>,
+    /// WebSocket, if it is spoken. A `tls` with it should offer [`ALPN_HTTP`](crate::ALPN_HTTP).
+    pub websocket: Option<WebSocketClient>,
 }
 
 /// Where a server is.
@@ -57,6 +61,7 @@ impl Endpoint {
         Self {
             place: Place::Tcp { host, port },
             tls: None,
+            websocket: None,
         }
     }
 
@@ -66,6 +71,7 @@ impl Endpoint {
         Self {
             place: Place::Unix(path.into()),
             tls: None,
+            websocket: None,
         }
     }
 
@@ -88,9 +94,32 @@ impl Endpoint {
     }
 
     async fn connect_over(&self, socket: Socket) -> Result<ClientStream, ConnectError> {
-        let Some(connector) = &self.tls else {
-            return Ok(ClientStream(Inner::Plain(socket)));
+        let stream = match &self.tls {
+            Some(connector) => Secured::Tls(Box::new(self.secure(connector, socket).await?)),
+            None => Secured::Plain(socket),
         };
+        let Some(websocket) = &self.websocket else {
+            return Ok(ClientStream(Inner::Bytes(stream)));
+        };
+        let failed = |source| ConnectError::WebSocket {
+            server: self.place.to_string(),
+            source,
+        };
+        let host = match &self.place {
+            Place::Tcp { .. } => self.place.to_string(),
+            Place::Unix(_) => "localhost".to_owned(),
+        };
+        let asked = Asked::new(&host, &websocket.path, &websocket.headers);
+        let asked = asked.map_err(|error| failed(io::Error::other(error)))?;
+        let stream = upgrade(stream, &asked).await.map_err(failed)?;
+        Ok(ClientStream(Inner::Frames(Box::new(stream))))
+    }
+
+    async fn secure(
+        &self,
+        connector: &TlsConnector,
+        socket: Socket,
+    ) -> Result<TlsStream<Socket>, ConnectError> {
         let failed = |source| ConnectError::Tls {
             server: self.place.to_string(),
             source,
@@ -98,11 +127,10 @@ impl Endpoint {
         let name = connector.server_name(self.place.host());
         let name =
             name.map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
-        let stream = tokio_rustls::TlsConnector::from(connector.config().clone())
+        tokio_rustls::TlsConnector::from(connector.config().clone())
             .connect(name, socket)
             .await
-            .map_err(failed)?;
-        Ok(ClientStream(Inner::Tls(Box::new(stream))))
+            .map_err(failed)
     }
 }
 
@@ -178,6 +206,12 @@ pub struct ClientStream(Inner);
 
 #[derive(Debug)]
 enum Inner {
+    Bytes(Secured),
+    Frames(Box<WebSocketStream<Secured>>),
+}
+
+#[derive(Debug)]
+enum Secured {
     Plain(Socket),
     Tls(Box<TlsStream<Socket>>),
 }
@@ -265,7 +299,8 @@ impl_stream!(
     },
     |this| this
 );
-impl_stream!(ClientStream, Inner { Plain, Tls }, |this| &mut this.0);
+impl_stream!(Secured, Secured { Plain, Tls }, |this| this);
+impl_stream!(ClientStream, Inner { Bytes, Frames }, |this| &mut this.0);
 
 #[cfg(test)]
 #[path = "endpoint_tests.rs"]

@@ -2,21 +2,29 @@
 
 mod connect;
 mod endpoint;
+mod handshake;
+mod layered;
 mod listen;
 mod network;
+mod proxy;
 #[cfg(test)]
 mod testing;
 mod tls;
 #[cfg(unix)]
 mod unix;
+mod websocket;
 
 pub use connect::{ConnectError, connect};
 pub use endpoint::{ClientStream, Endpoint, Place};
+pub use handshake::{Established, EstablishedStream, Handshake, HandshakeError, Layers};
+pub use layered::Layered;
 pub use listen::{ListenError, accept, listen};
 pub use network::{Network, NetworkError};
+pub use proxy::{ProxyError, proxy_header};
 pub use tls::{
     ALPN_HTTP, ALPN_MQTT, CertificateNames, ClientCertificates, ClientTls, Roots, ServerTls,
     TlsAcceptor, TlsConnector, TlsError, TlsVersion,
 };
 #[cfg(unix)]
 pub use unix::{UnixListenError, UnixListener};
+pub use websocket::{FrameError, UpgradeError, WebSocketClient, WebSocketServer};

@@ -1,0 +1,369 @@
+//! TLS and WebSocket between a socket that does not block and those who read and write it.
+
+use std::io::{self, IoSlice, Read, Write};
+
+use rustls::Connection;
+
+use crate::tls::CertificateNames;
+use crate::websocket::frames::WebSocket;
+
+/// Bytes read from the socket at once, where they must be decrypted.
+const READ_BYTES: usize = 16 << 10;
+
+/// Reads of the socket before somebody else has his turn.
+const READS: usize = 16;
+
+/// Bytes taken at once that are to be encrypted or framed.
+const WRITE_BYTES: usize = 64 << 10;
+
+/// A socket with TLS, WebSocket, or one over the other on top of it. Reading and writing give and
+/// take the bytes that these carry.
+///
+/// It behaves like a socket that does not block and that tells of changes by edges: after
+/// `WouldBlock` the socket's next event says when to try again. What is beyond that:
+/// [`Self::has_more`] after reading, [`Self::has_unsent`] after both.
+#[derive(Debug)]
+pub struct Layered<S> {
+    pub(crate) socket: S,
+    pub(crate) tls: Option<Connection>,
+    pub(crate) websocket: Option<WebSocket>,
+    /// Bytes of the socket that were read ahead.
+    pub(crate) raw: Vec<u8>,
+    /// Bytes for the socket, where there is no TLS; `sent` of them are gone.
+    out: Vec<u8>,
+    sent: usize,
+    more: bool,
+    ended: bool,
+}
+
+impl<S: Read + Write> Layered<S> {
+    pub(crate) fn new(socket: S) -> Self {
+        Self {
+            socket,
+            tls: None,
+            websocket: None,
+            raw: Vec::new(),
+            out: Vec::new(),
+            sent: 0,
+            more: false,
+            ended: false,
+        }
+    }
+
+    /// Puts TLS on top of the socket.
+    pub(crate) fn secure(&mut self, mut tls: Connection) {
+        // What is taken at once is bounded here.
+        tls.set_buffer_limit(None);
+        self.tls = Some(tls);
+    }
+
+    /// The socket, to be watched.
+    pub fn socket_mut(&mut self) -> &mut S {
+        &mut self.socket
+    }
+
+    /// Whom the peer's certificate names, if it presented one.
+    #[must_use]
+    pub fn peer_names(&self) -> Option<CertificateNames> {
+        let chain = self.tls.as_ref()?.peer_certificates()?;
+        CertificateNames::read(chain.first()?)
+    }
+
+    /// Whether the last read left something that no event of the socket will tell of.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        self.more
+    }
+
+    /// Whether something that was taken has not reached the socket: [`Self::flush`] goes on once the
+    /// socket takes more.
+    #[must_use]
+    pub fn has_unsent(&self) -> bool {
+        let tls = self.tls.as_ref();
+        self.sent < self.out.len() || tls.is_some_and(|tls| tls.wants_write())
+    }
+
+    /// Reads what is there, 0 bytes at the end.
+    ///
+    /// # Errors
+    ///
+    /// `Interrupted` when there may be more and nothing has come of a lot of bytes. `InvalidData` when
+    /// the peer breaks the rules of TLS or WebSocket, of which it is told.
+    pub fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        self.more = false;
+        for _ in 0..READS {
+            if self.ended {
+                return Ok(0);
+            }
+            let n = match self.read_carried(room) {
+                Ok(0) if !room.is_empty() => {
+                    self.ended = true;
+                    return Ok(0);
+                }
+                Ok(n) => n,
+                Err(error) => {
+                    // Answers to what came before.
+                    self.flush()?;
+                    return Err(error);
+                }
+            };
+            let filled = n == room.len();
+            let Some(websocket) = &mut self.websocket else {
+                self.more |= filled;
+                return Ok(n);
+            };
+            let decoded = websocket.decode(room.get_mut(..n).unwrap_or_default());
+            if let Err(error) = decoded {
+                websocket.refuse(error);
+            }
+            self.ended |= websocket.is_closed();
+            let answers = websocket.take_answers();
+            self.put(&answers)?;
+            self.flush()?;
+            let payload =
+                decoded.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            if payload > 0 {
+                // What is left in TLS, and the end, are told of by nobody else.
+                self.more |= filled || self.ended;
+                return Ok(payload);
+            }
+        }
+        self.more = true;
+        Err(io::ErrorKind::Interrupted.into())
+    }
+
+    /// Reads what TLS carries, or what the socket has where there is none.
+    pub(crate) fn read_carried(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        if self.tls.is_some() {
+            return self.decrypt(room);
+        }
+        if self.raw.is_empty() {
+            return self.socket.read(room);
+        }
+        let n = self.raw.len().min(room.len());
+        for (to, from) in room.iter_mut().zip(self.raw.drain(..n)) {
+            *to = from;
+        }
+        // Nobody has asked the socket yet.
+        self.more = true;
+        if self.raw.is_empty() {
+            self.raw = Vec::new();
+        }
+        Ok(n)
+    }
+
+    fn decrypt(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        let mut filled = 0;
+        let mut drained = false;
+        let mut scratch = [0; READ_BYTES];
+        for _ in 0..READS {
+            filled += self.take_plain(room.get_mut(filled..).unwrap_or_default())?;
+            if self.ended || filled == room.len() {
+                // The end is told by the next read.
+                self.more = true;
+                return Ok(filled);
+            }
+            let rest = room.get_mut(filled..).unwrap_or_default();
+            if !self.raw.is_empty() {
+                let raw = std::mem::take(&mut self.raw);
+                filled += self.feed(&raw, rest)?;
+                continue;
+            }
+            if drained {
+                break;
+            }
+            match self.socket.read(&mut scratch) {
+                Ok(0) => {
+                    if let Some(tls) = &mut self.tls {
+                        tls.read_tls(&mut io::empty())?;
+                    }
+                }
+                Ok(n) => {
+                    drained = n < scratch.len();
+                    filled += self.feed(scratch.get(..n).unwrap_or_default(), rest)?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => drained = true,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.more |= !drained;
+        match (filled, drained) {
+            (0, true) => Err(io::ErrorKind::WouldBlock.into()),
+            (0, false) => Err(io::ErrorKind::Interrupted.into()),
+            (filled, _) => Ok(filled),
+        }
+    }
+
+    /// Takes what is decrypted.
+    fn take_plain(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        let Some(tls) = &mut self.tls else {
+            return Ok(0);
+        };
+        let mut filled = 0;
+        while let Some(rest) = room.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match tls.reader().read(rest) {
+                Ok(0) => {
+                    self.ended = true;
+                    break;
+                }
+                Ok(n) => filled += n,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // The socket ended without a goodbye. MQTT knows its own ends.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    self.ended = true;
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+
+    /// Decrypts into `room`, and says how much. What has no room is kept.
+    pub(crate) fn feed(&mut self, mut bytes: &[u8], room: &mut [u8]) -> io::Result<usize> {
+        let mut filled = 0;
+        while !bytes.is_empty() {
+            let Some(tls) = &mut self.tls else { break };
+            if tls.read_tls(&mut bytes)? == 0 {
+                // Behind the peer's goodbye.
+                return Ok(filled);
+            }
+            let state = match tls.process_new_packets() {
+                Ok(state) => state,
+                Err(error) => {
+                    // The alert that says why.
+                    let _ = self.flush();
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+                }
+            };
+            let taken = self.take_plain(room.get_mut(filled..).unwrap_or_default())?;
+            filled += taken;
+            if state.plaintext_bytes_to_read() > taken {
+                break;
+            }
+        }
+        self.raw.extend_from_slice(bytes);
+        Ok(filled)
+    }
+
+    /// Takes as much as it can send soon; `WouldBlock` as long as the socket has not taken what it has
+    /// taken before.
+    ///
+    /// # Errors
+    ///
+    /// Those of the socket.
+    pub fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        if !self.flush()? {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let mut len = 0;
+        let mut count = 0;
+        for slice in slices {
+            if len + slice.len() > WRITE_BYTES {
+                break;
+            }
+            len += slice.len();
+            count += 1;
+        }
+        match slices.get(..count) {
+            Some(whole) if len > 0 => self.put_data(whole)?,
+            _ => {
+                // The first one that is not empty is larger than what is taken at once.
+                let large = slices.iter().find(|slice| !slice.is_empty());
+                let part = large.and_then(|slice| slice.get(..WRITE_BYTES));
+                let Some(part) = part else {
+                    return Ok(0);
+                };
+                len = part.len();
+                self.put_data(&[IoSlice::new(part)])?;
+            }
+        }
+        self.flush()?;
+        Ok(len)
+    }
+
+    fn put_data(&mut self, slices: &[IoSlice<'_>]) -> io::Result<()> {
+        if let Some(websocket) = &mut self.websocket {
+            let mut framed = Vec::new();
+            websocket.encode(slices, &mut framed);
+            return self.put(&framed);
+        }
+        match &mut self.tls {
+            Some(tls) => {
+                let taken = tls.writer().write_vectored(slices)?;
+                debug_assert_eq!(taken, slices.iter().map(|slice| slice.len()).sum());
+            }
+            None => slices
+                .iter()
+                .for_each(|slice| self.out.extend_from_slice(slice)),
+        }
+        Ok(())
+    }
+
+    /// Puts bytes behind those that wait for the socket, as they are.
+    pub(crate) fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        match &mut self.tls {
+            Some(tls) => tls.writer().write_all(bytes),
+            None => {
+                self.out.extend_from_slice(bytes);
+                Ok(())
+            }
+        }
+    }
+
+    /// Gives the socket what waits for it; whether it took all.
+    ///
+    /// # Errors
+    ///
+    /// Those of the socket.
+    pub fn flush(&mut self) -> io::Result<bool> {
+        while self.has_unsent() {
+            let written = match &mut self.tls {
+                Some(tls) => tls.write_tls(&mut self.socket),
+                None => self
+                    .socket
+                    .write(self.out.get(self.sent..).unwrap_or_default()),
+            };
+            match written {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) if self.tls.is_none() => self.sent += n,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.out = Vec::new();
+        self.sent = 0;
+        Ok(true)
+    }
+
+    /// Asks a peer over WebSocket to show that it is there, so that those on the way do not take the
+    /// connection for dead.
+    pub fn ping(&mut self) {
+        let Some(websocket) = &mut self.websocket else {
+            return;
+        };
+        websocket.ping();
+        let ping = websocket.take_answers();
+        // What does not leave, or fails, does so for the next one who writes too.
+        let _ = self.put(&ping).and_then(|()| self.flush());
+    }
+
+    /// Says that nothing more is sent, as far as the socket takes it.
+    pub fn say_goodbye(&mut self) {
+        if let Some(websocket) = &mut self.websocket {
+            websocket.say_goodbye();
+            let goodbye = websocket.take_answers();
+            let _ = self.put(&goodbye);
+        }
+        if let Some(tls) = &mut self.tls {
+            tls.send_close_notify();
+        }
+        let _ = self.flush();
+    }
+}
