@@ -64,17 +64,22 @@ pub struct ConnectProperties<'a> {
 
 impl ConnectProperties<'_> {
     /// What a CONNECT without properties means.
-    pub const DEFAULT: Self = Self {
-        session_expiry_interval: 0,
-        receive_maximum: None,
-        maximum_packet_size: None,
-        topic_alias_maximum: 0,
-        request_response_information: false,
-        request_problem_information: true,
-        user_properties: List::EMPTY,
-        authentication_method: None,
-        authentication_data: None,
-    };
+    pub const DEFAULT: Self = Self::new();
+
+    #[inline(always)]
+    const fn new() -> Self {
+        Self {
+            session_expiry_interval: 0,
+            receive_maximum: None,
+            maximum_packet_size: None,
+            topic_alias_maximum: 0,
+            request_response_information: false,
+            request_problem_information: true,
+            user_properties: List::from_slice(&[]),
+            authentication_method: None,
+            authentication_data: None,
+        }
+    }
 }
 
 impl Default for ConnectProperties<'_> {
@@ -117,7 +122,7 @@ impl<'a> Connect<'a> {
     }
 
     /// Makes a packet of what is read, at once, so that it is built where it is returned.
-    #[inline(always)]
+    #[inline(never)]
     pub(crate) fn decode_body<T>(
         header: FixedHeader,
         mut body: Reader<'a>,
@@ -131,11 +136,12 @@ impl<'a> Connect<'a> {
             return Err(DecodeError::PasswordWithoutUserName);
         }
         let keep_alive = body.u16(Field::KeepAlive)?;
-        let properties = if version.has_properties() {
-            ConnectProperties::decode(body.properties()?)?
+        let section = if version.has_properties() {
+            body.properties()?
         } else {
-            ConnectProperties::DEFAULT
+            &[]
         };
+        let properties = ConnectProperties::decode(section)?;
         let client_id = body.string(Field::ClientId)?;
         let will = match will {
             Some((qos, retain)) => Some(Will::decode(&mut body, version, qos, retain)?),
@@ -199,6 +205,7 @@ impl<'a> Connect<'a> {
 }
 
 /// Protocol Name and Protocol Version [MQTT5-3.1.2-1] [MQTT5-3.1.2-2].
+#[inline(always)]
 fn protocol(body: &mut Reader<'_>) -> Result<(Version, bool), DecodeError> {
     let is_mqtt = match body.binary(Field::ProtocolName)? {
         b"MQTT" => true,
@@ -238,8 +245,11 @@ impl<'a> ConnectProperties<'a> {
         clippy::wildcard_enum_match_arm,
         reason = "what is not listed here is not allowed in this packet"
     )]
+    // Always inlined, so that it stays in registers.
+    #[inline(always)]
     fn decode(section: &'a [u8]) -> Result<Self, DecodeError> {
-        let mut decoded = Self::DEFAULT;
+        let mut decoded = Self::new();
+        let mut with_user_properties: &[u8] = &[];
         let mut properties = Properties::new(section);
         while let Some(property) = properties.next()? {
             match property {
@@ -253,7 +263,7 @@ impl<'a> ConnectProperties<'a> {
                 Property::RequestProblemInformation(value) => {
                     decoded.request_problem_information = value;
                 }
-                Property::UserProperty(_) => decoded.user_properties = user_properties(section),
+                Property::UserProperty(_) => with_user_properties = section,
                 Property::AuthenticationMethod(value) => {
                     decoded.authentication_method = Some(value);
                 }
@@ -264,6 +274,7 @@ impl<'a> ConnectProperties<'a> {
         if decoded.authentication_data.is_some() && decoded.authentication_method.is_none() {
             return Err(DecodeError::MissingAuthenticationMethod);
         }
+        decoded.user_properties = user_properties(with_user_properties);
         Ok(decoded)
     }
 }

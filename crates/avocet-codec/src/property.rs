@@ -237,8 +237,16 @@ impl<'a> Properties<'a> {
     }
 
     /// The next property, for packets that are rare.
-    #[inline(never)]
+    #[inline(always)]
     pub(crate) fn next(&mut self) -> Result<Option<Property<'a>>, DecodeError> {
+        if self.reader.is_empty() {
+            return Ok(None);
+        }
+        self.next_apart()
+    }
+
+    #[inline(never)]
+    fn next_apart(&mut self) -> Result<Option<Property<'a>>, DecodeError> {
         self.next_inlined()
     }
 

@@ -95,13 +95,10 @@ impl<'a> Reader<'a> {
     }
 
     /// A UTF-8 Encoded String [MQTT5-1.5.4].
-    #[inline]
+    #[inline(always)]
     pub(crate) fn string(&mut self, field: Field) -> Result<&'a str, DecodeError> {
         let bytes = self.binary(field)?;
-        match ascii(bytes) {
-            Some(string) if !has_null(string) => Ok(string),
-            _ => decode_string(bytes, field),
-        }
+        string(bytes).ok_or_else(|| refuse_string(bytes, field))
     }
 
     #[inline(always)]
@@ -109,18 +106,24 @@ impl<'a> Reader<'a> {
         topic_name(self.binary(field)?, field)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn topic_filter(&mut self) -> Result<TopicFilter<'a>, DecodeError> {
         let bytes = self.binary(Field::TopicFilter)?;
-        match ascii(bytes).map(TopicFilter::new) {
-            Some(Ok(topic_filter)) => Ok(topic_filter),
-            _ => decode_topic_filter(bytes),
-        }
+        topic_filter(bytes).ok_or_else(|| refuse_topic_filter(bytes))
     }
 
     /// A Variable Byte Integer in its shortest form [MQTT5-1.5.5-1].
     #[inline]
     pub(crate) fn variable_byte_integer(&mut self, field: Field) -> Result<u32, DecodeError> {
+        if let [value @ ..0x80, rest @ ..] = self.rest {
+            self.rest = rest;
+            return Ok((*value).into());
+        }
+        self.long_variable_byte_integer(field)
+    }
+
+    #[inline(never)]
+    fn long_variable_byte_integer(&mut self, field: Field) -> Result<u32, DecodeError> {
         match VariableByteInteger::read(self.rest) {
             Ok(Some(integer)) if !integer.minimal() => {
                 Err(DecodeError::VariableByteIntegerNotMinimal(field))
@@ -135,7 +138,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The section behind a Property Length.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn properties(&mut self) -> Result<&'a [u8], DecodeError> {
         let len = self.variable_byte_integer(Field::PropertyLength)?;
         self.take(len as usize, Field::PropertyLength)
@@ -158,58 +161,98 @@ fn ascii(bytes: &[u8]) -> Option<&str> {
     AsciiStr::from_ascii(bytes).ok().map(AsciiStr::as_str)
 }
 
-fn utf8(bytes: &[u8], field: Field) -> Result<&str, DecodeError> {
-    str::from_utf8(bytes).map_err(|_| DecodeError::IllFormedUtf8(field))
+// These are not inlined, as they take and return what fits into registers; what is wrong with the
+// bytes is asked afterwards.
+#[inline(never)]
+fn string(bytes: &[u8]) -> Option<&str> {
+    match ascii(bytes) {
+        Some(string) if !has_null(string) => Some(string),
+        _ => long_string(bytes),
+    }
 }
 
 #[inline(never)]
-fn decode_string(bytes: &[u8], field: Field) -> Result<&str, DecodeError> {
-    let string = utf8(bytes, field)?;
-    if has_null(string) {
-        return Err(DecodeError::NullCharacter(field));
-    }
-    Ok(string)
+fn long_string(bytes: &[u8]) -> Option<&str> {
+    let string = str::from_utf8(bytes).ok();
+    string.filter(|string| !has_null(string))
 }
 
+#[inline(never)]
+fn long_topic_name(bytes: &[u8]) -> Option<TopicName<'_>> {
+    let string = str::from_utf8(bytes).ok();
+    string.and_then(|string| TopicName::new(string).ok())
+}
+
+#[inline(always)]
+fn topic_filter(bytes: &[u8]) -> Option<TopicFilter<'_>> {
+    match ascii(bytes).map(TopicFilter::new) {
+        Some(Ok(topic_filter)) => Some(topic_filter),
+        _ => long_topic_filter(bytes),
+    }
+}
+
+#[inline(never)]
+fn long_topic_filter(bytes: &[u8]) -> Option<TopicFilter<'_>> {
+    let string = str::from_utf8(bytes).ok();
+    string.and_then(|string| TopicFilter::new(string).ok())
+}
+
+/// Inlined, as there is one in most packets.
 #[inline(always)]
 pub(crate) fn topic_name(bytes: &[u8], field: Field) -> Result<TopicName<'_>, DecodeError> {
     match ascii(bytes).map(TopicName::new) {
         Some(Ok(topic_name)) => Ok(topic_name),
-        _ => decode_topic_name(bytes, field),
+        _ => long_topic_name(bytes).ok_or_else(|| refuse_topic_name(bytes, field)),
     }
 }
 
-#[inline(never)]
-fn decode_topic_name(bytes: &[u8], field: Field) -> Result<TopicName<'_>, DecodeError> {
-    match TopicName::new(utf8(bytes, field)?) {
-        Ok(topic_name) => Ok(topic_name),
-        Err(TopicNameError::Nul) => Err(DecodeError::NullCharacter(field)),
-        Err(_) => Err(DecodeError::TopicName(field)),
+#[cold]
+fn refuse_string(bytes: &[u8], field: Field) -> DecodeError {
+    match str::from_utf8(bytes) {
+        Ok(_) => DecodeError::NullCharacter(field),
+        Err(_) => DecodeError::IllFormedUtf8(field),
     }
 }
 
-#[inline(never)]
-fn decode_topic_filter(bytes: &[u8]) -> Result<TopicFilter<'_>, DecodeError> {
-    match TopicFilter::new(utf8(bytes, Field::TopicFilter)?) {
-        Ok(topic_filter) => Ok(topic_filter),
-        Err(TopicFilterError::Nul) => Err(DecodeError::NullCharacter(Field::TopicFilter)),
-        Err(_) => Err(DecodeError::TopicFilter),
+#[cold]
+fn refuse_topic_name(bytes: &[u8], field: Field) -> DecodeError {
+    match str::from_utf8(bytes).map(TopicName::new) {
+        Err(_) => DecodeError::IllFormedUtf8(field),
+        Ok(Err(TopicNameError::Nul)) => DecodeError::NullCharacter(field),
+        Ok(_) => DecodeError::TopicName(field),
     }
 }
 
-/// Whether the null character is in it; looks at eight bytes at a time, at some twice.
+#[cold]
+fn refuse_topic_filter(bytes: &[u8]) -> DecodeError {
+    match str::from_utf8(bytes).map(TopicFilter::new) {
+        Err(_) => DecodeError::IllFormedUtf8(Field::TopicFilter),
+        Ok(Err(TopicFilterError::Nul)) => DecodeError::NullCharacter(Field::TopicFilter),
+        Ok(_) => DecodeError::TopicFilter,
+    }
+}
+
+/// Whether the null character is in it; some bytes are looked at twice.
 #[inline]
 pub(crate) fn has_null(string: &str) -> bool {
     let bytes = string.as_bytes();
     let Some(last) = bytes.last_chunk() else {
-        return bytes.contains(&0);
+        return match (bytes.first_chunk(), bytes.last_chunk()) {
+            (Some(first), Some(last)) => zeros(*first) | zeros(*last) != 0,
+            _ => bytes.contains(&0),
+        };
     };
-    let zeros = bytes
-        .as_chunks()
-        .0
-        .iter()
-        .fold(zeros(*last), |found, word| found | zeros(*word));
-    zeros != 0
+    let (chunks, _) = bytes.as_chunks();
+    chunks.iter().any(|chunk| null_in(chunk, last))
+}
+
+/// Without a branch for each byte, so that the compiler looks at all of them at once.
+#[inline(always)]
+fn null_in(one: &[u8; 16], other: &[u8; 16]) -> bool {
+    let both = one.iter().zip(other);
+    both.fold(0, |found, (&a, &b)| {
+        found | u8::from(a == 0) | u8::from(b == 0)
+    }) != 0
 }
 
 /// Not 0 if one of eight bytes is: the borrow of a zero byte sets its highest bit.

@@ -82,7 +82,7 @@ impl SubscriptionOptions {
     }
 
     /// Reads the byte behind a Topic Filter [MQTT5-3.8.3-5] [MQTT311-3.8.3-4].
-    #[inline]
+    #[inline(always)]
     pub fn from_u8(byte: u8, version: Version) -> Result<Self, DecodeError> {
         let Some(maximum_qos) = QoS::from_u8(byte & 0b11) else {
             return Err(DecodeError::MaximumQoS3);
@@ -139,7 +139,7 @@ impl<'a> SubscribeFilter<'a> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn decode(body: &mut Reader<'a>, version: Version) -> Result<Self, DecodeError> {
         let filter = Self {
             topic_filter: body.topic_filter()?,

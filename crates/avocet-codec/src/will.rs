@@ -50,11 +50,12 @@ impl<'a> Will<'a> {
         qos: QoS,
         retain: bool,
     ) -> Result<Self, DecodeError> {
-        let properties = if version.has_properties() {
-            WillProperties::decode(body.properties()?)?
+        let section = if version.has_properties() {
+            body.properties()?
         } else {
-            WillProperties::default()
+            &[]
         };
+        let properties = WillProperties::decode(section)?;
         Ok(Self {
             topic_name: body.topic_name(Field::WillTopic)?,
             payload: body.binary(Field::WillPayload)?,
@@ -62,7 +63,7 @@ impl<'a> Will<'a> {
             retain,
             will_delay_interval: properties.will_delay_interval,
             message_expiry_interval: properties.message_expiry_interval,
-            properties: properties.of_message,
+            properties: MessageProperties::from_section(section, properties.forwardable),
         })
     }
 
@@ -78,19 +79,20 @@ impl<'a> Will<'a> {
 
 /// What the properties of a will say.
 #[derive(Default)]
-struct WillProperties<'a> {
+struct WillProperties {
     will_delay_interval: u32,
     message_expiry_interval: Option<u32>,
-    of_message: MessageProperties<'a>,
+    forwardable: Forwardable,
 }
 
-impl<'a> WillProperties<'a> {
-    fn decode(section: &'a [u8]) -> Result<Self, DecodeError> {
+impl WillProperties {
+    // Always inlined, so that it stays in registers.
+    #[inline(always)]
+    fn decode(section: &[u8]) -> Result<Self, DecodeError> {
         let mut decoded = Self::default();
-        let mut forwardable = Forwardable::default();
         let mut properties = Properties::new(section);
         while let Some(property) = properties.next()? {
-            if forwardable.count(&property, properties.last_len()) {
+            if decoded.forwardable.count(&property, properties.last_len()) {
                 continue;
             }
             if let Property::WillDelayInterval(value) = property {
@@ -101,7 +103,6 @@ impl<'a> WillProperties<'a> {
                 return Err(DecodeError::MisplacedProperty(property.id()));
             }
         }
-        decoded.of_message = MessageProperties::from_section(section, forwardable);
         Ok(decoded)
     }
 }

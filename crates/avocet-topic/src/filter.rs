@@ -67,27 +67,30 @@ fn is_well_at_a_glance(bytes: &[u8]) -> bool {
     let Some(last) = bytes.last_chunk::<8>() else {
         return false;
     };
-    // Some bytes may be looked at twice.
-    let mut well = is_well_at(bytes, bytes.len() - last.len(), *last);
-    for (index, word) in bytes.as_chunks::<8>().0.iter().enumerate() {
-        well &= is_well_at(bytes, index * word.len(), *word);
+    let mut at = 0;
+    for word in bytes.as_chunks::<8>().0 {
+        if !are_whole_levels(special(*word), at, bytes) {
+            return false;
+        }
+        at += word.len();
     }
-    well
+    // The last bytes, of which some may have been looked at.
+    at == bytes.len() || are_whole_levels(special(*last), bytes.len() - last.len(), bytes)
 }
 
-/// Whether this is so for the eight bytes at `at`.
-#[inline]
-fn is_well_at(bytes: &[u8], at: usize, word: [u8; 8]) -> bool {
-    let mut found = special(word);
-    let mut well = true;
-    while found != 0 {
-        let at = at + found.trailing_zeros() as usize / 8;
-        let before = bytes.get(at.wrapping_sub(1));
-        well &= before.is_none_or(|&byte| byte == b'/');
-        well &= matches!(bytes.get(at..), Some([b'+' | b'#'] | [b'+', b'/', ..]));
-        found &= found - 1;
+/// Whether this is so for those of eight bytes at `at` that are marked.
+#[inline(always)]
+fn are_whole_levels(mut marked: u64, at: usize, bytes: &[u8]) -> bool {
+    while marked != 0 {
+        let at = at + marked.trailing_zeros() as usize / 8;
+        let follows_level = at == 0 || bytes.get(at - 1) == Some(&b'/');
+        let ends_level = matches!(bytes.get(at..), Some([b'+', b'/', ..] | [b'+' | b'#']));
+        if !(follows_level && ends_level) {
+            return false;
+        }
+        marked &= marked - 1;
     }
-    well
+    true
 }
 
 /// A Topic Filter: at least one character, at most 65,535 bytes, no U+0000, wildcards only where
@@ -98,24 +101,28 @@ pub struct TopicFilter<'a>(&'a str);
 impl<'a> TopicFilter<'a> {
     /// Checks a string against the rules for Topic Filters
     /// [MQTT5-4.7.1-1] [MQTT5-4.7.1-2] [MQTT5-4.7.3-1] [MQTT5-4.7.3-2] [MQTT5-4.7.3-3].
-    #[inline]
+    #[inline(always)]
     pub fn new(s: &'a str) -> Result<Self, TopicFilterError> {
+        if !s.is_empty() && s.len() <= BYTES_MAX && is_well_at_a_glance(s.as_bytes()) {
+            return Ok(Self(s));
+        }
+        Self::check(s).map(|()| Self(s))
+    }
+
+    #[inline(never)]
+    fn check(s: &str) -> Result<(), TopicFilterError> {
         if s.is_empty() {
             return Err(TopicFilterError::Empty);
         }
         if s.len() > BYTES_MAX {
             return Err(TopicFilterError::TooLong);
         }
-        if !is_well_at_a_glance(s.as_bytes()) {
-            if s.as_bytes().contains(&0) {
-                return Err(TopicFilterError::Nul);
-            }
-            Self::check_wildcards(s)?;
+        if s.as_bytes().contains(&0) {
+            return Err(TopicFilterError::Nul);
         }
-        Ok(Self(s))
+        Self::check_wildcards(s)
     }
 
-    #[inline(never)]
     fn check_wildcards(s: &str) -> Result<(), TopicFilterError> {
         let mut before = b'/';
         let mut rest = s.as_bytes();
