@@ -54,6 +54,7 @@ const LAYERS: &[Layer] = &[
                                        "avocet-engine", "avocet-store", "avocet-journal", "avocet-transport"]),
     layer("avocet-cli",       Shell, &["avocet-topic", "avocet-codec", "avocet-access", "avocet-session",
                                        "avocet-client", "avocet-transport"]),
+    layer("avocet-testing",   Shell, &["avocet-client", "avocet-engine", "avocet-session"]),
     layer("avocet-sim",       Tool,  &[]),
     layer("avocet-tests",     Tool,  &[]),
     layer("avocet-benches",   Tool,  &[]),

@@ -21,6 +21,7 @@ const CLIENT: Side = Side {
         "crates/avocet-client/tests/",
         "crates/avocet-session/tests/client/",
         "crates/avocet-session/tests/worlds/",
+        "crates/avocet-testing/tests/",
         "tests/tests/avocet_cli.rs",
     ],
     not: &[],

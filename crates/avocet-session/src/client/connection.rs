@@ -658,6 +658,12 @@ impl ClientConnection {
         };
         let id = PublishId(*sequence);
         exchange.events.pop_back();
+        let mut ack = ack;
+        if ack_type == AckType::Pubcomp {
+            // PUBREC said that the message is the server's; one that does not know it any more has
+            // had an earlier PUBREL.
+            ack.reason_code = ReasonCode::Success;
+        }
         Ok(Some(ClientEvent::Published { id, ack }))
     }
 

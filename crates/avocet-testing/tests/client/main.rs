@@ -1,0 +1,9 @@
+//! The client against the engine, with tokio's time paused.
+#![allow(clippy::unwrap_used, reason = "what fails here is to fail the test")]
+
+mod cuts;
+mod stories;
+
+use std::time::Duration;
+
+const SECOND: Duration = Duration::from_secs(1);
