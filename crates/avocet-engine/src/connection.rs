@@ -145,10 +145,14 @@ impl Engine {
                 break read.demand;
             }
             packets += 1;
+            let has_events = entry.server.has_events();
             if let Some(event) = &read.event {
                 self.on_event(id, event, now);
             }
-            self.poll_connection_events(id, now);
+            // A message leads to no event of its own connection.
+            if has_events || !matches!(read.event, Some(ServerEvent::Publish { .. })) {
+                self.poll_connection_events(id, now);
+            }
             self.settle(now);
             if read.demand == Demand::More {
                 break Demand::More;

@@ -106,19 +106,20 @@ pub(crate) struct Matches {
 }
 
 impl Matches {
-    /// Finds who wants the messages of a topic.
-    fn find(
+    /// Finds who wants the messages of a topic, of which the name is asked for if it is not a recent
+    /// one.
+    fn find<'a>(
         &mut self,
         routes: &Routes,
         sessions: &mut SessionTable,
-        topic_name: TopicName<'_>,
+        topic: &[u8],
+        topic_name: impl FnOnce() -> TopicName<'a>,
         publisher: Option<&Arc<SessionKey>>,
     ) {
         self.count += 1;
         self.routes = 0;
         self.no_local = false;
         self.shards.clear();
-        let topic = topic_name.as_str();
         let missed = match self.recent.find(topic, routes.generation()) {
             Ok(takers) => {
                 let sessions = takers.sessions.iter().flatten();
@@ -128,7 +129,7 @@ impl Matches {
             }
             Err(missed) => missed,
         };
-        routes.tree().for_each_match(topic_name, |route| {
+        routes.tree().for_each_match(topic_name(), |route| {
             self.add_route(sessions, route, publisher);
         });
         let with_more_ids = |delivery: &Delivery| !delivery.more_ids.is_empty();
@@ -146,9 +147,14 @@ impl Matches {
         });
     }
 
+    /// Those who have not got the message.
+    fn takers(&self) -> usize {
+        self.deliveries.len() + self.groups.len() + self.shards.len()
+    }
+
     /// Whether everybody has got the message.
     fn are_served(&self) -> bool {
-        self.deliveries.is_empty() && self.groups.is_empty() && self.shards.is_empty()
+        self.takers() == 0
     }
 
     /// Adds all takers of a filter that matches.
@@ -311,17 +317,14 @@ impl Engine {
         }
         let publisher = entry.key.as_ref();
         let (routes, sessions) = (&self.routes, &mut self.sessions);
-        self.matches.find(routes, sessions, topic_name, publisher);
+        let topic = topic_name.as_str().as_bytes();
+        self.matches
+            .find(routes, sessions, topic, || topic_name, publisher);
         self.wait = Duration::ZERO;
-        let mut deliveries = mem::take(&mut self.matches.deliveries);
-        deliveries.retain(|delivery| {
-            delivery.first_id.is_some()
-                || !self.deliver_frame(delivery.session, topic_name, frame, now)
-        });
-        self.matches.deliveries = deliveries;
-        let mut groups = mem::take(&mut self.matches.groups);
-        groups.retain(|group| !self.offer_frame_to_group(*group, id, topic_name, frame, now));
-        self.matches.groups = groups;
+        // A large payload is shared by those who take it, not copied for each.
+        if !frame.is_large() || self.matches.takers() == 1 {
+            self.deliver_frames(id, topic_name, frame, now);
+        }
         if !self.matches.are_served() {
             let message = Message::from_publish(&publish.packet(), topic_name, now.unix);
             let publisher = self
@@ -339,6 +342,25 @@ impl Engine {
         let wait = mem::take(&mut self.wait);
         self.slow_down(id, wait, now);
         true
+    }
+
+    /// Gives a packet to those who match it and may get it as it is; the others are left.
+    fn deliver_frames(
+        &mut self,
+        from: ConnectionId,
+        topic_name: TopicName<'_>,
+        frame: PublishFrame<'_>,
+        now: Now,
+    ) {
+        let mut deliveries = mem::take(&mut self.matches.deliveries);
+        deliveries.retain(|delivery| {
+            delivery.first_id.is_some()
+                || !self.deliver_frame(delivery.session, topic_name, frame, now)
+        });
+        self.matches.deliveries = deliveries;
+        let mut groups = mem::take(&mut self.matches.groups);
+        groups.retain(|group| !self.offer_frame_to_group(*group, from, topic_name, frame, now));
+        self.matches.groups = groups;
     }
 
     /// Sends a message to those who match it.
@@ -390,10 +412,12 @@ impl Engine {
     }
 
     fn find_matches(&mut self, published: &Published) {
-        let topic_name = published.message.topic_name();
+        let message = &published.message;
         let publisher = published.publisher.as_ref();
         let (routes, sessions) = (&self.routes, &mut self.sessions);
-        self.matches.find(routes, sessions, topic_name, publisher);
+        let (topic, topic_name) = (message.topic_bytes(), || message.topic_name());
+        self.matches
+            .find(routes, sessions, topic, topic_name, publisher);
     }
 
     /// Queues a message for the sessions and groups of this shard that match it, and returns the

@@ -1,6 +1,5 @@
 //! Who wants the messages of recent topics: most publishers repeat theirs.
 
-use alloc::string::String;
 use alloc::vec::Vec;
 use core::hash::BuildHasher;
 
@@ -40,7 +39,7 @@ struct Place {
     hash: u64,
     /// Of the subscriptions.
     generation: u64,
-    topic: String,
+    topic: Vec<u8>,
     takers: Takers,
 }
 
@@ -54,7 +53,7 @@ pub(crate) struct Missed {
 
 impl RecentTopics {
     /// Who wants the messages of a topic; or what [`remember`](Self::remember) wants.
-    pub(crate) fn find(&mut self, topic: &str, generation: u64) -> Result<Takers, Missed> {
+    pub(crate) fn find(&mut self, topic: &[u8], generation: u64) -> Result<Takers, Missed> {
         let hash = self.hasher.hash_one(topic);
         let mut again = false;
         if let Some(place) = self.place(hash) {
@@ -72,7 +71,7 @@ impl RecentTopics {
     pub(crate) fn remember(
         &mut self,
         missed: Missed,
-        topic: &str,
+        topic: &[u8],
         generation: u64,
         takers: impl ExactSizeIterator<Item = SessionSubscriber>,
         groups: &[GroupHandle],
@@ -85,7 +84,7 @@ impl RecentTopics {
             place.hash = missed.hash;
             place.generation = generation;
             place.topic.clear();
-            place.topic.push_str(topic);
+            place.topic.extend_from_slice(topic);
             place.takers = Takers {
                 group: groups.first().copied(),
                 ..Takers::default()
@@ -135,6 +134,7 @@ mod tests {
 
     /// Publishes to a topic `takers` want; whether they were known.
     fn comes(recent: &mut RecentTopics, topic: &str, generation: u64, takers: usize) -> bool {
+        let topic = topic.as_bytes();
         match recent.find(topic, generation) {
             Ok(known) => {
                 assert_eq!(known.sessions.iter().flatten().count(), takers);

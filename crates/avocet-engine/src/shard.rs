@@ -92,10 +92,15 @@ impl StableHash {
         Self(0xcbf2_9ce4_8422_2325)
     }
 
-    pub(crate) fn text(mut self, text: &str) -> Self {
+    pub(crate) fn text(self, text: &str) -> Self {
+        self.bytes(text.as_bytes())
+    }
+
+    /// Bytes of a text.
+    pub(crate) fn bytes(mut self, text: &[u8]) -> Self {
         // 0xff is no byte of UTF-8, so it separates.
-        for byte in text.bytes().chain([0xff]) {
-            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        for byte in text.iter().chain(&[0xff]) {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
         }
         self
     }

@@ -204,7 +204,7 @@ impl Group {
     fn choose(&mut self, message: &GroupMessage, choice: Choice) -> Option<&mut Member> {
         let published = &message.published;
         let publisher = published.publisher.as_deref();
-        let at = self.find_taker(choice, publisher, published.message.topic_name())?;
+        let at = self.find_taker(choice, publisher, published.message.topic_bytes())?;
         self.end_turn(at, choice);
         self.members.get_mut(at)
     }
@@ -220,7 +220,7 @@ impl Group {
         &self,
         Choice { strategy, window }: Choice,
         publisher: Option<&SessionKey>,
-        topic_name: TopicName<'_>,
+        topic: &[u8],
     ) -> Option<usize> {
         let takes = |member: &Member| member.online && member.in_flight < window;
         let mut by_turn = self.members.by_turn(self.turn);
@@ -235,7 +235,7 @@ impl Group {
                 let hash = match (publisher, strategy) {
                     (Some(publisher), SharedStrategy::ByPublisher) => publisher.stable_hash(),
                     (None, SharedStrategy::ByPublisher) => StableHash::new(),
-                    _ => StableHash::new().text(topic_name.as_str()),
+                    _ => StableHash::new().bytes(topic),
                 };
                 let index = hash.finish().checked_rem(self.members.online as u64)?;
                 let mut online = self.members.by_turn(0).filter(|(_, member)| member.online);
@@ -530,7 +530,7 @@ impl Engine {
         let publisher = self.connections.get(&from);
         let publisher = publisher.and_then(|entry| entry.key.as_deref());
         let taker = group
-            .find_taker(choice, publisher, topic_name)
+            .find_taker(choice, publisher, topic_name.as_str().as_bytes())
             .filter(|_| group.queue.is_empty())
             .and_then(|at| Some((at, group.members.get(at)?.id)))
             .filter(|(_, member)| member.shard == self.shard);

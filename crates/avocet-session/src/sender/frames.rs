@@ -4,6 +4,8 @@ use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use avocet_codec::{Publish, QoS, Version, frame_len};
+use bytes::{Buf, Bytes};
+use core::mem;
 
 use super::{Next, Queued, Sender, message_bytes};
 use crate::transmit::SHARED_MIN;
@@ -41,6 +43,13 @@ impl<'a> PublishFrame<'a> {
         Self { tag, ..self }
     }
 
+    /// Whether it is so large that a message which is shared costs less than a copy for each of some
+    /// subscribers.
+    #[must_use]
+    pub const fn is_large(&self) -> bool {
+        self.bytes.len() >= SHARED_MIN
+    }
+
     /// Bytes of the packet.
     pub(crate) const fn len(&self) -> usize {
         self.bytes.len()
@@ -64,10 +73,19 @@ pub(crate) struct Frames {
     with_properties: bool,
     /// The mark of each of them.
     tag: u64,
+    /// Bytes that left last: as many are likely to come again.
+    usual: usize,
 }
 
 /// Capacity in bytes that an empty queue may keep; more is given back.
 const KEPT_BYTES: usize = 4096;
+
+/// Bytes for which room is made at once when so many left last time.
+const USUAL_MAX: usize = 64 << 10;
+
+/// Bytes of packets that wait in this form; those behind wait as messages, which do not grow in one
+/// piece.
+const WAITING_MAX: u64 = 1 << 20;
 
 impl Frames {
     /// How many packets wait.
@@ -84,6 +102,9 @@ impl Frames {
         if self.start > self.bytes.len() / 2 {
             self.bytes.drain(..self.start);
             self.start = 0;
+        }
+        if self.bytes.capacity() == 0 {
+            self.bytes.reserve(self.usual);
         }
         self.with_properties = frame.version == Version::V5;
         self.tag = frame.tag;
@@ -108,6 +129,14 @@ impl Frames {
         }
     }
 
+    /// The bytes of all packets; none are left.
+    fn take(&mut self) -> Bytes {
+        let mut bytes = Bytes::from(mem::take(&mut self.bytes));
+        bytes.advance(mem::take(&mut self.start));
+        self.packets = 0;
+        bytes
+    }
+
     /// Puts packets into `out` until it is full; how many.
     pub(crate) fn write(&mut self, out: &mut TransmitBuf) -> usize {
         let waiting = self.waiting();
@@ -119,8 +148,13 @@ impl Frames {
                 bytes += first_len(waiting.get(bytes..).unwrap_or_default());
             }
         }
-        out.put_slice(waiting.get(..bytes).unwrap_or_default());
-        self.forget(packets, bytes);
+        if packets == self.packets && bytes >= SHARED_MIN {
+            out.put_shared(self.take());
+        } else {
+            out.put_slice(waiting.get(..bytes).unwrap_or_default());
+            self.forget(packets, bytes);
+        }
+        self.usual = bytes.min(USUAL_MAX);
         packets
     }
 
@@ -162,7 +196,7 @@ impl Frames {
 
 impl Sender {
     /// Queues a packet of QoS 0 as it is. False, and nothing queued, if it is to be a message: it
-    /// stands behind one or behind packets with another mark, is large, or a limit is reached.
+    /// stands behind one or behind packets with another mark, or a limit is reached.
     pub(crate) fn enqueue_frame(&mut self, frame: PublishFrame<'_>, limits: &Limits) -> bool {
         let bytes = frame.len() as u64;
         let behind = !self.queued.is_empty()
@@ -171,9 +205,8 @@ impl Sender {
             || self.frames.len() > 0 && self.frames.tag != frame.tag;
         if behind
             || !self.is_connected()
-            || frame.len() >= SHARED_MIN
             || self.frames.len() >= limits.queued_messages_max
-            || self.frames.bytes() + bytes > limits.queued_bytes_max
+            || self.frames.bytes() + bytes > limits.queued_bytes_max.min(WAITING_MAX)
         {
             return false;
         }
@@ -201,7 +234,7 @@ impl Sender {
             return 0;
         }
         self.resident_bytes -= self.frames.bytes();
-        core::mem::take(&mut self.frames).len()
+        mem::take(&mut self.frames).len()
     }
 
     /// The sequence of the message before which the packets that are ready leave.

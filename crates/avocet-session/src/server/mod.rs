@@ -207,6 +207,14 @@ impl ServerConnection {
         );
     }
 
+    /// Whether [`ServerConnection::poll_event`] has something to tell.
+    #[must_use]
+    pub fn has_events(&self) -> bool {
+        let exchange = self.exchange.as_ref();
+        exchange.is_some_and(|exchange| !exchange.events.is_empty())
+            || matches!(self.state, State::Closed { reason: Some(_) })
+    }
+
     /// What happened, in order; after `Closed` nothing comes.
     pub fn poll_event(&mut self) -> Option<ConnectionEvent> {
         let event = self
