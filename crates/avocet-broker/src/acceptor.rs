@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use crate::broker::StartError;
 use crate::config::{ListenAddress, Listener as Settings};
-use crate::stream::Stream;
+use crate::stream::Socket as Connected;
 
 /// Connections taken from one listener before the ones that are there have their turn.
 const PER_TURN: usize = 64;
@@ -72,14 +72,14 @@ impl Socket {
         }
     }
 
-    fn accept(&self) -> io::Result<(Stream, Peer)> {
+    fn accept(&self) -> io::Result<(Connected, Peer)> {
         match self {
             Self::Tcp(socket) => {
                 let (stream, address) = avocet_transport::accept(socket)?;
-                Ok((Stream::Tcp(stream), Peer::Address(address)))
+                Ok((Connected::Tcp(stream), Peer::Address(address)))
             }
             #[cfg(unix)]
-            Self::Unix(socket) => Ok((Stream::Unix(socket.accept()?), Peer::Local)),
+            Self::Unix(socket) => Ok((Connected::Unix(socket.accept()?), Peer::Local)),
         }
     }
 }
@@ -90,6 +90,8 @@ pub(crate) enum Peer {
     Address(SocketAddr),
     /// A program on this machine, through a Unix socket.
     Local,
+    /// The program that the broker is part of.
+    InProcess,
 }
 
 impl std::fmt::Display for Peer {
@@ -97,13 +99,14 @@ impl std::fmt::Display for Peer {
         match self {
             Self::Address(address) => write!(f, "{address}"),
             Self::Local => f.write_str("unix"),
+            Self::InProcess => f.write_str("in-process"),
         }
     }
 }
 
 /// What came of one attempt.
 enum Attempt {
-    Accepted(Stream, Peer),
+    Accepted(Connected, Peer),
     /// The connection was gone before it was accepted, or a signal came.
     Retry,
     Nobody,
@@ -146,7 +149,7 @@ impl Acceptor {
     }
 
     /// Takes waiting connections, each with its peer and the index of its listener.
-    pub(crate) fn accept(&mut self, now: Now, mut take: impl FnMut(Stream, Peer, u16)) {
+    pub(crate) fn accept(&mut self, now: Now, mut take: impl FnMut(Connected, Peer, u16)) {
         if self.paused_until.is_some_and(|until| now.instant < until) {
             return;
         }

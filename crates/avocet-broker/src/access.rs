@@ -10,12 +10,16 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{fs, io, thread};
 
-use avocet_access::{Condition, Field, PasswordFile, PasswordVerdict, Rules};
+use avocet_access::{Condition, Field, Identity, PasswordFile, PasswordVerdict, Rules};
 use avocet_codec::{Packet, ReasonCode};
 use avocet_engine::{Accepted, AuthenticationRequest, ConnectionId, ShardId, Verdict};
+use avocet_transport::{CertificateNames, ClientCertificates, TlsError};
 use tracing::{info, warn};
 
-use crate::config::{Access, Config};
+use crate::broker::StartError;
+use crate::certificates;
+use crate::config::{Access, CertificateUser, Config, Listener};
+use crate::doors::{self, Doors};
 use crate::inbox::{Inbox, Mail};
 
 /// Clients whose passwords wait to be verified. Beyond, they are told that the server is busy.
@@ -47,6 +51,18 @@ pub enum AccessError {
     },
 }
 
+/// Why files were not read again.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReloadError {
+    /// Users and rules stay as they were.
+    #[error("users and rules stay as they were: {0}")]
+    Access(#[from] AccessError),
+    /// The certificates of a listener stay as they were.
+    #[error("certificates stay as they were: {0}")]
+    Tls(#[from] TlsError),
+}
+
 /// What the files say.
 pub(crate) struct Files {
     users: Option<Arc<Users>>,
@@ -54,9 +70,20 @@ pub(crate) struct Files {
 }
 
 impl Config {
-    /// Checks the files of users and rules, which [`Config::check`] does not open.
-    pub fn check_access(&self) -> Result<(), AccessError> {
-        Files::load(&self.access).map(|_| ())
+    /// Checks the files of users, rules, certificates and keys, which [`Config::check`] does not open.
+    pub fn check_files(&self) -> Result<(), StartError> {
+        Files::load(&self.access)?;
+        doors::open(&self.listen)?;
+        Ok(())
+    }
+
+    /// Whether clients are asked who they are.
+    pub(crate) fn asks_clients(&self) -> bool {
+        let by_certificate = |listener: &Listener| {
+            let tls = listener.tls.as_ref();
+            tls.is_some_and(|tls| tls.files.client_certificates != ClientCertificates::None)
+        };
+        self.access.password_file.is_some() || self.listen.iter().any(by_certificate)
     }
 }
 
@@ -105,7 +132,10 @@ impl Files {
                     .any(|it| matches!(it, Condition::Is(Field::User, _)))
             });
             if names_users && self.users.is_none() {
-                warn!("rules name users, but without `access.password_file` nobody is one");
+                warn!(
+                    "rules name users, but without `access.password_file`, or a listener whose \
+                     `tls` says what in certificates is the `user`, nobody is one"
+                );
             }
         }
     }
@@ -192,25 +222,62 @@ struct Job {
     id: ConnectionId,
     user: Box<str>,
     password: Box<[u8]>,
+    /// What else is known of the client.
+    identity: Identity,
+}
+
+/// How the clients of a listener are known.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    /// What in a certificate is the User Name.
+    user: Option<CertificateUser>,
+    /// Without a password file: whether those are let in who are not known by a certificate.
+    open: bool,
+}
+
+impl Known {
+    fn at(listener: &Listener, access: &Access) -> Self {
+        let tls = listener.tls.as_ref();
+        let guarded = listener.is_public() && !listener.requires_certificate();
+        Self {
+            user: tls.and_then(|tls| tls.user),
+            open: access.anonymous || !guarded,
+        }
+    }
+}
+
+/// The User Name that a certificate gives.
+fn user_of(kind: CertificateUser, names: &CertificateNames) -> Option<&str> {
+    let name = match kind {
+        CertificateUser::CommonName => names.common_name.as_deref(),
+        CertificateUser::AlternativeName => names.alternative_names.first().map(String::as_str),
+        CertificateUser::DistinguishedName => Some(&*names.distinguished_name),
+    };
+    name.filter(|name| !name.is_empty())
 }
 
 /// Where a shard asks who its clients are.
 #[derive(Clone)]
 pub(crate) struct Authenticator {
-    users: Arc<Mutex<Arc<Users>>>,
+    /// None when there is no password file.
+    users: Option<Arc<Mutex<Arc<Users>>>>,
     anonymous: bool,
+    /// In the order of the listeners.
+    listeners: Arc<[Known]>,
     jobs: SyncSender<Job>,
 }
 
 impl Authenticator {
-    /// The verdict, or none if the inbox of the shard gets it later.
+    /// The verdict, or none if the inbox of the shard gets it later. `names` are those of the client's
+    /// certificate.
     pub(crate) fn ask(
         &self,
         shard: ShardId,
         id: ConnectionId,
         request: &AuthenticationRequest,
+        names: Option<CertificateNames>,
     ) -> Option<Verdict> {
-        let AuthenticationRequest::Connect { connect, .. } = request else {
+        let AuthenticationRequest::Connect { opened, connect } = request else {
             return Some(refuse(ReasonCode::BadAuthenticationMethod));
         };
         let Packet::Connect(connect) = connect.packet() else {
@@ -219,24 +286,51 @@ impl Authenticator {
         if connect.properties.authentication_method.is_some() {
             return Some(refuse(ReasonCode::BadAuthenticationMethod));
         }
+        let known = self.listeners.get(usize::from(opened.listener));
+        let mut identity = Identity::default();
+        if let Some(names) = names {
+            let user = known.and_then(|known| known.user);
+            let user = user.map(|kind| user_of(kind, &names).map(Box::from));
+            identity.cert_cn = names.common_name.map(String::into_boxed_str);
+            let san = names.alternative_names.into_iter();
+            identity.cert_san = san.map(String::into_boxed_str).collect();
+            match user {
+                Some(None) => return Some(refuse(ReasonCode::NotAuthorized)),
+                Some(user) => {
+                    identity.user = user;
+                    return Some(accept(identity));
+                }
+                None => {}
+            }
+        }
+        let Some(users) = &self.users else {
+            // Who is not on the list is the program that the broker is part of.
+            let open = known.is_none_or(|known| known.open);
+            return Some(if open {
+                accept(identity)
+            } else {
+                refuse(ReasonCode::NotAuthorized)
+            });
+        };
         let Some(user) = connect.user_name else {
             let anonymous = self.anonymous && connect.password.is_none();
             return Some(if anonymous {
-                Verdict::Accept(Accepted::default())
+                accept(identity)
             } else {
                 refuse(ReasonCode::NotAuthorized)
             });
         };
         let password = connect.password.unwrap_or_default();
-        let users = Arc::clone(&lock(&self.users));
-        if users.is_known(user, password) {
-            return Some(accept(user));
+        if lock(users).is_known(user, password) {
+            identity.user = Some(user.into());
+            return Some(accept(identity));
         }
         let job = Job {
             shard,
             id,
             user: user.into(),
             password: password.into(),
+            identity,
         };
         match self.jobs.try_send(job) {
             Ok(()) => None,
@@ -246,9 +340,9 @@ impl Authenticator {
     }
 }
 
-fn accept(user: &str) -> Verdict {
+fn accept(identity: Identity) -> Verdict {
     let mut accepted = Accepted::default();
-    accepted.identity.user = Some(user.into());
+    accepted.identity = identity;
     Verdict::Accept(accepted)
 }
 
@@ -260,11 +354,12 @@ fn refuse(reason: ReasonCode) -> Verdict {
     }
 }
 
-/// Reads the files of users and rules again, from any thread.
+/// Reads the files of users, rules, certificates and keys again, from any thread.
 #[derive(Clone)]
 pub struct Reloader {
     access: Access,
     users: Option<Arc<Mutex<Arc<Users>>>>,
+    doors: Doors,
     inboxes: Arc<[Arc<Inbox>]>,
 }
 
@@ -275,12 +370,26 @@ impl std::fmt::Debug for Reloader {
 }
 
 impl Reloader {
-    /// Reads both files; if both are fine, what they say holds from here on. Otherwise nothing
-    /// changes. Nobody is disconnected: a client that lost a right keeps its subscriptions and is
-    /// sent nothing through them; a user who was removed cannot connect again.
-    pub fn reload(&self) -> Result<(), AccessError> {
+    /// Reads all files. If those of users and rules are fine, what they say holds from here on; the
+    /// same goes for the certificates of each listener. What is not fine stays as it was. Nobody is
+    /// disconnected: a client that lost a right keeps its subscriptions and is sent nothing through
+    /// them; a user who was removed, or whose certificate is not valid any more, cannot connect again.
+    ///
+    /// How many files and listeners there are to read.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is not fine.
+    pub fn reload(&self) -> Result<usize, ReloadError> {
+        let access = self.reload_access();
+        let listeners = certificates::reload(&self.doors)?;
+        Ok(access? + listeners)
+    }
+
+    fn reload_access(&self) -> Result<usize, AccessError> {
         let files = Files::load(&self.access)?;
         files.tell(&self.access);
+        let count = usize::from(files.users.is_some()) + usize::from(files.rules.is_some());
         if let (Some(current), Some(users)) = (&self.users, files.users) {
             *lock(current) = users;
         }
@@ -289,39 +398,46 @@ impl Reloader {
                 inbox.send(Mail::Rules(Arc::clone(&rules)));
             }
         }
-        Ok(())
+        Ok(count)
     }
 }
 
 /// Starts the threads that verify passwords, if there is a password file. They end with the shards.
 pub(crate) fn start(
-    access: &Access,
+    config: &Config,
     files: Files,
+    doors: &Doors,
     inboxes: &Arc<[Arc<Inbox>]>,
 ) -> io::Result<(Option<Authenticator>, Reloader)> {
+    let access = &config.access;
     files.tell(access);
     let users = files.users.map(|users| Arc::new(Mutex::new(users)));
     let reloader = Reloader {
         access: access.clone(),
         users: users.clone(),
+        doors: Arc::clone(doors),
         inboxes: Arc::clone(inboxes),
     };
-    let Some(users) = users else {
+    if !config.asks_clients() {
         return Ok((None, reloader));
-    };
+    }
     let (jobs, waiting) = sync_channel(JOBS_MAX);
     let waiting = Arc::new(Mutex::new(waiting));
     let cores = thread::available_parallelism().map_or(1, |cores| cores.get());
     for number in 0..(cores / 2).max(1) {
-        let (users, waiting) = (Arc::clone(&users), Arc::clone(&waiting));
+        let (Some(users), waiting) = (users.clone(), Arc::clone(&waiting)) else {
+            break;
+        };
         let inboxes = Arc::clone(inboxes);
         thread::Builder::new()
             .name(format!("passwords-{number}"))
             .spawn(move || verify_all(&waiting, &users, &inboxes))?;
     }
+    let listeners = config.listen.iter().map(|it| Known::at(it, access));
     let authenticator = Authenticator {
         users,
         anonymous: access.anonymous,
+        listeners: listeners.collect(),
         jobs,
     };
     Ok((Some(authenticator), reloader))
@@ -329,12 +445,13 @@ pub(crate) fn start(
 
 fn verify_all(waiting: &Mutex<Receiver<Job>>, users: &Mutex<Arc<Users>>, inboxes: &[Arc<Inbox>]) {
     loop {
-        let Ok(job) = lock(waiting).recv() else {
+        let Ok(mut job) = lock(waiting).recv() else {
             return;
         };
         let users = Arc::clone(&lock(users));
         let verdict = if users.verify(&job.user, &job.password) {
-            accept(&job.user)
+            job.identity.user = Some(job.user);
+            accept(job.identity)
         } else {
             refuse(ReasonCode::BadUserNameOrPassword)
         };
@@ -369,14 +486,15 @@ mod tests {
         let users = Arc::new(Users::new(PasswordFile::parse(line).unwrap()));
         let (jobs, waiting) = sync_channel(1);
         let authenticator = Authenticator {
-            users: Arc::new(Mutex::new(Arc::clone(&users))),
+            users: Some(Arc::new(Mutex::new(Arc::clone(&users)))),
             anonymous: false,
+            listeners: Arc::new([]),
             jobs,
         };
         let shard = ShardId::new(0);
         let ask = |user, password| {
             let id = ConnectionId::new(shard, 1);
-            authenticator.ask(shard, id, &request(user, password))
+            authenticator.ask(shard, id, &request(user, password), None)
         };
         assert_eq!(ask(Some("ann"), "pencil ☃"), None);
         assert_eq!(
@@ -389,7 +507,8 @@ mod tests {
         assert!(users.verify(&job.user, &job.password));
         assert!(!users.verify("ann", b"pencil"));
         drop(waiting);
-        assert_eq!(ask(Some("ann"), "pencil ☃"), Some(accept("ann")));
+        let ann = accept(Identity::new("", Some("ann")));
+        assert_eq!(ask(Some("ann"), "pencil ☃"), Some(ann));
         let unavailable = Some(refuse(ReasonCode::ServerUnavailable));
         assert_eq!(ask(Some("ann"), "pencil"), unavailable);
         assert_eq!(ask(Some("eve"), "pencil ☃"), unavailable);

@@ -17,19 +17,21 @@ use std::thread::{self, JoinHandle};
 use avocet_engine::{Engine, ShardId};
 use avocet_journal::Journal;
 use avocet_store::LogStore;
-use avocet_transport::ListenError;
 #[cfg(unix)]
 use avocet_transport::UnixListenError;
+use avocet_transport::{ListenError, TlsError};
 use mio::{Interest, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tracing::info;
 
-use crate::acceptor::{Acceptor, Socket};
+use crate::acceptor::{Acceptor, Peer, Socket};
 use crate::access::{self, AccessError, Files, Reloader};
 #[cfg(unix)]
 use crate::backup::Backups;
+use crate::certificates::Watch;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, ListenAddress};
+use crate::doors;
 use crate::inbox::{Inbox, Mail};
 use crate::pace::Pace;
 use crate::recovery::{self, DataError};
@@ -54,6 +56,9 @@ pub enum StartError {
     #[cfg(unix)]
     #[error(transparent)]
     ListenUnix(#[from] UnixListenError),
+    /// A file of certificates or keys cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The data directory cannot be used.
     #[error(transparent)]
     Data(#[from] DataError),
@@ -74,6 +79,8 @@ pub struct ShardFailed(pub u16);
 pub struct Broker {
     stopper: Stopper,
     reloader: Reloader,
+    /// It ends when this is dropped.
+    watch: Option<Watch>,
     threads: Vec<JoinHandle<()>>,
     store: Option<JoinHandle<()>>,
     local_addrs: Vec<SocketAddr>,
@@ -107,6 +114,7 @@ impl Broker {
     pub fn start(config: Config) -> Result<Self, StartError> {
         config.check()?;
         let files = Files::load(&config.access)?;
+        let doors = doors::open(&config.listen)?;
         let shards = config.shards.map_or_else(default_shards, NonZeroU16::get);
 
         let mut polls = Vec::new();
@@ -123,7 +131,7 @@ impl Broker {
 
         let clock = Clock::start();
         let (engines, journal) = engines(&config, &files, shards, clock)?;
-        let (authenticator, reloader) = access::start(&config.access, files, &inboxes)?;
+        let (authenticator, reloader) = access::start(&config, files, &doors, &inboxes)?;
 
         let mut sockets = Vec::new();
         let mut local_addrs = Vec::new();
@@ -142,7 +150,6 @@ impl Broker {
             }
             sockets.push(socket);
         }
-        let listeners = sockets.len();
         let mut acceptor = Acceptor::new(sockets);
 
         let mut broker = Self {
@@ -150,6 +157,7 @@ impl Broker {
                 inboxes: Arc::clone(&inboxes),
             },
             reloader,
+            watch: None,
             threads: Vec::new(),
             store: None,
             local_addrs,
@@ -171,7 +179,8 @@ impl Broker {
                 poll,
                 inboxes: Arc::clone(&inboxes),
                 acceptor: std::mem::take(&mut acceptor),
-                listeners,
+                doors: Arc::clone(&doors),
+                handshakes_max: config.handshakes_max,
                 stop_timeout: config.stop_timeout,
                 authenticator: authenticator.clone(),
             });
@@ -196,9 +205,10 @@ impl Broker {
             // Should starting a later thread fail, dropping the broker stops these.
             broker.threads.push(spawn(parts, broker.stopper.clone())?);
         }
-        for address in addresses {
-            info!("listening on {address}");
+        for (address, door) in addresses.iter().zip(&*doors) {
+            info!("listening on {address}{door}");
         }
+        broker.watch = Watch::start(&doors, clock)?;
         Ok(broker)
     }
 
@@ -213,7 +223,7 @@ impl Broker {
         self.stopper.clone()
     }
 
-    /// A handle that reads the files of users and rules again.
+    /// A handle that reads the files of users, rules and certificates again.
     pub fn reloader(&self) -> Reloader {
         self.reloader.clone()
     }
@@ -252,12 +262,10 @@ impl Broker {
         let shard = self.next_shard.fetch_add(1, Ordering::Relaxed);
         let inboxes = &self.stopper.inboxes;
         if let Some(inbox) = inboxes.get(shard % inboxes.len().max(1)) {
-            let peer = "in-process".to_owned();
-            let listener = u16::MAX;
             inbox.send(Mail::Accepted {
                 stream: Stream::Pipe(end),
-                peer,
-                listener,
+                peer: Peer::InProcess,
+                listener: u16::MAX,
             });
         }
         stream
@@ -374,9 +382,10 @@ fn engines(
         None => avocet_engine::Durability::Memory,
     };
     engine.levels = config.levels();
-    engine.authentication = match config.access.password_file {
-        Some(_) => avocet_engine::Authentication::Asked,
-        None => avocet_engine::Authentication::None,
+    engine.authentication = if config.asks_clients() {
+        avocet_engine::Authentication::Asked
+    } else {
+        avocet_engine::Authentication::None
     };
     engine.authorization = match files.rules {
         Some(_) => avocet_engine::Authorization::Rules,

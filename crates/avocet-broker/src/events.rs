@@ -4,6 +4,8 @@ use avocet_engine::Event;
 use avocet_session::CloseReason;
 use tracing::{error, info};
 
+use crate::arrivals::Arrival;
+
 pub(crate) fn log(event: &Event) {
     match event {
         Event::Connected {
@@ -75,4 +77,21 @@ fn closed_by(reason: CloseReason) -> &'static str {
     } else {
         "broker"
     }
+}
+
+/// Where an arrival comes from, as the other lines say it.
+pub(crate) fn peer(arrival: &Arrival) -> String {
+    let address = arrival.handshake.peer();
+    address.map_or_else(|| "unix".to_owned(), |address| address.to_string())
+}
+
+/// A socket that was closed before it was a connection.
+pub(crate) fn handshake_failed(arrival: &Arrival, reason: &str) {
+    info!(
+        address = peer(arrival),
+        listener = arrival.listener,
+        closed_by = "broker",
+        reason,
+        "refused within its handshake"
+    );
 }

@@ -10,6 +10,7 @@ use avocet_engine::{
 use avocet_session::CommitId;
 use mio::Waker;
 
+use crate::acceptor::Peer;
 use crate::connection::Connection;
 use crate::stream::Stream;
 
@@ -18,7 +19,7 @@ pub(crate) enum Mail {
     /// A connection that was accepted for this shard.
     Accepted {
         stream: Stream,
-        peer: String,
+        peer: Peer,
         listener: u16,
     },
     /// A connection another shard was the first to read from.

@@ -2,12 +2,15 @@
 
 mod acceptor;
 mod access;
+mod arrivals;
 mod backup;
 mod broker;
+mod certificates;
 mod clock;
 mod config;
 mod connection;
 mod connections;
+mod doors;
 mod events;
 mod inbox;
 mod pace;
@@ -16,13 +19,13 @@ mod shard;
 mod store;
 mod stream;
 
-pub use access::{AccessError, Reloader};
+pub use access::{AccessError, ReloadError, Reloader};
 pub use avocet_engine::EngineConfig;
 pub use backup::{BackupError, backup};
 pub use broker::{Broker, ShardFailed, StartError, Stopper};
 pub use config::{
-    Access, AddressError, Config, ConfigBuilder, ConfigError, Durability, ListenAddress, Listener,
-    Log, LogFormat, Origin, reference,
+    Access, AddressError, CertificateUser, Config, ConfigBuilder, ConfigError, Durability,
+    ListenAddress, Listener, ListenerTls, ListenerWebSocket, Log, LogFormat, Origin, reference,
 };
 pub use recovery::{DataError, DataErrorReason};
 pub use stream::InProcessStream;

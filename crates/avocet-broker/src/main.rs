@@ -9,7 +9,8 @@ use std::process::ExitCode;
 use std::thread;
 
 use avocet_broker::{
-    Broker, Config, DataErrorReason, Durability, LogFormat, StartError, reference,
+    Broker, Config, DataErrorReason, Durability, ListenAddress, Listener, LogFormat, StartError,
+    reference,
 };
 use avocet_store::OpenError;
 use clap::Parser;
@@ -46,7 +47,7 @@ fn main() -> ExitCode {
         }
     };
     if matches!(arguments.command, Some(Action::Check)) {
-        if let Err(error) = config.check_access() {
+        if let Err(error) = config.check_files() {
             eprintln!("avocet-broker: {error}");
             return ExitCode::from(USAGE);
         }
@@ -69,8 +70,6 @@ fn serve(config: Config) -> anyhow::Result<()> {
     let broker = Broker::start(config.clone()).map_err(advise)?;
     describe(&config, &broker);
     let (stopper, reloader) = (broker.stopper(), broker.reloader());
-    let access = &config.access;
-    let has_files = access.password_file.is_some() || access.rules.is_some();
     thread::Builder::new()
         .name("signals".to_owned())
         .spawn(move || {
@@ -78,11 +77,9 @@ fn serve(config: Config) -> anyhow::Result<()> {
             for signal in signals.forever() {
                 if signal == SIGHUP {
                     match reloader.reload() {
-                        Ok(()) if !has_files => {
-                            info!("nothing to read again: there are no users and no rules");
-                        }
-                        Ok(()) => info!("users and rules were read again"),
-                        Err(error) => error!("users and rules stay as they were: {error}"),
+                        Ok(0) => info!("nothing to read again: no users, rules or certificates"),
+                        Ok(_) => info!("users, rules and certificates were read again"),
+                        Err(error) => error!("{error}"),
                     }
                     continue;
                 }
@@ -138,6 +135,11 @@ fn describe(config: &Config, broker: &Broker) {
         ),
         ("rules", config.access.rules.is_some()),
         ("durable storage", config.is_durable()),
+        ("TLS", config.listen.iter().any(|it| it.tls.is_some())),
+        (
+            "WebSocket",
+            config.listen.iter().any(|it| it.websocket.is_some()),
+        ),
     ];
     let those = |wanted: bool| {
         let names = features
@@ -147,7 +149,7 @@ fn describe(config: &Config, broker: &Broker) {
         names.collect::<Vec<_>>().join(", ")
     };
     info!(
-        "avocet-broker {}: MQTT 3.1, 3.1.1 and 5.0 over TCP",
+        "avocet-broker {}: MQTT 3.1, 3.1.1 and 5.0",
         env!("CARGO_PKG_VERSION")
     );
     info!("on: {}", those(true));
@@ -169,8 +171,11 @@ fn describe(config: &Config, broker: &Broker) {
     } else {
         info!("all state is in memory and ends with this process; --data-dir DIR keeps it on disk");
     }
-    info!("not supported yet: TLS, WebSocket");
-    if let Some(address) = broker.local_addrs().first() {
+    let is_tcp = |it: &&Listener| matches!(it.address, ListenAddress::Tcp(_));
+    let is_plain = |it: &Listener| it.tls.is_none() && it.websocket.is_none() && !it.proxy_protocol;
+    let listeners = config.listen.iter().filter(is_tcp);
+    let mut plain = listeners.zip(broker.local_addrs());
+    if let Some((_, address)) = plain.find(|(listener, _)| is_plain(listener)) {
         let host = match address.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),

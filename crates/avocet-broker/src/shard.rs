@@ -1,6 +1,7 @@
 //! One shard: an engine, and the loop that drives it.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 use std::io::{self, IoSlice};
 use std::mem;
 use std::sync::Arc;
@@ -8,18 +9,21 @@ use std::time::Duration;
 
 use avocet_engine::{Command, ConnectionId, Engine, Moved, Opened, ShardId};
 use avocet_session::{Demand, Instant, Now, TransmitBuf};
+use avocet_transport::{EstablishedStream, Handshake, HandshakeError};
 use mio::{Events, Interest, Poll, Token};
 use tracing::{debug, error};
 
-use crate::acceptor::Acceptor;
+use crate::acceptor::{Acceptor, Peer};
 use crate::access::Authenticator;
+use crate::arrivals::{self, Arrival, Arrivals};
 use crate::clock::Clock;
 use crate::connection::{Closing, Connection, Reading};
 use crate::connections::{Connections, Key};
+use crate::doors::Doors;
 use crate::events;
 use crate::inbox::{Inbox, Mail};
 use crate::store::StoreHandle;
-use crate::stream::Stream;
+use crate::stream::{LayeredStream, Socket, Stream};
 
 /// Bytes read from one connection at once, into the one buffer of the shard.
 const READ_BYTES: usize = 64 << 10;
@@ -67,7 +71,9 @@ pub(crate) struct Parts {
     pub(crate) inboxes: Arc<[Arc<Inbox>]>,
     /// In one shard: the listeners of the broker.
     pub(crate) acceptor: Acceptor,
-    pub(crate) listeners: usize,
+    /// What lies behind each listener.
+    pub(crate) doors: Doors,
+    pub(crate) handshakes_max: usize,
     pub(crate) stop_timeout: Duration,
     /// None when nobody is asked who he is.
     pub(crate) authenticator: Option<Authenticator>,
@@ -84,10 +90,14 @@ pub(crate) struct Shard {
     inboxes: Arc<[Arc<Inbox>]>,
     inbox: Arc<Inbox>,
     acceptor: Acceptor,
-    listeners: usize,
+    doors: Doors,
+    handshakes_max: usize,
     stop_timeout: Duration,
     authenticator: Option<Authenticator>,
+    arrivals: Arrivals,
     connections: Connections,
+    /// When WebSocket clients are pinged. Those that are gone are left out when their time comes.
+    pings: BinaryHeap<Reverse<(Instant, ConnectionId)>>,
     /// Connections to read, each for one slice per turn.
     ready: VecDeque<Key>,
     /// Connections that have something to write.
@@ -124,10 +134,13 @@ impl Shard {
             inbox: Arc::clone(parts.inboxes.get(parts.id.index())?),
             inboxes: parts.inboxes,
             acceptor: parts.acceptor,
-            listeners: parts.listeners,
+            doors: parts.doors,
+            handshakes_max: parts.handshakes_max,
             stop_timeout: parts.stop_timeout,
             authenticator: parts.authenticator,
+            arrivals: Arrivals::default(),
             connections: Connections::default(),
+            pings: BinaryHeap::new(),
             ready: VecDeque::new(),
             dirty: Vec::new(),
             outgoing: Vec::new(),
@@ -165,6 +178,7 @@ impl Shard {
             if !self.stalled {
                 self.read_ready(now);
             }
+            self.advance_arrival(now);
             if self
                 .engine
                 .poll_timeout()
@@ -174,6 +188,7 @@ impl Shard {
             }
             self.carry_out(now);
             self.drop_overdue(now);
+            self.ping(now);
         }
     }
 
@@ -187,7 +202,8 @@ impl Shard {
     /// How long the poll may wait.
     fn timeout(&self) -> Option<Duration> {
         let ready = !self.ready.is_empty() && !self.stalled;
-        let busy = ready || !self.dirty.is_empty() || self.acceptor.is_ready();
+        let coming = self.acceptor.is_ready() || self.arrivals.is_ready();
+        let busy = ready || !self.dirty.is_empty() || coming;
         if busy || !self.inbox.may_wait() {
             return Some(Duration::ZERO);
         }
@@ -195,6 +211,8 @@ impl Shard {
         let others = [
             self.engine.poll_timeout(),
             self.acceptor.timeout(),
+            self.arrivals.timeout(),
+            self.pings.peek().map(|ping| ping.0.0),
             self.stop_at,
         ];
         let first = overdue.into_iter().chain(others).flatten().min()?;
@@ -206,8 +224,12 @@ impl Shard {
             return;
         }
         let below_waker = usize::MAX - 1 - event.token().0;
-        if below_waker < self.listeners {
+        if below_waker < self.doors.len() {
             self.acceptor.set_ready(below_waker);
+            return;
+        }
+        if let Some(key) = arrivals::key(event.token()) {
+            self.arrivals.set_ready(key);
             return;
         }
         let key = event.token().0;
@@ -255,7 +277,7 @@ impl Shard {
         if self
             .connections
             .get_mut(key)
-            .is_some_and(|connection| connection.unsent.is_some())
+            .is_some_and(|connection| connection.unsent.is_some() || connection.stream.has_unsent())
         {
             self.set_dirty(key);
         }
@@ -306,6 +328,7 @@ impl Shard {
     fn stop(&mut self, now: Now) {
         if self.stop_at.is_none() {
             self.acceptor.close();
+            self.arrivals = Arrivals::default();
             self.engine.handle_shutdown(now);
             self.stop_at = Some(now.instant + self.stop_timeout);
         }
@@ -316,7 +339,7 @@ impl Shard {
         acceptor.accept(now, |stream, peer, listener| {
             let to = self.next_shard;
             self.next_shard = (to + 1) % self.inboxes.len();
-            let peer = peer.to_string();
+            let stream = stream.into();
             if to == self.id.index() {
                 self.open(stream, peer, listener, now);
             } else {
@@ -333,21 +356,141 @@ impl Shard {
         self.acceptor = acceptor;
     }
 
-    fn open(&mut self, stream: Stream, peer: String, listener: u16, now: Now) {
+    fn open(&mut self, stream: Stream, peer: Peer, listener: u16, now: Now) {
         if self.stop_at.is_some() {
             return;
         }
+        let door = self.doors.get(usize::from(listener));
+        match door.map(|door| (door.layers.is_empty(), door.handshake_timeout)) {
+            Some((false, timeout)) => {
+                self.arrive(stream, peer, listener, now.instant + timeout);
+            }
+            Some((true, _)) | None => self.connect(stream, peer.to_string(), listener, &[], now),
+        }
+    }
+
+    /// A connection whose first bytes may have been read.
+    fn connect(&mut self, stream: Stream, peer: String, listener: u16, input: &[u8], now: Now) {
         let id = ConnectionId::new(self.id, self.count);
         self.count += 1;
-        if self.insert(Connection::new(id, stream)).is_some() {
+        let mut connection = Connection::new(id, stream);
+        if !input.is_empty() {
+            connection.unread.set(input);
+            connection.reading = Reading::Unread;
+        }
+        if let Some(every) = connection.stream.ping_interval() {
+            self.pings.push(Reverse((now.instant + every, id)));
+        }
+        if self.insert(connection).is_some() {
             self.engine
                 .handle_opened(id, Opened::new(peer, listener), now);
+        }
+    }
+
+    /// A socket that has a handshake before it.
+    fn arrive(&mut self, stream: Stream, peer: Peer, listener: u16, deadline: Instant) {
+        let mut socket = match stream {
+            Stream::Tcp(socket) => Socket::Tcp(socket),
+            #[cfg(unix)]
+            Stream::Unix(socket) => Socket::Unix(socket),
+            Stream::Layered(_) | Stream::Pipe(_) => return,
+        };
+        let address = match peer {
+            Peer::Address(address) => Some(address),
+            Peer::Local | Peer::InProcess => None,
+        };
+        if self.arrivals.len() >= self.handshakes_max
+            && let Some(slow) = self.arrivals.next_to_be_overdue()
+        {
+            events::handshake_failed(&slow, "too many at once");
+        }
+        let token = self.arrivals.next_token();
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let watched = self
+            .poll
+            .registry()
+            .register(socket.source(), token, interest);
+        if let Err(error) = watched {
+            error!("cannot watch a connection from {peer}: {error}");
+            return;
+        }
+        let handshake = Handshake::new(socket, address);
+        self.arrivals.insert(handshake, listener, deadline);
+    }
+
+    /// Takes one handshake a step further: a step may take the time of a thousand messages.
+    fn advance_arrival(&mut self, now: Now) {
+        while let Some(slow) = self.arrivals.next_overdue(now.instant) {
+            events::handshake_failed(&slow, "it took too long");
+        }
+        let Some((key, arrival)) = self.arrivals.next_ready() else {
+            return;
+        };
+        let Some(door) = self.doors.get(usize::from(arrival.listener)) else {
+            return;
+        };
+        let (advanced, ping) = (arrival.handshake.advance(&door.layers), door.ping);
+        if let Ok(false) = advanced {
+            return;
+        }
+        let Some(mut arrival) = self.arrivals.remove(key) else {
+            return;
+        };
+        match advanced {
+            Ok(_) => {}
+            Err(HandshakeError::Closed) => {
+                debug!(
+                    address = events::peer(&arrival),
+                    "closed within its handshake"
+                );
+                return;
+            }
+            Err(error) => return events::handshake_failed(&arrival, &error.to_string()),
+        }
+        let socket = arrival.handshake.socket_mut();
+        if let Err(error) = self.poll.registry().deregister(socket.source()) {
+            error!("cannot take over a connection: {error}");
+            return;
+        }
+        let peer = events::peer(&arrival);
+        let Arrival {
+            handshake,
+            listener,
+            ..
+        } = arrival;
+        let established = handshake.finish();
+        let stream = match established.stream {
+            EstablishedStream::Plain(socket) => socket.into(),
+            EstablishedStream::Layered(layers) => {
+                Stream::Layered(Box::new(LayeredStream::new(layers, ping)))
+            }
+        };
+        self.connect(stream, peer, listener, &established.input, now);
+    }
+
+    /// Pings the WebSocket clients whose time has come.
+    fn ping(&mut self, now: Now) {
+        while let Some(Reverse((at, id))) = self.pings.peek().copied() {
+            if now.instant < at {
+                return;
+            }
+            self.pings.pop();
+            let key = self.connections.key(id);
+            if let Some(connection) = key.and_then(|key| self.connections.get_mut(key))
+                && let Some(every) = connection.stream.ping_interval()
+            {
+                connection.stream.ping();
+                self.pings.push(Reverse((now.instant + every, id)));
+            }
         }
     }
 
     fn take_over(&mut self, mut connection: Connection, moved: Box<Moved>, now: Now) {
         let id = connection.id;
         connection.reading = Reading::Unread;
+        if let Some(every) = connection.stream.ping_interval() {
+            self.pings.push(Reverse((now.instant + every, id)));
+        }
         if self.insert(connection).is_some() {
             self.engine.handle_moved(id, moved, now);
         } else {
@@ -358,9 +501,16 @@ impl Shard {
     /// None, and the connection is closed, when the system cannot watch it.
     fn insert(&mut self, mut connection: Connection) -> Option<Key> {
         let key = self.connections.next_key();
-        if let Stream::Pipe(end) = &mut connection.stream {
-            end.attach(Arc::clone(&self.inbox), connection.id);
-            connection.readable = true;
+        match &mut connection.stream {
+            Stream::Pipe(end) => {
+                end.attach(Arc::clone(&self.inbox), connection.id);
+                connection.readable = true;
+            }
+            // It may hold bytes that it has read ahead.
+            Stream::Layered(_) => connection.readable = true,
+            Stream::Tcp(_) => {}
+            #[cfg(unix)]
+            Stream::Unix(_) => {}
         }
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Some(source) = connection.stream.source()
@@ -508,7 +658,10 @@ impl Shard {
             Command::Log(event) => events::log(&event),
             Command::Authenticate { id, request } => {
                 let asked = self.authenticator.as_ref();
-                let verdict = asked.and_then(|it| it.ask(self.id, id, &request));
+                let key = self.connections.key(id);
+                let connection = key.and_then(|key| self.connections.get_mut(key));
+                let names = connection.and_then(|it| it.stream.certificate());
+                let verdict = asked.and_then(|it| it.ask(self.id, id, &request, names));
                 if let Some(verdict) = verdict {
                     self.engine.handle_authenticated(id, verdict, now);
                 }
@@ -646,6 +799,10 @@ impl Shard {
             .engine
             .poll_transmit(connection.id, now, &mut self.transmit);
         if self.transmit.is_empty() {
+            // Answers of TLS and WebSocket that found no room.
+            if connection.stream.flush().is_err() {
+                self.fail_write(key, now);
+            }
             return;
         }
         connection.spoke_last = true;
@@ -726,7 +883,10 @@ fn receive(connection: &mut Connection, room: &mut [u8]) -> io::Result<usize> {
             connection.spoke_last = false;
             // A short read has emptied the stream, but the end of it would not be announced again.
             // Windows announces nothing until a read has found nothing.
-            connection.readable = n == room.len() || connection.read_closed || cfg!(windows);
+            connection.readable = n == room.len()
+                || connection.read_closed
+                || connection.stream.has_more()
+                || cfg!(windows);
             Ok(n)
         }
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -758,5 +918,5 @@ fn send(stream: &mut Stream, output: &mut TransmitBuf) -> io::Result<bool> {
             Err(error) => return Err(error),
         }
     }
-    Ok(true)
+    stream.flush()
 }

@@ -7,8 +7,10 @@ use std::net::Shutdown;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use avocet_engine::ConnectionId;
+use avocet_transport::{CertificateNames, Layered};
 use mio::event::Source;
 use mio::net::TcpStream;
 #[cfg(unix)]
@@ -25,7 +27,113 @@ pub(crate) enum Stream {
     Tcp(TcpStream),
     #[cfg(unix)]
     Unix(UnixStream),
+    Layered(Box<LayeredStream>),
     Pipe(PipeEnd),
+}
+
+/// A socket without anything in between.
+#[derive(Debug)]
+pub(crate) enum Socket {
+    Tcp(TcpStream),
+    #[cfg(unix)]
+    Unix(UnixStream),
+}
+
+impl Socket {
+    pub(crate) fn source(&mut self) -> &mut dyn Source {
+        match self {
+            Self::Tcp(socket) => socket,
+            #[cfg(unix)]
+            Self::Unix(socket) => socket,
+        }
+    }
+
+    fn shutdown_write(&self) {
+        // Fails only when the peer is gone.
+        let _ = match self {
+            Self::Tcp(socket) => socket.shutdown(Shutdown::Write),
+            #[cfg(unix)]
+            Self::Unix(socket) => socket.shutdown(Shutdown::Write),
+        };
+    }
+}
+
+impl Read for Socket {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(socket) => socket.read(room),
+            #[cfg(unix)]
+            Self::Unix(socket) => socket.read(room),
+        }
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(socket) => socket.write(bytes),
+            #[cfg(unix)]
+            Self::Unix(socket) => socket.write(bytes),
+        }
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(socket) => socket.write_vectored(slices),
+            #[cfg(unix)]
+            Self::Unix(socket) => socket.write_vectored(slices),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl From<Socket> for Stream {
+    fn from(socket: Socket) -> Self {
+        match socket {
+            Socket::Tcp(socket) => Self::Tcp(socket),
+            #[cfg(unix)]
+            Socket::Unix(socket) => Self::Unix(socket),
+        }
+    }
+}
+
+/// A socket with TLS or WebSocket on top of it. Dropping it says goodbye.
+pub(crate) struct LayeredStream {
+    layers: Layered<Socket>,
+    /// How often a WebSocket client is pinged.
+    ping: Option<Duration>,
+    said_goodbye: bool,
+}
+
+impl LayeredStream {
+    pub(crate) fn new(layers: Layered<Socket>, ping: Option<Duration>) -> Self {
+        Self {
+            layers,
+            ping,
+            said_goodbye: false,
+        }
+    }
+
+    fn shutdown_write(&mut self) {
+        self.say_goodbye();
+        self.layers.socket_mut().shutdown_write();
+    }
+
+    fn say_goodbye(&mut self) {
+        if !self.said_goodbye {
+            self.said_goodbye = true;
+            self.layers.say_goodbye();
+        }
+    }
+}
+
+impl Drop for LayeredStream {
+    fn drop(&mut self) {
+        self.say_goodbye();
+    }
 }
 
 impl Stream {
@@ -36,6 +144,7 @@ impl Stream {
             Self::Tcp(socket) => socket.read(room),
             #[cfg(unix)]
             Self::Unix(socket) => socket.read(room),
+            Self::Layered(stream) => stream.layers.read(room),
             Self::Pipe(end) => end.0.read(room),
         }
     }
@@ -49,7 +158,64 @@ impl Stream {
             },
             #[cfg(unix)]
             Self::Unix(socket) => socket.write_vectored(slices),
+            Self::Layered(stream) => stream.layers.write_vectored(slices),
             Self::Pipe(end) => end.0.write_vectored(slices),
+        }
+    }
+
+    /// Whether the last read left something that no event will tell of.
+    pub(crate) fn has_more(&self) -> bool {
+        match self {
+            Self::Layered(stream) => stream.layers.has_more(),
+            Self::Tcp(_) | Self::Pipe(_) => false,
+            #[cfg(unix)]
+            Self::Unix(_) => false,
+        }
+    }
+
+    /// Whether something that was taken waits for the socket.
+    pub(crate) fn has_unsent(&self) -> bool {
+        match self {
+            Self::Layered(stream) => stream.layers.has_unsent(),
+            Self::Tcp(_) | Self::Pipe(_) => false,
+            #[cfg(unix)]
+            Self::Unix(_) => false,
+        }
+    }
+
+    /// Sends what was taken; false when the socket takes no more.
+    pub(crate) fn flush(&mut self) -> io::Result<bool> {
+        match self {
+            Self::Layered(stream) => stream.layers.flush(),
+            Self::Tcp(_) | Self::Pipe(_) => Ok(true),
+            #[cfg(unix)]
+            Self::Unix(_) => Ok(true),
+        }
+    }
+
+    /// How often it is to be pinged.
+    pub(crate) fn ping_interval(&self) -> Option<Duration> {
+        match self {
+            Self::Layered(stream) => stream.ping,
+            Self::Tcp(_) | Self::Pipe(_) => None,
+            #[cfg(unix)]
+            Self::Unix(_) => None,
+        }
+    }
+
+    pub(crate) fn ping(&mut self) {
+        if let Self::Layered(stream) = self {
+            stream.layers.ping();
+        }
+    }
+
+    /// Whom the peer's certificate names.
+    pub(crate) fn certificate(&self) -> Option<CertificateNames> {
+        match self {
+            Self::Layered(stream) => stream.layers.peer_names(),
+            Self::Tcp(_) | Self::Pipe(_) => None,
+            #[cfg(unix)]
+            Self::Unix(_) => None,
         }
     }
 
@@ -60,6 +226,7 @@ impl Stream {
             Self::Tcp(socket) => drop(socket.shutdown(Shutdown::Write)),
             #[cfg(unix)]
             Self::Unix(socket) => drop(socket.shutdown(Shutdown::Write)),
+            Self::Layered(stream) => stream.shutdown_write(),
             Self::Pipe(end) => end.0.lock().from_broker.close(),
         }
     }
@@ -67,7 +234,7 @@ impl Stream {
     /// Whether dropping it with unread input takes from the peer what it has not read.
     pub(crate) fn may_reset(&self) -> bool {
         match self {
-            Self::Tcp(_) => true,
+            Self::Tcp(_) | Self::Layered(_) => true,
             #[cfg(unix)]
             Self::Unix(_) => true,
             Self::Pipe(_) => false,
@@ -80,6 +247,7 @@ impl Stream {
             Self::Tcp(socket) => Some(socket),
             #[cfg(unix)]
             Self::Unix(socket) => Some(socket),
+            Self::Layered(stream) => Some(stream.layers.socket_mut().source()),
             Self::Pipe(_) => None,
         }
     }

@@ -102,8 +102,71 @@ fn mistakes_name_the_key_the_value_the_line_and_what_is_allowed() {
             "avocet.toml, line 3: `listen.address = '1884'` is not allowed: it must be HOST:PORT",
         ),
         (
-            "[[listen]]\naddress = '127.0.0.1:1'\ntls = true",
-            "avocet.toml, line 3: unknown setting `listen.tls`",
+            "[[listen]]\naddress = '127.0.0.1:1'\nssl = true",
+            "avocet.toml, line 3: unknown setting `listen.ssl`",
+        ),
+        (
+            "[[listen]]\naddress = '127.0.0.1:1'\n[listen.tls]\nkey = 'a'",
+            "avocet.toml, line 3: `listen.tls = [listen.tls]` is not allowed: it must be a table with a \
+             `certificate` and its `key`",
+        ),
+        (
+            "[[listen]]\naddress = '127.0.0.1:1'\n[listen.tls]\ncertificate = ['a', 'b']\nkey = 'a'",
+            "avocet.toml, line 3: `listen.tls = [listen.tls]` is not allowed: it must be a table with a \
+             `certificate` and its `key`, or as many of the one as of the other",
+        ),
+        (
+            "[[listen]]\naddress = '127.0.0.1:1'\n[listen.tls]\nuser = 'name'",
+            "avocet.toml, line 4: `listen.tls.user = 'name'` is not allowed: it must be \"cn\", \"san\" \
+             or \"dn\"",
+        ),
+        (
+            "[[listen]]\naddress = '127.0.0.1:1'\n[listen.tls]\ncafile = 'name'",
+            "avocet.toml, line 4: unknown setting `listen.tls.cafile`",
+        ),
+        (
+            "listen = { address = '127.0.0.1:1', tls = { certificate = 'a', key = 'b', user = 'cn' } }",
+            "avocet.toml, line 1: `listen = [{ address = \"127.0.0.1:1\", tls = { certificate = [\"a\"], \
+             key = [\"b\"], user = \"cn\" } }]` is refused: without `client_ca` no client is asked",
+        ),
+        (
+            "listen = { address = '127.0.0.1:1', websocket = { path = 'mqtt' } }",
+            "avocet.toml, line 1: `listen.websocket.path = 'mqtt'` is not allowed: it must be a path that \
+             begins with a slash",
+        ),
+        (
+            "listen = { address = '127.0.0.1:1', websocket = { origins = ['a.example'] } }",
+            "avocet.toml, line 1: `listen.websocket.origins = ['a.example']` is not allowed: it must be \
+             \"*\", a web site",
+        ),
+        (
+            "listen = { address = '127.0.0.1:1', websocket = 'yes' }",
+            "avocet.toml, line 1: `listen.websocket = 'yes'` is not allowed: it must be true, false or a \
+             table",
+        ),
+        (
+            "listen = { address = '127.0.0.1:1', proxy_protocol = true }",
+            "avocet.toml, line 1: `listen = [{ address = \"127.0.0.1:1\", proxy_protocol = true }]` is \
+             refused: `proxy_protocol` needs `trusted_proxies`",
+        ),
+        (
+            "listen = { address = '127.0.0.1:1', trusted_proxies = '10.0.0.0/8' }",
+            "avocet.toml, line 1: `listen = [{ address = \"127.0.0.1:1\", trusted_proxies = \
+             [\"10.0.0.0/8\"] }]` is refused: `trusted_proxies` says whom to believe",
+        ),
+        (
+            "listen = { address = '127.0.0.1:1', trusted_proxies = ['10.0.0.0/33'] }",
+            "avocet.toml, line 1: `listen.trusted_proxies = ['10.0.0.0/33']` is not allowed: it must be \
+             an IP address, a network",
+        ),
+        (
+            "listen = { address = '127.0.0.1:1', proxy_protocol = true, trusted_proxies = '::1' }",
+            "avocet.toml, line 1: `listen = [{ address = \"127.0.0.1:1\", proxy_protocol = true, \
+             trusted_proxies = [\"::1/128\"] }]` is refused: other machines could reach",
+        ),
+        (
+            "listen = { address = '127.0.0.1:1', handshake_timeout = '0s' }",
+            "avocet.toml, line 1: `listen.handshake_timeout = '0s'` is not allowed: it must be a time",
         ),
         (
             "[[listen]]\naddress = 'unix:/run/mqtt'\nmode = 'rw'",
@@ -319,16 +382,18 @@ fn every_default_can_be_written_in_a_file() {
 
 #[test]
 fn the_configuration_in_the_documentation_is_accepted() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md");
-    let page = std::fs::read_to_string(path).unwrap();
-    let examples = page
-        .split("```toml\n")
-        .skip(1)
-        .map(|rest| rest.split_once("```").unwrap().0);
-    let mut count = 0;
-    for example in examples {
-        read(example).unwrap_or_else(|error| panic!("{error}\n{example}"));
-        count += 1;
+    for page in ["configuration.md", "listeners.md"] {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs");
+        let page = std::fs::read_to_string(Path::new(path).join(page)).unwrap();
+        let examples = page
+            .split("```toml\n")
+            .skip(1)
+            .map(|rest| rest.split_once("```").unwrap().0);
+        let mut count = 0;
+        for example in examples {
+            read(example).unwrap_or_else(|error| panic!("{error}\n{example}"));
+            count += 1;
+        }
+        assert_ne!(count, 0);
     }
-    assert_ne!(count, 0);
 }

@@ -16,7 +16,9 @@ use std::time::Duration;
 use avocet_engine::{EngineConfig, Level, Levels};
 
 pub use error::{ConfigError, Origin};
-pub use listener::{AddressError, ListenAddress, Listener};
+pub use listener::{
+    AddressError, CertificateUser, ListenAddress, Listener, ListenerTls, ListenerWebSocket,
+};
 pub use reference::reference;
 pub use sources::ConfigBuilder;
 
@@ -42,6 +44,9 @@ pub struct Config {
     pub shards: Option<NonZeroU16>,
     /// How long clients may take to read what they were still to get when the broker stops.
     pub stop_timeout: Duration,
+    /// Sockets of one shard whose handshake (PROXY protocol, TLS, WebSocket) goes on. Beyond, the one
+    /// whose time ends first is closed.
+    pub handshakes_max: usize,
     /// Who may connect.
     pub access: Access,
     /// What is logged, by the binary.
@@ -146,6 +151,7 @@ impl Default for Config {
             topic_durability: Vec::new(),
             shards: None,
             stop_timeout: Duration::from_secs(5),
+            handshakes_max: 1_000,
             access: Access::default(),
             log: Log {
                 filter: "info".to_owned(),
@@ -187,12 +193,14 @@ impl Config {
             return Err(refused("listen", reason));
         }
         let guarded = self.access.anonymous || self.access.password_file.is_some();
-        let public = self.listen.iter().find(|listener| listener.is_public());
+        let mut listeners = self.listen.iter();
+        let public = listeners.find(|it| it.is_public() && !it.requires_certificate());
         if let Some(listener) = public.filter(|_| !guarded) {
             let reason = format!(
                 "other machines could reach {}, and anyone could connect, since there is \
                  no authentication; set `password_file` in section `[access]` to a file that \
-                 `avocet passwd` makes (or AVOCET_ACCESS_PASSWORD_FILE), or to allow that set \
+                 `avocet passwd` makes (or AVOCET_ACCESS_PASSWORD_FILE), or let the listener's \
+                 `tls` require certificates with `client_ca`, or to allow that set \
                  `anonymous = true` in section `[access]` (or AVOCET_ACCESS_ANONYMOUS=true, or the \
                  flag --anonymous), else listen on 127.0.0.1 or [::1]",
                 listener.address

@@ -587,6 +587,13 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "Connections of each shard. Beyond, CONNECT gets 0x97 (quota exceeded)."
     ),
     integer!(
+        "limits.handshakes_max",
+        1..=MANY,
+        |config| &mut config.handshakes_max,
+        "Connections of each shard that are on their way through TLS, WebSocket or the PROXY \
+         protocol. Beyond, the one that has least time left is closed."
+    ),
+    integer!(
         "limits.sessions_max",
         1..=MANY,
         |config| &mut config.engine.limits.sessions_max,
@@ -743,6 +750,9 @@ mod tests {
                     Value::Levels(vec![("a/".to_owned(), Durability::Os)]),
                     Value::Levels(Vec::new()),
                 ],
+                Kind::Tls | Kind::WebSocket | Kind::Texts { .. } => {
+                    panic!("{} is a part of a setting", setting.key)
+                }
             };
             let mut config = Config::default();
             for value in values {

@@ -190,6 +190,7 @@ fn check_fields(
                 nearest,
             });
         };
+        check_fields(file, &key, kind, value.get_ref())?;
         if kind.read(&raw(value.get_ref())).is_none() {
             return Err(ConfigError::Value {
                 origin,

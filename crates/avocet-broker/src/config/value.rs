@@ -17,6 +17,9 @@ pub(crate) enum Value {
     Bytes(u64),
     Listeners(Vec<Listener>),
     Levels(Vec<(String, Durability)>),
+    Texts(Vec<String>),
+    /// A part of a listener, which is read with the whole.
+    Part,
 }
 
 /// The inner value of the variant that the setting's [`Kind`] reads; another variant is a mistake in
@@ -58,6 +61,13 @@ impl Value {
         }
     }
 
+    pub(crate) fn texts(self) -> Vec<String> {
+        match self {
+            Self::Texts(texts) => texts,
+            _ => Vec::new(),
+        }
+    }
+
     pub(crate) fn levels(self) -> Vec<(String, Durability)> {
         match self {
             Self::Levels(levels) => levels,
@@ -90,6 +100,15 @@ pub(crate) enum Kind {
     Listeners,
     /// The `address` of a listener.
     Address,
+    /// Its `tls`.
+    Tls,
+    /// Its `websocket`.
+    WebSocket,
+    /// One text, or a list.
+    Texts {
+        allowed: &'static str,
+        is_allowed: fn(&str) -> bool,
+    },
     /// A level by the beginning of the Topic Name.
     Levels,
 }
@@ -147,6 +166,24 @@ impl Kind {
                 let listener = raw.text()?.parse().ok()?;
                 Some(Value::Listeners(vec![listener]))
             }
+            Self::Tls => listener::read_tls(raw).map(|_| Value::Part),
+            Self::WebSocket => listener::read_websocket(raw).map(|_| Value::Part),
+            Self::Texts { is_allowed, .. } => {
+                let text = |raw: &Raw| {
+                    let text = raw.text().filter(|text| is_allowed(text))?;
+                    Some(text.to_owned())
+                };
+                let texts: Option<Vec<_>> = match raw {
+                    Raw::Array(items) => items.iter().map(text).collect(),
+                    Raw::Text(_)
+                    | Raw::Untyped(_)
+                    | Raw::Flag(_)
+                    | Raw::Integer(_)
+                    | Raw::Table(_)
+                    | Raw::Other => text(raw).map(|text| vec![text]),
+                };
+                texts.map(Value::Texts)
+            }
             Self::Listeners => {
                 let listeners: Option<Vec<_>> = match raw {
                     Raw::Array(items) => items.iter().map(listener::read).collect(),
@@ -186,6 +223,8 @@ impl Kind {
     pub(crate) fn field(self, name: &str) -> Option<Self> {
         match self {
             Self::Listeners => listener::field(name),
+            Self::Tls => listener::tls_field(name),
+            Self::WebSocket => listener::websocket_field(name),
             Self::Levels => Some(settings::LEVEL),
             Self::Flag
             | Self::Integer { .. }
@@ -193,6 +232,7 @@ impl Kind {
             | Self::Text { .. }
             | Self::Duration { .. }
             | Self::Bytes { .. }
+            | Self::Texts { .. }
             | Self::Address => None,
         }
     }
@@ -300,7 +340,7 @@ fn in_units(number: u64, units: &[(&'static str, u64)]) -> (u64, &'static str) {
     (number / factor, name)
 }
 
-fn show_duration(duration: Duration) -> String {
+pub(crate) fn show_duration(duration: Duration) -> String {
     if duration.is_zero() {
         return "0s".to_owned();
     }
@@ -331,6 +371,8 @@ impl fmt::Display for Value {
                 }
                 f.write_char(']')
             }
+            // Shown within its listener.
+            Self::Texts(_) | Self::Part => Ok(()),
             Self::Levels(levels) if levels.is_empty() => f.write_str("{}"),
             Self::Levels(levels) => {
                 f.write_str("{ ")?;
@@ -374,7 +416,7 @@ impl fmt::Display for Kind {
                     None => Ok(()),
                 }
             }
-            Self::Text { allowed, .. } => f.write_str(allowed),
+            Self::Text { allowed, .. } | Self::Texts { allowed, .. } => f.write_str(allowed),
             Self::Duration { min, max } => write!(
                 f,
                 "a time with its unit (ms, s, m, h, d) from {:?} to {:?}",
@@ -394,6 +436,10 @@ impl fmt::Display for Kind {
             Self::Address => f.write_str(
                 "HOST:PORT as in \"127.0.0.1:1883\" (port 0: any free one), or unix:PATH",
             ),
+            Self::Tls => f.write_str(
+                "a table with a `certificate` and its `key`, or as many of the one as of the other",
+            ),
+            Self::WebSocket => f.write_str("true, false or a table"),
             Self::Levels => write!(
                 f,
                 "a table of beginnings of Topic Names, without + and #, each with {}",

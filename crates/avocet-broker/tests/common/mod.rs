@@ -93,9 +93,18 @@ impl Server {
 
     /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
+        self.signal("-TERM");
+    }
+
+    /// Sends SIGHUP.
+    pub(crate) fn hang_up(&self) {
+        self.signal("-HUP");
+    }
+
+    fn signal(&self, signal: &str) {
         // The shell has `kill` built in; the program of that name is not everywhere.
         let kill = Command::new("sh")
-            .args(["-c", "kill \"$@\"", "kill"])
+            .args(["-c", "kill \"$@\"", "kill", signal])
             .arg(self.child.id().to_string())
             .status()
             .unwrap();
@@ -225,22 +234,36 @@ impl<S: Read + Write> Client<S> {
     }
 
     pub(crate) fn send(&mut self, packet: &Packet<'_>) {
+        assert!(self.try_send(packet), "the connection is closed");
+    }
+
+    /// False when the connection is closed.
+    pub(crate) fn try_send(&mut self, packet: &Packet<'_>) -> bool {
         let frame = Frame::encode(packet, self.version).unwrap();
-        self.socket.write_all(frame.bytes()).unwrap();
+        self.socket.write_all(frame.bytes()).is_ok() && self.socket.flush().is_ok()
+    }
+
+    /// The next packet; None when the connection has ended in any way.
+    pub(crate) fn receive_or_fail(&mut self) -> Option<Frame> {
+        self.next_frame().ok()?
     }
 
     /// The next packet; None when the broker has closed the connection.
     pub(crate) fn try_receive(&mut self) -> Option<Frame> {
+        self.next_frame().unwrap()
+    }
+
+    fn next_frame(&mut self) -> std::io::Result<Option<Frame>> {
         loop {
             if let Some(len) = frame_len(&self.input, u32::MAX).unwrap()
                 && self.input.len() >= len
             {
                 let bytes: Bytes = self.input.drain(..len).collect::<Vec<u8>>().into();
-                return Some(Frame::new(bytes, self.version).unwrap());
+                return Ok(Some(Frame::new(bytes, self.version).unwrap()));
             }
             let mut buffer = [0; 16 << 10];
-            match self.socket.read(&mut buffer).unwrap() {
-                0 => return None,
+            match self.socket.read(&mut buffer)? {
+                0 => return Ok(None),
                 n => self.input.extend_from_slice(&buffer[..n]),
             }
         }

@@ -1,0 +1,125 @@
+//! Sockets on their way to a connection: a proxy's header, TLS, the upgrade to WebSocket. The engine
+//! knows nothing of them until they are done.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use avocet_session::Instant;
+use avocet_transport::Handshake;
+use mio::Token;
+
+use crate::stream::Socket;
+
+/// Tokens with this bit are those of arrivals; connections have fewer.
+const MARK: usize = 1 << (usize::BITS - 2);
+
+/// The place of an arrival in the table of its shard.
+pub(crate) type Key = usize;
+
+/// The arrival that a token stands for, if it does for one.
+pub(crate) fn key(token: Token) -> Option<Key> {
+    (token.0 & MARK != 0).then_some(token.0 & !MARK)
+}
+
+pub(crate) struct Arrival {
+    pub(crate) handshake: Handshake<Socket>,
+    pub(crate) listener: u16,
+    deadline: Instant,
+    /// Waits in the queue of those to advance.
+    in_ready: bool,
+}
+
+#[derive(Default)]
+pub(crate) struct Arrivals {
+    places: Vec<Option<Arrival>>,
+    free: Vec<Key>,
+    /// Those that may go on, one step each per turn.
+    ready: VecDeque<Key>,
+    deadlines: BTreeSet<(Instant, Key)>,
+}
+
+impl Arrivals {
+    pub(crate) fn len(&self) -> usize {
+        self.deadlines.len()
+    }
+
+    /// Whether one may go on at once.
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// When the next one has taken too long.
+    pub(crate) fn timeout(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// The token that the next insertion will have.
+    pub(crate) fn next_token(&self) -> Token {
+        Token(MARK | self.free.last().copied().unwrap_or(self.places.len()))
+    }
+
+    pub(crate) fn insert(
+        &mut self,
+        handshake: Handshake<Socket>,
+        listener: u16,
+        deadline: Instant,
+    ) {
+        let arrival = Some(Arrival {
+            handshake,
+            listener,
+            deadline,
+            in_ready: false,
+        });
+        let key = self.free.pop().unwrap_or(self.places.len());
+        match self.places.get_mut(key) {
+            Some(place) => *place = arrival,
+            None => self.places.push(arrival),
+        }
+        self.deadlines.insert((deadline, key));
+        self.set_ready(key);
+    }
+
+    /// Notes that one may go on.
+    pub(crate) fn set_ready(&mut self, key: Key) {
+        if let Some(Some(arrival)) = self.places.get_mut(key)
+            && !arrival.in_ready
+        {
+            arrival.in_ready = true;
+            self.ready.push_back(key);
+        }
+    }
+
+    /// The next one that may go on.
+    pub(crate) fn next_ready(&mut self) -> Option<(Key, &mut Arrival)> {
+        let key = loop {
+            let key = self.ready.pop_front()?;
+            if self.places.get(key).is_some_and(Option::is_some) {
+                break key;
+            }
+        };
+        let arrival = self.places.get_mut(key)?.as_mut()?;
+        arrival.in_ready = false;
+        Some((key, arrival))
+    }
+
+    pub(crate) fn remove(&mut self, key: Key) -> Option<Arrival> {
+        let arrival = self.places.get_mut(key)?.take()?;
+        self.deadlines.remove(&(arrival.deadline, key));
+        self.free.push(key);
+        Some(arrival)
+    }
+
+    /// Takes out one that has taken too long.
+    pub(crate) fn next_overdue(&mut self, now: Instant) -> Option<Arrival> {
+        let (deadline, key) = *self.deadlines.first()?;
+        if now < deadline {
+            return None;
+        }
+        self.remove(key)
+    }
+
+    /// Takes out the one that would be overdue first.
+    pub(crate) fn next_to_be_overdue(&mut self) -> Option<Arrival> {
+        let (_, key) = *self.deadlines.first()?;
+        self.remove(key)
+    }
+}
