@@ -18,6 +18,8 @@ mod pattern;
 mod permissions;
 mod rule;
 mod rules;
+#[cfg(feature = "passwords")]
+mod scram;
 mod text;
 
 pub use containment::{covers, overlaps};
@@ -34,3 +36,8 @@ pub use pattern::{TopicPattern, TopicPatternError};
 pub use permissions::Permissions;
 pub use rule::{Action, Actions, Condition, Effect, QoS, QosSet, Rule, RuleError};
 pub use rules::{DecidedBy, Explanation, Mismatch, Request, Rules, Verdict};
+#[cfg(feature = "passwords")]
+pub use scram::{
+    SCRAM_SHA_256, ScramChallenge, ScramClient, ScramClientError, ScramError, ScramKeys,
+    ScramPasswordError, ScramServer,
+};

@@ -5,7 +5,7 @@
 
 use avocet_access::{
     Cost, HashError, PasswordError, PasswordFile, PasswordFileProblem, PasswordHash,
-    PasswordVerdict, UserError,
+    PasswordVerdict, ScramClient, ScramServer, UserError,
 };
 use proptest::prelude::*;
 
@@ -203,4 +203,51 @@ proptest! {
             prop_assert_eq!(again.len(), file.len());
         }
     }
+}
+
+/// One hash of a user is for both ways to authenticate.
+#[test]
+fn a_hash_for_scram_verifies_plain_passwords_and_gives_its_keys() {
+    let mut file = PasswordFile::default();
+    let hash = PasswordHash::scram(b"pencil", [3; 16]).unwrap();
+    assert_eq!(hash.algorithm(), "SCRAM-SHA-256");
+    assert!(!hash.is_outdated());
+    assert!(hash.verify(b"pencil"));
+    for wrong in [&b"pencils"[..], b"", "pencil ☃".as_bytes()] {
+        assert!(!hash.verify(wrong));
+    }
+    file.set("ann", hash.clone()).unwrap();
+    let read = PasswordFile::parse(&file.to_string()).unwrap();
+    assert_eq!(read.hash("ann"), Some(&hash));
+    let keys = hash.scram_keys().unwrap();
+    let mut client = ScramClient::new("ann", b"pencil", [1; 18]);
+    let server = ScramServer::new(client.first_message().as_bytes()).unwrap();
+    let challenge = server.challenge(keys, [2; 18]);
+    let proof = client.prove(challenge.message().as_bytes()).unwrap();
+    let signature = challenge.verify(proof.as_bytes()).unwrap();
+    client.verify(signature.as_bytes()).unwrap();
+    let other = PasswordHash::argon2id(b"pencil", [3; 16], Cost::default()).unwrap();
+    assert_eq!(other.scram_keys(), None);
+}
+
+#[test]
+fn a_broken_hash_for_scram_is_refused() {
+    let broken = HashError::Broken("SCRAM-SHA-256");
+    let whole = PasswordHash::scram(b"pencil", [3; 16]).unwrap().to_string();
+    let parse = |text: &str| text.parse::<PasswordHash>().unwrap_err();
+    for (from, to) in [
+        ("$15000:", "$0:"),
+        ("$15000:", "$x:"),
+        ("$15000:", "$"),
+        ("==$", "$"),
+        ("=:", ""),
+    ] {
+        assert_eq!(
+            parse(&whole.replacen(from, to, 1)),
+            broken,
+            "{from} -> {to}"
+        );
+    }
+    let costly = whole.replacen("15000", "10000001", 1);
+    assert_eq!(parse(&costly), HashError::TooCostly("SCRAM-SHA-256"));
 }

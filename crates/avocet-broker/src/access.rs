@@ -10,7 +10,9 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{fs, io, thread};
 
-use avocet_access::{Condition, Field, Identity, PasswordFile, PasswordVerdict, Rules};
+use avocet_access::{
+    Condition, Field, Identity, PasswordFile, PasswordVerdict, Rules, SCRAM_SHA_256,
+};
 use avocet_codec::{Packet, ReasonCode};
 use avocet_engine::{Accepted, AuthenticationRequest, ConnectionId, ShardId, Verdict};
 use avocet_transport::{CertificateNames, ClientCertificates, TlsError};
@@ -20,6 +22,7 @@ use crate::broker::StartError;
 use crate::certificates;
 use crate::config::{Access, CertificateUser, Config, Listener};
 use crate::doors::{self, Doors};
+use crate::exchanges::Exchanges;
 use crate::inbox::{Inbox, Mail};
 
 /// Clients whose passwords wait to be verified. Beyond, they are told that the server is busy.
@@ -256,6 +259,17 @@ fn user_of(kind: CertificateUser, names: &CertificateNames) -> Option<&str> {
     name.filter(|name| !name.is_empty())
 }
 
+/// What the certificate of a client says of it.
+fn identity_of(names: Option<CertificateNames>) -> Identity {
+    let mut identity = Identity::default();
+    if let Some(names) = names {
+        identity.cert_cn = names.common_name.map(String::into_boxed_str);
+        let san = names.alternative_names.into_iter();
+        identity.cert_san = san.map(String::into_boxed_str).collect();
+    }
+    identity
+}
+
 /// Where a shard asks who its clients are.
 #[derive(Clone)]
 pub(crate) struct Authenticator {
@@ -265,43 +279,60 @@ pub(crate) struct Authenticator {
     /// In the order of the listeners.
     listeners: Arc<[Known]>,
     jobs: SyncSender<Job>,
+    exchanges: Exchanges,
 }
 
 impl Authenticator {
     /// The verdict, or none if the inbox of the shard gets it later. `names` are those of the client's
     /// certificate.
     pub(crate) fn ask(
-        &self,
+        &mut self,
         shard: ShardId,
         id: ConnectionId,
         request: &AuthenticationRequest,
         names: Option<CertificateNames>,
     ) -> Option<Verdict> {
-        let AuthenticationRequest::Connect { opened, connect } = request else {
-            return Some(refuse(ReasonCode::BadAuthenticationMethod));
+        let (opened, connect) = match request {
+            AuthenticationRequest::Connect { opened, connect } => (opened, connect),
+            AuthenticationRequest::Continue { auth }
+            | AuthenticationRequest::ReAuthenticate { auth, .. } => {
+                let again = matches!(request, AuthenticationRequest::ReAuthenticate { .. });
+                let Packet::Auth(auth) = auth.packet() else {
+                    return Some(refuse(ReasonCode::UnspecifiedError));
+                };
+                let data = auth.authentication_data.unwrap_or_default();
+                return Some(self.go_on(id, data, names, again));
+            }
+            _ => return Some(refuse(ReasonCode::ImplementationSpecificError)),
         };
         let Packet::Connect(connect) = connect.packet() else {
             return Some(refuse(ReasonCode::UnspecifiedError));
         };
-        if connect.properties.authentication_method.is_some() {
-            return Some(refuse(ReasonCode::BadAuthenticationMethod));
+        let properties = &connect.properties;
+        let data = properties.authentication_data.unwrap_or_default();
+        match (properties.authentication_method, &self.users) {
+            (None, _) => {}
+            (Some(SCRAM_SHA_256), Some(users)) => {
+                let (users, identity) = (Arc::clone(&lock(users)), identity_of(names));
+                let (file, name) = (&users.file, connect.user_name);
+                return Some(self.exchanges.begin(id, file, name, identity, data));
+            }
+            (Some(_), _) => return Some(refuse(ReasonCode::BadAuthenticationMethod)),
         }
         let known = self.listeners.get(usize::from(opened.listener));
-        let mut identity = Identity::default();
-        if let Some(names) = names {
-            let user = known.and_then(|known| known.user);
-            let user = user.map(|kind| user_of(kind, &names).map(Box::from));
-            identity.cert_cn = names.common_name.map(String::into_boxed_str);
-            let san = names.alternative_names.into_iter();
-            identity.cert_san = san.map(String::into_boxed_str).collect();
-            match user {
-                Some(None) => return Some(refuse(ReasonCode::NotAuthorized)),
-                Some(user) => {
-                    identity.user = user;
-                    return Some(accept(identity));
-                }
-                None => {}
+        let user = known.and_then(|known| known.user);
+        let user = names.as_ref().and_then(|names| {
+            let user = user.map(|kind| user_of(kind, names));
+            user.map(|user| user.map(Box::from))
+        });
+        let mut identity = identity_of(names);
+        match user {
+            Some(None) => return Some(refuse(ReasonCode::NotAuthorized)),
+            Some(user) => {
+                identity.user = user;
+                return Some(accept(identity));
             }
+            None => {}
         }
         let Some(users) = &self.users else {
             // Who is not on the list is the program that the broker is part of.
@@ -338,6 +369,34 @@ impl Authenticator {
             Err(TrySendError::Disconnected(_)) => Some(refuse(ReasonCode::ServerUnavailable)),
         }
     }
+
+    /// A step after the first one, or the first one of a client that authenticates again.
+    fn go_on(
+        &mut self,
+        id: ConnectionId,
+        data: &[u8],
+        names: Option<CertificateNames>,
+        again: bool,
+    ) -> Verdict {
+        let verdict = self.exchanges.end(id, data).unwrap_or_else(|| {
+            let Some(users) = &self.users else {
+                return refuse(ReasonCode::BadAuthenticationMethod);
+            };
+            let users = Arc::clone(&lock(users));
+            let identity = identity_of(names);
+            self.exchanges.begin(id, &users.file, None, identity, data)
+        });
+        if again && matches!(verdict, Verdict::Refuse { .. }) {
+            // DISCONNECT has no other code for it [MQTT5-3.14.2.1].
+            return refuse(ReasonCode::NotAuthorized);
+        }
+        verdict
+    }
+
+    /// A connection is gone.
+    pub(crate) fn forget(&mut self, id: ConnectionId) {
+        self.exchanges.forget(id);
+    }
 }
 
 fn accept(identity: Identity) -> Verdict {
@@ -346,7 +405,7 @@ fn accept(identity: Identity) -> Verdict {
     Verdict::Accept(accepted)
 }
 
-fn refuse(reason: ReasonCode) -> Verdict {
+pub(crate) fn refuse(reason: ReasonCode) -> Verdict {
     Verdict::Refuse {
         reason,
         reason_string: None,
@@ -434,11 +493,13 @@ pub(crate) fn start(
             .spawn(move || verify_all(&waiting, &users, &inboxes))?;
     }
     let listeners = config.listen.iter().map(|it| Known::at(it, access));
+    let exchanges = Exchanges::new()?;
     let authenticator = Authenticator {
         users,
         anonymous: access.anonymous,
         listeners: listeners.collect(),
         jobs,
+        exchanges,
     };
     Ok((Some(authenticator), reloader))
 }
@@ -485,14 +546,15 @@ mod tests {
         let line = "ann:$6$cjyI+X6FuIi7aKv9$1DlrJLK09RH+4Vzfgv0WUF3TAEySQTASEHaZtmOmK1pQk2QDYQaozzB4LWOwoBswmK35ws7Px2i5a8HLXoy/Dg==";
         let users = Arc::new(Users::new(PasswordFile::parse(line).unwrap()));
         let (jobs, waiting) = sync_channel(1);
-        let authenticator = Authenticator {
+        let mut authenticator = Authenticator {
             users: Some(Arc::new(Mutex::new(Arc::clone(&users)))),
             anonymous: false,
             listeners: Arc::new([]),
             jobs,
+            exchanges: Exchanges::default(),
         };
         let shard = ShardId::new(0);
-        let ask = |user, password| {
+        let mut ask = |user, password| {
             let id = ConnectionId::new(shard, 1);
             authenticator.ask(shard, id, &request(user, password), None)
         };

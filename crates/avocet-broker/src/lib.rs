@@ -12,6 +12,7 @@ mod connection;
 mod connections;
 mod doors;
 mod events;
+mod exchanges;
 mod inbox;
 mod pace;
 mod recovery;

@@ -571,6 +571,13 @@ impl Shard {
         };
         if connection.closing == Closing::Open {
             self.engine.handle_closed(connection.id, now);
+            self.forget_authentication(connection.id);
+        }
+    }
+
+    fn forget_authentication(&mut self, id: ConnectionId) {
+        if let Some(authenticator) = &mut self.authenticator {
+            authenticator.forget(id);
         }
     }
 
@@ -657,7 +664,7 @@ impl Shard {
             Command::Close(id) => self.close(id, now),
             Command::Log(event) => events::log(&event),
             Command::Authenticate { id, request } => {
-                let asked = self.authenticator.as_ref();
+                let asked = self.authenticator.as_mut();
                 let key = self.connections.key(id);
                 let connection = key.and_then(|key| self.connections.get_mut(key));
                 let names = connection.and_then(|it| it.stream.certificate());
@@ -725,6 +732,7 @@ impl Shard {
 
     /// The engine is done with a connection.
     fn close(&mut self, id: ConnectionId, now: Now) {
+        self.forget_authentication(id);
         let Some(key) = self.connections.key(id) else {
             return;
         };

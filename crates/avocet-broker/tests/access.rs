@@ -8,9 +8,10 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
+use avocet_access::{PasswordHash, SCRAM_SHA_256, ScramClient};
 use avocet_codec::{
-    Connect, Delivery, Packet, QoS, ReasonCode, Subscribe, SubscribeFilter, TopicFilter, TopicName,
-    Version, Will,
+    Auth, Connect, Delivery, Packet, QoS, ReasonCode, Subscribe, SubscribeFilter, TopicFilter,
+    TopicName, Version, Will,
 };
 use common::{Client, Server, command, id};
 
@@ -186,11 +187,11 @@ fn anonymous_clients_are_let_in_beside_users_if_that_is_allowed() {
 }
 
 #[test]
-fn enhanced_authentication_is_refused_by_its_code() {
+fn an_unknown_authentication_method_is_refused_by_its_code() {
     let files = Files::new("method");
     let server = files.start(&[]);
     let mut connect = with(Version::V5, "c", "ann", b"password");
-    connect.properties.authentication_method = Some("SCRAM-SHA-256");
+    connect.properties.authentication_method = Some("GS2-KRB5");
     assert_eq!(
         answer(&server, &connect),
         ReasonCode::BadAuthenticationMethod
@@ -413,4 +414,93 @@ fn a_public_listener_may_be_opened_with_users() {
     let [users, _] = files.settings();
     let arguments = ["check", "--listen", "0.0.0.0:0", "--set", &users];
     assert!(command().args(arguments).output().unwrap().status.success());
+}
+
+/// What the server says to Authentication Data, in CONNECT or AUTH: the reason, and its own data.
+fn exchange(client: &mut Client, packet: &Packet<'_>) -> (ReasonCode, Vec<u8>) {
+    client.send(packet);
+    let frame = client.receive();
+    let packet = frame.packet();
+    let (reason, method, data) = if let Packet::Connack(it) = packet {
+        let properties = it.properties;
+        let method = properties.authentication_method;
+        (it.reason_code, method, properties.authentication_data)
+    } else if let Packet::Auth(it) = packet {
+        let method = it.authentication_method;
+        (it.reason_code, method, it.authentication_data)
+    } else if let Packet::Disconnect(it) = packet {
+        return (it.reason_code, Vec::new());
+    } else {
+        panic!("{packet:?}")
+    };
+    if !reason.is_error() {
+        assert_eq!(method, Some(SCRAM_SHA_256));
+    }
+    (reason, data.unwrap_or_default().to_vec())
+}
+
+/// [MQTT5-4.12.0-2] [MQTT5-4.12.0-3] [MQTT5-4.12.0-5] [MQTT5-4.12.1-1] [MQTT5-4.12.1-2]
+#[test]
+fn scram_authenticates_a_client_and_authenticates_it_again() {
+    use ReasonCode::{BadUserNameOrPassword, ContinueAuthentication, NotAuthorized, Success};
+    let files = Files::new("scram");
+    let hash = |user: &str, password: &[u8]| {
+        let hash = PasswordHash::scram(password, [3; 16]).unwrap();
+        format!("{user}:{hash}\n")
+    };
+    let users = [hash("ann", b"pencil"), hash("bob", b"pen")].concat();
+    files.write(&users, RULES);
+    for shards in ["1", "3"] {
+        let server = files.start(&["--shards", shards]);
+        let first =
+            |user: &str, password: &str| ScramClient::new(user, password.as_bytes(), [1; 18]);
+        let connect = |scram: &mut ScramClient| {
+            let mut client = Client::open(server.address, Version::V5);
+            let (hello, mut connect) = (scram.first_message(), Connect::new(Version::V5, "pump"));
+            connect.properties.authentication_method = Some(SCRAM_SHA_256);
+            connect.properties.authentication_data = Some(hello.as_bytes());
+            let (reason, challenge) = exchange(&mut client, &Packet::Connect(connect));
+            assert_eq!(reason, ContinueAuthentication);
+            (client, challenge)
+        };
+        let auth = |reason, data: &str, client: &mut Client| {
+            let mut auth = Auth::new(reason, SCRAM_SHA_256);
+            auth.authentication_data = Some(data.as_bytes());
+            exchange(client, &Packet::Auth(auth))
+        };
+        for (user, password) in [("ann", "pen"), ("eve", "pencil")] {
+            let mut scram = first(user, password);
+            let (mut client, challenge) = connect(&mut scram);
+            let proof = scram.prove(&challenge).unwrap();
+            let (reason, _) = auth(ContinueAuthentication, &proof, &mut client);
+            assert_eq!(reason, BadUserNameOrPassword, "{user}");
+            assert_eq!(client.try_receive(), None);
+        }
+        let mut scram = first("ann", "pencil");
+        let (mut client, challenge) = connect(&mut scram);
+        let proof = scram.prove(&challenge).unwrap();
+        let (reason, signature) = auth(ContinueAuthentication, &proof, &mut client);
+        assert_eq!(reason, Success);
+        scram.verify(&signature).unwrap();
+        // The rules know who it is.
+        let granted = subscribe(&mut client, &["plant/#"], QoS::AtLeastOnce);
+        assert_eq!(granted, [ReasonCode::GrantedQoS1]);
+
+        for (user, password, expected) in
+            [("ann", "pencil", Success), ("bob", "pen", NotAuthorized)]
+        {
+            let mut scram = first(user, password);
+            let hello = scram.first_message();
+            let (reason, challenge) = auth(ReasonCode::ReAuthenticate, &hello, &mut client);
+            assert_eq!(reason, ContinueAuthentication);
+            let proof = scram.prove(&challenge).unwrap();
+            let (reason, _) = auth(ContinueAuthentication, &proof, &mut client);
+            assert_eq!(reason, expected, "{user}");
+        }
+        assert_eq!(client.try_receive(), None, "nobody becomes another one");
+        // The same hash is for a plain password.
+        let plain = answer(&server, &with(Version::V3_1_1, "pump", "ann", b"pencil"));
+        assert_eq!(plain, Success);
+        drop(server);
+    }
 }

@@ -9,6 +9,7 @@ const PASSWD_EXAMPLES: &str = "\
 Examples:
   avocet passwd /etc/avocet/passwd ann          asks for the password, twice
   pass show ann | avocet passwd FILE ann        the first line of standard input
+  avocet passwd --scram FILE ann                for clients that authenticate with SCRAM-SHA-256
   avocet passwd -D FILE ann                     removes ann
   avocet passwd --list FILE                     the users, and whose hashes are outdated
 
@@ -29,6 +30,9 @@ pub(crate) struct PasswdArgs {
     /// Take the password from the command line
     #[arg(short, long, requires = "password", conflicts_with_all = ["delete", "list", "check"])]
     pub(crate) batch: bool,
+    /// Store what SCRAM-SHA-256 needs, with which the plain password is still right
+    #[arg(long, conflicts_with_all = ["delete", "list", "check"])]
+    pub(crate) scram: bool,
     /// Remove the user
     #[arg(short = 'D', long, conflicts_with_all = ["list", "check"])]
     pub(crate) delete: bool,

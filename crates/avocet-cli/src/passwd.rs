@@ -36,8 +36,12 @@ pub(crate) fn run(args: &PasswdArgs) -> Result<(), Failure> {
     let mut salt = [0; 16];
     getrandom::fill(&mut salt)
         .map_err(|error| Failure::new(format!("the system gives no random bytes: {error}")))?;
-    let hash = PasswordHash::argon2id(&password, salt, Cost::default())
-        .map_err(|error| Failure::new(error.to_string()))?;
+    let hash = if args.scram {
+        PasswordHash::scram(&password, salt)
+    } else {
+        PasswordHash::argon2id(&password, salt, Cost::default())
+    };
+    let hash = hash.map_err(|error| Failure::new(error.to_string()))?;
     users
         .set(user, hash)
         .map_err(|error| Failure::new(error.to_string()))?;

@@ -3,13 +3,14 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::mem;
 
 use avocet_access::{Identity, Permissions, Request, Rules};
 use avocet_codec::{QoS, ReasonCode};
 use avocet_topic::{TopicFilterBuf, TopicName};
 
 use crate::session_table::{SessionHandle, SessionKey};
-use crate::{Accepted, Authorization, Engine};
+use crate::{Accepted, Authorization, ConnectionId, Engine};
 
 /// Who the client of a session is, and what the rules are for it.
 pub(crate) struct Access {
@@ -82,6 +83,23 @@ impl Engine {
             identity,
             permissions,
         }))
+    }
+
+    /// What is known of a client once it has authenticated again; false if it is another one.
+    pub(crate) fn renew_access(&mut self, id: ConnectionId, accepted: &Accepted) -> bool {
+        let session = self.connections.get(&id).and_then(|entry| entry.session);
+        let slot = session.and_then(|session| self.sessions.get_mut(session));
+        let Some(access) = slot.and_then(|slot| slot.access.as_mut()) else {
+            return true;
+        };
+        if access.identity.user != accepted.identity.user {
+            return false;
+        }
+        let client_id = mem::take(&mut access.identity.client_id);
+        access.identity = accepted.identity.clone();
+        access.identity.client_id = client_id;
+        access.permissions = Permissions::new(&self.rules, &access.identity);
+        true
     }
 
     /// Whether the client of a session may publish a message, by the rules if there are some.

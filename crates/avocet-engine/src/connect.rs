@@ -135,10 +135,20 @@ impl Engine {
         }
     }
 
+    /// A client that authenticates again stays who it is.
     fn answer_reauthentication(&mut self, id: ConnectionId, verdict: &Verdict, now: Now) {
+        let same = match verdict {
+            Verdict::Accept(accepted) => self.renew_access(id, accepted),
+            Verdict::Continue { .. } | Verdict::Refuse { .. } => true,
+        };
         let Some(entry) = self.connections.get_mut(&id) else {
             return;
         };
+        if !same {
+            let reason = ReasonCode::NotAuthorized;
+            entry.server.disconnect(reason, Details::default(), now);
+            return;
+        }
         // A connection that has ended takes no answers.
         let _ended = match verdict {
             Verdict::Accept(accepted) => {

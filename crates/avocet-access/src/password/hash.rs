@@ -11,6 +11,8 @@ use base64ct::{Base64, Base64Unpadded, Encoding};
 use sha2::{Digest, Sha512};
 use subtle::ConstantTimeEq;
 
+use crate::scram::{ScramKeys, ScramPasswordError};
+
 /// The longest Password a CONNECT can carry.
 pub const PASSWORD_BYTES_MAX: usize = 65_535;
 
@@ -20,6 +22,7 @@ const ROUNDS_MAX: u32 = 10_000_000;
 const SALT_BYTES: core::ops::RangeInclusive<usize> = 8..=64;
 const ARGON2_BYTES: core::ops::RangeInclusive<usize> = 16..=64;
 const SHA512_BYTES: usize = 64;
+const SCRAM_KEY_BYTES: usize = 32;
 
 /// What argon2id costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +53,7 @@ impl Default for Cost {
 pub enum HashError {
     /// It begins as none of those known.
     #[error(
-        "not a password hash; known are $argon2id$, and mosquitto's $7$ (PBKDF2) and $6$ (SHA-512)"
+        "not a password hash; known are $argon2id$, SCRAM-SHA-256$, and mosquitto's $7$ (PBKDF2) and $6$ (SHA-512)"
     )]
     Unknown,
     /// It is not complete, or a part of it is not what it should be.
@@ -74,6 +77,9 @@ pub enum PasswordError {
     /// Argon2 refuses this cost.
     #[error("argon2 refuses this cost")]
     Cost,
+    /// SCRAM refuses it.
+    #[error(transparent)]
+    Scram(#[from] ScramPasswordError),
 }
 
 /// The hash of a password. `Display` writes it as it stands in a file, `Debug` only its kind.
@@ -81,12 +87,17 @@ pub enum PasswordError {
 pub struct PasswordHash {
     kind: Kind,
     salt: Box<[u8]>,
+    /// Of SCRAM both keys, one after the other.
     hash: Box<[u8]>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Argon2id(Cost),
+    /// What SCRAM needs, and plain passwords can be compared with.
+    ScramSha256 {
+        rounds: u32,
+    },
     /// mosquitto's `$7$`.
     Pbkdf2Sha512 {
         rounds: u32,
@@ -113,12 +124,53 @@ impl PasswordHash {
         })
     }
 
+    /// What a server keeps of a password for SCRAM-SHA-256, with which plain passwords can be verified too. The salt
+    /// must be fresh and random.
+    pub fn scram(password: &[u8], salt: [u8; 16]) -> Result<Self, PasswordError> {
+        if password.is_empty() {
+            return Err(PasswordError::Empty);
+        }
+        if password.len() > PASSWORD_BYTES_MAX {
+            return Err(PasswordError::TooLong);
+        }
+        let keys = ScramKeys::new(password, &salt, ScramKeys::ROUNDS)?;
+        Ok(Self {
+            kind: Kind::ScramSha256 {
+                rounds: keys.rounds,
+            },
+            salt: keys.salt,
+            hash: [keys.stored, keys.server].concat().into(),
+        })
+    }
+
+    /// The keys for SCRAM, if this is such a hash.
+    #[must_use]
+    pub fn scram_keys(&self) -> Option<ScramKeys> {
+        let Kind::ScramSha256 { rounds } = self.kind else {
+            return None;
+        };
+        let (stored, server) = self.hash.split_first_chunk()?;
+        Some(ScramKeys {
+            rounds,
+            salt: self.salt.clone(),
+            stored: *stored,
+            server: *server.first_chunk()?,
+        })
+    }
+
     /// Whether this is the password. The time it takes tells nothing of the hash.
     #[must_use]
     pub fn verify(&self, password: &[u8]) -> bool {
         let mut computed: Vec<u8> = vec![0; self.hash.len()];
         let known = match self.kind {
             Kind::Argon2id(cost) => argon2id(password, &self.salt, cost, &mut computed).is_some(),
+            Kind::ScramSha256 { rounds } => {
+                // A password that SCRAM does not take is wrong.
+                let keys = ScramKeys::new(password, &self.salt, rounds);
+                let keys = keys.map(|keys| [keys.stored, keys.server].concat());
+                computed = keys.unwrap_or_default();
+                true
+            }
             Kind::Pbkdf2Sha512 { rounds } => {
                 pbkdf2::pbkdf2_hmac::<Sha512>(password, &self.salt, rounds, &mut computed);
                 true
@@ -132,7 +184,7 @@ impl PasswordHash {
         known & bool::from(computed.ct_eq(&self.hash))
     }
 
-    /// Whether a new hash of the same password would be harder to break: it is not argon2id, or of
+    /// Whether a new hash of the same password would be harder to break: it is neither argon2id nor for SCRAM, or of
     /// less than the default cost.
     #[must_use]
     pub fn is_outdated(&self) -> bool {
@@ -142,6 +194,7 @@ impl PasswordHash {
                 cost.memory_kib.saturating_mul(cost.passes)
                     < wanted.memory_kib.saturating_mul(wanted.passes)
             }
+            Kind::ScramSha256 { rounds } => rounds < ScramKeys::ROUNDS,
             Kind::Pbkdf2Sha512 { .. } | Kind::SaltedSha512 => true,
         }
     }
@@ -151,6 +204,7 @@ impl PasswordHash {
     pub fn algorithm(&self) -> &'static str {
         match self.kind {
             Kind::Argon2id(_) => "argon2id",
+            Kind::ScramSha256 { .. } => "SCRAM-SHA-256",
             Kind::Pbkdf2Sha512 { .. } => "PBKDF2-SHA512",
             Kind::SaltedSha512 => "SHA-512",
         }
@@ -170,6 +224,9 @@ impl FromStr for PasswordHash {
     fn from_str(text: &str) -> Result<Self, HashError> {
         if let Some(rest) = text.strip_prefix("$argon2id$") {
             return parse_argon2id(rest);
+        }
+        if let Some(rest) = text.strip_prefix("SCRAM-SHA-256$") {
+            return parse_scram(rest);
         }
         if let Some(rest) = text.strip_prefix("$7$") {
             let broken = || HashError::Broken("PBKDF2-SHA512");
@@ -241,6 +298,31 @@ fn parse_argon2id(text: &str) -> Result<PasswordHash, HashError> {
     })
 }
 
+/// `ROUNDS:SALT$STORED_KEY:SERVER_KEY`, as PostgreSQL writes it too.
+fn parse_scram(text: &str) -> Result<PasswordHash, HashError> {
+    let broken = || HashError::Broken("SCRAM-SHA-256");
+    let (how, keys) = text.split_once('$').ok_or_else(broken)?;
+    let (rounds, salt) = how.split_once(':').ok_or_else(broken)?;
+    let rounds = number(rounds)
+        .filter(|rounds| *rounds > 0)
+        .ok_or_else(broken)?;
+    if rounds > ROUNDS_MAX {
+        return Err(HashError::TooCostly("SCRAM-SHA-256"));
+    }
+    let (stored, server) = keys.split_once(':').ok_or_else(broken)?;
+    let decoded = |text| Base64::decode_vec(text).map_err(|_| broken());
+    let (salt, stored, server) = (decoded(salt)?, decoded(stored)?, decoded(server)?);
+    let keys = [&stored, &server].map(Vec::len) == [SCRAM_KEY_BYTES; 2];
+    if !keys || !SALT_BYTES.contains(&salt.len()) {
+        return Err(broken());
+    }
+    Ok(PasswordHash {
+        kind: Kind::ScramSha256 { rounds },
+        salt: salt.into(),
+        hash: [stored, server].concat().into(),
+    })
+}
+
 /// A number in its one form, so that a hash that is read and written stays as it was.
 fn number(text: &str) -> Option<u32> {
     let canonical = !text.starts_with('+') && (text == "0" || !text.starts_with('0'));
@@ -259,6 +341,16 @@ impl fmt::Display for PasswordHash {
                 Base64Unpadded::encode_string(&self.salt),
                 Base64Unpadded::encode_string(&self.hash),
             ),
+            Kind::ScramSha256 { rounds } => {
+                let (stored, server) = self.hash.split_at(self.hash.len() / 2);
+                write!(
+                    f,
+                    "SCRAM-SHA-256${rounds}:{}${}:{}",
+                    Base64::encode_string(&self.salt),
+                    Base64::encode_string(stored),
+                    Base64::encode_string(server),
+                )
+            }
             Kind::Pbkdf2Sha512 { rounds } => write!(
                 f,
                 "$7${rounds}${}${}",

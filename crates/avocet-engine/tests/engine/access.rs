@@ -135,6 +135,36 @@ fn enhanced_authentication_takes_as_many_steps_as_it_needs() {
     });
 }
 
+/// [MQTT5-4.12.1]
+#[test]
+fn a_client_that_authenticates_again_stays_who_it_is() {
+    let ruled = |config: &mut EngineConfig| {
+        asked(config);
+        config.authorization = Authorization::Rules;
+    };
+    each_with(ruled, |mut cluster| {
+        let accepted = |user: &str| {
+            let mut accepted = Accepted::default();
+            accepted.identity.user = Some(user.into());
+            Verdict::Accept(accepted)
+        };
+        let mut connect = Connect::new(Version::V5, "client");
+        connect.properties.authentication_method = Some("TEST");
+        let client = cluster.connect(&connect);
+        cluster.verdict(client, accepted("ann"));
+        assert_eq!(cluster.packets(client), ["connack 0x00"]);
+        let auth = Packet::Auth(Auth::new(ReasonCode::ReAuthenticate, "TEST"));
+        cluster.send(client, &auth);
+        cluster.run();
+        cluster.verdict(client, accepted("ann"));
+        assert_eq!(cluster.packets(client), ["auth 0x00 "]);
+        cluster.send(client, &auth);
+        cluster.run();
+        cluster.verdict(client, accepted("bob"));
+        assert_eq!(cluster.packets(client), ["disconnect 0x87"]);
+    });
+}
+
 /// [MQTT5-4.12.0-1]
 #[test]
 fn enhanced_authentication_without_an_authority_is_refused() {
