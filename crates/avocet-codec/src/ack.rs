@@ -120,7 +120,7 @@ impl<'a> Ack<'a> {
         version: Version,
         out: &mut impl BufMut,
     ) -> Result<(), EncodeError> {
-        if version < Version::V5 || self.is_bare_success() {
+        if version < Version::V5 || self.is_plainly_success() {
             let packet = ack_type.success(self.packet_id);
             return write_packet(&packet, out);
         }
@@ -137,9 +137,12 @@ impl<'a> Ack<'a> {
         TypedAck(ack_type, self).write(version, out)
     }
 
+    /// What can be seen without reading through properties; false says nothing.
     #[inline]
-    fn is_bare_success(&self) -> bool {
-        self.reason_code == ReasonCode::Success && !self.has_properties()
+    fn is_plainly_success(&self) -> bool {
+        self.reason_code == ReasonCode::Success
+            && self.reason_string.is_none()
+            && self.user_properties.is_plainly_empty()
     }
 
     #[inline]

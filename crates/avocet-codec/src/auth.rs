@@ -106,6 +106,11 @@ impl Encode for Auth<'_> {
 }
 
 impl Section for Auth<'_> {
+    #[inline]
+    fn is_plainly_empty(&self) -> bool {
+        false
+    }
+
     fn write_properties(&self, sink: &mut impl Sink) {
         if let Some(value) = self.authentication_method {
             sink.property(Property::AuthenticationMethod(value));

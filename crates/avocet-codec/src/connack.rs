@@ -200,6 +200,11 @@ impl Encode for Connack<'_> {
 }
 
 impl Section for ConnackProperties<'_> {
+    #[inline]
+    fn is_plainly_empty(&self) -> bool {
+        false
+    }
+
     fn write_properties(&self, sink: &mut impl Sink) {
         if let Some(value) = self.session_expiry_interval {
             sink.property(Property::SessionExpiryInterval(value));

@@ -298,10 +298,15 @@ impl Encode for Connect<'_> {
             version == Version::V5 || self.password.is_none() || self.user_name.is_some(),
             EncodeError::PasswordWithoutUserName,
         );
-        sink.binary(Field::ProtocolName, version.protocol_name().as_bytes());
-        sink.u8(version.protocol_level() | bridge);
-        sink.u8(self.flags());
-        sink.u16(self.keep_alive);
+        let flags = self.flags();
+        let [high, low] = self.keep_alive.to_be_bytes();
+        let level = version.protocol_level() | bridge;
+        if version == Version::V3_1 {
+            sink.text(version.protocol_name());
+            sink.put(&[level, flags, high, low]);
+        } else {
+            sink.put(&[0, 4, b'M', b'Q', b'T', b'T', level, flags, high, low]);
+        }
         if version.has_properties() {
             sink.section(&self.properties);
         }
@@ -319,6 +324,19 @@ impl Encode for Connect<'_> {
 }
 
 impl Section for ConnectProperties<'_> {
+    #[inline]
+    fn is_plainly_empty(&self) -> bool {
+        self.session_expiry_interval == 0
+            && self.receive_maximum.is_none()
+            && self.maximum_packet_size.is_none()
+            && self.topic_alias_maximum == 0
+            && !self.request_response_information
+            && self.request_problem_information
+            && self.user_properties.is_plainly_empty()
+            && self.authentication_method.is_none()
+            && self.authentication_data.is_none()
+    }
+
     #[inline(always)]
     fn write_properties(&self, sink: &mut impl Sink) {
         if self.session_expiry_interval != 0 {

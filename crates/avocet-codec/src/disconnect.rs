@@ -94,6 +94,11 @@ impl Encode for Disconnect<'_> {
 }
 
 impl Section for Disconnect<'_> {
+    #[inline]
+    fn is_plainly_empty(&self) -> bool {
+        false
+    }
+
     fn write_properties(&self, sink: &mut impl Sink) {
         if let Some(value) = self.session_expiry_interval {
             sink.property(Property::SessionExpiryInterval(value));

@@ -95,15 +95,26 @@ pub struct Iter<'a, T> {
 impl<'a, T: ListItem<'a>> Iterator for Iter<'a, T> {
     type Item = T;
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<T> {
-        match &mut self.source {
-            Source::Items(items) => items.split_off_first().copied(),
-            Source::V3_1(section) => T::read(section, Version::V3_1),
-            Source::V3_1_1(section) => T::read(section, Version::V3_1_1),
-            Source::V5(section) => T::read(section, Version::V5),
-        }
+        let (section, version) = match &mut self.source {
+            Source::Items(items) => return items.split_off_first().copied(),
+            Source::V3_1(section) => (section, Version::V3_1),
+            Source::V3_1_1(section) => (section, Version::V3_1_1),
+            Source::V5(section) => (section, Version::V5),
+        };
+        let (item, rest) = read(section, version);
+        *section = rest;
+        item
     }
+}
+
+/// The first item of a section and what is behind it: apart and as values, so that loops over the
+/// items of a slice stay small and in registers.
+#[inline(never)]
+fn read<'a, T: ListItem<'a>>(mut section: &'a [u8], version: Version) -> (Option<T>, &'a [u8]) {
+    let item = T::read(&mut section, version);
+    (item, section)
 }
 
 impl<'a, T: ListItem<'a>> core::iter::FusedIterator for Iter<'a, T> {}

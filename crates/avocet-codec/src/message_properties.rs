@@ -5,9 +5,7 @@ use bytes::BufMut;
 
 use crate::error::{DecodeError, EncodeError};
 use crate::list::List;
-use crate::property::{
-    Properties, Property, UserProperty, find_property, user_properties, write_user_properties,
-};
+use crate::property::{Properties, Property, UserProperty, find_property, user_properties};
 use crate::sink::{Measure, Sink, Writer};
 
 /// The Payload Format Indicator: what the payload is said to be [MQTT5-3.3.2.3.2].
@@ -205,9 +203,9 @@ impl<'a> MessageProperties<'a> {
     /// How many bytes [`encode`](Self::encode) writes.
     #[inline]
     pub fn encoded_len(&self) -> usize {
-        match self.source {
-            Source::Parts(parts) => measure(&parts).len(),
-            Source::Wire { len, .. } => len,
+        match &self.source {
+            Source::Parts(parts) => measure(parts).len(),
+            Source::Wire { len, .. } => *len,
         }
     }
 
@@ -225,11 +223,11 @@ impl<'a> MessageProperties<'a> {
 
     #[inline(always)]
     pub(crate) fn write(&self, sink: &mut impl Sink) {
-        match self.source {
+        match &self.source {
             Source::Wire { len: 0, .. } => {}
-            Source::Wire { section, len } if len == section.len() => sink.put(section),
+            Source::Wire { section, len } if *len == section.len() => sink.put(section),
             Source::Wire { section, .. } => write_forwardable(section, sink),
-            Source::Parts(parts) => write_parts(&parts, sink),
+            Source::Parts(parts) => write_parts(parts, sink),
         }
     }
 }
@@ -254,10 +252,12 @@ fn write_parts(parts: &MessagePropertiesParts<'_>, sink: &mut impl Sink) {
     if let Some(value) = parts.correlation_data {
         sink.property(Property::CorrelationData(value));
     }
-    write_user_properties(List::from_slice(parts.user_properties), sink);
+    for user_property in parts.user_properties {
+        sink.property(Property::UserProperty(*user_property));
+    }
 }
 
-#[inline(never)]
+#[inline(always)]
 fn write_forwardable(section: &[u8], sink: &mut impl Sink) {
     let mut properties = Properties::of_publish(section);
     let mut rest = section;

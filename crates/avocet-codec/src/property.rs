@@ -153,44 +153,75 @@ impl<'a> Property<'a> {
         })
     }
 
-    // Always inlined, so that only one arm is left where the property is known.
+    // Always inlined, so that only one arm is left where the property is known; what has one length
+    // is put in one piece.
     #[inline(always)]
     pub(crate) fn write(self, sink: &mut impl Sink) {
-        let id = self.id();
-        let field = Field::Property(id);
-        sink.u8(id as u8);
+        let id = self.id() as u8;
+        let field = Field::Property(self.id());
+        let mut put_u8 = |value: u8| sink.put(&[id, value]);
         match self {
-            Self::PayloadFormatIndicator(value) => sink.u8(value as u8),
-            Self::MessageExpiryInterval(value)
-            | Self::SessionExpiryInterval(value)
-            | Self::WillDelayInterval(value) => sink.u32(value),
-            Self::ContentType(value)
-            | Self::AssignedClientIdentifier(value)
-            | Self::AuthenticationMethod(value)
-            | Self::ResponseInformation(value)
-            | Self::ServerReference(value)
-            | Self::ReasonString(value) => sink.string(field, value),
-            Self::ResponseTopic(value) => sink.binary(field, value.as_str().as_bytes()),
-            Self::CorrelationData(value) | Self::AuthenticationData(value) => {
-                sink.binary(field, value);
-            }
-            Self::SubscriptionIdentifier(value) => sink.variable_byte_integer(value.get()),
-            Self::ServerKeepAlive(value) | Self::TopicAliasMaximum(value) => sink.u16(value),
+            Self::PayloadFormatIndicator(value) => put_u8(value as u8),
+            Self::MaximumQoS(value) => put_u8(value as u8),
             Self::RequestProblemInformation(value)
             | Self::RequestResponseInformation(value)
             | Self::RetainAvailable(value)
             | Self::WildcardSubscriptionAvailable(value)
             | Self::SubscriptionIdentifierAvailable(value)
-            | Self::SharedSubscriptionAvailable(value) => sink.u8(value.into()),
-            Self::ReceiveMaximum(value) | Self::TopicAlias(value) => sink.u16(value.get()),
-            Self::MaximumQoS(value) => sink.u8(value as u8),
+            | Self::SharedSubscriptionAvailable(value) => put_u8(value.into()),
+            Self::ServerKeepAlive(value) | Self::TopicAliasMaximum(value) => {
+                put_u16(id, value, sink);
+            }
+            Self::ReceiveMaximum(value) | Self::TopicAlias(value) => put_u16(id, value.get(), sink),
+            Self::MessageExpiryInterval(value)
+            | Self::SessionExpiryInterval(value)
+            | Self::WillDelayInterval(value) => put_u32(id, value, sink),
+            Self::MaximumPacketSize(value) => put_u32(id, value.get(), sink),
+            Self::SubscriptionIdentifier(value) => {
+                sink.u8(id);
+                sink.variable_byte_integer(value.get());
+            }
+            Self::ContentType(value)
+            | Self::AssignedClientIdentifier(value)
+            | Self::AuthenticationMethod(value)
+            | Self::ResponseInformation(value)
+            | Self::ServerReference(value)
+            | Self::ReasonString(value) => put_string(id, field, value, sink),
+            Self::ResponseTopic(value) => put_bytes(id, value.as_str().as_bytes(), sink),
+            Self::CorrelationData(value) | Self::AuthenticationData(value) => {
+                sink.check_binary(field, value);
+                put_bytes(id, value, sink);
+            }
             Self::UserProperty(value) => {
-                sink.string(field, value.name);
+                put_string(id, field, value.name, sink);
                 sink.string(field, value.value);
             }
-            Self::MaximumPacketSize(value) => sink.u32(value.get()),
         }
     }
+}
+
+#[inline(always)]
+fn put_u16(id: u8, value: u16, sink: &mut impl Sink) {
+    let [high, low] = value.to_be_bytes();
+    sink.put(&[id, high, low]);
+}
+
+#[inline(always)]
+fn put_u32(id: u8, value: u32, sink: &mut impl Sink) {
+    let [a, b, c, d] = value.to_be_bytes();
+    sink.put(&[id, a, b, c, d]);
+}
+
+#[inline(always)]
+fn put_bytes(id: u8, bytes: &[u8], sink: &mut impl Sink) {
+    put_u16(id, bytes.len() as u16, sink);
+    sink.put(bytes);
+}
+
+#[inline(always)]
+fn put_string(id: u8, field: Field, string: &str, sink: &mut impl Sink) {
+    sink.check_string(field, string);
+    put_bytes(id, string.as_bytes(), sink);
 }
 
 #[inline]
@@ -293,6 +324,11 @@ impl<'a> ReasonProperties<'a> {
 }
 
 impl Section for ReasonProperties<'_> {
+    #[inline]
+    fn is_plainly_empty(&self) -> bool {
+        self.reason_string.is_none() && self.user_properties.is_plainly_empty()
+    }
+
     fn write_properties(&self, sink: &mut impl Sink) {
         if let Some(value) = self.reason_string {
             sink.property(Property::ReasonString(value));

@@ -11,7 +11,9 @@ use crate::packet_id::PacketId;
 use crate::property::{Properties, Property};
 use crate::qos::QoS;
 use crate::reader::{Reader, topic_name};
-use crate::sink::{Encode, Section, Sink, Writer, write_fixed_header};
+use crate::sink::{
+    Encode, Measure, SHORT, Section, Short, Sink, Writer, write_fixed_header, write_short,
+};
 use crate::subscription_id::SubscriptionId;
 use crate::version::Version;
 
@@ -228,7 +230,28 @@ impl<'a> Publish<'a> {
     /// Writes the whole packet; on an error, nothing.
     #[inline]
     pub fn encode(&self, version: Version, out: &mut impl BufMut) -> Result<(), EncodeError> {
-        self.write(version, out)
+        if version.has_properties() && !self.is_without_properties() {
+            return self.encode_with_properties(version, out);
+        }
+        self.write_plain_header(version, self.payload.len(), out)?;
+        out.put_slice(self.payload);
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn encode_with_properties(
+        &self,
+        version: Version,
+        out: &mut impl BufMut,
+    ) -> Result<(), EncodeError> {
+        let mut bytes = SHORT;
+        let mut short = Short::new(&mut bytes);
+        self.check(version, &mut short);
+        self.write_variable_header(version, &mut short);
+        match short.finish() {
+            Some(header) => write_short(self.first_byte(version), header, self.payload, out),
+            None => self.write_measured(version, out),
+        }
     }
 
     /// Writes everything but the payload, so that this can go out from where it lies; on an error,
@@ -239,10 +262,57 @@ impl<'a> Publish<'a> {
         version: Version,
         out: &mut impl BufMut,
     ) -> Result<(), EncodeError> {
+        if !version.has_properties() || self.is_without_properties() {
+            return self.write_plain_header(version, 0, out);
+        }
         let measure = self.remaining_len(version);
         let room = measure.frame_len().saturating_sub(self.payload.len());
         write_fixed_header(self.first_byte(version), measure, room, out)?;
         self.write_variable_header(version, &mut Writer::new(measure, out));
+        Ok(())
+    }
+
+    /// The header of a packet without properties, which needs no measuring, if there is room for it
+    /// and for so many bytes of the payload.
+    #[inline(always)]
+    fn write_plain_header(
+        &self,
+        version: Version,
+        payload_room: usize,
+        out: &mut impl BufMut,
+    ) -> Result<(), EncodeError> {
+        let Some(topic_name) = self.topic_name else {
+            return Err(EncodeError::MissingTopicName);
+        };
+        if self.dup && self.packet_id().is_none() {
+            return Err(EncodeError::DupWithQoS0);
+        }
+        let first_byte = self.first_byte(version);
+        let topic_name = topic_name.as_str().as_bytes();
+        let [high, low] = (topic_name.len() as u16).to_be_bytes();
+        let packet_id_len = if self.packet_id().is_some() { 2 } else { 0 };
+        let header_len =
+            2 + topic_name.len() + packet_id_len + usize::from(version.has_properties());
+        let remaining_len = header_len + self.payload.len();
+        let has_room = out.remaining_mut().checked_sub(payload_room) > Some(header_len + 5);
+        if let (0..0x80, true) = (remaining_len, has_room) {
+            out.put_slice(&[first_byte, remaining_len as u8, high, low]);
+        } else {
+            let measure = Measure::of(remaining_len);
+            let room = measure.frame_len() - self.payload.len() + payload_room;
+            write_fixed_header(first_byte, measure, room, out)?;
+            out.put_slice(&[high, low]);
+        }
+        out.put_slice(topic_name);
+        match (self.packet_id(), version.has_properties()) {
+            (None, false) => {}
+            (None, true) => out.put_slice(&[0]),
+            (Some(packet_id), false) => out.put_slice(&packet_id.get().to_be_bytes()),
+            (Some(packet_id), true) => {
+                let [high, low] = packet_id.get().to_be_bytes();
+                out.put_slice(&[high, low, 0]);
+            }
+        }
         Ok(())
     }
 
@@ -255,11 +325,7 @@ impl<'a> Publish<'a> {
             sink.u16(packet_id.get());
         }
         if version.has_properties() {
-            if self.is_without_properties() {
-                sink.u8(0);
-            } else {
-                sink.section(self);
-            }
+            sink.section(self);
         }
     }
 
@@ -321,6 +387,15 @@ impl Encode for Publish<'_> {
 
     #[inline(always)]
     fn write_body(&self, version: Version, sink: &mut impl Sink) {
+        self.check(version, sink);
+        self.write_variable_header(version, sink);
+        sink.put(self.payload);
+    }
+}
+
+impl Publish<'_> {
+    #[inline(always)]
+    fn check(&self, version: Version, sink: &mut impl Sink) {
         let has_topic =
             self.topic_name.is_some() || (version.has_properties() && self.topic_alias.is_some());
         sink.require(has_topic, EncodeError::MissingTopicName);
@@ -328,12 +403,15 @@ impl Encode for Publish<'_> {
             !self.dup || self.packet_id().is_some(),
             EncodeError::DupWithQoS0,
         );
-        self.write_variable_header(version, sink);
-        sink.put(self.payload);
     }
 }
 
 impl Section for Publish<'_> {
+    #[inline]
+    fn is_plainly_empty(&self) -> bool {
+        self.is_without_properties()
+    }
+
     #[inline(always)]
     fn write_properties(&self, sink: &mut impl Sink) {
         if let Some(value) = self.topic_alias {

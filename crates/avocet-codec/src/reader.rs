@@ -237,13 +237,23 @@ fn refuse_topic_filter(bytes: &[u8]) -> DecodeError {
 pub(crate) fn has_null(string: &str) -> bool {
     let bytes = string.as_bytes();
     let Some(last) = bytes.last_chunk() else {
-        return match (bytes.first_chunk(), bytes.last_chunk()) {
-            (Some(first), Some(last)) => zeros(*first) | zeros(*last) != 0,
-            _ => bytes.contains(&0),
-        };
+        return has_null_shortly(bytes);
     };
     let (chunks, _) = bytes.as_chunks();
     chunks.iter().any(|chunk| null_in(chunk, last))
+}
+
+/// The same for less than 16 bytes: two words that may overlap.
+#[inline]
+fn has_null_shortly(bytes: &[u8]) -> bool {
+    if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
+        return zeros(u64::from_ne_bytes(*first)) | zeros(u64::from_ne_bytes(*last)) != 0;
+    }
+    if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
+        let (first, last) = (u32::from_ne_bytes(*first), u32::from_ne_bytes(*last));
+        return zeros(u64::from(first) << 32 | u64::from(last)) != 0;
+    }
+    bytes.contains(&0)
 }
 
 /// Without a branch for each byte, so that the compiler looks at all of them at once.
@@ -257,8 +267,7 @@ fn null_in(one: &[u8; 16], other: &[u8; 16]) -> bool {
 
 /// Not 0 if one of eight bytes is: the borrow of a zero byte sets its highest bit.
 #[inline]
-const fn zeros(word: [u8; 8]) -> u64 {
-    let word = u64::from_ne_bytes(word);
+const fn zeros(word: u64) -> u64 {
     word.wrapping_sub(0x0101_0101_0101_0101) & !word & 0x8080_8080_8080_8080
 }
 

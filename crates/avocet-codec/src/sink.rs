@@ -1,8 +1,6 @@
 //! A packet describes its fields once, to a [`Sink`]: first to one that measures and checks, then
 //! to one that writes.
 
-use core::mem;
-
 use bytes::BufMut;
 
 use crate::REMAINING_LENGTH_MAX;
@@ -17,7 +15,16 @@ pub(crate) trait Sink: Sized {
     fn put(&mut self, bytes: &[u8]);
 
     /// A section of properties behind its length.
-    fn section(&mut self, properties: &impl Section);
+    #[inline(always)]
+    fn section(&mut self, properties: &impl Section) {
+        if properties.is_plainly_empty() {
+            self.u8(0);
+        } else {
+            self.long_section(properties);
+        }
+    }
+
+    fn long_section(&mut self, properties: &impl Section);
 
     /// What is wrong with the packet; the first one counts.
     fn fail(&mut self, error: EncodeError);
@@ -44,15 +51,17 @@ pub(crate) trait Sink: Sized {
     }
 
     #[inline]
-    fn u32(&mut self, value: u32) {
-        self.put(&value.to_be_bytes());
-    }
-
-    #[inline]
     fn binary(&mut self, field: Field, binary: &[u8]) {
         self.check_binary(field, binary);
         self.u16(binary.len() as u16);
         self.put(binary);
+    }
+
+    /// A string of which is known that it is one of MQTT.
+    #[inline]
+    fn text(&mut self, text: &str) {
+        self.u16(text.len() as u16);
+        self.put(text.as_bytes());
     }
 
     #[inline]
@@ -93,6 +102,9 @@ pub(crate) trait Sink: Sized {
 
 /// Properties, without their length.
 pub(crate) trait Section {
+    /// What can be seen without reading through properties; false says nothing.
+    fn is_plainly_empty(&self) -> bool;
+
     fn write_properties(&self, sink: &mut impl Sink);
 }
 
@@ -117,11 +129,38 @@ pub(crate) trait Encode {
 
     #[inline(always)]
     fn write(&self, version: Version, out: &mut impl BufMut) -> Result<(), EncodeError> {
+        let mut bytes = SHORT;
+        let mut short = Short::new(&mut bytes);
+        self.write_body(version, &mut short);
+        match short.finish() {
+            Some(body) => write_short(self.first_byte(version), body, &[], out),
+            None => self.write_measured(version, out),
+        }
+    }
+
+    /// In two steps, for packets that are long or cannot be written.
+    #[inline(never)]
+    fn write_measured(&self, version: Version, out: &mut impl BufMut) -> Result<(), EncodeError> {
         let measure = self.remaining_len(version);
         write_fixed_header(self.first_byte(version), measure, measure.frame_len(), out)?;
         self.write_body(version, &mut Writer::new(measure, out));
         Ok(())
     }
+}
+
+/// Writes a packet of which all but the payload is known, if both are short.
+#[inline(always)]
+pub(crate) fn write_short(
+    first_byte: u8,
+    body: &[u8],
+    payload: &[u8],
+    out: &mut impl BufMut,
+) -> Result<(), EncodeError> {
+    let measure = Measure::of(body.len() + payload.len());
+    write_fixed_header(first_byte, measure, measure.frame_len(), out)?;
+    out.put_slice(body);
+    out.put_slice(payload);
+    Ok(())
 }
 
 /// Writes a packet that needs no measuring.
@@ -148,6 +187,10 @@ pub(crate) fn write_fixed_header(
     }
     match remaining_len {
         0..0x80 => out.put_slice(&[first_byte, remaining_len as u8]),
+        0x80..0x4000 => {
+            let [low, high, ..] = variable_byte_integer(remaining_len);
+            out.put_slice(&[first_byte, low, high]);
+        }
         _ => write_long_fixed_header(first_byte, remaining_len, out),
     }
     Ok(())
@@ -163,6 +206,112 @@ fn write_long_fixed_header(first_byte: u8, remaining_len: u32, out: &mut impl Bu
     }
 }
 
+/// Most packets are shorter than this, payloads aside.
+const SHORT_MAX: usize = 256;
+
+/// Writes a short packet in one step, to where its length can be seen before it leaves.
+pub(crate) struct Short<'b> {
+    // Elsewhere, so that the length can stay in a register.
+    bytes: &'b mut [u8; SHORT_MAX],
+    len: usize,
+    /// False once it is too long, or cannot be written.
+    well: bool,
+}
+
+/// Where a short packet is written.
+pub(crate) const SHORT: [u8; SHORT_MAX] = [0; SHORT_MAX];
+
+impl<'b> Short<'b> {
+    #[inline(always)]
+    pub(crate) const fn new(bytes: &'b mut [u8; SHORT_MAX]) -> Self {
+        Self {
+            bytes,
+            len: 0,
+            well: true,
+        }
+    }
+
+    /// The bytes; none if it takes another way to write them, or to say why not.
+    #[inline(always)]
+    pub(crate) fn finish(self) -> Option<&'b [u8]> {
+        if self.well {
+            self.bytes.get(..self.len)
+        } else {
+            None
+        }
+    }
+}
+
+impl Sink for Short<'_> {
+    #[inline(always)]
+    fn put(&mut self, bytes: &[u8]) {
+        match self.bytes.get_mut(self.len..) {
+            Some(room) if room.len() >= bytes.len() => {
+                copy(bytes, room);
+                self.len += bytes.len();
+            }
+            _ => self.well = false,
+        }
+    }
+
+    #[inline(always)]
+    fn long_section(&mut self, properties: &impl Section) {
+        let at = self.len;
+        self.u8(0);
+        let start = self.len;
+        properties.write_properties(self);
+        match (self.bytes.get_mut(at), self.len - start) {
+            (Some(len), value @ 0..0x80) => *len = value as u8,
+            _ => self.well = false,
+        }
+    }
+
+    #[inline]
+    fn fail(&mut self, _error: EncodeError) {
+        self.well = false;
+    }
+
+    #[inline(always)]
+    fn check_string(&mut self, field: Field, string: &str) {
+        self.check_binary(field, string.as_bytes());
+        self.well &= !has_null(string);
+    }
+
+    #[inline(always)]
+    fn check_binary(&mut self, _field: Field, binary: &[u8]) {
+        self.well &= binary.len() <= SHORT_MAX;
+    }
+}
+
+/// Copies to the front of what is large enough. Most strings are two pieces that may overlap, which
+/// takes less than to call for a copy of any length.
+#[inline(always)]
+fn copy(bytes: &[u8], room: &mut [u8]) {
+    let Some(room) = room.get_mut(..bytes.len()) else {
+        return;
+    };
+    let both = (8..=32).contains(&bytes.len());
+    let copied = both && (copy_ends::<16>(bytes, room) || copy_ends::<8>(bytes, room));
+    if !copied {
+        room.copy_from_slice(bytes);
+    }
+}
+
+/// Copies the first and the last `N` bytes; false if there are fewer.
+#[inline(always)]
+fn copy_ends<const N: usize>(bytes: &[u8], room: &mut [u8]) -> bool {
+    let (Some(first), Some(last)) = (bytes.first_chunk::<N>(), bytes.last_chunk::<N>()) else {
+        return false;
+    };
+    if let Some(room) = room.first_chunk_mut() {
+        *room = *first;
+    }
+    if let Some(room) = room.last_chunk_mut() {
+        *room = *last;
+    }
+    true
+}
+
 /// Adds up lengths and keeps the first error.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Measure {
@@ -174,6 +323,17 @@ pub(crate) struct Measure {
 }
 
 impl Measure {
+    /// What was measured elsewhere.
+    #[inline]
+    pub(crate) const fn of(len: usize) -> Self {
+        Self {
+            len,
+            error: None,
+            sections: (0, 0),
+            has_section: false,
+        }
+    }
+
     #[inline]
     pub(crate) const fn len(self) -> usize {
         self.len
@@ -185,9 +345,11 @@ impl Measure {
         self.len.saturating_add(1 + variable_byte_integer_len(len))
     }
 
+    /// Nothing is lost when it wraps: no payload, and no number of fields that memory can hold, is
+    /// so long, and a longer field is an error of its own.
     #[inline]
     pub(crate) const fn add(&mut self, len: usize) {
-        self.len = self.len.saturating_add(len);
+        self.len = self.len.wrapping_add(len);
     }
 
     #[inline]
@@ -207,10 +369,9 @@ impl Sink for Measure {
     }
 
     #[inline(always)]
-    fn section(&mut self, properties: &impl Section) {
-        let before = mem::take(&mut self.len);
-        properties.write_properties(self);
-        let len = u32::try_from(self.len).unwrap_or(u32::MAX);
+    fn long_section(&mut self, properties: &impl Section) {
+        let section = measure_section(properties);
+        let len = u32::try_from(section.len).unwrap_or(u32::MAX);
         if self.has_section {
             self.sections.1 = len;
         } else {
@@ -218,7 +379,10 @@ impl Sink for Measure {
             self.has_section = true;
         }
         self.add(variable_byte_integer_len(len));
-        self.add(before);
+        self.add(section.len);
+        if let Some(error) = section.error {
+            self.fail(error);
+        }
     }
 
     #[inline]
@@ -240,6 +404,14 @@ impl Sink for Measure {
             self.fail(EncodeError::FieldTooLong(field));
         }
     }
+}
+
+/// Apart, so that what most packets are without takes no space in between.
+#[inline(never)]
+fn measure_section(properties: &impl Section) -> Measure {
+    let mut measure = Measure::default();
+    properties.write_properties(&mut measure);
+    measure
 }
 
 /// Writes what was measured before.
@@ -265,8 +437,8 @@ impl<B: BufMut> Sink for Writer<'_, B> {
         self.out.put_slice(bytes);
     }
 
-    #[inline]
-    fn section(&mut self, properties: &impl Section) {
+    #[inline(never)]
+    fn long_section(&mut self, properties: &impl Section) {
         let (len, next) = self.sections;
         self.sections.0 = next;
         self.variable_byte_integer(len);

@@ -229,20 +229,28 @@ impl Encode for Subscribe<'_> {
         if version.has_properties() {
             sink.section(self);
         }
-        sink.require(!self.filters.is_empty(), EncodeError::NoTopicFilters);
+        sink.require(
+            !self.filters.is_plainly_empty(),
+            EncodeError::NoTopicFilters,
+        );
         for filter in self.filters {
             sink.require(
                 !version.has_properties() || !filter.is_shared_no_local(),
                 EncodeError::NoLocalOnSharedSubscription,
             );
-            let topic_filter = filter.topic_filter.as_str().as_bytes();
-            sink.binary(Field::TopicFilter, topic_filter);
-            sink.u8(filter.options.to_u8(version));
+            let options = filter.options.to_u8(version);
+            sink.text(filter.topic_filter.as_str());
+            sink.u8(options);
         }
     }
 }
 
 impl Section for Subscribe<'_> {
+    #[inline]
+    fn is_plainly_empty(&self) -> bool {
+        self.subscription_id.is_none() && self.user_properties.is_plainly_empty()
+    }
+
     #[inline(always)]
     fn write_properties(&self, sink: &mut impl Sink) {
         if let Some(value) = self.subscription_id {

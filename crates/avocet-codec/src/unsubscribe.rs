@@ -1,6 +1,6 @@
 use avocet_topic::TopicFilter;
 
-use crate::error::{DecodeError, EncodeError, Field};
+use crate::error::{DecodeError, EncodeError};
 use crate::list::{List, ListItem};
 use crate::packet::PacketType;
 use crate::packet_id::PacketId;
@@ -90,14 +90,22 @@ impl Encode for Unsubscribe<'_> {
         if version.has_properties() {
             sink.section(self);
         }
-        sink.require(!self.filters.is_empty(), EncodeError::NoTopicFilters);
+        sink.require(
+            !self.filters.is_plainly_empty(),
+            EncodeError::NoTopicFilters,
+        );
         for filter in self.filters {
-            sink.binary(Field::TopicFilter, filter.as_str().as_bytes());
+            sink.text(filter.as_str());
         }
     }
 }
 
 impl Section for Unsubscribe<'_> {
+    #[inline]
+    fn is_plainly_empty(&self) -> bool {
+        self.user_properties.is_plainly_empty()
+    }
+
     fn write_properties(&self, sink: &mut impl Sink) {
         write_user_properties(self.user_properties, sink);
     }

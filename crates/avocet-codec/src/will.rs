@@ -72,7 +72,7 @@ impl<'a> Will<'a> {
         if version.has_properties() {
             sink.section(self);
         }
-        sink.binary(Field::WillTopic, self.topic_name.as_str().as_bytes());
+        sink.text(self.topic_name.as_str());
         sink.binary(Field::WillPayload, self.payload);
     }
 }
@@ -108,6 +108,13 @@ impl WillProperties {
 }
 
 impl Section for Will<'_> {
+    #[inline]
+    fn is_plainly_empty(&self) -> bool {
+        self.will_delay_interval == 0
+            && self.message_expiry_interval.is_none()
+            && self.properties.is_plainly_empty()
+    }
+
     #[inline(always)]
     fn write_properties(&self, sink: &mut impl Sink) {
         if self.will_delay_interval != 0 {

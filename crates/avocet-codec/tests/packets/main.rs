@@ -12,6 +12,7 @@ mod connack;
 mod connect;
 mod disconnect;
 mod fixed_header;
+mod lengths;
 mod property;
 mod publish;
 mod subscribe;
