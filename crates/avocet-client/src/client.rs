@@ -7,7 +7,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use avocet_codec::{QoS, ReasonCode, SubscriptionId, SubscriptionOptions, TopicFilter};
-use avocet_session::client::{PublishError as Unsendable, Server, SubscriptionRequest};
+use avocet_session::client::{
+    ConfigError, PublishError as Unsendable, Server, SubscriptionRequest,
+};
 use avocet_session::{Message, Session};
 use avocet_topic::TopicFilterBuf;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -17,7 +19,8 @@ use crate::connector::{Connector, Standing, Tcp};
 use crate::driver::Driver;
 use crate::event::Events;
 use crate::messages::{Lease, Messages, Stream};
-use crate::state::Shared;
+use crate::outbox;
+use crate::state::{Published, Shared};
 use crate::{Closed, Config, ConnectError, PublishError, SubscribeError};
 
 /// A client: a cheap handle, clones of which share the connection.
@@ -64,7 +67,7 @@ pub struct Acknowledged {
 #[must_use = "the server's answer is lost"]
 pub struct Pending {
     /// None at QoS 0.
-    answer: Option<oneshot::Receiver<Result<Acknowledged, PublishError>>>,
+    published: Option<Published>,
     shared: Arc<Shared>,
 }
 
@@ -189,7 +192,7 @@ impl Client {
         session: &mut Session,
     ) -> Result<(Self, Messages), ConnectError> {
         config.connection.check()?;
-        let shared = Arc::new(Shared::new(&mut config, std::mem::take(session)));
+        let shared = shared(&mut config, session)?;
         let mut driver = Driver::new(Arc::clone(&shared), config, connector);
         match driver.connect_first().await {
             Ok(connection) => {
@@ -197,6 +200,7 @@ impl Client {
                 Ok(Self::handles(shared))
             }
             Err(error) => {
+                driver.end_storage().await;
                 *session = shared.lock().take_session();
                 Err(error)
             }
@@ -220,11 +224,11 @@ impl Client {
     /// A setting that CONNECT cannot carry.
     pub fn start_with(
         mut config: Config,
-        session: Session,
+        mut session: Session,
     ) -> Result<(Self, Messages), ConnectError> {
         config.connection.check()?;
         let connector = connector(&mut config);
-        let shared = Arc::new(Shared::new(&mut config, session));
+        let shared = shared(&mut config, &mut session)?;
         let driver = Driver::new(Arc::clone(&shared), config, connector);
         tokio::spawn(driver.run(None));
         Ok(Self::handles(shared))
@@ -293,7 +297,7 @@ impl Client {
                 {
                     room.await;
                 }
-                other => return other.map(|answer| self.pending(answer)),
+                other => return other.map(|published| self.pending(published)),
             }
         }
     }
@@ -306,16 +310,13 @@ impl Client {
     /// [`PublishError`], with [`Unsendable::QueueFull`] when too many messages wait to be sent.
     pub fn try_publish(&self, message: Message) -> Result<Pending, PublishError> {
         let message = Arc::new(message);
-        let answer = self.shared().change(|state| state.publish(&message))?;
-        Ok(self.pending(answer))
+        let published = self.shared().change(|state| state.publish(&message))?;
+        Ok(self.pending(published))
     }
 
-    fn pending(
-        &self,
-        answer: Option<oneshot::Receiver<Result<Acknowledged, PublishError>>>,
-    ) -> Pending {
+    fn pending(&self, published: Option<Published>) -> Pending {
         let shared = Arc::clone(self.shared());
-        Pending { answer, shared }
+        Pending { published, shared }
     }
 
     /// Subscribes to one Topic Filter; the QoS that the server grants may be lower. Its messages
@@ -458,6 +459,28 @@ pub(crate) async fn wait_for_end(closed: &mut watch::Receiver<Option<Closed>>) {
     let _ = closed.wait_for(Option::is_some).await;
 }
 
+/// What handles and driver share, with what was stored.
+fn shared(config: &mut Config, session: &mut Session) -> Result<Arc<Shared>, ConnectError> {
+    let Some(mut storage) = config.storage.take() else {
+        return Ok(Arc::new(Shared::new(config, std::mem::take(session), None)));
+    };
+    let connection = &mut config.connection;
+    if connection.client_id.is_empty() {
+        return Err(ConfigError::ClientIdEmpty.into());
+    }
+    // What was stored is what this client last had with the server.
+    connection.clean_start = false;
+    connection.session_known = true;
+    connection.answers_late = true;
+    connection.publish_again = true;
+    let incoming_max = usize::from(connection.receive_maximum);
+    let stored = outbox::restore(&mut *storage, session, incoming_max);
+    let stored = stored.map_err(ConnectError::Storage)?;
+    let shared = Arc::new(Shared::new(config, std::mem::take(session), Some(stored)));
+    outbox::start(Arc::clone(&shared), storage)?;
+    Ok(shared)
+}
+
 fn connector(config: &mut Config) -> Box<dyn Connector> {
     let deadline = config.connect_timeout;
     config
@@ -517,11 +540,32 @@ impl From<(TopicFilter<'_>, QoS)> for Subscription {
     }
 }
 
+impl Pending {
+    /// Waits until [`Config::storage`] has the message, so that it outlives this process: the
+    /// server's answer can be left to whoever runs next. At once without a storage, and at QoS 0.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`]: the client has ended, and the storage has failed.
+    pub async fn stored(&self) -> Result<(), Closed> {
+        let Some(stored) = self.published.as_ref().and_then(|it| it.stored) else {
+            return Ok(());
+        };
+        let mut committed = self.shared.committed.subscribe();
+        let mut closed = self.shared.closed.subscribe();
+        tokio::select! {
+            biased;
+            _ = committed.wait_for(|committed| *committed >= stored) => Ok(()),
+            () = wait_for_end(&mut closed) => Err(self.shared.ended()),
+        }
+    }
+}
+
 impl Future for Pending {
     type Output = Result<Acknowledged, PublishError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(answer) = &mut self.answer else {
+        let Some(Published { answer, .. }) = &mut self.published else {
             return Poll::Ready(Ok(Acknowledged {
                 reason_code: ReasonCode::Success,
                 reason_string: None,

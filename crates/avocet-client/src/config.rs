@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 
 use crate::connector::Connector;
+use crate::storage::Storage;
 
 /// Where to connect to, what CONNECT says, and how the client behaves.
 pub struct Config {
@@ -47,6 +48,9 @@ pub struct Config {
     pub credentials: Option<CredentialsSource>,
     /// Opens streams in another way than TCP.
     pub connector: Option<Box<dyn Connector>>,
+    /// Keeps messages over the end of the process. Needs a Client Identifier, and a server that
+    /// keeps the Session: [`ClientConfig::session_expiry_interval`] says for how long.
+    pub storage: Option<Box<dyn Storage>>,
 }
 
 /// Where a server listens.
@@ -143,6 +147,7 @@ impl Config {
             authenticator: None,
             credentials: None,
             connector: None,
+            storage: None,
         }
     }
 

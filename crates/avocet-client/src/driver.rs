@@ -7,6 +7,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use avocet_codec::{ReasonCode, Version};
 use avocet_session::CloseReason;
@@ -18,11 +19,14 @@ use crate::clock::Clock;
 use crate::config::{CredentialsSource, Reconnection};
 use crate::connector::Connector;
 use crate::io::Io;
-use crate::state::Shared;
+use crate::state::{Shared, State};
 use crate::{Address, Closed, Config, ConnectError, Connected, Event};
 
 /// Turns in which the stream made progress before others have theirs.
 const TURNS: usize = 16;
+
+/// How long the end waits for the storage.
+const STORE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How often in a row a server may refer to another one.
 const REFERENCES_MAX: u32 = 8;
@@ -34,7 +38,7 @@ pub(crate) struct Driver {
     connector: Box<dyn Connector>,
     credentials: Option<CredentialsSource>,
     reconnect: Option<Reconnection>,
-    connect_timeout: std::time::Duration,
+    connect_timeout: Duration,
     /// Whether a server has accepted before, so that there is a Session to go on with.
     connected_before: bool,
 }
@@ -177,7 +181,8 @@ impl Driver {
         {
             let kept = reconnect.session_kept.as_secs();
             config.session_expiry_interval = u32::try_from(kept).unwrap_or(u32::MAX);
-            self.shared.lock().ends_session = true;
+            let mut state = self.shared.lock();
+            state.ends_session = state.outbox.is_none();
         }
         if self.connected_before {
             config.session_known = true;
@@ -240,7 +245,7 @@ impl Driver {
                         }
                         Over::Ended(closed) => {
                             if self.reconnect.is_none() || is_final(closed.reason) {
-                                return self.shared.end(closed);
+                                return self.end(closed).await;
                             }
                             self.tell(Event::Lost(closed));
                             match self.reference(port) {
@@ -251,7 +256,7 @@ impl Driver {
                                 Some(_) | None => {
                                     references = 0;
                                     if let Err(closed) = self.wait(&mut reconnect).await {
-                                        return self.shared.end(closed);
+                                        return self.end(closed).await;
                                     }
                                     continue;
                                 }
@@ -267,12 +272,12 @@ impl Driver {
             match outcome {
                 Ok(standing) => connection = Some(standing),
                 Err(error) if self.reconnect.is_none() || self.is_hopeless(&error) => {
-                    return self.shared.end(closed_by(error));
+                    return self.end(closed_by(error)).await;
                 }
                 Err(error) => {
                     self.tell(Event::Failed(Arc::new(error)));
                     if let Err(closed) = self.wait(&mut reconnect).await {
-                        return self.shared.end(closed);
+                        return self.end(closed).await;
                     }
                 }
             }
@@ -337,7 +342,7 @@ impl Driver {
     /// Looks from time to time whether a server before this one is back, and nothing is in flight.
     async fn probe(
         &mut self,
-        interval: std::time::Duration,
+        interval: Duration,
         place: usize,
     ) -> (usize, Box<dyn crate::connector::ByteStream>) {
         loop {
@@ -365,7 +370,7 @@ impl Driver {
     /// Whether another attempt would end like this one.
     fn is_hopeless(&self, error: &ConnectError) -> bool {
         match error {
-            ConnectError::Config(_) => true,
+            ConnectError::Config(_) | ConnectError::Storage(_) => true,
             ConnectError::Network(_) | ConnectError::Io(_) | ConnectError::Credentials(_) => false,
             ConnectError::Closed(closed) => is_final(closed.reason),
             ConnectError::Refused { reason_code, .. } => {
@@ -376,6 +381,27 @@ impl Driver {
                     || (matches!(reason_code, BadUserNameOrPassword | NotAuthorized) && !changes)
             }
         }
+    }
+
+    /// Ends the client, once what it leaves is stored.
+    async fn end(&mut self, closed: Closed) {
+        self.end_storage().await;
+        self.shared.end(closed);
+    }
+
+    /// Until everything is stored, and the storage is closed.
+    pub(crate) async fn end_storage(&mut self) {
+        self.shared.change(State::stop_storing);
+        let ended = poll_fn(|context| {
+            let mut state = self.shared.lock();
+            state.sleep(context.waker());
+            if state.outbox.is_none() {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        });
+        let _ = timeout(STORE_DEADLINE, ended).await;
     }
 
     fn tell(&self, event: Event) {
@@ -400,7 +426,8 @@ fn closed_by(error: ConnectError) -> Closed {
         error @ (ConnectError::Config(_)
         | ConnectError::Network(_)
         | ConnectError::Io(_)
-        | ConnectError::Credentials(_)) => Closed {
+        | ConnectError::Credentials(_)
+        | ConnectError::Storage(_)) => Closed {
             reason: CloseReason::ConnectionLost,
             detail: Some(error.to_string()),
         },

@@ -23,6 +23,9 @@ pub enum ConnectError {
     /// [`Config::credentials`](crate::Config::credentials) had none.
     #[error("no credentials: {0}")]
     Credentials(Box<dyn std::error::Error + Send + Sync>),
+    /// [`Config::storage`](crate::Config::storage) could not say what it has.
+    #[error("cannot read what was stored: {0}")]
+    Storage(Box<dyn std::error::Error + Send + Sync>),
     /// The server refused.
     #[error(
         "the server refused the connection: {reason_code}{}",
@@ -57,7 +60,7 @@ impl ConnectError {
     #[must_use]
     pub const fn fault(&self) -> Fault {
         match self {
-            Self::Config(_) | Self::Credentials(_) => Fault::Application,
+            Self::Config(_) | Self::Credentials(_) | Self::Storage(_) => Fault::Application,
             Self::Network(_) | Self::Io(_) => Fault::Network,
             Self::Refused { .. } => Fault::Server,
             Self::Closed(closed) => closed.fault(),

@@ -37,6 +37,9 @@ pub enum Event {
     /// A message was dropped without an acknowledgement; the server keeps it for the next
     /// connection.
     Unacknowledged,
+    /// What changed could not be stored, for this reason; it is tried again, and what depends on it
+    /// waits.
+    NotStored(String),
     /// The client has ended; nothing follows.
     Ended(Closed),
 }

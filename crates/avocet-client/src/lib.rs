@@ -7,11 +7,14 @@ mod connector;
 mod driver;
 mod error;
 mod event;
+mod file_storage;
 mod inbox;
 mod io;
 mod messages;
+mod outbox;
 mod received;
 mod state;
+mod storage;
 
 pub use client::{
     Acknowledged, Answered, Client, Connected, Disconnection, Pending, Subscription, Unsubscription,
@@ -22,8 +25,11 @@ pub use config::{
 pub use connector::{ByteStream, Connector};
 pub use error::{Closed, ConnectError, Fault, PublishError, SubscribeError};
 pub use event::{Event, Events};
+pub use file_storage::{FileStorage, Unreadable};
 pub use messages::{Messages, Stream};
+pub use outbox::MemoryStorage;
 pub use received::{Acknowledgement, Received};
+pub use storage::{Record, Storage, Stored, StoredMessage, StoredOutgoing};
 
 pub use avocet_codec::{
     MessageProperties, MessagePropertiesParts, PayloadFormat, QoS, ReasonCode, RetainHandling,

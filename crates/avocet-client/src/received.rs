@@ -11,6 +11,7 @@ use bytes::Bytes;
 use tracing::warn;
 
 use crate::state::Shared;
+use crate::storage::StoredMessage;
 
 /// A message that waits for the application.
 #[derive(Clone, Debug)]
@@ -23,53 +24,75 @@ pub(crate) struct Delivery {
     pub(crate) due: Due,
 }
 
-/// What is due to the server for a message.
+/// What is to be acknowledged for a message.
 #[derive(Clone, Debug)]
 pub(crate) enum Due {
-    /// QoS 0.
+    /// Nothing: QoS 0.
     Nothing,
-    /// Its acknowledgement.
-    Acknowledgement(AckToken),
-    /// Its acknowledgement, once all streams that have it are done.
-    Shared(AckToken, Arc<AtomicUsize>),
+    /// This.
+    Owed(Owed),
+    /// This, once all streams that have the message are done.
+    Shared(Owed, Arc<AtomicUsize>),
+}
+
+/// To whom a message is to be acknowledged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Owed {
+    /// To the server.
+    Token(AckToken),
+    /// To the storage, which has it at this place.
+    Place(u64),
 }
 
 impl Due {
     /// For this many streams.
-    pub(crate) fn new(token: Option<AckToken>, streams: usize) -> Self {
-        match token {
+    pub(crate) fn new(owed: Option<Owed>, streams: usize) -> Self {
+        match owed {
             None => Self::Nothing,
-            Some(token) if streams > 1 => Self::Shared(token, Arc::new(AtomicUsize::new(streams))),
-            Some(token) => Self::Acknowledgement(token),
+            Some(owed) if streams > 1 => Self::Shared(owed, Arc::new(AtomicUsize::new(streams))),
+            Some(owed) => Self::Owed(owed),
         }
     }
 
     /// One stream is done with it: what to acknowledge, if it was the last.
-    pub(crate) fn done(self) -> Option<AckToken> {
+    pub(crate) fn done(self) -> Option<Owed> {
         match self {
             Self::Nothing => None,
-            Self::Acknowledgement(token) => Some(token),
-            Self::Shared(token, left) => {
-                (left.fetch_sub(1, Ordering::AcqRel) == 1).then_some(token)
-            }
+            Self::Owed(owed) => Some(owed),
+            Self::Shared(owed, left) => (left.fetch_sub(1, Ordering::AcqRel) == 1).then_some(owed),
         }
     }
 }
 
 impl Delivery {
-    pub(crate) fn new(
-        publish: &Publish<'_>,
-        topic_name: TopicName<'_>,
-        due: Due,
-        now: UnixTime,
-    ) -> Self {
+    pub(crate) fn new(publish: &Publish<'_>, topic_name: TopicName<'_>, now: UnixTime) -> Self {
         Self {
             message: Message::from_publish(publish, topic_name, now),
             dup: publish.dup,
             packet_id: publish.packet_id(),
             message_expiry_interval: publish.message_expiry_interval,
             subscription_ids: publish.subscription_ids.iter().collect(),
-            due,
+            due: Due::Nothing,
+        }
+    }
+
+    /// A message of an earlier process, which the application had not acknowledged.
+    pub(crate) fn restored(stored: StoredMessage) -> Self {
+        Self {
+            message: stored.message,
+            dup: true,
+            packet_id: None,
+            message_expiry_interval: None,
+            subscription_ids: stored.subscription_ids.into_iter().collect(),
+            due: Due::Owed(Owed::Place(stored.place)),
+        }
+    }
+
+    pub(crate) fn to_stored(&self, place: u64) -> StoredMessage {
+        StoredMessage {
+            place,
+            message: self.message.clone(),
+            subscription_ids: self.subscription_ids.as_slice().to_vec(),
         }
     }
 
@@ -123,7 +146,7 @@ impl Acknowledgement {
 
     fn answer(mut self, reason_code: ReasonCode) -> Result<(), AckError> {
         match self.due.take().and_then(Due::done) {
-            Some(token) => self.shared.acknowledge(token, reason_code),
+            Some(owed) => self.shared.acknowledge(owed, reason_code),
             // Another stream has the message too.
             None => Ok(()),
         }

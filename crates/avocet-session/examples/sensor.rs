@@ -63,7 +63,8 @@ fn main() -> Result<(), Box<dyn Error>> {
                 ClientNotice::Closed(CloseReason::Disconnected(_)) => return Ok(()),
                 ClientNotice::Closed(reason) => return Err(reason.into()),
                 ClientNotice::NotPublished { reason, .. } => eprintln!("not published: {reason}"),
-                _ => {}
+                // Only where a store keeps the Session.
+                ClientNotice::Pubrec { .. } | ClientNotice::Pubrel { .. } | _ => {}
             }
         }
 

@@ -200,6 +200,13 @@ impl Receiver {
         }
     }
 
+    /// Whether the QoS 2 message with this token came and is not released.
+    pub(crate) fn knows(&self, token: AckToken) -> bool {
+        let found = self.find(token.packet_id).ok();
+        let received = found.and_then(|index| self.received.get(index));
+        token.exactly_once && received.is_some_and(|it| it.message == token.message)
+    }
+
     /// Forgets a QoS 2 message that was not taken after all.
     pub(crate) fn forget(&mut self, packet_id: PacketId) -> bool {
         self.find(packet_id)

@@ -11,8 +11,8 @@
 //! Packet Identifier is `sequence % 65,535 + 1`. As the sequences in flight span less than 65,535,
 //! no identifier is in use twice, and a store that knows the sequence knows the identifier.
 
+mod again;
 mod frames;
-mod unsend;
 
 use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;
@@ -20,6 +20,7 @@ use avocet_codec::{PacketId, QoS, ReasonCode};
 use core::num::NonZeroU16;
 use core::ops::Range;
 
+pub use self::again::RestoredMessage;
 use self::frames::Frames;
 pub use self::frames::PublishFrame;
 use crate::receiver::KEPT_CAPACITY;

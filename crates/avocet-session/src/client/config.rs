@@ -62,6 +62,10 @@ pub struct ClientConfig {
     /// Whether messages of QoS 1 that were in flight in a Session that the server has lost are
     /// published again, as new ones in their order. Those of QoS 2 may have arrived, and are not.
     pub publish_again: bool,
+    /// Whether the application answers every message of QoS 2, though its connection may have ended:
+    /// then PUBREC waits for that on later connections too, as it must where a store keeps the
+    /// Session.
+    pub answers_late: bool,
     /// How long after CONNECT the CONNACK may take; each AUTH of the server begins it anew.
     pub connect_timeout: Duration,
     /// How long after PINGREQ the PINGRESP may take.
@@ -139,6 +143,7 @@ impl ClientConfig {
             authentication: None,
             bridge: false,
             publish_again: false,
+            answers_late: false,
             connect_timeout: Duration::from_secs(30),
             pingresp_timeout: Duration::from_secs(20),
             drain_timeout: Duration::from_secs(5),

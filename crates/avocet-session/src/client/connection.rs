@@ -2,7 +2,6 @@
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
-use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use avocet_codec::{
@@ -15,12 +14,12 @@ use core::time::Duration;
 use crate::client::offline::{check_version, publish_id};
 use crate::client::{
     ClientConfig, ClientEvent, ClientInput, ClientNotice, ControlError, NotPublished, PublishError,
-    PublishId, RequestId,
+    PublishId, RequestId, Server,
 };
 use crate::exchange::{Exchange, Own, Peer};
 use crate::{
-    AckError, AckToken, CloseReason, ConnectionError, ConnectionEvent, Demand, Instant, Message,
-    Now, Outgoing, Session, Timeout, Timer, TransmitBuf, Violation,
+    AckError, AckToken, CloseReason, CommitId, ConnectionError, ConnectionEvent, Demand, Instant,
+    Message, Now, Outgoing, Session, Timeout, Timer, TransmitBuf, Violation,
 };
 
 /// One Network Connection of a client.
@@ -75,82 +74,6 @@ enum Phase {
 enum Holder {
     Idle(Box<Session>),
     Attached(Exchange),
-}
-
-/// What the server allows, as its CONNACK says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Server {
-    /// The Client Identifier the server assigned, if the client left that to it.
-    pub assigned_client_id: Option<String>,
-    /// Keep Alive in seconds, the client's or the server's own choice; 0 is none.
-    pub keep_alive: u16,
-    /// Seconds for which the Session outlives the connection; `u32::MAX` is for ever.
-    pub session_expiry_interval: u32,
-    /// QoS 1 and 2 messages it takes at a time.
-    pub receive_maximum: u16,
-    /// The largest packet it takes, in bytes.
-    pub maximum_packet_size: u32,
-    /// The highest QoS it takes.
-    pub maximum_qos: QoS,
-    /// Whether it keeps retained messages.
-    pub retain_available: bool,
-    /// Topic Aliases it takes.
-    pub topic_alias_maximum: u16,
-    /// Whether it takes Topic Filters with wildcards.
-    pub wildcard_subscription_available: bool,
-    /// Whether it takes Subscription Identifiers.
-    pub subscription_ids_available: bool,
-    /// Whether it takes Shared Subscriptions.
-    pub shared_subscription_available: bool,
-}
-
-impl Server {
-    /// What holds where CONNACK says nothing, as in 3.x.
-    fn new(config: &ClientConfig) -> Self {
-        let is_5_0 = config.version == Version::V5;
-        Self {
-            assigned_client_id: None,
-            keep_alive: config.keep_alive,
-            session_expiry_interval: match (is_5_0, config.clean_start) {
-                (true, _) => config.session_expiry_interval,
-                (false, true) => 0,
-                (false, false) => u32::MAX,
-            },
-            receive_maximum: if is_5_0 {
-                u16::MAX
-            } else {
-                config.limits.inflight.max(1)
-            },
-            maximum_packet_size: avocet_codec::PACKET_SIZE_MAX,
-            maximum_qos: QoS::ExactlyOnce,
-            retain_available: true,
-            topic_alias_maximum: 0,
-            wildcard_subscription_available: true,
-            subscription_ids_available: is_5_0,
-            shared_subscription_available: true,
-        }
-    }
-
-    fn negotiate(&mut self, connack: &Connack<'_>) {
-        let properties = &connack.properties;
-        self.assigned_client_id = properties.assigned_client_id.map(String::from);
-        // [MQTT5-3.1.2-21]
-        self.keep_alive = properties.server_keep_alive.unwrap_or(self.keep_alive);
-        self.session_expiry_interval = properties
-            .session_expiry_interval
-            .unwrap_or(self.session_expiry_interval);
-        self.receive_maximum = properties.receive_maximum.map_or(u16::MAX, NonZeroU16::get);
-        if let Some(maximum) = properties.maximum_packet_size {
-            self.maximum_packet_size = maximum.get().min(self.maximum_packet_size);
-        }
-        self.maximum_qos = properties.maximum_qos;
-        self.retain_available = properties.retain_available;
-        self.topic_alias_maximum = properties.topic_alias_maximum;
-        self.wildcard_subscription_available = properties.wildcard_subscription_available;
-        self.subscription_ids_available = properties.subscription_ids_available;
-        self.shared_subscription_available = properties.shared_subscription_available;
-    }
 }
 
 impl ClientConnection {
@@ -286,16 +209,30 @@ impl ClientConnection {
         message: Arc<Message>,
         now: Now,
     ) -> Result<Option<PublishId>, PublishError> {
+        self.publish_stored(message, None, now)
+    }
+
+    /// The same for a client whose Session a store keeps, as [`Session::publish`] says.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`]; nothing changed.
+    pub fn publish_stored(
+        &mut self,
+        message: Arc<Message>,
+        stored: Option<CommitId>,
+        now: Now,
+    ) -> Result<Option<PublishId>, PublishError> {
         if self.is_over() {
             return Err(PublishError::Closed);
         }
         self.check_message(&message, now)?;
         let mut notices = Vec::new();
         let session = match &mut self.holder {
-            Holder::Idle(session) => session,
-            Holder::Attached(exchange) => &mut exchange.session,
+            Holder::Idle(session) => session.as_mut(),
+            Holder::Attached(exchange) => exchange.session.as_mut(),
         };
-        let id = session.publish(message, &self.config, now, &mut notices)?;
+        let id = session.publish(message, &self.config, stored, now, &mut notices)?;
         self.notices.extend(notices);
         Ok(id)
     }
@@ -310,14 +247,29 @@ impl ClientConnection {
         token: AckToken,
         reason_code: ReasonCode,
     ) -> Result<(), AckError> {
+        self.acknowledge_stored(token, reason_code, None)
+    }
+
+    /// The same for a client whose Session a store keeps: the answer leaves after this commit, and
+    /// [`ClientNotice::Pubrel`] follows on QoS 2.
+    ///
+    /// # Errors
+    ///
+    /// As [`acknowledge`](Self::acknowledge).
+    pub fn acknowledge_stored(
+        &mut self,
+        token: AckToken,
+        reason_code: ReasonCode,
+        stored: Option<CommitId>,
+    ) -> Result<(), AckError> {
         // What it says about a QoS 2 message is remembered even if nothing can leave any more.
         match &mut self.holder {
             Holder::Attached(exchange) if self.phase != Phase::Closed => exchange
                 .session
                 .receiver
-                .acknowledge(token, reason_code, None),
+                .acknowledge(token, reason_code, stored),
             Holder::Attached(Exchange { session, .. }) | Holder::Idle(session) => {
-                let _ = session.receiver.acknowledge(token, reason_code, None);
+                let _ = session.receiver.acknowledge(token, reason_code, stored);
                 Err(AckError::Stale)
             }
         }
@@ -420,14 +372,12 @@ impl ClientConnection {
                         let reason = NotPublished::Dropped(dropped.reason);
                         return Some(not_published(dropped.qos, dropped.sequence, reason));
                     }
-                    // Nothing that a client sends waits for a store.
                     ConnectionEvent::Pubrec { sequence, .. } => {
-                        let released = exchange.session.release(sequence, None);
-                        debug_assert!(released.is_ok(), "{released:?}");
+                        let id = PublishId(sequence);
+                        return Some(ClientNotice::Pubrec { id });
                     }
                     ConnectionEvent::Pubrel { packet_id } => {
-                        let completed = exchange.session.complete(packet_id, None);
-                        debug_assert!(completed.is_ok(), "{completed:?}");
+                        return Some(ClientNotice::Pubrel { packet_id });
                     }
                     ConnectionEvent::Finished { .. } | ConnectionEvent::Closed(_) => {}
                 }
@@ -493,6 +443,14 @@ impl ClientConnection {
         match &self.holder {
             Holder::Idle(session) => session,
             Holder::Attached(exchange) => &exchange.session,
+        }
+    }
+
+    /// The Session, for whoever stores it.
+    pub fn session_mut(&mut self) -> &mut Session {
+        match &mut self.holder {
+            Holder::Idle(session) => session,
+            Holder::Attached(exchange) => &mut exchange.session,
         }
     }
 
@@ -616,8 +574,7 @@ impl ClientConnection {
             } else {
                 0
             },
-            // An application may have forgotten what it was given before.
-            answers_late: false,
+            answers_late: config.answers_late,
         };
         let peer = Peer {
             window: NonZeroU16::new(self.server.receive_maximum).unwrap_or(NonZeroU16::MIN),

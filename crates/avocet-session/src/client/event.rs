@@ -70,6 +70,22 @@ pub enum ClientNotice {
         /// Why.
         reason: NotPublished,
     },
+    /// PUBREC came for a message of a Session that a store keeps: [`Session::release`] names the
+    /// commit that stores that.
+    ///
+    /// [`Session::release`]: crate::Session::release
+    Pubrec {
+        /// What `publish` returned.
+        id: PublishId,
+    },
+    /// PUBREL came for a message whose acknowledgement a store keeps: [`Session::complete`] names
+    /// the commit that stores its end.
+    ///
+    /// [`Session::complete`]: crate::Session::complete
+    Pubrel {
+        /// That of the message.
+        packet_id: PacketId,
+    },
     /// The connection ended; nothing follows.
     Closed(CloseReason),
 }

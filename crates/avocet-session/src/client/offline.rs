@@ -5,12 +5,20 @@ use alloc::vec::Vec;
 use avocet_codec::{QoS, Version};
 
 use crate::client::{ClientConfig, ClientNotice, NotPublished, PublishError, PublishId};
-use crate::{DropReason, Enqueued, Message, Now, Outgoing, Session};
+use crate::{
+    AckToken, CommitId, DropReason, Enqueued, Message, Now, Outgoing, RestoredMessage, Session,
+};
 
 impl Session {
     /// Puts a message behind the others, to leave on the next connection of this client; QoS 0
     /// only where [`Limits::queue_qos0`](crate::Limits::queue_qos0) allows it. Older messages that
     /// went for it are told through `notices`.
+    ///
+    /// With `stored` a store keeps the Session: this is the commit that stores the message, which
+    /// does not leave before. A message of QoS 2 does not leave before
+    /// [`Session::name_gates`](Session::name_gates) either, of which its sequence is the mark: the
+    /// store has to know that it may have been sent. [`Session::enqueue`] and
+    /// [`ClientNotice::Pubrec`] say what else is to be stored.
     ///
     /// # Errors
     ///
@@ -20,14 +28,20 @@ impl Session {
         &mut self,
         message: Arc<Message>,
         config: &ClientConfig,
+        stored: Option<CommitId>,
         now: Now,
         notices: &mut Vec<ClientNotice>,
     ) -> Result<Option<PublishId>, PublishError> {
         check_version(&message, config.version)?;
         let qos = message.qos();
         let mut outgoing = Outgoing::new(message);
-        // Asks for a report of its end.
-        outgoing.tag = 1;
+        // Not 0, so it asks for a report of its end.
+        outgoing.tag = mark(self.sender.next_sequence());
+        outgoing.gate = match qos {
+            QoS::AtMostOnce => None,
+            QoS::AtLeastOnce => stored,
+            QoS::ExactlyOnce => stored.map(|_| CommitId::UNNAMED),
+        };
         match self.enqueue(outgoing, &config.limits, now) {
             Enqueued::Queued { sequence } | Enqueued::Stored { sequence } => {
                 Ok(publish_id(qos, sequence))
@@ -49,6 +63,32 @@ impl Session {
             }),
         }
     }
+
+    /// Whether the message of QoS 2 with this token is known, so that its answer has to be stored.
+    #[must_use]
+    pub fn knows(&self, token: AckToken) -> bool {
+        self.receiver.knows(token)
+    }
+
+    /// Puts back the messages of an earlier process into an empty Session, by rising sequences.
+    pub fn restore_messages(&mut self, messages: impl IntoIterator<Item = RestoredMessage>) {
+        let marked = messages.into_iter().map(|mut restored| {
+            restored.outgoing.tag = mark(restored.sequence);
+            restored
+        });
+        self.sender.restore_messages(marked);
+    }
+
+    /// The messages of QoS 2 that are the next to leave, once the store knows that they may have:
+    /// their ids. [`Session::name_gates`] names the commit that says so.
+    pub fn next_to_leave(&self) -> impl Iterator<Item = PublishId> + '_ {
+        self.unnamed_gates().map(|mark| PublishId(mark - 1))
+    }
+}
+
+/// What tells the message with this sequence.
+const fn mark(sequence: u64) -> u64 {
+    sequence + 1
 }
 
 /// Only messages of QoS 1 and 2 have one.

@@ -1,6 +1,12 @@
 //! The client against the engine, with tokio's time paused.
-#![allow(clippy::unwrap_used, reason = "what fails here is to fail the test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "what fails here is to fail the test"
+)]
 
+mod crash;
 mod cuts;
 mod stories;
 
