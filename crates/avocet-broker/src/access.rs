@@ -24,6 +24,7 @@ use crate::config::{Access, CertificateUser, Config, Listener};
 use crate::doors::{self, Doors};
 use crate::exchanges::Exchanges;
 use crate::inbox::{Inbox, Mail};
+use crate::tokens::{Tokens, is_token};
 
 /// Clients whose passwords wait to be verified. Beyond, they are told that the server is busy.
 const JOBS_MAX: usize = 4_096;
@@ -69,6 +70,7 @@ pub enum ReloadError {
 /// What the files say.
 pub(crate) struct Files {
     users: Option<Arc<Users>>,
+    tokens: Option<Arc<Tokens>>,
     pub(crate) rules: Option<Arc<Rules>>,
 }
 
@@ -86,7 +88,7 @@ impl Config {
             let tls = listener.tls.as_ref();
             tls.is_some_and(|tls| tls.files.client_certificates != ClientCertificates::None)
         };
-        self.access.password_file.is_some() || self.listen.iter().any(by_certificate)
+        self.access.knows_clients() || self.listen.iter().any(by_certificate)
     }
 }
 
@@ -104,8 +106,11 @@ impl Files {
             let rules = rules.map_err(|error| wrong(path, error.line, error.problem))?;
             Ok(Arc::new(rules))
         });
+        let tokens = access.token_keys.as_ref();
+        let tokens = tokens.map(|path| Tokens::load(access, path).map(Arc::new));
         Ok(Self {
             users: users.transpose()?,
+            tokens: tokens.transpose()?,
             rules: rules.transpose()?,
         })
     }
@@ -125,6 +130,9 @@ impl Files {
             }
             warn_if_world_readable(path);
         }
+        if let (Some(tokens), Some(path)) = (&self.tokens, &access.token_keys) {
+            tokens.tell(path);
+        }
         if let (Some(rules), Some(path)) = (&self.rules, &access.rules) {
             let count = rules.as_slice().len();
             info!(rules = count, "rules: {}", path.display());
@@ -134,9 +142,9 @@ impl Files {
                     .iter()
                     .any(|it| matches!(it, Condition::Is(Field::User, _)))
             });
-            if names_users && self.users.is_none() {
+            if names_users && self.users.is_none() && self.tokens.is_none() {
                 warn!(
-                    "rules name users, but without `access.password_file`, or a listener whose \
+                    "rules name users, but without `access.password_file`, `access.token_keys`, or a listener whose \
                      `tls` says what in certificates is the `user`, nobody is one"
                 );
             }
@@ -144,7 +152,7 @@ impl Files {
     }
 }
 
-fn read(key: &'static str, path: &Path) -> Result<String, AccessError> {
+pub(crate) fn read(key: &'static str, path: &Path) -> Result<String, AccessError> {
     fs::read_to_string(path).map_err(|source| AccessError::Unreadable {
         key,
         path: path.to_owned(),
@@ -152,7 +160,7 @@ fn read(key: &'static str, path: &Path) -> Result<String, AccessError> {
     })
 }
 
-fn wrong(path: &Path, line: usize, problem: impl Display) -> AccessError {
+pub(crate) fn wrong(path: &Path, line: usize, problem: impl Display) -> AccessError {
     AccessError::Line {
         path: path.to_owned(),
         line,
@@ -219,11 +227,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A password to verify, and who waits for it.
+/// A password or a token to verify, and who waits for it.
 struct Job {
     shard: ShardId,
     id: ConnectionId,
-    user: Box<str>,
+    /// None with a token.
+    user: Option<Box<str>>,
     password: Box<[u8]>,
     /// What else is known of the client.
     identity: Identity,
@@ -275,6 +284,7 @@ fn identity_of(names: Option<CertificateNames>) -> Identity {
 pub(crate) struct Authenticator {
     /// None when there is no password file.
     users: Option<Arc<Mutex<Arc<Users>>>>,
+    tokens: bool,
     anonymous: bool,
     /// In the order of the listeners.
     listeners: Arc<[Known]>,
@@ -334,32 +344,30 @@ impl Authenticator {
             }
             None => {}
         }
-        let Some(users) = &self.users else {
-            // Who is not on the list is the program that the broker is part of.
-            let open = known.is_none_or(|known| known.open);
-            return Some(if open {
-                accept(identity)
-            } else {
-                refuse(ReasonCode::NotAuthorized)
-            });
-        };
-        let Some(user) = connect.user_name else {
-            let anonymous = self.anonymous && connect.password.is_none();
-            return Some(if anonymous {
-                accept(identity)
-            } else {
-                refuse(ReasonCode::NotAuthorized)
-            });
-        };
         let password = connect.password.unwrap_or_default();
-        if lock(users).is_known(user, password) {
-            identity.user = Some(user.into());
-            return Some(accept(identity));
-        }
+        let user = if self.tokens && is_token(password) {
+            None
+        } else if let (Some(users), Some(user)) = (&self.users, connect.user_name) {
+            if lock(users).is_known(user, password) {
+                identity.user = Some(user.into());
+                return Some(accept(identity));
+            }
+            Some(user.into())
+        } else {
+            // Who is not on the list of listeners is the program that the broker is part of.
+            let open = known.is_none_or(|known| known.open);
+            let nameless = connect.user_name.is_none() && connect.password.is_none();
+            let asked = self.tokens || self.users.is_some();
+            return Some(if !asked && open || asked && self.anonymous && nameless {
+                accept(identity)
+            } else {
+                refuse(ReasonCode::NotAuthorized)
+            });
+        };
         let job = Job {
             shard,
             id,
-            user: user.into(),
+            user,
             password: password.into(),
             identity,
         };
@@ -418,6 +426,7 @@ pub(crate) fn refuse(reason: ReasonCode) -> Verdict {
 pub struct Reloader {
     access: Access,
     users: Option<Arc<Mutex<Arc<Users>>>>,
+    tokens: Option<Arc<Mutex<Arc<Tokens>>>>,
     doors: Doors,
     inboxes: Arc<[Arc<Inbox>]>,
 }
@@ -448,7 +457,15 @@ impl Reloader {
     fn reload_access(&self) -> Result<usize, AccessError> {
         let files = Files::load(&self.access)?;
         files.tell(&self.access);
-        let count = usize::from(files.users.is_some()) + usize::from(files.rules.is_some());
+        let read = [
+            files.users.is_some(),
+            files.tokens.is_some(),
+            files.rules.is_some(),
+        ];
+        let count = read.into_iter().filter(|read| *read).count();
+        if let (Some(current), Some(tokens)) = (&self.tokens, files.tokens) {
+            *lock(current) = tokens;
+        }
         if let (Some(current), Some(users)) = (&self.users, files.users) {
             *lock(current) = users;
         }
@@ -461,7 +478,7 @@ impl Reloader {
     }
 }
 
-/// Starts the threads that verify passwords, if there is a password file. They end with the shards.
+/// Starts the threads that verify passwords and tokens, if there are such. They end with the shards.
 pub(crate) fn start(
     config: &Config,
     files: Files,
@@ -471,9 +488,11 @@ pub(crate) fn start(
     let access = &config.access;
     files.tell(access);
     let users = files.users.map(|users| Arc::new(Mutex::new(users)));
+    let tokens = files.tokens.map(|tokens| Arc::new(Mutex::new(tokens)));
     let reloader = Reloader {
         access: access.clone(),
         users: users.clone(),
+        tokens: tokens.clone(),
         doors: Arc::clone(doors),
         inboxes: Arc::clone(inboxes),
     };
@@ -483,19 +502,25 @@ pub(crate) fn start(
     let (jobs, waiting) = sync_channel(JOBS_MAX);
     let waiting = Arc::new(Mutex::new(waiting));
     let cores = thread::available_parallelism().map_or(1, |cores| cores.get());
-    for number in 0..(cores / 2).max(1) {
-        let (Some(users), waiting) = (users.clone(), Arc::clone(&waiting)) else {
-            break;
-        };
-        let inboxes = Arc::clone(inboxes);
+    let threads = if access.knows_clients() {
+        (cores / 2).max(1)
+    } else {
+        0
+    };
+    for number in 0..threads {
+        let (users, tokens) = (users.clone(), tokens.clone());
+        let (waiting, inboxes) = (Arc::clone(&waiting), Arc::clone(inboxes));
         thread::Builder::new()
             .name(format!("passwords-{number}"))
-            .spawn(move || verify_all(&waiting, &users, &inboxes))?;
+            .spawn(move || {
+                verify_all(&waiting, users.as_deref(), tokens.as_deref(), &inboxes);
+            })?;
     }
     let listeners = config.listen.iter().map(|it| Known::at(it, access));
     let exchanges = Exchanges::new()?;
     let authenticator = Authenticator {
         users,
+        tokens: tokens.is_some(),
         anonymous: access.anonymous,
         listeners: listeners.collect(),
         jobs,
@@ -504,22 +529,41 @@ pub(crate) fn start(
     Ok((Some(authenticator), reloader))
 }
 
-fn verify_all(waiting: &Mutex<Receiver<Job>>, users: &Mutex<Arc<Users>>, inboxes: &[Arc<Inbox>]) {
+fn verify_all(
+    waiting: &Mutex<Receiver<Job>>,
+    users: Option<&Mutex<Arc<Users>>>,
+    tokens: Option<&Mutex<Arc<Tokens>>>,
+    inboxes: &[Arc<Inbox>],
+) {
     loop {
-        let Ok(mut job) = lock(waiting).recv() else {
+        let Ok(job) = lock(waiting).recv() else {
             return;
         };
-        let users = Arc::clone(&lock(users));
-        let verdict = if users.verify(&job.user, &job.password) {
-            job.identity.user = Some(job.user);
-            accept(job.identity)
-        } else {
-            refuse(ReasonCode::BadUserNameOrPassword)
-        };
-        if let Some(inbox) = inboxes.get(job.shard.index()) {
-            inbox.send(Mail::Authenticated(job.id, Box::new(verdict)));
+        let (shard, id) = (job.shard, job.id);
+        let users = users.map(|users| Arc::clone(&lock(users)));
+        let tokens = tokens.map(|tokens| Arc::clone(&lock(tokens)));
+        let verdict = verify(job, users.as_deref(), tokens.as_deref())
+            .unwrap_or_else(|| refuse(ReasonCode::BadUserNameOrPassword));
+        if let Some(inbox) = inboxes.get(shard.index()) {
+            inbox.send(Mail::Authenticated(id, Box::new(verdict)));
         }
     }
+}
+
+/// How a client is let in; none if it is not.
+fn verify(job: Job, users: Option<&Users>, tokens: Option<&Tokens>) -> Option<Verdict> {
+    let mut identity = job.identity;
+    let Some(user) = job.user else {
+        let holder = tokens?.verify(&job.password, identity)?;
+        let mut accepted = Accepted::default();
+        accepted.identity = holder.identity;
+        accepted.until = Some(holder.until);
+        return Some(Verdict::Accept(accepted));
+    };
+    users?.verify(&user, &job.password).then(|| {
+        identity.user = Some(user);
+        accept(identity)
+    })
 }
 
 #[cfg(test)]
@@ -548,6 +592,7 @@ mod tests {
         let (jobs, waiting) = sync_channel(1);
         let mut authenticator = Authenticator {
             users: Some(Arc::new(Mutex::new(Arc::clone(&users)))),
+            tokens: false,
             anonymous: false,
             listeners: Arc::new([]),
             jobs,
@@ -566,7 +611,7 @@ mod tests {
         // What needs no verifying does not wait.
         assert_eq!(ask(None, "x"), Some(refuse(ReasonCode::NotAuthorized)));
         let job = waiting.recv().unwrap();
-        assert!(users.verify(&job.user, &job.password));
+        assert!(users.verify(job.user.as_deref().unwrap(), &job.password));
         assert!(!users.verify("ann", b"pencil"));
         drop(waiting);
         let ann = accept(Identity::new("", Some("ann")));

@@ -19,6 +19,7 @@ mod recovery;
 mod shard;
 mod store;
 mod stream;
+mod tokens;
 
 pub use access::{AccessError, ReloadError, Reloader};
 pub use avocet_engine::EngineConfig;

@@ -504,3 +504,55 @@ fn scram_authenticates_a_client_and_authenticates_it_again() {
         drop(server);
     }
 }
+
+/// A token is presented as the Password; at its end the connection is closed, and the Session State stays.
+#[test]
+#[allow(clippy::disallowed_methods, reason = "tokens say what time it is")]
+fn a_token_lets_a_client_in_until_it_is_over() {
+    let files = Files::new("token");
+    let keys = files.folder.join("keys.json");
+    let secret = b"thirty-two bytes or more of it..";
+    fs::write(&keys, r#"{"keys":[{"kty":"oct","alg":"HS256","k":"dGhpcnR5LXR3byBieXRlcyBvciBtb3JlIG9mIGl0Li4"}]}"#).unwrap();
+    let rules = r#"
+[[rule]]
+allow = "publish"
+topic = "plant/{claim.site}/{user}"
+"#;
+    files.write(&format!("ann:{ARGON2ID}\n"), rules);
+    let token = |seconds: u64| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let exp = now.unwrap().as_secs() + seconds;
+        let claims = serde_json::json!({"sub": "pump", "site": "north", "exp": exp});
+        let key = jsonwebtoken::EncodingKey::from_secret(secret);
+        jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
+    };
+    let keys = format!("access.token_keys={}", keys.display());
+    for shards in ["1", "3"] {
+        let server = files.start(&["--shards", shards, "--set", &keys]);
+        let forged = token(60).replace('.', ".e");
+        let connect = with(Version::V5, "p", "ignored", forged.as_bytes());
+        assert_eq!(answer(&server, &connect), ReasonCode::BadUserNameOrPassword);
+        let beside = with(Version::V5, "a", "ann", b"password");
+        assert_eq!(answer(&server, &beside), ReasonCode::Success, "a password");
+        let token = token(3);
+        let mut connect = with(Version::V5, "p", "ignored", token.as_bytes());
+        connect.properties.session_expiry_interval = 600;
+        let mut client = Client::open(server.address, Version::V5);
+        client.send(&Packet::Connect(connect));
+        let frame = client.receive();
+        let Packet::Connack(connack) = frame.packet() else {
+            panic!("no CONNACK: {frame:?}")
+        };
+        assert_eq!(connack.reason_code, ReasonCode::Success);
+        let allowed = publish(&mut client, "plant/north/pump", b"x");
+        assert_eq!(allowed, ReasonCode::NoMatchingSubscribers);
+        let denied = publish(&mut client, "plant/south/pump", b"x");
+        assert_eq!(denied, ReasonCode::NotAuthorized);
+        let frame = client.receive();
+        let Packet::Disconnect(disconnect) = frame.packet() else {
+            panic!("no DISCONNECT: {frame:?}")
+        };
+        assert_eq!(disconnect.reason_code, ReasonCode::NotAuthorized);
+        assert_eq!(answer(&server, &connect), ReasonCode::BadUserNameOrPassword);
+    }
+}

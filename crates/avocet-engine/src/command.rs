@@ -8,7 +8,7 @@ use core::fmt;
 
 use avocet_access::Identity;
 use avocet_codec::{Frame, QoS, ReasonCode, Version};
-use avocet_session::{CloseReason, CommitId, FetchFrom, ServerConnection};
+use avocet_session::{CloseReason, CommitId, FetchFrom, ServerConnection, UnixTime};
 use avocet_topic::{TopicFilterBuf, TopicNameBuf};
 
 use crate::config::Level;
@@ -262,6 +262,8 @@ pub struct Accepted {
     pub data: Option<Vec<u8>>,
     /// Who it is, for rules; the engine puts the Client Identifier in.
     pub identity: Identity,
+    /// When its connection is closed with Not authorized, if nothing renews this; its Session State stays.
+    pub until: Option<UnixTime>,
 }
 
 impl Accepted {
@@ -272,6 +274,7 @@ impl Accepted {
             tenant: tenant.into(),
             data,
             identity: Identity::default(),
+            until: None,
         }
     }
 }

@@ -138,7 +138,10 @@ impl Engine {
     /// A client that authenticates again stays who it is.
     fn answer_reauthentication(&mut self, id: ConnectionId, verdict: &Verdict, now: Now) {
         let same = match verdict {
-            Verdict::Accept(accepted) => self.renew_access(id, accepted),
+            Verdict::Accept(accepted) => {
+                self.permit(id, accepted);
+                self.renew_access(id, accepted)
+            }
             Verdict::Continue { .. } | Verdict::Refuse { .. } => true,
         };
         let Some(entry) = self.connections.get_mut(&id) else {
@@ -242,6 +245,13 @@ impl Engine {
         accepted: &Accepted,
         now: Now,
     ) {
+        if accepted
+            .until
+            .is_some_and(|until| until <= self.clock.unix())
+        {
+            self.refuse(id, ReasonCode::NotAuthorized, Details::default(), now);
+            return;
+        }
         let mut access = self.access_of(&key, accepted);
         if let (Some(access), Some(will)) = (&mut access, &connect.will)
             && !is_bridge_state(will.topic_name)
@@ -308,9 +318,16 @@ impl Engine {
         }
         self.set_connect_will(handle, connect, now);
         self.accept(id, &admission, accept, now);
+        self.permit(id, accepted);
         self.members_online(handle);
         self.ask_retained(handle);
         self.need_flush(id);
+    }
+
+    /// Keeps in mind until when a client is let in.
+    fn permit(&mut self, id: ConnectionId, accepted: &Accepted) {
+        let until = accepted.until.map(|at| self.clock.instant_of(at));
+        self.timers.set_permit(id, until);
     }
 
     fn accept(&mut self, id: ConnectionId, admission: &Admission, accept: Accept<'_>, now: Now) {

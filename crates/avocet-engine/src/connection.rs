@@ -121,6 +121,7 @@ impl Engine {
     pub(crate) fn forget_connection(&mut self, id: ConnectionId) -> Option<Box<Connection>> {
         let entry = self.connections.remove(&id)?;
         self.timers.set_connection(id, entry.timer, None);
+        self.timers.set_permit(id, None);
         self.counters.connections -= 1;
         Some(entry)
     }
@@ -656,6 +657,28 @@ impl Engine {
                 continue;
             };
             entry.server.handle_timeout(now);
+            self.poll_connection_events(id, now);
+            self.need_flush(id);
+            self.update_timer(id);
+            self.settle(now);
+        }
+    }
+
+    /// Closes connections that were let in until now.
+    pub(crate) fn expire_permits(&mut self, now: Now) {
+        for _ in 0..DUE_MAX {
+            let Some(id) = self.timers.pop_permit(now.instant) else {
+                return;
+            };
+            let Some(entry) = self.connections.get_mut(&id) else {
+                continue;
+            };
+            let details = Details {
+                reason_string: Some("what let you in is over"),
+                server_reference: None,
+            };
+            let reason_code = ReasonCode::NotAuthorized;
+            entry.server.disconnect(reason_code, details, now);
             self.poll_connection_events(id, now);
             self.need_flush(id);
             self.update_timer(id);

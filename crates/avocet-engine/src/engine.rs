@@ -219,6 +219,7 @@ impl Engine {
     pub fn handle_timeout(&mut self, now: Now) {
         let now = self.clock.read(now);
         self.expire_connections(now);
+        self.expire_permits(now);
         if self.is_restoring() {
             return;
         }

@@ -1,6 +1,6 @@
 //! Time: a wall clock that does not jump, and what is due when.
 
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use core::time::Duration;
 
 use avocet_session::{Instant, Now, UnixTime};
@@ -108,6 +108,9 @@ pub(crate) enum Deadline {
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
     connections: BTreeSet<(Instant, ConnectionId)>,
+    /// When connections are closed that were let in for a time, which are few.
+    permits: BTreeMap<ConnectionId, Instant>,
+    permits_end: BTreeSet<(Instant, ConnectionId)>,
     sessions: BTreeSet<(UnixTime, Deadline, SessionHandle)>,
 }
 
@@ -127,6 +130,31 @@ impl Timers {
         }
     }
 
+    /// Until when a connection is let in; for ever if none.
+    pub(crate) fn set_permit(&mut self, id: ConnectionId, until: Option<Instant>) {
+        let old = match until {
+            Some(until) => self.permits.insert(id, until),
+            None => self.permits.remove(&id),
+        };
+        if let Some(old) = old {
+            self.permits_end.remove(&(old, id));
+        }
+        if let Some(until) = until {
+            self.permits_end.insert((until, id));
+        }
+    }
+
+    /// A connection that was let in until now.
+    pub(crate) fn pop_permit(&mut self, now: Instant) -> Option<ConnectionId> {
+        let (_, id) = self
+            .permits_end
+            .first()
+            .copied()
+            .filter(|(at, _)| *at <= now)?;
+        self.set_permit(id, None);
+        Some(id)
+    }
+
     pub(crate) fn set_session(&mut self, handle: SessionHandle, deadline: Deadline, at: UnixTime) {
         self.sessions.insert((at, deadline, handle));
     }
@@ -141,7 +169,8 @@ impl Timers {
     }
 
     pub(crate) fn next_connection(&self) -> Option<Instant> {
-        self.connections.first().map(|(at, _)| *at)
+        let due = [self.connections.first(), self.permits_end.first()];
+        due.into_iter().flatten().map(|(at, _)| *at).min()
     }
 
     pub(crate) fn next_session(&self) -> Option<UnixTime> {

@@ -110,7 +110,7 @@ impl Config {
 }
 
 /// Who may connect.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Access {
     /// Whether anyone who reaches a listener may connect, also from other machines; with a password
@@ -118,8 +118,37 @@ pub struct Access {
     pub anonymous: bool,
     /// The users and the hashes of their passwords.
     pub password_file: Option<PathBuf>,
+    /// The keys that tokens are signed with, a JSON Web Key Set. `None`: tokens let nobody in.
+    pub token_keys: Option<PathBuf>,
+    /// Who must have issued a token (`iss`). `None`: anybody who has a key.
+    pub token_issuer: Option<Box<str>>,
+    /// Whom a token must be for (`aud`). `None`: anybody.
+    pub token_audience: Option<Box<str>>,
+    /// The claim of a token that is the User Name.
+    pub token_user: String,
     /// The rules for what clients may publish, subscribe to and be sent. `None`: everything.
     pub rules: Option<PathBuf>,
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Self {
+            anonymous: false,
+            password_file: None,
+            token_keys: None,
+            token_issuer: None,
+            token_audience: None,
+            token_user: "sub".to_owned(),
+            rules: None,
+        }
+    }
+}
+
+impl Access {
+    /// Whether there is something that clients can show in CONNECT.
+    pub(crate) const fn knows_clients(&self) -> bool {
+        self.password_file.is_some() || self.token_keys.is_some()
+    }
 }
 
 /// What is logged.
@@ -192,14 +221,14 @@ impl Config {
             let reason = format!("{address} is listened on twice");
             return Err(refused("listen", reason));
         }
-        let guarded = self.access.anonymous || self.access.password_file.is_some();
+        let guarded = self.access.anonymous || self.access.knows_clients();
         let mut listeners = self.listen.iter();
         let public = listeners.find(|it| it.is_public() && !it.requires_certificate());
         if let Some(listener) = public.filter(|_| !guarded) {
             let reason = format!(
                 "other machines could reach {}, and anyone could connect, since there is \
                  no authentication; set `password_file` in section `[access]` to a file that \
-                 `avocet passwd` makes (or AVOCET_ACCESS_PASSWORD_FILE), or let the listener's \
+                 `avocet passwd` makes (or AVOCET_ACCESS_PASSWORD_FILE), or `token_keys` to the keys of tokens, or let the listener's \
                  `tls` require certificates with `client_ca`, or to allow that set \
                  `anonymous = true` in section `[access]` (or AVOCET_ACCESS_ANONYMOUS=true, or the \
                  flag --anonymous), else listen on 127.0.0.1 or [::1]",

@@ -383,6 +383,34 @@ pub(crate) static SETTINGS: &[Setting] = &[
          them. Read again on SIGHUP. Empty: nobody is asked for a password."
     ),
     path!(
+        "access.token_keys",
+        |config| &mut config.access.token_keys,
+        "The keys that tokens (JSON Web Tokens, presented as the Password) are signed with: a JSON Web \
+         Key Set. Read again on SIGHUP. Empty: a token is a password as any other."
+    ),
+    text!(
+        "access.token_issuer",
+        "a text",
+        |config| &mut config.access.token_issuer,
+        "Who must have issued a token: its claim `iss`. Empty: whoever has a key."
+    ),
+    text!(
+        "access.token_audience",
+        "a text",
+        |config| &mut config.access.token_audience,
+        "Whom a token must be for: its claim `aud`, or one of its values. Empty: anybody."
+    ),
+    Setting {
+        key: "access.token_user",
+        kind: Kind::Text {
+            allowed: "the name of a claim",
+            is_allowed: |text| !text.is_empty(),
+        },
+        about: "The claim of a token that is the User Name.",
+        get: |config| Value::Text(config.access.token_user.clone()),
+        set: |config, value| config.access.token_user = value.text(),
+    },
+    path!(
         "access.rules",
         |config| &mut config.access.rules,
         "The rules for what clients may publish, subscribe to and be sent; docs/access.md says how to \

@@ -1,10 +1,12 @@
+use std::time::Duration;
+
 use avocet_codec::{Auth, Connect, Packet, QoS, ReasonCode, Version};
 use avocet_engine::{
     Accepted, Authentication, AuthenticationRequest, Authorization, AuthorizationRequest,
     EngineConfig, Permission, Verdict,
 };
 
-use crate::cluster::{each, each_with};
+use crate::cluster::{Cluster, each, each_with, persistent};
 
 fn asked(config: &mut EngineConfig) {
     config.authentication = Authentication::Asked;
@@ -132,6 +134,45 @@ fn enhanced_authentication_takes_as_many_steps_as_it_needs() {
             Verdict::Accept(Accepted::new("", Some(b"still".into()))),
         );
         assert_eq!(cluster.packets(client), ["auth 0x00 still"]);
+    });
+}
+
+/// Its Session State stays.
+#[test]
+fn a_client_is_disconnected_when_what_let_it_in_is_over() {
+    each_with(asked, |mut cluster| {
+        let accepted = |until| {
+            let mut accepted = Accepted::default();
+            accepted.until = until;
+            Verdict::Accept(accepted)
+        };
+        let mut connect = persistent("client");
+        connect.properties.authentication_method = Some("TEST");
+        let client = cluster.connect(&connect);
+        let until = |cluster: &Cluster| Some(cluster.now.unix + Duration::from_secs(5));
+        let at = until(&cluster);
+        cluster.verdict(client, accepted(at));
+        assert_eq!(cluster.packets(client), ["connack 0x00"]);
+        cluster.advance(Duration::from_millis(4_999));
+        assert!(!cluster.is_closed(client));
+        // What it shows next counts from then on.
+        let auth = Packet::Auth(Auth::new(ReasonCode::ReAuthenticate, "TEST"));
+        cluster.send(client, &auth);
+        cluster.run();
+        let at = until(&cluster);
+        cluster.verdict(client, accepted(at));
+        assert_eq!(cluster.packets(client), ["auth 0x00 "]);
+        cluster.advance(Duration::from_millis(4_999));
+        assert!(!cluster.is_closed(client));
+        cluster.advance(Duration::from_millis(1));
+        assert_eq!(cluster.packets(client), ["disconnect 0x87"]);
+        let late = cluster.connect(&connect);
+        let at = Some(cluster.now.unix);
+        cluster.verdict(late, accepted(at));
+        assert_eq!(cluster.packets(late), ["connack 0x87"]);
+        let again = cluster.connect(&connect);
+        cluster.verdict(again, accepted(None));
+        assert_eq!(cluster.packets(again), ["connack 0x00 present"]);
     });
 }
 

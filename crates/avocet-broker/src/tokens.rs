@@ -1,0 +1,294 @@
+//! JSON Web Tokens as passwords (RFC 7519): the keys that they are signed with, and what they say of a client.
+
+use std::path::Path;
+use std::time::Duration;
+
+use avocet_access::Identity;
+use avocet_session::UnixTime;
+use jsonwebtoken::jwk::{Jwk, JwkSet, PublicKeyUse};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
+use serde_json::{Map, Value};
+use tracing::{info, warn};
+
+use crate::access::{AccessError, read, wrong};
+use crate::config::Access;
+
+/// Keys that a token without a name for its key is tried with.
+const TRIES_MAX: usize = 8;
+
+/// Values that a client brings along: beyond, the token is refused.
+const CLAIMS_MAX: usize = 64;
+
+/// What a token has to be.
+pub(crate) struct Tokens {
+    keys: Vec<Key>,
+    /// The claim that is the User Name.
+    user: Box<str>,
+}
+
+struct Key {
+    id: Option<Box<str>>,
+    key: DecodingKey,
+    validation: Validation,
+}
+
+/// Whom a token is of, and until when.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Holder {
+    pub(crate) identity: Identity,
+    pub(crate) until: UnixTime,
+}
+
+/// Whether a password is to be read as a token: three parts, the first of which is an object in base64.
+pub(crate) fn is_token(password: &[u8]) -> bool {
+    password.starts_with(b"ey") && password.iter().filter(|byte| **byte == b'.').count() == 2
+}
+
+impl Tokens {
+    pub(crate) fn load(access: &Access, path: &Path) -> Result<Self, AccessError> {
+        let text = read("access.token_keys", path)?;
+        let set: JwkSet =
+            serde_json::from_str(&text).map_err(|error| wrong(path, error.line(), error))?;
+        let usable = |jwk: &Jwk| jwk.common.public_key_use != Some(PublicKeyUse::Encryption);
+        let mut keys = Vec::new();
+        for jwk in set.keys.iter().filter(|jwk| usable(jwk)) {
+            match Key::new(jwk, access) {
+                Some(key) => keys.push(key),
+                None => {
+                    let id = jwk.common.key_id.as_deref().unwrap_or("without a kid");
+                    warn!("{}: the key {id:?} is of no use here", path.display());
+                }
+            }
+        }
+        if keys.is_empty() {
+            let problem =
+                "no key of a kind that is known here: oct, RSA, EC (P-256, P-384), OKP (Ed25519)";
+            return Err(wrong(path, 1, problem));
+        }
+        let user = access.token_user.as_str().into();
+        Ok(Self { keys, user })
+    }
+
+    pub(crate) fn tell(&self, path: &Path) {
+        info!(keys = self.keys.len(), "keys of tokens: {}", path.display());
+    }
+
+    /// Whom a token is of, if it is signed with one of the keys, for this broker and not over.
+    /// The rest of what is known of the client is in `identity`.
+    pub(crate) fn verify(&self, token: &[u8], mut identity: Identity) -> Option<Holder> {
+        let header = decode_header(token).ok()?;
+        let named = |key: &&Key| header.kid.is_none() || key.id.as_deref() == header.kid.as_deref();
+        let fits = |key: &&Key| key.validation.algorithms.contains(&header.alg);
+        let mut keys = self.keys.iter().filter(named).filter(fits).take(TRIES_MAX);
+        let claims = keys.find_map(|key| {
+            let token = decode::<Map<String, Value>>(token, &key.key, &key.validation);
+            Some(token.ok()?.claims)
+        })?;
+        let expiry = claims.get("exp")?.as_f64()?;
+        let seconds = Duration::try_from_secs_f64(expiry).ok()?;
+        let user = claims.get(&*self.user)?.as_str()?;
+        if user.is_empty() {
+            return None;
+        }
+        identity.user = Some(user.into());
+        for (name, value) in &claims {
+            let texts: Vec<Box<str>> = match value {
+                Value::String(text) => vec![text.as_str().into()],
+                Value::Array(values) => {
+                    let texts = values.iter().filter_map(Value::as_str);
+                    texts.map(Box::from).collect()
+                }
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => continue,
+            };
+            identity.claims.insert(name.as_str().into(), texts);
+        }
+        let until = UnixTime::from_millis(0) + seconds;
+        let count: usize = identity.claims.values().map(Vec::len).sum();
+        (count <= CLAIMS_MAX).then_some(Holder { identity, until })
+    }
+}
+
+impl Key {
+    fn new(jwk: &Jwk, access: &Access) -> Option<Self> {
+        let key = DecodingKey::from_jwk(jwk).ok()?;
+        // The key says what it is for, never the token.
+        let mut validation = Validation::new_for_family(key.family());
+        if let Some(algorithm) = jwk.common.key_algorithm {
+            let algorithm: Algorithm = algorithm.to_string().parse().ok()?;
+            validation.algorithms.retain(|known| *known == algorithm);
+        }
+        validation.leeway = 0;
+        // Its last second has begun.
+        validation.reject_tokens_expiring_in_less_than = 1;
+        validation.validate_nbf = true;
+        let mut required = vec!["exp"];
+        if let Some(issuer) = &access.token_issuer {
+            validation.set_issuer(&[&**issuer]);
+            required.push("iss");
+        }
+        validation.validate_aud = access.token_audience.is_some();
+        if let Some(audience) = &access.token_audience {
+            validation.set_audience(&[&**audience]);
+            required.push("aud");
+        }
+        validation.set_required_spec_claims(&required);
+        let id = jwk.common.key_id.as_deref().map(Box::from);
+        (!validation.algorithms.is_empty()).then_some(Self {
+            id,
+            key,
+            validation,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    #![allow(clippy::disallowed_methods, reason = "tokens say what time it is")]
+
+    use std::time::{SystemTime, UNIX_EPOCH};
+
+    use base64ct::{Base64UrlUnpadded, Encoding as _};
+    use jsonwebtoken::{EncodingKey, Header, encode};
+    use serde_json::json;
+
+    use super::*;
+
+    const SECRET: &[u8] = b"thirty-two bytes or more of it..";
+
+    fn jwk(id: &str, secret: &[u8]) -> Value {
+        let secret = Base64UrlUnpadded::encode_string(secret);
+        json!({"kty": "oct", "kid": id, "alg": "HS256", "k": secret})
+    }
+
+    fn tokens(keys: &[Value], change: impl FnOnce(&mut Access)) -> Result<Tokens, AccessError> {
+        let name = format!(
+            "tokens-{}-{:?}",
+            std::process::id(),
+            std::thread::current().id()
+        );
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, json!({ "keys": keys }).to_string()).unwrap();
+        let mut access = Access::default();
+        change(&mut access);
+        let tokens = Tokens::load(&access, &path);
+        std::fs::remove_file(&path).unwrap();
+        tokens
+    }
+
+    fn now() -> u64 {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        now.unwrap().as_secs()
+    }
+
+    fn sign(algorithm: Algorithm, id: Option<&str>, secret: &[u8], claims: &Value) -> String {
+        let mut header = Header::new(algorithm);
+        header.kid = id.map(str::to_owned);
+        encode(&header, claims, &EncodingKey::from_secret(secret)).unwrap()
+    }
+
+    fn holder(tokens: &Tokens, token: &str) -> Option<Holder> {
+        assert!(is_token(token.as_bytes()));
+        tokens.verify(token.as_bytes(), Identity::default())
+    }
+
+    #[test]
+    fn a_token_says_who_a_client_is_and_until_when() {
+        let tokens = tokens(&[jwk("a", SECRET)], |_| {}).unwrap();
+        let exp = now() + 60;
+        let claims = json!({"sub": "pump", "exp": exp, "site": ["north", "south"], "n": 7});
+        for id in [Some("a"), None] {
+            let token = sign(Algorithm::HS256, id, SECRET, &claims);
+            let holder = holder(&tokens, &token).unwrap();
+            assert_eq!(holder.until, UnixTime::from_millis(exp * 1_000));
+            assert_eq!(holder.identity.user.as_deref(), Some("pump"));
+            let sites = holder.identity.claims.get("site").unwrap();
+            assert_eq!(**sites, ["north".into(), "south".into()]);
+            assert!(!holder.identity.claims.contains_key("n"));
+        }
+    }
+
+    #[test]
+    fn a_token_that_is_not_right_lets_nobody_in() {
+        let tokens = tokens(&[jwk("a", SECRET), jwk("b", &[7; 32])], |access| {
+            access.token_issuer = Some("issuer".into());
+            access.token_audience = Some("here".into());
+        })
+        .unwrap();
+        let claims = |change: fn(&mut Value)| {
+            let mut claims = json!({
+                "sub": "pump", "iss": "issuer", "aud": ["there", "here"], "exp": now() + 60,
+            });
+            change(&mut claims);
+            claims
+        };
+        let verdict = |algorithm, id, secret: &[u8], change| {
+            let token = sign(algorithm, id, secret, &claims(change));
+            holder(&tokens, &token).is_some()
+        };
+        let good = |change| verdict(Algorithm::HS256, Some("a"), SECRET, change);
+        assert!(good(|_| {}));
+        assert!(!good(|it| it["exp"] = json!(now())), "over");
+        assert!(!good(|it| it["exp"] = Value::Null), "for ever");
+        assert!(!good(|it| it["nbf"] = json!(now() + 30)), "not yet");
+        assert!(!good(|it| it["iss"] = json!("else")));
+        assert!(!good(|it| it["iss"] = Value::Null));
+        assert!(!good(|it| it["aud"] = json!("there")));
+        assert!(!good(|it| it["sub"] = json!("")));
+        assert!(!good(|it| it["sub"] = json!(7)));
+        let many = |it: &mut Value| it["many"] = json!(vec!["x"; CLAIMS_MAX + 1]);
+        assert!(!good(many));
+        let other = |algorithm, id, secret: &[u8]| verdict(algorithm, id, secret, |_| {});
+        assert!(
+            !other(Algorithm::HS256, Some("b"), SECRET),
+            "of another key"
+        );
+        assert!(!other(Algorithm::HS256, Some("c"), SECRET), "of no key");
+        assert!(!other(
+            Algorithm::HS256,
+            None,
+            b"another secret of theirs........"
+        ));
+        assert!(
+            !other(Algorithm::HS512, Some("a"), SECRET),
+            "not what the key is for"
+        );
+        let token = sign(Algorithm::HS256, Some("a"), SECRET, &claims(|_| {}));
+        for at in (0..token.len()).filter(|at| token.as_bytes()[*at] != b'.') {
+            let mut changed = token.clone().into_bytes();
+            changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
+            // The last characters of a part may say the same.
+            if tokens.verify(&changed, Identity::default()).is_some() {
+                let same = token
+                    .as_bytes()
+                    .get(at + 1)
+                    .is_none_or(|next| *next == b'.');
+                assert!(same, "byte {at}");
+            }
+        }
+        // Nothing is signed.
+        let parts: Vec<_> = token.split('.').collect();
+        let header = Base64UrlUnpadded::encode_string(br#"{"alg":"none"}"#);
+        let unsigned = [&header, parts[1], ""].join(".");
+        assert_eq!(
+            tokens.verify(unsigned.as_bytes(), Identity::default()),
+            None
+        );
+    }
+
+    #[test]
+    fn keys_that_are_of_no_use_are_left_out_and_none_is_refused() {
+        let unknown = json!({"kty": "XYZ", "kid": "x"});
+        let encryption = json!({"kty": "oct", "use": "enc", "k": "AAAA"});
+        let error = tokens(&[unknown.clone(), encryption], |_| {})
+            .err()
+            .unwrap();
+        assert!(
+            error
+                .to_string()
+                .contains("no key of a kind that is known here")
+        );
+        let tokens = tokens(&[unknown, jwk("a", SECRET)], |_| {}).unwrap();
+        assert_eq!(tokens.keys.len(), 1);
+    }
+}
