@@ -32,6 +32,13 @@ const READ_BYTES: usize = 64 << 10;
 /// cache of the processor.
 const TURN_BYTES: usize = READ_BYTES;
 
+/// The same while there is little for each connection to be written, so that more leaves with each
+/// system call.
+const SCATTERED_BYTES: usize = 8 * TURN_BYTES;
+
+/// What is little for a connection.
+const SCATTERED_MAX: u64 = 4 << 10;
+
 /// A connection with more unread bytes than this keeps them in a buffer of its own, in which the
 /// rest of its large packet gathers.
 const UNREAD_IN_PLACE: usize = READ_BYTES / 4;
@@ -527,8 +534,9 @@ impl Shard {
     /// Reads each connection that is ready once, up to the bytes of a turn.
     fn read_ready(&mut self, now: Now) {
         let mut bytes = 0;
+        let queued = self.engine.counters().queued_bytes;
         for _ in 0..self.ready.len() {
-            if bytes >= TURN_BYTES {
+            if bytes >= TURN_BYTES && (bytes >= SCATTERED_BYTES || !self.is_scattered(queued)) {
                 return;
             }
             let Some(key) = self.ready.pop_front() else {
@@ -562,6 +570,13 @@ impl Shard {
                 self.set_ready(key);
             }
         }
+    }
+
+    /// Whether what was queued in this turn, since there were so many bytes, is little for each
+    /// connection.
+    fn is_scattered(&self, queued: u64) -> bool {
+        let came = self.engine.counters().queued_bytes.saturating_sub(queued);
+        came < SCATTERED_MAX * self.engine.flushes() as u64
     }
 
     /// The peer closed a connection, or it broke.

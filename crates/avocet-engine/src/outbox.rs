@@ -174,6 +174,12 @@ impl Engine {
         self.outbox.commands.push_back(command);
     }
 
+    /// Connections that have got output since [`Command::Flush`] last named them.
+    #[must_use]
+    pub fn flushes(&self) -> usize {
+        self.outbox.flushes.len()
+    }
+
     /// What the driver must do next; to be called until there is nothing.
     ///
     /// A commit comes before the values that depend on it, messages for subscribers before
