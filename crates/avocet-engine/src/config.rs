@@ -193,9 +193,11 @@ pub struct EngineLimits {
     pub forwards_bytes_max: usize,
     /// Bytes recorded and not stored. Beyond, connections that publish what must be stored pause.
     pub uncommitted_bytes_max: usize,
-    /// Packets read from one connection before the others have their turn.
+    /// Packets read from one connection before the others have their turn; all but messages and
+    /// acknowledgements count as 16.
     pub slice_packets: usize,
-    /// Bytes read from one connection before the others have their turn.
+    /// Bytes read from one connection, or a sixty-fourth of the bytes queued for its messages, before
+    /// the others have their turn.
     pub slice_bytes: usize,
     /// Retained messages asked from an owner at once.
     pub retained_page_messages: usize,
@@ -223,7 +225,7 @@ impl Default for EngineLimits {
             forwards_max: 1_024,
             forwards_bytes_max: 1 << 20,
             uncommitted_bytes_max: 16 << 20,
-            slice_packets: 64,
+            slice_packets: 1_000,
             slice_bytes: 64 << 10,
             retained_page_messages: 256,
             retained_page_bytes: 256 << 10,

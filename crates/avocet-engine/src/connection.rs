@@ -28,6 +28,12 @@ use crate::{
     Authorization, AuthorizationRequest, Command, ConnectionId, Engine, Event, Opened, Permission,
 };
 
+/// How many packets of a slice one counts for that is neither a message nor an acknowledgement.
+const REQUEST_WORK: usize = 16;
+
+/// How many times the bytes of a slice it may put into queues.
+const FAN_OUT_MAX: u64 = 64;
+
 /// The connections of a shard.
 pub(crate) type Connections = HashMap<ConnectionId, Box<Connection>, FixedState>;
 
@@ -133,7 +139,8 @@ impl Engine {
     pub fn handle_input(&mut self, id: ConnectionId, input: &[u8], now: Now) -> (usize, Demand) {
         let now = self.clock.read(now);
         let mut consumed = 0;
-        let mut packets = 0;
+        let (mut packets, mut work) = (0, 0);
+        let queued = self.counters.queued_bytes;
         let demand = loop {
             let Some(entry) = self.connections.get_mut(&id) else {
                 break Demand::Paused;
@@ -158,8 +165,16 @@ impl Engine {
             if read.demand == Demand::More {
                 break Demand::More;
             }
+            work += match &read.event {
+                None | Some(ServerEvent::Publish { .. }) => 1,
+                Some(_) => REQUEST_WORK,
+            };
             let limits = &self.config.limits;
-            if packets >= limits.slice_packets || consumed >= limits.slice_bytes {
+            let queued = self.counters.queued_bytes.saturating_sub(queued);
+            if work >= limits.slice_packets
+                || consumed >= limits.slice_bytes
+                || queued >= FAN_OUT_MAX * limits.slice_bytes as u64
+            {
                 break Demand::Again;
             }
         };

@@ -731,13 +731,15 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "limits.slice_packets",
         1..=MANY,
         |config| &mut config.engine.limits.slice_packets,
-        "Packets read from one client before others have their turn."
+        "Packets read from one client before others have their turn. All but messages and \
+         acknowledgements count as 16."
     ),
     bytes!(
         "limits.slice_bytes",
         1..=TIB,
         |config| &mut config.engine.limits.slice_bytes,
-        "Bytes read from one client before others have their turn."
+        "Bytes read from one client, or a sixty-fourth of the bytes queued for its messages, before \
+         others have their turn."
     ),
     integer!(
         "limits.retained_page_messages",
