@@ -39,6 +39,7 @@ program! {
     exit "../../crates/avocet-cli/src/exit.rs"
     format "../../crates/avocet-cli/src/format.rs"
     property "../../crates/avocet-cli/src/property.rs"
+    transport "../../crates/avocet-cli/src/transport.rs"
     url "../../crates/avocet-cli/src/url.rs"
 }
 

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitStatus;
 
 use tokio::process::Command;
@@ -45,6 +46,26 @@ impl Broker {
             .line("\"listening on HOST:PORT\"", listening_on)
             .await;
         Self { process, address }
+    }
+
+    /// Starts `avocet-broker` with a configuration file that has so many listeners with IP addresses,
+    /// and says where these are.
+    pub async fn start_config(config: &Path, listeners: usize) -> (Self, Vec<SocketAddr>) {
+        let program = provision::avocet_broker().unwrap_or_else(|error| panic!("{error:#}"));
+        let mut command = Command::new(program);
+        command
+            .arg("--config")
+            .arg(config)
+            .env("RUST_BACKTRACE", "1");
+        let mut process = Process::spawn("avocet-broker", command);
+        let mut addresses = Vec::new();
+        while addresses.len() < listeners {
+            let fresh = |line: &str| listening_on(line).filter(|it| !addresses.contains(it));
+            let address = process.line("\"listening on HOST:PORT\"", fresh).await;
+            addresses.push(address);
+        }
+        let address = *addresses.first().expect("a listener with an IP address");
+        (Self { process, address }, addresses)
     }
 
     pub(crate) fn new(process: Process, address: SocketAddr) -> Self {

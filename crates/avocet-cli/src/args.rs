@@ -9,6 +9,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use crate::access_args::{AclArgs, PasswdArgs};
 use crate::bench_args::BenchArgs;
 use crate::format::Format;
+use crate::transport::TransportArgs;
 use crate::url::Url;
 
 const EXIT_CODES: &str = "\
@@ -56,11 +57,11 @@ pub(crate) struct ConnectionArgs {
     /// The server's name or address
     #[arg(short = 'h', long, value_name = "HOST", default_value = "localhost")]
     pub(crate) host: String,
-    /// The server's port
-    #[arg(short, long, value_name = "PORT", default_value_t = 1883)]
-    pub(crate) port: u16,
-    /// Server, credentials and topic in one: mqtt://USER:PASSWORD@HOST:PORT/TOPIC; only HOST is
-    /// needed
+    /// The server's port; without it 1883, or what the transport is known for
+    #[arg(short, long, value_name = "PORT")]
+    pub(crate) port: Option<u16>,
+    /// Server, credentials and topic in one: mqtt://USER:PASSWORD@HOST:PORT/TOPIC, of which only
+    /// HOST is needed, or mqtts://; ws://HOST:PORT/PATH or wss://; unix:PATH
     #[arg(short = 'L', long, value_name = "URL", conflicts_with_all = ["host", "port"])]
     pub(crate) url: Option<Url>,
     /// The Client Identifier; without it the server assigns one
@@ -126,6 +127,8 @@ pub(crate) struct ConnectionArgs {
     #[arg(long)]
     pub(crate) quiet: bool,
     #[command(flatten)]
+    pub(crate) transport: TransportArgs,
+    #[command(flatten)]
     pub(crate) unsupported: UnsupportedArgs,
     /// Print help
     #[arg(long, action = ArgAction::Help)]
@@ -136,31 +139,15 @@ pub(crate) struct ConnectionArgs {
 #[derive(Debug, Args)]
 pub(crate) struct UnsupportedArgs {
     #[arg(long, hide = true)]
-    cafile: Option<String>,
-    #[arg(long, hide = true)]
     capath: Option<String>,
-    #[arg(long, hide = true)]
-    cert: Option<String>,
-    #[arg(long, hide = true)]
-    key: Option<String>,
     #[arg(long, hide = true)]
     ciphers: Option<String>,
     #[arg(long, hide = true)]
-    insecure: bool,
-    #[arg(long, hide = true)]
     tls_alpn: Option<String>,
-    #[arg(long, hide = true)]
-    tls_version: Option<String>,
-    #[arg(long, hide = true)]
-    tls_use_os_certs: bool,
     #[arg(long, hide = true)]
     psk: Option<String>,
     #[arg(long, hide = true)]
     psk_identity: Option<String>,
-    #[arg(long, hide = true)]
-    ws: bool,
-    #[arg(long, hide = true)]
-    unix: Option<String>,
     #[arg(long, hide = true)]
     proxy: Option<String>,
     #[arg(short = 'A', hide = true)]
@@ -172,25 +159,17 @@ pub(crate) struct UnsupportedArgs {
 impl UnsupportedArgs {
     /// The first option given that is not supported, and what it stands for.
     pub(crate) fn given(&self) -> Option<(&'static str, &'static str)> {
-        let tls = "TLS";
+        let key = "TLS with a key that both sides know";
         [
-            (self.cafile.is_some(), "--cafile", tls),
-            (self.capath.is_some(), "--capath", tls),
-            (self.cert.is_some(), "--cert", tls),
-            (self.key.is_some(), "--key", tls),
-            (self.ciphers.is_some(), "--ciphers", tls),
-            (self.insecure, "--insecure", tls),
-            (self.tls_alpn.is_some(), "--tls-alpn", tls),
-            (self.tls_version.is_some(), "--tls-version", tls),
-            (self.tls_use_os_certs, "--tls-use-os-certs", tls),
-            (self.psk.is_some(), "--psk", tls),
-            (self.psk_identity.is_some(), "--psk-identity", tls),
-            (self.ws, "--ws", "MQTT over WebSocket"),
+            (self.capath.is_some(), "--capath", "a folder of authorities"),
+            (self.ciphers.is_some(), "--ciphers", "choosing ciphers"),
             (
-                self.unix.is_some(),
-                "--unix",
-                "connecting over a Unix socket",
+                self.tls_alpn.is_some(),
+                "--tls-alpn",
+                "another ALPN than mqtt",
             ),
+            (self.psk.is_some(), "--psk", key),
+            (self.psk_identity.is_some(), "--psk-identity", key),
             (
                 self.proxy.is_some(),
                 "--proxy",

@@ -1,4 +1,5 @@
 use super::*;
+use crate::transport::Transport;
 
 fn parse(line: &str) -> Result<Command, String> {
     let words = line.split(' ').map(|word| word.replace('_', " "));
@@ -31,7 +32,7 @@ fn defaults_are_those_of_the_mosquitto_tools_but_5_0() {
     let args = publish("-t a -m x");
     assert_eq!(
         (args.connection.host.as_str(), args.connection.port),
-        ("localhost", 1883)
+        ("localhost", None)
     );
     assert_eq!(
         (args.qos, args.retain, args.repeat),
@@ -47,7 +48,7 @@ fn short_options_are_those_of_mosquitto_pub() {
     let args = publish("-h host -p 99 -t a/b -m -5 -q 2 -r -i me -u user -P pw -V mqttv31 -k 5 -c");
     assert_eq!(
         (args.connection.host.as_str(), args.connection.port),
-        ("host", 99)
+        ("host", Some(99))
     );
     assert_eq!(args.topic.as_deref(), Some("a/b"));
     assert_eq!(args.payload.message.as_deref(), Some("-5"));
@@ -121,6 +122,31 @@ fn a_url_stands_for_host_port_and_topic() {
 }
 
 #[test]
+fn ports_are_those_of_the_transport_unless_given() {
+    for (line, expected) in [
+        ("", "localhost:1883"),
+        ("-h h", "h:1883"),
+        ("-h h --tls", "h:8883"),
+        ("-h h --insecure -p 1", "h:1"),
+        ("-h h --ws", "h:80"),
+        ("-h h --ws --cafile ca.pem", "h:443"),
+        ("-L mqtt://h", "h:1883"),
+        ("-L mqtts://h", "h:8883"),
+        ("-L ws://h", "h:80"),
+        ("-L wss://h:5/x", "h:5"),
+        ("-L mqtt://h --tls", "h:8883"),
+        ("-L unix:/run/mqtt", "/run/mqtt"),
+        ("--unix /run/mqtt --ws", "/run/mqtt"),
+    ] {
+        let args = publish(format!("-t a -m x {line}").trim()).connection;
+        let transport = Transport::new(&args.transport, &args.host, args.port, args.url.as_ref());
+        assert_eq!(transport.place.to_string(), expected, "{line}");
+        let warns = line.contains("insecure");
+        assert_eq!(transport.warning().is_some(), warns, "{line}");
+    }
+}
+
+#[test]
 fn refuses_with_what_is_allowed() {
     for (line, expected) in [
         ("pub -m x", "--topic <TOPIC>"),
@@ -155,15 +181,15 @@ fn refuses_with_what_is_allowed() {
 
 #[test]
 fn names_options_that_are_not_supported() {
-    let args = publish("-t a -m x --cafile ca.pem");
+    let args = publish("-t a -m x --psk 00");
     assert_eq!(
         args.connection.unsupported.given(),
-        Some(("--cafile", "TLS"))
+        Some(("--psk", "TLS with a key that both sides know"))
     );
-    let args = publish("-t a -m x --ws");
+    let args = publish("-t a -m x --proxy socks5h://a");
     assert_eq!(
         args.connection.unsupported.given(),
-        Some(("--ws", "MQTT over WebSocket"))
+        Some(("--proxy", "connecting through a proxy"))
     );
     assert_eq!(publish("-t a -m x").connection.unsupported.given(), None);
 }

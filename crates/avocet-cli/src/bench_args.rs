@@ -8,6 +8,7 @@ use avocet_codec::{QoS, Version};
 use clap::{ArgAction, Args, Subcommand};
 
 use crate::args::{UnsupportedArgs, expiry, positive_seconds, qos, seconds, version};
+use crate::transport::TransportArgs;
 use crate::url::Url;
 
 #[derive(Debug, Args)]
@@ -303,10 +304,11 @@ pub(crate) struct ServerArgs {
     /// The server's name or address
     #[arg(short = 'h', long, value_name = "HOST", default_value = "localhost")]
     pub(crate) host: String,
-    /// The server's port
-    #[arg(short, long, value_name = "PORT", default_value_t = 1883)]
-    pub(crate) port: u16,
-    /// Server and credentials in one: mqtt://USER:PASSWORD@HOST:PORT; only HOST is needed
+    /// The server's port; without it 1883, or what the transport is known for
+    #[arg(short, long, value_name = "PORT")]
+    pub(crate) port: Option<u16>,
+    /// Server and credentials in one: mqtt://USER:PASSWORD@HOST:PORT, of which only HOST is needed,
+    /// or mqtts://; ws://HOST:PORT/PATH or wss://; unix:PATH
     #[arg(short = 'L', long, value_name = "URL", conflicts_with_all = ["host", "port"])]
     pub(crate) url: Option<Url>,
     /// The User Name of all clients
@@ -332,6 +334,8 @@ pub(crate) struct ServerArgs {
     /// Print no progress, errors or warnings
     #[arg(long)]
     pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) transport: TransportArgs,
     #[command(flatten)]
     pub(crate) unsupported: UnsupportedArgs,
     /// Print help

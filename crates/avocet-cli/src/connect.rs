@@ -10,6 +10,7 @@ use avocet_session::UnixTime;
 use crate::args::ConnectionArgs;
 use crate::exit::Failure;
 use crate::property::{self, Properties};
+use crate::transport::{Opener, Transport};
 
 /// What the command line says about the connection, read and checked.
 pub(crate) struct Settings {
@@ -18,6 +19,7 @@ pub(crate) struct Settings {
     pub(crate) url_topic: Option<String>,
     pub(crate) version: Version,
     pub(crate) quiet: bool,
+    transport: Transport,
 }
 
 impl Settings {
@@ -98,12 +100,11 @@ impl Settings {
         connection
             .check()
             .map_err(|error| Failure::new(error.to_string()))?;
+        let transport = Transport::new(&args.transport, &args.host, args.port, url);
         let mut config = Config::with_connection(connection);
         // A command ends with its connection, and shows every message.
         config.reconnect = None;
         config.when_slow = WhenSlow::StopReading;
-        config.host = url.map_or(&args.host, |url| &url.host).clone();
-        config.port = url.map_or(args.port, |url| url.port);
         config.connect_timeout = args.connect_timeout;
         let answer = properties.auth.authentication_data.clone();
         config.authenticator = Some(Box::new(move |_| answer.clone()));
@@ -112,6 +113,7 @@ impl Settings {
             url_topic: args.url.and_then(|url| url.topic),
             version,
             quiet: args.quiet,
+            transport,
         };
         Ok((config, settings))
     }
@@ -141,10 +143,18 @@ impl Settings {
 ///
 /// A sentence that names the server, and the exit code of a refusal.
 pub(crate) async fn connect(
-    config: Config,
-    version: Version,
+    mut config: Config,
+    settings: &Settings,
 ) -> Result<(Client, Messages), Failure> {
-    let server = format!("{}:{}", config.host, config.port);
+    let (transport, version) = (&settings.transport, settings.version);
+    let server = transport.place.to_string();
+    if let Some(warning) = transport.warning() {
+        settings.warn(warning);
+    }
+    config.connector = Some(Box::new(Opener {
+        endpoint: transport.endpoint()?,
+        deadline: config.connect_timeout,
+    }));
     Client::connect(config).await.map_err(|error| {
         if let ConnectError::Closed(closed) = error {
             return Failure::Error(format!("no connection to {server}: {closed}"));

@@ -19,6 +19,7 @@ mod publish;
 mod request;
 mod signal;
 mod subscribe;
+mod transport;
 mod url;
 
 use std::io::IsTerminal;

@@ -50,7 +50,7 @@ pub(crate) async fn run(args: PublishArgs) -> Result<(), Failure> {
         Some(read(&payload).await?)
     };
 
-    let (client, _messages) = connect(config, settings.version).await?;
+    let (client, _messages) = connect(config, &settings).await?;
     let publishing = async {
         let mut answers = Answers::new(&settings);
         match whole {

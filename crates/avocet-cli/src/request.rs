@@ -59,7 +59,7 @@ pub(crate) async fn run(args: RequestArgs) -> Result<(), Failure> {
     let stopped = stopped(args.timeout);
     tokio::pin!(stopped);
     let (client, messages) = tokio::select! {
-        connected = connect(config, settings.version) => connected?,
+        connected = connect(config, &settings) => connected?,
         outcome = &mut stopped => return outcome,
     };
     let correlation_data = properties.correlation_data.as_deref();

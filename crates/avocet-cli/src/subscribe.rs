@@ -57,7 +57,7 @@ pub(crate) async fn run(args: SubscribeArgs) -> Result<(), Failure> {
     let stopped = stopped(args.timeout);
     tokio::pin!(stopped);
     let (client, messages) = tokio::select! {
-        connected = connect(config, settings.version) => connected?,
+        connected = connect(config, &settings) => connected?,
         outcome = &mut stopped => return outcome,
     };
     let outcome = tokio::select! {

@@ -1,36 +1,67 @@
-//! `mqtt://[USER[:PASSWORD]@]HOST[:PORT]/TOPIC`.
+//! `mqtt://[USER[:PASSWORD]@]HOST[:PORT]/TOPIC`, and its kin.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 
-/// What `-L` says: the server, the credentials and the topic.
+/// What `-L` says: the server, the credentials and the topic, or the path of WebSocket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Url {
+    pub(crate) scheme: Scheme,
     pub(crate) user_name: Option<String>,
     pub(crate) password: Option<String>,
     pub(crate) host: String,
-    pub(crate) port: u16,
+    pub(crate) port: Option<u16>,
+    /// With `mqtt` and `mqtts`.
     pub(crate) topic: Option<String>,
+    /// With `ws` and `wss`.
+    pub(crate) path: Option<String>,
+    /// With `unix`.
+    pub(crate) socket: Option<PathBuf>,
+}
+
+/// What is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    Mqtt,
+    Mqtts,
+    Ws,
+    Wss,
+    Unix,
 }
 
 impl FromStr for Url {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let shape = || "allowed is mqtt://[USER[:PASSWORD]@]HOST[:PORT]/TOPIC".to_owned();
-        let (scheme, rest) = text.split_once("://").ok_or_else(shape)?;
-        match scheme {
-            "mqtt" => {}
-            "mqtts" | "ws" | "wss" | "quic" | "unix" => {
-                return Err(format!(
-                    "{scheme}:// is not supported yet; allowed is mqtt://"
-                ));
-            }
+        let shape = || {
+            "allowed is mqtt://[USER[:PASSWORD]@]HOST[:PORT]/TOPIC, the same with mqtts://, \
+             ws://HOST[:PORT]/PATH, the same with wss://, and unix:PATH"
+                .to_owned()
+        };
+        let (name, rest) = text.split_once(':').ok_or_else(shape)?;
+        let scheme = match name {
+            "mqtt" => Scheme::Mqtt,
+            "mqtts" => Scheme::Mqtts,
+            "ws" => Scheme::Ws,
+            "wss" => Scheme::Wss,
+            "unix" => return Self::unix(rest.strip_prefix("//").unwrap_or(rest)).ok_or_else(shape),
+            "quic" => return Err("quic:// is not supported yet".to_owned()),
             _ => return Err(shape()),
-        }
-        let (authority, topic) = match rest.split_once('/') {
-            Some((authority, "")) => (authority, None),
-            Some((authority, topic)) => (authority, Some(percent_decoded(topic)?)),
+        };
+        let rest = rest.strip_prefix("//").ok_or_else(shape)?;
+        let (authority, behind) = match rest.split_once('/') {
+            Some((authority, behind)) => (authority, Some(behind)),
             None => (rest, None),
+        };
+        let (topic, path) = match (scheme, behind) {
+            (Scheme::Ws | Scheme::Wss, Some(path)) => {
+                if path.contains(|c: char| c.is_whitespace() || c.is_control()) {
+                    return Err(format!("{path:?} can be no path of a URL"));
+                }
+                (None, Some(format!("/{path}")))
+            }
+            (_, None | Some("")) => (None, None),
+            (_, Some(topic)) => (Some(percent_decoded(topic)?), None),
         };
         let (credentials, server) = match authority.rsplit_once('@') {
             Some((credentials, server)) => (Some(credentials), server),
@@ -49,17 +80,35 @@ impl FromStr for Url {
             return Err(format!("the host is missing; {}", shape()));
         }
         Ok(Self {
+            scheme,
             user_name,
             password,
             host: host.to_owned(),
             port,
             topic,
+            path,
+            socket: None,
+        })
+    }
+}
+
+impl Url {
+    fn unix(path: &str) -> Option<Self> {
+        (!path.is_empty()).then(|| Self {
+            scheme: Scheme::Unix,
+            user_name: None,
+            password: None,
+            host: "localhost".to_owned(),
+            port: None,
+            topic: None,
+            path: None,
+            socket: Some(path.into()),
         })
     }
 }
 
 /// Splits `HOST`, `HOST:PORT`, `[IPV6]` and `[IPV6]:PORT`.
-fn host_and_port(server: &str) -> Result<(&str, u16), String> {
+fn host_and_port(server: &str) -> Result<(&str, Option<u16>), String> {
     let (host, port) = match server
         .strip_prefix('[')
         .and_then(|rest| rest.split_once(']'))
@@ -74,13 +123,11 @@ fn host_and_port(server: &str) -> Result<(&str, u16), String> {
             None => (server, None),
         },
     };
-    let port = match port {
-        None => 1883,
-        Some(port) => port
-            .parse()
-            .map_err(|_| format!("{port:?} is no port; allowed are 1 to 65535"))?,
-    };
-    Ok((host, port))
+    let port = port.map(|port| {
+        let parsed = port.parse().ok().filter(|port| *port != 0);
+        parsed.ok_or_else(|| format!("{port:?} is no port; allowed are 1 to 65535"))
+    });
+    Ok((host, port.transpose()?))
 }
 
 fn percent_decoded(text: &str) -> Result<String, String> {
@@ -111,10 +158,13 @@ mod tests {
     #[test]
     fn takes_server_credentials_and_topic() {
         let expected = Url {
+            scheme: Scheme::Mqtt,
+            path: None,
+            socket: None,
             user_name: Some("me".into()),
             password: Some("p@:/".into()),
             host: "broker.example".into(),
-            port: 1999,
+            port: Some(1999),
             topic: Some("a/b c".into()),
         };
         assert_eq!(
@@ -126,14 +176,41 @@ mod tests {
     #[test]
     fn fills_in_what_is_missing() {
         let url = url("mqtt://broker");
-        assert_eq!((url.host.as_str(), url.port), ("broker", 1883));
+        assert_eq!((url.host.as_str(), url.port), ("broker", None));
         assert_eq!((url.user_name, url.password, url.topic), (None, None, None));
     }
 
     #[test]
     fn takes_ipv6_addresses_in_brackets() {
         let url = url("mqtt://[::1]:1884/t");
-        assert_eq!((url.host.as_str(), url.port), ("::1", 1884));
+        assert_eq!((url.host.as_str(), url.port), ("::1", Some(1884)));
+    }
+
+    #[test]
+    fn takes_transports() {
+        let secure = url("mqtts://broker/t");
+        assert_eq!(
+            (secure.scheme, secure.topic),
+            (Scheme::Mqtts, Some("t".into()))
+        );
+        for (text, scheme, path) in [
+            ("ws://broker", Scheme::Ws, None),
+            ("ws://broker/", Scheme::Ws, Some("/")),
+            (
+                "wss://me@broker:444/a/b?c=%20",
+                Scheme::Wss,
+                Some("/a/b?c=%20"),
+            ),
+        ] {
+            let url = url(text);
+            assert_eq!((url.scheme, url.path.as_deref()), (scheme, path));
+            assert_eq!((url.host.as_str(), url.topic), ("broker", None));
+        }
+        for text in ["unix:/run/mqtt", "unix:///run/mqtt"] {
+            let url = url(text);
+            assert_eq!(url.scheme, Scheme::Unix);
+            assert_eq!(url.socket, Some("/run/mqtt".into()));
+        }
     }
 
     #[test]
@@ -141,7 +218,11 @@ mod tests {
         for (text, expected) in [
             ("broker", "allowed is mqtt://"),
             ("http://broker", "allowed is mqtt://"),
-            ("mqtts://broker/t", "mqtts:// is not supported yet"),
+            ("quic://broker/t", "quic:// is not supported yet"),
+            ("unix:", "allowed is mqtt://"),
+            ("mqtt:broker", "allowed is mqtt://"),
+            ("ws://broker/a b", "can be no path"),
+            ("mqtt://broker:0/t", "\"0\" is no port"),
             ("mqtt:///t", "the host is missing"),
             ("mqtt://broker:70000/t", "\"70000\" is no port"),
             ("mqtt://[::1]1884/t", "\"1884\" stands behind the address"),

@@ -537,10 +537,23 @@ fn errors_say_what_is_wrong_with_which_option() {
         ("sub -t a/#/b", "-t \"a/#/b\": "),
         ("sub -t a -T b#", "-T \"b#\": "),
         (
-            "pub -t a -m x --cafile ca.pem",
-            "--cafile: TLS is not supported yet",
+            "pub -t a -m x --cafile /does/not/exist",
+            "cannot read /does/not/exist: ",
         ),
-        ("pub -t a -m x -L wss://host", "wss:// is not supported yet"),
+        (
+            "pub -t a -m x --capath ca",
+            "--capath: a folder of authorities is not supported yet",
+        ),
+        (
+            "pub -t a -m x -L quic://host",
+            "quic:// is not supported yet",
+        ),
+        (
+            "pub -t a -m x --unix /does/not/exist",
+            "cannot connect to /does/not/exist: ",
+        ),
+        ("pub -t a -m x --cert a", "--key <FILE>"),
+        ("pub -t a -m x --insecure --cafile a", "cannot be used with"),
         ("pub -t a -f /does/not/exist", "-f /does/not/exist: "),
         (
             "pub -t a -m x -c",

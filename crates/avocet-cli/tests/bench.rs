@@ -702,7 +702,10 @@ fn says_what_is_wrong_before_it_connects() {
             "fan-out --publishers 5000 --subscribers 5000",
             "--subscribers",
         ),
-        ("pairs --cafile x", "--cafile: TLS is not supported yet"),
+        (
+            "pairs --cafile /does/not/exist",
+            "cannot read /does/not/exist: ",
+        ),
         ("pairs --chart x.png", "--chart"),
         ("pairs -V 311 -x 5", "-x: the session expiry interval"),
         ("offline -q 0", "--qos"),

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::client::TlsStream;
 
+use crate::layered::Layered;
 use crate::websocket::stream::{WebSocketStream, upgrade};
 use crate::websocket::upgrade::Asked;
 use crate::{ConnectError, TlsConnector, WebSocketClient, connect};
@@ -105,14 +106,36 @@ impl Endpoint {
             server: self.place.to_string(),
             source,
         };
+        let asked = self.ask(websocket).map_err(failed)?;
+        let stream = upgrade(stream, &asked).await.map_err(failed)?;
+        Ok(ClientStream(Inner::Frames(Box::new(stream))))
+    }
+
+    /// The client's side over a socket that does not block and is connected, for loops that wait for
+    /// events themselves. TLS and WebSocket are agreed on while it is read and written; what is
+    /// written until then waits.
+    ///
+    /// # Errors
+    ///
+    /// When the host can be no name in a certificate, or the system gives no random numbers.
+    pub fn over<S: io::Read + io::Write>(&self, socket: S) -> io::Result<Layered<S>> {
+        let mut stream = Layered::new(socket);
+        if let Some(connector) = &self.tls {
+            let tls = connector.connect(self.place.host());
+            stream.secure(tls.map_err(io::Error::other)?.into());
+        }
+        if let Some(websocket) = &self.websocket {
+            stream.ask(self.ask(websocket)?)?;
+        }
+        Ok(stream)
+    }
+
+    fn ask(&self, websocket: &WebSocketClient) -> io::Result<Asked> {
         let host = match &self.place {
             Place::Tcp { .. } => self.place.to_string(),
             Place::Unix(_) => "localhost".to_owned(),
         };
-        let asked = Asked::new(&host, &websocket.path, &websocket.headers);
-        let asked = asked.map_err(|error| failed(io::Error::other(error)))?;
-        let stream = upgrade(stream, &asked).await.map_err(failed)?;
-        Ok(ClientStream(Inner::Frames(Box::new(stream))))
+        Asked::new(&host, &websocket.path, &websocket.headers).map_err(io::Error::other)
     }
 
     async fn secure(

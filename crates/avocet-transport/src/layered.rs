@@ -6,6 +6,7 @@ use rustls::Connection;
 
 use crate::tls::CertificateNames;
 use crate::websocket::frames::WebSocket;
+use crate::websocket::upgrade::Asked;
 
 /// Bytes read from the socket at once, where they must be decrypted.
 const READ_BYTES: usize = 16 << 10;
@@ -27,6 +28,8 @@ pub struct Layered<S> {
     pub(crate) socket: S,
     pub(crate) tls: Option<Connection>,
     pub(crate) websocket: Option<WebSocket>,
+    /// A client's request for WebSocket, until it is answered.
+    asking: Option<Box<Asking>>,
     /// Bytes of the socket that were read ahead.
     pub(crate) raw: Vec<u8>,
     /// Bytes for the socket, where there is no TLS; `sent` of them are gone.
@@ -36,12 +39,22 @@ pub struct Layered<S> {
     ended: bool,
 }
 
+/// What a client has asked, and what has come since.
+#[derive(Debug)]
+struct Asking {
+    asked: Asked,
+    head: Vec<u8>,
+    /// What was written meanwhile.
+    held: Vec<u8>,
+}
+
 impl<S: Read + Write> Layered<S> {
     pub(crate) fn new(socket: S) -> Self {
         Self {
             socket,
             tls: None,
             websocket: None,
+            asking: None,
             raw: Vec::new(),
             out: Vec::new(),
             sent: 0,
@@ -55,6 +68,41 @@ impl<S: Read + Write> Layered<S> {
         // What is taken at once is bounded here.
         tls.set_buffer_limit(None);
         self.tls = Some(tls);
+    }
+
+    /// Asks for WebSocket. What is written until the answer comes waits for it.
+    pub(crate) fn ask(&mut self, asked: Asked) -> io::Result<()> {
+        self.put(asked.request.as_bytes())?;
+        self.asking = Some(Box::new(Asking {
+            asked,
+            head: Vec::new(),
+            held: Vec::new(),
+        }));
+        Ok(())
+    }
+
+    /// Takes a part of the answer; how much of `room` then holds what came behind it.
+    fn take_answer(&mut self, room: &mut [u8], len: usize) -> io::Result<usize> {
+        let Some(asking) = &mut self.asking else {
+            return Ok(len);
+        };
+        let bytes = room.get(..len).unwrap_or_default();
+        asking.head.extend_from_slice(bytes);
+        let answer = asking.asked.answer(&asking.head);
+        let answer = answer.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        let Some(end) = answer else {
+            return Ok(0);
+        };
+        let behind = asking.head.len() - end;
+        let held = std::mem::take(&mut asking.held);
+        self.asking = None;
+        self.websocket = Some(WebSocket::client());
+        if !held.is_empty() {
+            self.put_data(&[IoSlice::new(&held)])?;
+        }
+        // It came with these bytes, or there would have been an answer before.
+        room.copy_within(len.saturating_sub(behind)..len, 0);
+        Ok(behind)
     }
 
     /// The socket, to be watched.
@@ -108,6 +156,11 @@ impl<S: Read + Write> Layered<S> {
                 }
             };
             let filled = n == room.len();
+            let n = self.take_answer(room, n)?;
+            if n == 0 {
+                self.flush()?;
+                continue;
+            }
             let Some(websocket) = &mut self.websocket else {
                 self.more |= filled;
                 return Ok(n);
@@ -254,7 +307,8 @@ impl<S: Read + Write> Layered<S> {
     ///
     /// Those of the socket.
     pub fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        if !self.flush()? {
+        let holds = self.asking.as_ref().is_some_and(|it| !it.held.is_empty());
+        if !self.flush()? || holds {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let mut len = 0;
@@ -284,6 +338,13 @@ impl<S: Read + Write> Layered<S> {
     }
 
     fn put_data(&mut self, slices: &[IoSlice<'_>]) -> io::Result<()> {
+        if let Some(asking) = &mut self.asking {
+            let held = &mut asking.held;
+            slices
+                .iter()
+                .for_each(|slice| held.extend_from_slice(slice));
+            return Ok(());
+        }
         if let Some(websocket) = &mut self.websocket {
             let mut framed = Vec::new();
             websocket.encode(slices, &mut framed);

@@ -1,9 +1,10 @@
 //! One client: a socket, and bytes on their way in and out.
 
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::SocketAddr;
 
 use avocet_codec::{Disconnect, Packet, ReasonCode, Version, frame_len};
+use avocet_transport::Layered;
 use mio::net::TcpStream;
 
 use crate::clock::Stopwatch;
@@ -21,7 +22,7 @@ pub(crate) struct Client {
     /// What people call it: "subscriber 3".
     pub(crate) name: String,
     server: SocketAddr,
-    pub(crate) socket: TcpStream,
+    pub(crate) socket: Socket,
     /// The beginning of a packet whose end has not come.
     tail: Vec<u8>,
     /// What is to be written; `written` bytes of it are gone.
@@ -45,8 +46,46 @@ pub(crate) enum Reading {
     Unfinished,
 }
 
+/// What a client reads and writes.
+#[derive(Debug)]
+pub(crate) enum Socket {
+    Plain(TcpStream),
+    Layered(Box<Layered<TcpStream>>),
+}
+
+impl Socket {
+    pub(crate) fn tcp(&mut self) -> &mut TcpStream {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Layered(stream) => stream.socket_mut(),
+        }
+    }
+
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.read(room),
+            Self::Layered(stream) => stream.read(room),
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.write(bytes),
+            Self::Layered(stream) => stream.write_vectored(&[IoSlice::new(bytes)]),
+        }
+    }
+
+    /// Whether a read that took less than there was room for has taken all there was.
+    fn is_at_its_end(&self) -> bool {
+        match self {
+            Self::Plain(_) => true,
+            Self::Layered(stream) => !stream.has_more(),
+        }
+    }
+}
+
 impl Client {
-    pub(crate) fn new(name: String, server: SocketAddr, socket: TcpStream) -> Self {
+    pub(crate) fn new(name: String, server: SocketAddr, socket: Socket) -> Self {
         Self {
             name,
             server,
@@ -75,7 +114,7 @@ impl Client {
                 Ok(length) => {
                     self.written += length;
                     // A short write means that the socket is full: its event comes.
-                    if self.unwritten() > 0 {
+                    if self.unwritten() > 0 && matches!(self.socket, Socket::Plain(_)) {
                         return Ok(());
                     }
                 }
@@ -86,6 +125,10 @@ impl Client {
         }
         self.out.clear();
         self.written = 0;
+        if let Socket::Layered(stream) = &mut self.socket {
+            // What it took and could not send.
+            stream.flush()?;
+        }
         Ok(())
     }
 
@@ -143,7 +186,7 @@ impl Client {
             self.tail.clear();
             self.tail.extend_from_slice(rest);
             // All there was fitted in.
-            if length < room_len {
+            if length < room_len && self.socket.is_at_its_end() {
                 return Ok(Reading::Drained);
             }
         }

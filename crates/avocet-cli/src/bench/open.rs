@@ -7,9 +7,10 @@ use avocet_codec::{
     Connack, Connect, ConnectProperties, List, Packet, PacketId, QoS, ReasonCode, Suback,
     Subscribe, SubscribeFilter, SubscriptionOptions, TopicFilter, Version,
 };
+use avocet_transport::Endpoint;
 use mio::{Events, Poll};
 
-use crate::bench::client::{Client, Reading, connect, reason};
+use crate::bench::client::{Client, Reading, Socket, connect, reason};
 use crate::bench::histogram::Histogram;
 use crate::bench::reactor::register;
 use crate::bench::report::{Progress, number};
@@ -17,6 +18,7 @@ use crate::bench_args::ServerArgs;
 use crate::clock::Stopwatch;
 use crate::exit::Failure;
 use crate::signal;
+use crate::transport::{Place, Transport};
 
 /// Clients that connect at the same time, if no rate is asked for.
 const OPENING_MAX: usize = 64;
@@ -34,6 +36,8 @@ const FILES: u64 = 64;
 #[derive(Clone, Debug)]
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
+    /// None: plain TCP.
+    endpoint: Option<Endpoint>,
     pub(crate) version: Version,
     user_name: Option<String>,
     password: Option<String>,
@@ -56,15 +60,24 @@ impl Server {
             )));
         }
         let url = args.url.as_ref();
-        let host = url.map_or(&args.host, |url| &url.host);
-        let port = url.map_or(args.port, |url| url.port);
+        let transport = Transport::new(&args.transport, &args.host, args.port, url);
         if url.is_some_and(|url| url.topic.is_some()) {
             return Err(Failure::new(
                 "-L: the topics of a load are drawn at random, the URL must have none",
             ));
         }
+        let Place::Tcp { host, port } = &transport.place else {
+            return Err(Failure::new("--unix: a load needs an address"));
+        };
+        let endpoint = transport.endpoint()?;
+        let address = address(host, *port, args.connect_timeout)?;
+        let progress = Progress::new(args.quiet);
+        if let Some(warning) = transport.warning() {
+            progress.say(warning);
+        }
         let server = Self {
-            address: address(host, port, args.connect_timeout)?,
+            endpoint: (!transport.is_plain()).then_some(endpoint),
+            address,
             version: args.protocol_version,
             user_name: args
                 .username
@@ -76,7 +89,7 @@ impl Server {
                 .or_else(|| url.and_then(|url| url.password.clone())),
             keep_alive: args.keepalive,
             connect_timeout: args.connect_timeout,
-            progress: Progress::new(args.quiet),
+            progress,
         };
         // What cannot be sent is told before anything connects.
         server.connect_packet(&Wanted::new(String::new(), "a".into()))?;
@@ -420,6 +433,10 @@ fn start(
     };
     let mut socket = connect(server.address, source).map_err(failed)?;
     register(poll, &mut socket, index).map_err(failed)?;
+    let socket = match &server.endpoint {
+        None => Socket::Plain(socket),
+        Some(endpoint) => Socket::Layered(Box::new(endpoint.over(socket).map_err(failed)?)),
+    };
     let mut client = Client::new(wanted.name.clone(), server.address, socket);
     client.out = server.connect_packet(wanted)?;
     *slot = Slot::Opening(Box::new(Opening {
@@ -474,14 +491,14 @@ fn step(
         ))
     };
     if *step == Step::Connecting {
-        if let Some(error) = client.socket.take_error().map_err(failed)? {
+        if let Some(error) = client.socket.tcp().take_error().map_err(failed)? {
             return Err(failed(error));
         }
-        if client.socket.peer_addr().is_err() {
+        if client.socket.tcp().peer_addr().is_err() {
             return Ok(Reading::Drained);
         }
         // One write goes out at once, whatever is still unacknowledged.
-        client.socket.set_nodelay(true).map_err(failed)?;
+        client.socket.tcp().set_nodelay(true).map_err(failed)?;
         *step = Step::Connack;
     }
     client.flush(clock.nanoseconds()).map_err(failed)?;

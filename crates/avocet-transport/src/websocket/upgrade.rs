@@ -172,6 +172,7 @@ fn is_allowed(origin: &str, host: &str, server: &WebSocketServer) -> bool {
 }
 
 /// A client's request, and what its answer must hold.
+#[derive(Debug)]
 pub(crate) struct Asked {
     pub(crate) request: String,
     accept: String,
