@@ -256,6 +256,14 @@ impl<'a> Packet<'a> {
     /// Writes the whole packet; on an error, nothing. A CONNECT is encoded in its own version.
     #[inline]
     pub fn encode(&self, version: Version, out: &mut impl BufMut) -> Result<(), EncodeError> {
+        if let Self::Publish(packet) = self {
+            return packet.encode(version, out);
+        }
+        self.encode_other(version, out)
+    }
+
+    #[inline(never)]
+    fn encode_other(&self, version: Version, out: &mut impl BufMut) -> Result<(), EncodeError> {
         match self {
             Self::Connect(packet) => packet.encode(out),
             Self::Connack(packet) => packet.encode(version, out),

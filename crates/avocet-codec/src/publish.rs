@@ -293,15 +293,16 @@ impl<'a> Publish<'a> {
         let packet_id_len = if self.packet_id().is_some() { 2 } else { 0 };
         let header_len =
             2 + topic_name.len() + packet_id_len + usize::from(version.has_properties());
-        let remaining_len = header_len + self.payload.len();
-        let has_room = out.remaining_mut().checked_sub(payload_room) > Some(header_len + 5);
-        if let (0..0x80, true) = (remaining_len, has_room) {
-            out.put_slice(&[first_byte, remaining_len as u8, high, low]);
-        } else {
-            let measure = Measure::of(remaining_len);
-            let room = measure.frame_len() - self.payload.len() + payload_room;
-            write_fixed_header(first_byte, measure, room, out)?;
-            out.put_slice(&[high, low]);
+        match header_len + self.payload.len() {
+            len @ 0..0x80 if out.remaining_mut() >= 2 + header_len + payload_room => {
+                out.put_slice(&[first_byte, len as u8, high, low]);
+            }
+            len => {
+                let measure = Measure::of(len);
+                let room = measure.frame_len() - self.payload.len() + payload_room;
+                write_fixed_header(first_byte, measure, room, out)?;
+                out.put_slice(&[high, low]);
+            }
         }
         out.put_slice(topic_name);
         match (self.packet_id(), version.has_properties()) {
