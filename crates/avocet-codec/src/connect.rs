@@ -4,7 +4,7 @@ use bytes::BufMut;
 
 use crate::error::{DecodeError, EncodeError, Field};
 use crate::list::List;
-use crate::packet::{FixedHeader, PacketType};
+use crate::packet::{FixedHeader, PacketType, short_frame};
 use crate::property::{Properties, Property, UserProperty, user_properties, write_user_properties};
 use crate::qos::QoS;
 use crate::reader::Reader;
@@ -88,6 +88,13 @@ impl Default for ConnectProperties<'_> {
     }
 }
 
+/// The first byte, in all versions but 3.1 the only one.
+const CONNECT: u8 = (PacketType::Connect as u8) << 4;
+
+/// What follows in most packets: Protocol Name and Protocol Version.
+const MQTT_4: u64 = u64::from_be_bytes(*b"\0\0\x04MQTT\x04");
+const MQTT_5: u64 = MQTT_4 + 1;
+
 const BRIDGE: u8 = 0x80;
 
 const CLEAN_START: u8 = 0b0000_0010;
@@ -115,46 +122,65 @@ impl<'a> Connect<'a> {
 
     /// Reads one whole packet, which must be a CONNECT.
     pub fn decode(frame: &'a [u8]) -> Result<Self, DecodeError> {
-        // The version is the packet's own, so that any will do here.
-        let (header, body) = FixedHeader::read(frame, Version::V5)?;
-        header.expect(PacketType::Connect)?;
-        Self::decode_body(header, body, |connect| connect)
+        Self::decode_as(frame, |connect| connect)
     }
 
     /// Makes a packet of what is read, at once, so that it is built where it is returned.
     #[inline(never)]
-    pub(crate) fn decode_body<T>(
-        header: FixedHeader,
+    pub(crate) fn decode_as<T>(
+        frame: &'a [u8],
+        packet: impl FnOnce(Self) -> T,
+    ) -> Result<T, DecodeError> {
+        let (header, mut body) = match short_frame(frame) {
+            Some((CONNECT, body)) => (None, body),
+            _ => {
+                // The version is the packet's own, so that any will do here.
+                let (header, body) = FixedHeader::read(frame, Version::V5)?;
+                header.expect(PacketType::Connect)?;
+                (Some(header), body)
+            }
+        };
+        let (version, bridge) = protocol(&mut body)?;
+        if let Some(header) = header {
+            header.check(version)?;
+        }
+        if version.has_properties() {
+            Self::decode_fields::<true, T>(version, bridge, body, packet)
+        } else {
+            Self::decode_fields::<false, T>(version, bridge, body, packet)
+        }
+    }
+
+    /// What is behind the Protocol Version, without a thought of properties in versions that have
+    /// none.
+    #[inline(never)]
+    fn decode_fields<const PROPERTIES: bool, T>(
+        version: Version,
+        bridge: bool,
         mut body: Reader<'a>,
         packet: impl FnOnce(Self) -> T,
     ) -> Result<T, DecodeError> {
-        let (version, bridge) = protocol(&mut body)?;
-        header.check(version)?;
+        // In 3.1 the end of the packet takes precedence over the flags of the last two fields.
+        let lenient = !PROPERTIES && version == Version::V3_1;
         let flags = body.u8(Field::ConnectFlags)?;
-        let will = will_flags(flags, version)?;
-        if version < Version::V5 && flags & (USER_NAME | PASSWORD) == PASSWORD {
+        let will = will_flags(flags, lenient)?;
+        if !PROPERTIES && flags & (USER_NAME | PASSWORD) == PASSWORD {
             return Err(DecodeError::PasswordWithoutUserName);
         }
         let keep_alive = body.u16(Field::KeepAlive)?;
-        let section = if version.has_properties() {
-            body.properties()?
-        } else {
-            &[]
-        };
+        let section = if PROPERTIES { body.properties()? } else { &[] };
         let properties = ConnectProperties::decode(section)?;
         let client_id = body.string(Field::ClientId)?;
         let will = match will {
-            Some((qos, retain)) => Some(Will::decode(&mut body, version, qos, retain)?),
+            Some((qos, retain)) => Some(Will::decode::<PROPERTIES>(&mut body, qos, retain)?),
             None => None,
         };
-        // In 3.1 the end of the packet takes precedence over these two flags.
-        let may_be_missing = version == Version::V3_1;
         let mut user_name = None;
-        if flags & USER_NAME != 0 && !(may_be_missing && body.is_empty()) {
+        if flags & USER_NAME != 0 && !(lenient && body.is_empty()) {
             user_name = Some(body.string(Field::UserName)?);
         }
         let mut password = None;
-        if flags & PASSWORD != 0 && !(may_be_missing && body.is_empty()) {
+        if flags & PASSWORD != 0 && !(lenient && body.is_empty()) {
             password = Some(body.binary(Field::Password)?);
         }
         body.finish()?;
@@ -207,6 +233,20 @@ impl<'a> Connect<'a> {
 /// Protocol Name and Protocol Version [MQTT5-3.1.2-1] [MQTT5-3.1.2-2].
 #[inline(always)]
 fn protocol(body: &mut Reader<'_>) -> Result<(Version, bool), DecodeError> {
+    let Some((&[a, b, c, d, e, f, level], rest)) = body.rest().split_first_chunk() else {
+        return rare_protocol(body);
+    };
+    let version = match u64::from_be_bytes([0, a, b, c, d, e, f, level]) {
+        MQTT_4 => Version::V3_1_1,
+        MQTT_5 => Version::V5,
+        _ => return rare_protocol(body),
+    };
+    *body = Reader::new(rest);
+    Ok((version, false))
+}
+
+#[inline(never)]
+fn rare_protocol(body: &mut Reader<'_>) -> Result<(Version, bool), DecodeError> {
     let is_mqtt = match body.binary(Field::ProtocolName)? {
         b"MQTT" => true,
         b"MQIsdp" => false,
@@ -221,17 +261,17 @@ fn protocol(body: &mut Reader<'_>) -> Result<(Version, bool), DecodeError> {
     }
 }
 
-/// QoS and RETAIN of the will, none without one.
-fn will_flags(flags: u8, version: Version) -> Result<Option<(QoS, bool)>, DecodeError> {
-    // 3.1 gives the reserved flag, and these without a will, no meaning.
-    let strict = version > Version::V3_1;
-    if strict && flags & 1 != 0 {
+/// QoS and RETAIN of the will, none without one. 3.1, which is lenient, gives the reserved flag, and
+/// these without a will, no meaning.
+#[inline(always)]
+fn will_flags(flags: u8, lenient: bool) -> Result<Option<(QoS, bool)>, DecodeError> {
+    if !lenient && flags & 1 != 0 {
         return Err(DecodeError::ConnectFlags);
     }
     let qos = flags >> WILL_QOS_SHIFT & 0b11;
     let retain = flags & WILL_RETAIN != 0;
     if flags & WILL == 0 {
-        if strict && (qos != 0 || retain) {
+        if !lenient && (qos != 0 || retain) {
             return Err(DecodeError::ConnectFlags);
         }
         return Ok(None);

@@ -153,6 +153,11 @@ impl<'a> Packet<'a> {
     /// A CONNECT carries its own version; `version` does not matter for it.
     #[inline]
     pub fn decode(frame: &'a [u8], version: Version) -> Result<Self, DecodeError> {
+        if let Some(&first_byte) = frame.first()
+            && first_byte >> 4 == PacketType::Publish as u8
+        {
+            return Publish::decode_as(frame, version, Self::Publish);
+        }
         // What most acknowledgements are, in all versions: see `AckType::success`.
         if let &[first_byte, 2, high, low] = frame
             && let Some(packet_id) = PacketId::new(u16::from_be_bytes([high, low]))
@@ -166,10 +171,8 @@ impl<'a> Packet<'a> {
                 _ => {}
             }
         }
-        if let Some(&first_byte) = frame.first()
-            && first_byte >> 4 == PacketType::Publish as u8
-        {
-            return Publish::decode_as(frame, version, Self::Publish);
+        if frame.first().map(|first_byte| first_byte >> 4) == Some(PacketType::Connect as u8) {
+            return Connect::decode_as(frame, Self::Connect);
         }
         Self::decode_other(frame, version)
     }
@@ -181,7 +184,7 @@ impl<'a> Packet<'a> {
         let flags = header.flags;
         // Each arm makes the whole result, so that it is built where it is returned.
         match header.packet_type {
-            PacketType::Connect => Connect::decode_body(header, body, Self::Connect),
+            PacketType::Connect => Connect::decode_as(frame, Self::Connect),
             PacketType::Connack => Connack::decode_body(body, version).map(Self::Connack),
             PacketType::Publish => Publish::decode_as(frame, version, Self::Publish),
             PacketType::Puback => {

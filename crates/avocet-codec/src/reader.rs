@@ -166,7 +166,7 @@ fn ascii(bytes: &[u8]) -> Option<&str> {
 #[inline(never)]
 fn string(bytes: &[u8]) -> Option<&str> {
     match ascii(bytes) {
-        Some(string) if !has_null(string) => Some(string),
+        Some(string) if !is_null_in(string) => Some(string),
         _ => long_string(bytes),
     }
 }
@@ -232,9 +232,15 @@ fn refuse_topic_filter(bytes: &[u8]) -> DecodeError {
     }
 }
 
-/// Whether the null character is in it; some bytes are looked at twice.
-#[inline]
+/// Whether the null character is in it.
+#[inline(never)]
 pub(crate) fn has_null(string: &str) -> bool {
+    is_null_in(string)
+}
+
+/// The same; some bytes are looked at twice.
+#[inline(always)]
+fn is_null_in(string: &str) -> bool {
     let bytes = string.as_bytes();
     let Some(last) = bytes.last_chunk() else {
         return has_null_shortly(bytes);
@@ -244,7 +250,7 @@ pub(crate) fn has_null(string: &str) -> bool {
 }
 
 /// The same for less than 16 bytes: two words that may overlap.
-#[inline]
+#[inline(always)]
 fn has_null_shortly(bytes: &[u8]) -> bool {
     if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
         return zeros(u64::from_ne_bytes(*first)) | zeros(u64::from_ne_bytes(*last)) != 0;

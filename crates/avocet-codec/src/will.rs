@@ -44,17 +44,12 @@ impl<'a> Will<'a> {
     }
 
     #[inline(always)]
-    pub(crate) fn decode(
+    pub(crate) fn decode<const PROPERTIES: bool>(
         body: &mut Reader<'a>,
-        version: Version,
         qos: QoS,
         retain: bool,
     ) -> Result<Self, DecodeError> {
-        let section = if version.has_properties() {
-            body.properties()?
-        } else {
-            &[]
-        };
+        let section = if PROPERTIES { body.properties()? } else { &[] };
         let properties = WillProperties::decode(section)?;
         Ok(Self {
             topic_name: body.topic_name(Field::WillTopic)?,
