@@ -167,6 +167,7 @@ impl Engine {
     pub(crate) fn on_value(&mut self, from: ShardId, value: Value, now: Now) {
         match value {
             Value::Forward(published) => self.on_forward(from, published, now),
+            Value::Frames(forwarded) => self.on_forwarded_frames(from, &forwarded, now),
             Value::Accepted {
                 through,
                 unmatched,

@@ -44,6 +44,13 @@ impl Outbox {
         self.records.push(record);
     }
 
+    /// The last value for subscribers, if it is for this shard.
+    pub(crate) fn last_for_subscribers(&mut self, to: ShardId) -> Option<&mut Value> {
+        let [subscribers, ..] = &mut self.lanes;
+        let (last_to, value) = subscribers.back_mut()?;
+        (*last_to == to).then_some(value)
+    }
+
     /// The connection has output, or may have.
     pub(crate) fn need_flush(&mut self, id: ConnectionId, entry: &mut Connection) {
         if !mem::replace(&mut entry.flush, true) {

@@ -7,7 +7,8 @@ use core::time::Duration;
 
 use avocet_codec::{QoS, ReasonCode, SubscriptionId};
 use avocet_session::{
-    AckToken, CommitId, IncomingPublish, Message, Now, Outgoing, PublishFrame, SubscriptionIds,
+    AckToken, CommitId, IncomingPublish, Message, Now, Outgoing, PublishFrame, PublishFrames,
+    SubscriptionIds,
 };
 use avocet_topic::TopicName;
 use hashbrown::hash_map::Entry;
@@ -17,9 +18,15 @@ use crate::recent::RecentTopics;
 use crate::record::{MessageId, Record};
 use crate::routes::{Interested, Mark, Route, Routes, SessionSubscriber};
 use crate::session_table::{SessionHandle, SessionKey, SessionTable};
-use crate::shard::{Lane, Part, Published, ShardId, TicketId, UnacceptedForward, Value};
+use crate::shard::{
+    Credit, ForwardedFrames, Lane, Part, Published, Received, ShardId, TicketId, UnacceptedForward,
+    Value,
+};
 use crate::shared::GroupHandle;
 use crate::{ConnectionId, Durability, Engine};
+
+/// Packets with more bytes together are forwarded as two values.
+const FRAMES_BYTES_MAX: usize = 64 << 10;
 
 /// Who wants to know what became of a message.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +66,15 @@ impl Origin {
         recorded: false,
         unrouted: None,
     };
+}
+
+/// Who published a packet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Publisher<'a> {
+    /// The client of a connection of this shard.
+    Connection(ConnectionId),
+    /// The client of this session, which may be another shard's; none for the server.
+    Session(Option<&'a SessionKey>),
 }
 
 /// A message whose answer waits for other shards.
@@ -125,6 +141,7 @@ impl Matches {
                 let sessions = takers.sessions.iter().flatten();
                 self.deliveries.extend(sessions.map(Delivery::new));
                 self.groups.extend(takers.group);
+                self.shards.extend(takers.shard);
                 return;
             }
             Err(missed) => missed,
@@ -133,18 +150,18 @@ impl Matches {
             self.add_route(sessions, route, publisher);
         });
         let with_more_ids = |delivery: &Delivery| !delivery.more_ids.is_empty();
-        if self.shards.is_empty() && !self.no_local && !self.deliveries.iter().any(with_more_ids) {
-            let takers = self.deliveries.iter().map(Delivery::taker);
-            let generation = routes.generation();
-            let groups = &self.groups;
-            self.recent
-                .remember(missed, topic, generation, takers, groups);
-        }
         self.shards.sort_unstable();
         self.shards.dedup_by(|later, kept| {
             kept.durable |= later.durable && later.shard == kept.shard;
             later.shard == kept.shard
         });
+        if !self.no_local && !self.deliveries.iter().any(with_more_ids) {
+            let takers = self.deliveries.iter().map(Delivery::taker);
+            let generation = routes.generation();
+            let (groups, shards) = (&self.groups, &self.shards);
+            self.recent
+                .remember(missed, topic, generation, takers, groups, shards);
+        }
     }
 
     /// Those who have not got the message.
@@ -323,7 +340,10 @@ impl Engine {
         self.wait = Duration::ZERO;
         // A large payload is shared by those who take it, not copied for each.
         if !frame.is_large() || self.matches.takers() == 1 {
-            self.deliver_frames(id, topic_name, frame, now);
+            self.deliver_frames(Publisher::Connection(id), frame, now);
+        }
+        if !frame.is_large() {
+            self.forward_frame(id, frame);
         }
         if !self.matches.are_served() {
             let message = Message::from_publish(&publish.packet(), topic_name, now.unix);
@@ -345,21 +365,14 @@ impl Engine {
     }
 
     /// Gives a packet to those who match it and may get it as it is; the others are left.
-    fn deliver_frames(
-        &mut self,
-        from: ConnectionId,
-        topic_name: TopicName<'_>,
-        frame: PublishFrame<'_>,
-        now: Now,
-    ) {
+    fn deliver_frames(&mut self, from: Publisher<'_>, frame: PublishFrame<'_>, now: Now) {
         let mut deliveries = mem::take(&mut self.matches.deliveries);
         deliveries.retain(|delivery| {
-            delivery.first_id.is_some()
-                || !self.deliver_frame(delivery.session, topic_name, frame, now)
+            delivery.first_id.is_some() || !self.deliver_frame(delivery.session, frame, now)
         });
         self.matches.deliveries = deliveries;
         let mut groups = mem::take(&mut self.matches.groups);
-        groups.retain(|group| !self.offer_frame_to_group(*group, from, topic_name, frame, now));
+        groups.retain(|group| !self.offer_frame_to_group(*group, from, frame, now));
         self.matches.groups = groups;
     }
 
@@ -543,7 +556,11 @@ impl Engine {
         let bytes = published.message.len();
         let credit = connection.map(|connection| {
             self.use_credit(connection, bytes);
-            (connection, u32::try_from(bytes).unwrap_or(u32::MAX))
+            Credit {
+                connection,
+                messages: 1,
+                bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
+            }
         });
         if let Some(unaccepted) = self.unaccepted.get_mut(to.index()) {
             let forward = UnacceptedForward { ticket, credit };
@@ -552,6 +569,89 @@ impl Engine {
         self.counters.forwards_sent += 1;
         let published = on_its_way(published);
         self.send(to, Lane::Subscribers, Value::Forward(published));
+    }
+
+    /// Forwards a packet to the other shards that match it, behind those of its connection that have
+    /// not left.
+    fn forward_frame(&mut self, from: ConnectionId, frame: PublishFrame<'_>) {
+        let mut shards = mem::take(&mut self.matches.shards);
+        let bytes = frame.bytes();
+        let size = u32::try_from(bytes).unwrap_or(u32::MAX);
+        for Interested { shard: to, .. } in shards.drain(..) {
+            self.use_credit(from, bytes);
+            self.counters.forwards_sent += 1;
+            let Some(unaccepted) = self.unaccepted.get_mut(to.index()) else {
+                continue;
+            };
+            if let Some(Value::Frames(last)) = self.outbox.last_for_subscribers(to)
+                && last.from == from
+                && last.frames.bytes() < FRAMES_BYTES_MAX
+                && let Some(forward) = unaccepted.forwards.back_mut()
+                && let Some(credit) = &mut forward.credit
+            {
+                last.frames.push(frame);
+                credit.messages += 1;
+                credit.bytes += size;
+                continue;
+            }
+            let credit = Some(Credit {
+                connection: from,
+                messages: 1,
+                bytes: size,
+            });
+            let ticket = None;
+            unaccepted
+                .forwards
+                .push_back(UnacceptedForward { ticket, credit });
+            let entry = self.connections.get(&from);
+            let forwarded = ForwardedFrames {
+                from,
+                publisher: entry.and_then(|entry| entry.key.clone()),
+                frames: PublishFrames::new(frame),
+            };
+            self.send(to, Lane::Subscribers, Value::Frames(forwarded));
+        }
+        self.matches.shards = shards;
+    }
+
+    pub(crate) fn on_forwarded_frames(
+        &mut self,
+        from: ShardId,
+        forwarded: &ForwardedFrames,
+        now: Now,
+    ) {
+        self.wait = Duration::ZERO;
+        let publisher = forwarded.publisher.as_ref();
+        for frame in forwarded.frames.iter() {
+            let (routes, sessions) = (&self.routes, &mut self.sessions);
+            let (topic, topic_name) = (frame.topic_bytes(), || frame.topic_name());
+            self.matches
+                .find(routes, sessions, topic, topic_name, publisher);
+            // What others want is the business of the shard that forwards.
+            self.matches.shards.clear();
+            let publisher = Publisher::Session(publisher.map(|key| &**key));
+            self.deliver_frames(publisher, frame, now);
+            if !self.matches.are_served() {
+                let mut published = self.published(frame.message(), forwarded.publisher.clone());
+                // Nothing of QoS 0 survives.
+                let mut reach = Reach::default();
+                self.matches.shards = self.distribute(&mut published, &mut reach, now);
+            }
+        }
+        let wait = mem::take(&mut self.wait);
+        self.count_forward(from, wait);
+    }
+
+    /// A forward is where it belongs.
+    fn count_forward(&mut self, from: ShardId, wait: Duration) -> Option<&mut Received> {
+        let received = self.received.get_mut(from.index())?;
+        if !wait.is_zero() {
+            received.slowed.push((received.count, wait));
+        }
+        received.count += 1;
+        received.unanswered = true;
+        self.unanswered = true;
+        Some(received)
     }
 
     pub(crate) fn on_forward(&mut self, from: ShardId, mut published: Published, now: Now) {
@@ -564,20 +664,13 @@ impl Engine {
         self.matches.shards = shards;
         reach.durable |= self.record_arrival(&published, None);
         let gate = self.gate_at(published.level, reach.durable);
-        let Some(received) = self.received.get_mut(from.index()) else {
-            return;
-        };
-        if !reach.matched {
-            received.unmatched.push(received.count);
-        }
         let wait = mem::take(&mut self.wait);
-        if !wait.is_zero() {
-            received.slowed.push((received.count, wait));
+        if let Some(received) = self.count_forward(from, wait) {
+            if !reach.matched {
+                received.unmatched.push(received.count - 1);
+            }
+            received.gate = received.gate.max(gate);
         }
-        received.count += 1;
-        received.unanswered = true;
-        self.unanswered = true;
-        received.gate = received.gate.max(gate);
     }
 
     pub(crate) fn on_accepted(
@@ -602,16 +695,17 @@ impl Engine {
                 .ok()
                 .and_then(|at| slowed.get(at));
             let wait = slowed.map_or(Duration::ZERO, |it| it.1);
-            if let Some((connection, bytes)) = forward.credit {
+            if let Some(returned) = forward.credit {
+                let connection = returned.connection;
                 self.slow_down(connection, wait, now);
-                let bytes = bytes as usize;
+                let returned = (returned.messages as usize, returned.bytes as usize);
                 match &mut credit {
-                    Some((same, (messages, sum))) if *same == connection => {
-                        *messages += 1;
-                        *sum += bytes;
+                    Some((same, (messages, bytes))) if *same == connection => {
+                        *messages += returned.0;
+                        *bytes += returned.1;
                     }
                     _ => {
-                        if let Some((other, credit)) = credit.replace((connection, (1, bytes))) {
+                        if let Some((other, credit)) = credit.replace((connection, returned)) {
                             self.return_credit(other, credit, now);
                         }
                     }

@@ -183,7 +183,6 @@ impl Engine {
     pub(crate) fn deliver_frame(
         &mut self,
         handle: SessionHandle,
-        topic_name: TopicName<'_>,
         frame: PublishFrame<'_>,
         now: Now,
     ) -> bool {
@@ -192,7 +191,7 @@ impl Engine {
         };
         let connection = slot.connection;
         if let Some(access) = &mut slot.access
-            && !access.may_receive(&self.rules, topic_name, QoS::AtMostOnce, false)
+            && !access.may_receive(&self.rules, frame.topic_name(), QoS::AtMostOnce, false)
         {
             self.count_dropped(DropReason::NotAuthorized);
             return true;

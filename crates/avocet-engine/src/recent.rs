@@ -5,7 +5,7 @@ use core::hash::BuildHasher;
 
 use foldhash::fast::FixedState;
 
-use crate::routes::SessionSubscriber;
+use crate::routes::{Interested, SessionSubscriber};
 use crate::shared::GroupHandle;
 
 /// Topics remembered, each at the place that its hash names.
@@ -17,11 +17,12 @@ const TOPIC_BYTES_MAX: usize = 128;
 /// Sessions that may want a topic which is remembered.
 const TAKERS_MAX: usize = 4;
 
-/// The sessions that want a topic, each once, and the group that does.
+/// The sessions that want a topic, each once, and the group and the other shard that do.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Takers {
     pub(crate) sessions: [Option<SessionSubscriber>; TAKERS_MAX],
     pub(crate) group: Option<GroupHandle>,
+    pub(crate) shard: Option<Interested>,
 }
 
 /// The takers of topics, as long as no subscription comes or goes.
@@ -75,8 +76,9 @@ impl RecentTopics {
         generation: u64,
         takers: impl ExactSizeIterator<Item = SessionSubscriber>,
         groups: &[GroupHandle],
+        shards: &[Interested],
     ) {
-        let many = takers.len() > TAKERS_MAX || groups.len() > 1;
+        let many = takers.len() > TAKERS_MAX || groups.len() > 1 || shards.len() > 1;
         if !missed.again || topic.len() > TOPIC_BYTES_MAX || many {
             return;
         }
@@ -87,6 +89,7 @@ impl RecentTopics {
             place.topic.extend_from_slice(topic);
             place.takers = Takers {
                 group: groups.first().copied(),
+                shard: shards.first().copied(),
                 ..Takers::default()
             };
             for (to, from) in place.takers.sessions.iter_mut().zip(takers) {
@@ -144,7 +147,7 @@ mod tests {
             Err(missed) => {
                 let groups = group(takers);
                 let takers = core::iter::repeat_n(taker(), takers);
-                recent.remember(missed, topic, generation, takers, groups.as_slice());
+                recent.remember(missed, topic, generation, takers, groups.as_slice(), &[]);
                 false
             }
         }

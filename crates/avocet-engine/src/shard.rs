@@ -8,7 +8,7 @@ use core::fmt;
 use core::time::Duration;
 
 use avocet_codec::QoS;
-use avocet_session::{CommitId, Message};
+use avocet_session::{CommitId, Message, PublishFrames};
 use avocet_topic::{Cursor, TopicFilterBuf, TopicName};
 
 use crate::config::Level;
@@ -202,6 +202,8 @@ pub(crate) struct GroupMessage {
 pub(crate) enum Value {
     /// To a shard with interest. Counted by both ends, so that one `Accepted` answers many.
     Forward(Published),
+    /// The same for packets of QoS 0, as they came from one connection: one forward.
+    Frames(ForwardedFrames),
     /// The first `through` forwards of the addressee are where they belong; `unmatched` of those
     /// not accepted before met no subscription, and the clients that published the `slowed` ones are to
     /// wait.
@@ -316,7 +318,22 @@ pub(crate) struct Unaccepted {
 
 pub(crate) struct UnacceptedForward {
     pub(crate) ticket: Option<TicketId>,
-    pub(crate) credit: Option<(crate::ConnectionId, u32)>,
+    pub(crate) credit: Option<Credit>,
+}
+
+/// What a connection has on its way to another shard.
+pub(crate) struct Credit {
+    pub(crate) connection: crate::ConnectionId,
+    pub(crate) messages: u32,
+    pub(crate) bytes: u32,
+}
+
+/// Packets on their way to a shard with interest.
+#[derive(Debug)]
+pub(crate) struct ForwardedFrames {
+    pub(crate) from: crate::ConnectionId,
+    pub(crate) publisher: Option<Arc<SessionKey>>,
+    pub(crate) frames: PublishFrames,
 }
 
 /// Forwards that came from one shard.

@@ -12,13 +12,14 @@ use core::mem;
 
 use avocet_codec::QoS;
 use avocet_session::{Expiry, Now, Overflow, PublishFrame};
-use avocet_topic::{TopicFilterBuf, TopicName};
+use avocet_topic::TopicFilterBuf;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 
 use crate::config::SharedStrategy;
 use crate::counters::DropReason;
+use crate::publish::Publisher;
 use crate::queue::Tag;
 use crate::record::{GroupPlace, Record};
 use crate::routes::{Subscriber, Taker, Waiter};
@@ -26,7 +27,7 @@ use crate::session_table::SessionKey;
 use crate::shard::{
     GroupChange, GroupMessage, Lane, MemberId, MembershipId, Published, ShardId, StableHash, Value,
 };
-use crate::{ConnectionId, Durability, Engine};
+use crate::{Durability, Engine};
 
 /// Where a group is in the table of its owner; never the place of another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -518,8 +519,7 @@ impl Engine {
     pub(crate) fn offer_frame_to_group(
         &mut self,
         handle: GroupHandle,
-        from: ConnectionId,
-        topic_name: TopicName<'_>,
+        from: Publisher<'_>,
         frame: PublishFrame<'_>,
         now: Now,
     ) -> bool {
@@ -527,10 +527,15 @@ impl Engine {
         let Some(group) = self.groups.groups.get(&handle) else {
             return false;
         };
-        let publisher = self.connections.get(&from);
-        let publisher = publisher.and_then(|entry| entry.key.as_deref());
+        let publisher = match from {
+            Publisher::Connection(id) => {
+                let entry = self.connections.get(&id);
+                entry.and_then(|entry| entry.key.as_deref())
+            }
+            Publisher::Session(key) => key,
+        };
         let taker = group
-            .find_taker(choice, publisher, topic_name.as_str().as_bytes())
+            .find_taker(choice, publisher, frame.topic_bytes())
             .filter(|_| group.queue.is_empty())
             .and_then(|at| Some((at, group.members.get(at)?.id)))
             .filter(|(_, member)| member.shard == self.shard);
@@ -543,7 +548,7 @@ impl Engine {
         let frame = frame.with_tag(Tag::qos0_of(membership).as_u64());
         // What a member has no room for waits in its group: no publisher has to.
         let wait = self.wait;
-        let delivered = self.deliver_frame(session, topic_name, frame, now);
+        let delivered = self.deliver_frame(session, frame, now);
         self.wait = wait;
         if delivered && let Some(group) = self.groups.groups.get_mut(&handle) {
             group.end_turn(at, choice);

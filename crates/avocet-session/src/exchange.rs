@@ -179,7 +179,7 @@ impl Exchange {
     pub(crate) fn enqueue_frame(&mut self, frame: PublishFrame<'_>, limits: &Limits) -> bool {
         frame.suits(self.version)
             && !self.outgoing_aliases.are_allowed()
-            && u32::try_from(frame.len()).is_ok_and(|len| len <= self.maximum_packet_size)
+            && u32::try_from(frame.bytes()).is_ok_and(|len| len <= self.maximum_packet_size)
             && self.session.sender.enqueue_frame(frame, limits)
     }
 

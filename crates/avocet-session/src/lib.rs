@@ -43,7 +43,7 @@ pub use limits::{Limits, Overflow};
 pub use message::{Expiry, Message};
 pub use outgoing::{DropReason, Dropped, Enqueued, Outgoing, SubscriptionIds};
 pub use receiver::AckToken;
-pub use sender::{FetchFrom, FetchedMessage, PublishFrame, RestoredMessage};
+pub use sender::{FetchFrom, FetchedMessage, PublishFrame, PublishFrames, RestoredMessage};
 pub use server::{
     Accept, Authentication, Details, ServerConfig, ServerConnection, ServerEvent, ServerInput,
 };

@@ -22,7 +22,7 @@ use core::ops::Range;
 
 pub use self::again::RestoredMessage;
 use self::frames::Frames;
-pub use self::frames::PublishFrame;
+pub use self::frames::{PublishFrame, PublishFrames};
 use crate::receiver::KEPT_CAPACITY;
 use crate::{
     AckError, CommitId, ConnectionEvent, DropReason, Dropped, Enqueued, Expiry, Limits, Now,

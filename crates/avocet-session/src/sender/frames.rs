@@ -4,6 +4,7 @@ use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use avocet_codec::{Publish, QoS, Version, frame_len};
+use avocet_topic::TopicName;
 use bytes::{Buf, Bytes};
 use core::mem;
 
@@ -51,13 +52,88 @@ impl<'a> PublishFrame<'a> {
     }
 
     /// Bytes of the packet.
-    pub(crate) const fn len(&self) -> usize {
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// The bytes of the Topic Name.
+    #[must_use]
+    pub fn topic_bytes(&self) -> &'a [u8] {
+        let last = self.bytes.iter().skip(1).position(|byte| *byte < 0x80);
+        let body = last.and_then(|last| self.bytes.get(last + 2..));
+        let Some((len, rest)) = body.and_then(<[u8]>::split_first_chunk) else {
+            return &[];
+        };
+        let len = usize::from(u16::from_be_bytes(*len));
+        rest.get(..len).unwrap_or_default()
+    }
+
+    /// The Topic Name.
+    #[must_use]
+    pub fn topic_name(&self) -> TopicName<'a> {
+        let text = core::str::from_utf8(self.topic_bytes()).ok();
+        let name = text.and_then(|text| TopicName::new(text).ok());
+        name.expect("only `new` sets the bytes, from a PUBLISH with a Topic Name")
+    }
+
+    /// What is published.
+    #[must_use]
+    pub fn message(&self) -> Message {
+        let publish = Publish::decode(self.bytes, self.version);
+        let publish = publish.expect("only `new` sets the bytes, from a PUBLISH");
+        // Without a Message Expiry Interval the time says nothing.
+        Message::from_publish(&publish, self.topic_name(), UnixTime::default())
     }
 
     /// Whether a PUBLISH of this version has the same form: 3.x knows no properties.
     pub(crate) fn suits(&self, version: Version) -> bool {
         (self.version == Version::V5) == (version == Version::V5)
+    }
+}
+
+/// Packets from one Network Connection on their way to another shard, oldest first.
+#[derive(Clone, Debug)]
+pub struct PublishFrames {
+    bytes: Vec<u8>,
+    version: Version,
+}
+
+impl PublishFrames {
+    /// One packet.
+    #[must_use]
+    pub fn new(frame: PublishFrame<'_>) -> Self {
+        Self {
+            bytes: frame.bytes.to_vec(),
+            version: frame.version,
+        }
+    }
+
+    /// Adds a packet from the same connection.
+    pub fn push(&mut self, frame: PublishFrame<'_>) {
+        debug_assert!(frame.version == self.version, "of another connection");
+        self.bytes.extend_from_slice(frame.bytes);
+    }
+
+    /// Bytes of all packets.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The packets.
+    pub fn iter(&self) -> impl Iterator<Item = PublishFrame<'_>> {
+        let mut rest = self.bytes.as_slice();
+        let next = move || {
+            let (bytes, behind) = rest.split_at_checked(first_len(rest))?;
+            rest = behind;
+            (!bytes.is_empty()).then_some(PublishFrame {
+                bytes,
+                version: self.version,
+                tag: 0,
+            })
+        };
+        core::iter::from_fn(next)
     }
 }
 
@@ -198,7 +274,7 @@ impl Sender {
     /// Queues a packet of QoS 0 as it is. False, and nothing queued, if it is to be a message: it
     /// stands behind one or behind packets with another mark, or a limit is reached.
     pub(crate) fn enqueue_frame(&mut self, frame: PublishFrame<'_>, limits: &Limits) -> bool {
-        let bytes = frame.len() as u64;
+        let bytes = frame.bytes() as u64;
         let behind = !self.queued.is_empty()
             || !self.qos0.is_empty()
             || self.stored > 0
@@ -320,6 +396,29 @@ mod tests {
         }
         assert_eq!(written, packets.concat());
         assert_eq!((frames.len(), frames.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn packets_on_their_way_to_another_shard_say_what_they_are() {
+        let packets = [packet(b"1"), packet(&[b'2'; 200]), packet(b"")];
+        let frames: Vec<_> = packets
+            .iter()
+            .map(|bytes| {
+                let publish = Publish::decode(bytes, Version::V3_1_1).unwrap();
+                PublishFrame::new(bytes, &publish, Version::V3_1_1).unwrap()
+            })
+            .collect();
+        let mut forwarded = PublishFrames::new(frames[0]);
+        frames[1..].iter().for_each(|frame| forwarded.push(*frame));
+        assert_eq!(forwarded.bytes(), packets.concat().len());
+        assert_eq!(forwarded.iter().count(), packets.len());
+        for (came, packet) in forwarded.iter().zip(&packets) {
+            assert_eq!(came.bytes(), packet.len());
+            assert_eq!(came.topic_bytes(), b"a");
+            assert_eq!(came.topic_name().as_str(), "a");
+            let publish = Publish::decode(packet, Version::V3_1_1).unwrap();
+            assert_eq!(came.message().payload(), publish.payload);
+        }
     }
 
     /// DUP, QoS, RETAIN, Topic Alias and Message Expiry Interval are for one connection.
