@@ -481,3 +481,15 @@ impl Drop for InProcessStream {
         state.announce();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_above_a_socket_costs_a_plain_connection_nothing() {
+        // A socket, or a pointer, and which of them it is.
+        let needed = size_of::<TcpStream>().max(size_of::<usize>()) + size_of::<usize>();
+        assert_eq!(size_of::<Stream>(), needed);
+    }
+}

@@ -1,4 +1,9 @@
 //! Certificates for tests, in files.
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "test helpers, not all of which every test uses"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
