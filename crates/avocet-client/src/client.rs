@@ -15,7 +15,7 @@ use avocet_topic::TopicFilterBuf;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{oneshot, watch};
 
-use crate::connector::{Connector, Standing, Tcp};
+use crate::connector::{Connector, Standing, Transport};
 use crate::driver::Driver;
 use crate::event::Events;
 use crate::messages::{Lease, Messages, Stream};
@@ -483,10 +483,11 @@ fn shared(config: &mut Config, session: &mut Session) -> Result<Arc<Shared>, Con
 
 fn connector(config: &mut Config) -> Box<dyn Connector> {
     let deadline = config.connect_timeout;
+    let endpoint = config.endpoint.take();
     config
         .connector
         .take()
-        .unwrap_or_else(|| Box::new(Tcp { deadline }))
+        .unwrap_or_else(|| Box::new(Transport { endpoint, deadline }))
 }
 
 fn is_full<T>(published: &Result<T, PublishError>) -> bool {

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use avocet_codec::Version;
 use avocet_session::client::{Backoff, ClientConfig, ServerOrder};
+use avocet_transport::Endpoint;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
+use crate::authentication::EnhancedAuthentication;
 use crate::connector::Connector;
 use crate::storage::Storage;
 
@@ -46,7 +48,14 @@ pub struct Config {
     pub authenticator: Option<Authenticator>,
     /// Asked before every CONNECT, for instance to renew a token.
     pub credentials: Option<CredentialsSource>,
-    /// Opens streams in another way than TCP.
+    /// Enhanced authentication that begins anew on each connection, such as
+    /// [`ScramSha256`](crate::ScramSha256) (5.0); in place of `authenticator` and of what
+    /// [`ClientConfig::authentication`] says.
+    pub authentication: Option<Box<dyn EnhancedAuthentication>>,
+    /// What is spoken between TCP and MQTT: TLS, WebSocket. Where it says that the server is at a host
+    /// and a port, those of the server that is tried are used.
+    pub endpoint: Option<Endpoint>,
+    /// Opens streams in a way that no endpoint knows.
     pub connector: Option<Box<dyn Connector>>,
     /// Keeps messages over the end of the process. Needs a Client Identifier, and a server that
     /// keeps the Session: [`ClientConfig::session_expiry_interval`] says for how long.
@@ -146,6 +155,8 @@ impl Config {
             manual_acknowledge: false,
             authenticator: None,
             credentials: None,
+            authentication: None,
+            endpoint: None,
             connector: None,
             storage: None,
         }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use avocet_transport::{Endpoint, Place};
 use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -12,7 +13,8 @@ pub trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> ByteStream for S {}
 
-/// Opens streams to servers: TCP is built in, and programs bring what else they need.
+/// Opens streams to servers: TCP, TLS, WebSocket and Unix sockets are built
+/// in, and programs bring what else they need.
 pub trait Connector: Send {
     /// Opens a stream. [`Config::connect_timeout`](crate::Config::connect_timeout) ends the wait
     /// for it.
@@ -26,20 +28,29 @@ pub trait Connector: Send {
     ) -> BoxFuture<'a, Result<Box<dyn ByteStream>, ConnectError>>;
 }
 
-/// TCP.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Tcp {
+/// TCP, or a Unix socket, and what is spoken over it.
+#[derive(Clone, Debug)]
+pub(crate) struct Transport {
+    pub(crate) endpoint: Option<Endpoint>,
     pub(crate) deadline: Duration,
 }
 
-impl Connector for Tcp {
+impl Connector for Transport {
     fn connect<'a>(
         &'a mut self,
         server: &'a Address,
     ) -> BoxFuture<'a, Result<Box<dyn ByteStream>, ConnectError>> {
         Box::pin(async {
             let Address { host, port } = server;
-            let stream = avocet_transport::connect(host, *port, self.deadline).await?;
+            let Some(endpoint) = &self.endpoint else {
+                let stream = avocet_transport::connect(host, *port, self.deadline).await?;
+                return Ok(Box::new(stream) as Box<dyn ByteStream>);
+            };
+            let mut endpoint = endpoint.clone();
+            if let Place::Tcp { .. } = endpoint.place {
+                endpoint.place = Endpoint::tcp(host, *port).place;
+            }
+            let stream = endpoint.connect(self.deadline).await?;
             Ok(Box::new(stream) as Box<dyn ByteStream>)
         })
     }

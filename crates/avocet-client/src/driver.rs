@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use avocet_codec::{ReasonCode, Version};
 use avocet_session::CloseReason;
-use avocet_session::client::{Reconnect, Servers, is_final};
+use avocet_session::client::{Authentication, Reconnect, Servers, is_final};
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 use tracing::debug;
 
@@ -189,6 +189,12 @@ impl Driver {
             config.publish_again = true;
             // In 3.x it also says that the server shall keep no Session.
             config.clean_start &= config.version != Version::V5;
+        }
+        if let Some(method) = &mut self.shared.lock().authentication {
+            config.authentication = Some(Authentication {
+                method: method.method().to_owned(),
+                data: method.begin().map(Into::into),
+            });
         }
         config.check()?;
         let mut io = Io::new(stream);

@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+mod authentication;
+pub mod blocking;
 mod client;
 mod clock;
 mod config;
@@ -13,9 +15,13 @@ mod io;
 mod messages;
 mod outbox;
 mod received;
+mod request;
+mod scram;
 mod state;
 mod storage;
+mod url;
 
+pub use authentication::{AuthenticationFailed, EnhancedAuthentication};
 pub use client::{
     Acknowledged, Answered, Client, Connected, Disconnection, Pending, Subscription, Unsubscription,
 };
@@ -29,7 +35,11 @@ pub use file_storage::{FileStorage, Unreadable};
 pub use messages::{Messages, Stream};
 pub use outbox::MemoryStorage;
 pub use received::{Acknowledgement, Received};
+pub use request::{RequestError, Requester};
+pub use scram::ScramSha256;
 pub use storage::{Record, Storage, Stored, StoredMessage, StoredOutgoing};
+
+pub use url::UrlError;
 
 pub use avocet_codec::{
     MessageProperties, MessagePropertiesParts, PayloadFormat, QoS, ReasonCode, RetainHandling,
@@ -41,3 +51,6 @@ pub use avocet_session::client::{
 };
 pub use avocet_session::{AckError, CloseReason, Limits, Message, Overflow, Session};
 pub use avocet_topic::{TopicFilter, TopicFilterBuf, TopicName, TopicNameBuf};
+pub use avocet_transport::{
+    ClientTls, Endpoint, Place, Roots, TlsConnector, TlsError, TlsVersion, WebSocketClient,
+};

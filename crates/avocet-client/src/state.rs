@@ -18,6 +18,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 use tracing::debug;
 
+use crate::authentication::EnhancedAuthentication;
 use crate::clock::Clock;
 use crate::config::{Authenticator, WhenSlow};
 use crate::event::Listener;
@@ -71,6 +72,7 @@ pub(crate) struct State {
     next_listener: u64,
     accepted: Option<Result<Connected, ConnectError>>,
     authenticator: Option<Authenticator>,
+    pub(crate) authentication: Option<Box<dyn EnhancedAuthentication>>,
     pub(crate) manual_acknowledge: bool,
     receive_max: usize,
     when_slow: WhenSlow,
@@ -178,6 +180,7 @@ impl Shared {
             next_listener: 0,
             accepted: None,
             authenticator: config.authenticator.take(),
+            authentication: config.authentication.take(),
             manual_acknowledge: config.manual_acknowledge,
             receive_max: config.receive_max.max(1),
             when_slow: config.when_slow,

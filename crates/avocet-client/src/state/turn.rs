@@ -12,6 +12,7 @@ use avocet_session::{AckToken, CommitId, Demand, IncomingPublish, TransmitBuf};
 use tokio::time::Instant;
 use tracing::{debug, trace};
 
+use crate::authentication::AuthenticationFailed;
 use crate::config::WhenSlow;
 use crate::inbox::Inbox;
 use crate::received::{Delivery, Due, Owed};
@@ -273,6 +274,12 @@ impl State {
             reason_string: properties.reason_string.map(str::to_owned),
             user_properties: owned(properties.user_properties),
         }));
+        let data = properties.authentication_data;
+        if let Some(method) = &mut self.authentication
+            && let Err(error) = method.finish(data)
+        {
+            self.distrust(error);
+        }
     }
 
     fn on_publish(&mut self, publish: &IncomingPublish<'_>, token: Option<AckToken>) {
@@ -344,11 +351,34 @@ impl State {
         let Link::Online(connection) = &mut self.link else {
             return;
         };
-        if auth.reason_code == ReasonCode::ContinueAuthentication {
-            let authenticator = self.authenticator.as_mut();
-            let answer = authenticator.and_then(|answer| answer(auth.authentication_data));
-            let sent = connection.authenticate(answer.as_deref());
-            debug!(?sent, "answered AUTH");
+        let data = auth.authentication_data;
+        let goes_on = auth.reason_code == ReasonCode::ContinueAuthentication;
+        let answer = match (&mut self.authentication, &mut self.authenticator) {
+            (Some(method), _) if goes_on => method.answer(data),
+            (Some(method), _) => method.finish(data).map(|()| None),
+            (None, authenticator) => {
+                let answer = authenticator.as_mut().filter(|_| goes_on);
+                Ok(answer.and_then(|answer| answer(data)))
+            }
+        };
+        match answer {
+            Ok(answer) if goes_on => {
+                let sent = connection.authenticate(answer.as_deref());
+                debug!(?sent, "answered AUTH");
+            }
+            Ok(_) => {}
+            Err(error) => self.distrust(error),
+        }
+    }
+
+    /// The server did not prove what it had to: the connection ends.
+    fn distrust(&mut self, error: AuthenticationFailed) {
+        self.detail = Some(error.to_string());
+        self.accepted = None;
+        if let Link::Online(connection) = &mut self.link {
+            let disconnect = Disconnect::new(ReasonCode::UnspecifiedError);
+            let left = connection.disconnect(&disconnect, self.now);
+            debug!(?left, "leaving a server that is not to be trusted");
         }
     }
 

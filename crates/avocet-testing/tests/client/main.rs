@@ -8,8 +8,14 @@
 
 mod crash;
 mod cuts;
+mod helpers;
 mod stories;
 
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
+
+/// Virtual time passes.
+async fn pass(time: Duration) {
+    let _ = tokio::time::timeout(time, std::future::pending::<()>()).await;
+}
