@@ -8,6 +8,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::access_args::{AclArgs, PasswdArgs};
 use crate::bench_args::BenchArgs;
+use crate::certificates::CertificatesArgs;
 use crate::format::Format;
 use crate::transport::TransportArgs;
 use crate::url::Url;
@@ -48,6 +49,8 @@ pub(crate) enum Command {
     Passwd(PasswdArgs),
     /// Say what a broker's rules allow, and import them from mosquitto
     Acl(AclArgs),
+    /// Make certificates for a broker and its clients, with an authority of your own
+    Certificates(CertificatesArgs),
 }
 
 /// What every command that connects takes.

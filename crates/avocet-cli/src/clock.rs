@@ -11,6 +11,11 @@ pub(crate) fn date() -> Date {
     Date::from_unix_nanoseconds(since_1970().as_nanos())
 }
 
+/// Seconds since 1970.
+pub(crate) fn unix_seconds() -> u64 {
+    since_1970().as_secs()
+}
+
 /// A clock that never goes back, for measuring.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stopwatch {

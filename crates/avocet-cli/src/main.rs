@@ -6,6 +6,7 @@ mod acl;
 mod args;
 mod bench;
 mod bench_args;
+mod certificates;
 mod clock;
 mod connect;
 mod date;
@@ -71,7 +72,11 @@ impl Command {
             Self::Pub(args) => Some(&args.connection),
             Self::Sub(args) => Some(&args.connection),
             Self::Request(args) => Some(&args.connection),
-            Self::Bench(_) | Self::Decode(_) | Self::Passwd(_) | Self::Acl(_) => None,
+            Self::Bench(_)
+            | Self::Decode(_)
+            | Self::Passwd(_)
+            | Self::Acl(_)
+            | Self::Certificates(_) => None,
         }
     }
 }
@@ -104,6 +109,7 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Bench(args) => bench::run(&args),
             Command::Decode(args) => decode::run(&args),
             Command::Passwd(args) => passwd::run(&args),
+            Command::Certificates(args) => certificates::run(&args),
             Command::Acl(args) => acl::run(&args),
         }
     });
