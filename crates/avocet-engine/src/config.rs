@@ -194,7 +194,7 @@ pub struct EngineLimits {
     /// Bytes recorded and not stored. Beyond, connections that publish what must be stored pause.
     pub uncommitted_bytes_max: usize,
     /// Packets read from one connection before the others have their turn; all but messages and
-    /// acknowledgements count as 16.
+    /// acknowledgements count as 16, messages as more the more filters of different shapes there are.
     pub slice_packets: usize,
     /// Bytes read from one connection, or a sixty-fourth of the bytes queued for its messages, before
     /// the others have their turn.

@@ -31,6 +31,9 @@ use crate::{
 /// How many packets of a slice one counts for that is neither a message nor an acknowledgement.
 const REQUEST_WORK: usize = 16;
 
+/// A message counts as one more for so many probes that its match may take.
+const PROBES: usize = 64;
+
 /// How many times the bytes of a slice it may put into queues.
 const FAN_OUT_MAX: u64 = 64;
 
@@ -141,6 +144,7 @@ impl Engine {
         let mut consumed = 0;
         let (mut packets, mut work) = (0, 0);
         let queued = self.counters.queued_bytes;
+        let match_work = 1 + self.routes.probes() / PROBES;
         let demand = loop {
             let Some(entry) = self.connections.get_mut(&id) else {
                 break Demand::Paused;
@@ -166,7 +170,8 @@ impl Engine {
                 break Demand::More;
             }
             work += match &read.event {
-                None | Some(ServerEvent::Publish { .. }) => 1,
+                None => 1,
+                Some(ServerEvent::Publish { .. }) => match_work,
                 Some(_) => REQUEST_WORK,
             };
             let limits = &self.config.limits;

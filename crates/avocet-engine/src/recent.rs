@@ -54,13 +54,13 @@ pub(crate) struct Missed {
 
 impl RecentTopics {
     /// Who wants the messages of a topic; or what [`remember`](Self::remember) wants.
-    pub(crate) fn find(&mut self, topic: &[u8], generation: u64) -> Result<Takers, Missed> {
+    pub(crate) fn find(&mut self, topic: &[u8], generation: u64) -> Result<&Takers, Missed> {
         let hash = self.hasher.hash_one(topic);
         let mut again = false;
         if let Some(place) = self.place(hash) {
             let known = place.hash == hash && place.generation == generation;
             if known && place.topic == topic {
-                return Ok(place.takers);
+                return Ok(&place.takers);
             }
             again = place.missed == hash;
             place.missed = hash;

@@ -396,6 +396,11 @@ impl Routes {
         &self.filters.tree
     }
 
+    /// How many probes and comparisons a match takes at most.
+    pub(crate) fn probes(&self) -> usize {
+        self.filters.tree.shapes_len() + self.filters.tree.overflow_len()
+    }
+
     /// Another value than before whenever a topic may have other takers.
     pub(crate) const fn generation(&self) -> u64 {
         self.filters.generation

@@ -732,7 +732,7 @@ pub(crate) static SETTINGS: &[Setting] = &[
         1..=MANY,
         |config| &mut config.engine.limits.slice_packets,
         "Packets read from one client before others have their turn. All but messages and \
-         acknowledgements count as 16."
+         acknowledgements count as 16, messages as more the more filters of different shapes there are."
     ),
     bytes!(
         "limits.slice_bytes",

@@ -280,6 +280,22 @@ fn input_is_read_in_slices() {
     assert_eq!((consumed, demand), (20, avocet_session::Demand::Again));
 }
 
+/// Filters that make each match costly do not make slices longer.
+#[test]
+fn a_slice_has_fewer_messages_when_matches_cost_more() {
+    let mut cluster = Cluster::new(1, None, |config| config.limits.slice_packets = 10);
+    let client = cluster.client("client");
+    for shape in 1..=64 {
+        let level = |n: u32| if shape >> n & 1 == 1 { "+" } else { "a" };
+        let filter: Vec<_> = (0..7).map(level).collect();
+        cluster.subscribe(client, &filter.join("/"), 0);
+    }
+    let flood = [0x30, 4, 0, 1, b't', 0].repeat(20);
+    let now = cluster.now;
+    let (consumed, demand) = cluster.engines[0].handle_input(client, &flood, now);
+    assert_eq!((consumed, demand), (5 * 6, avocet_session::Demand::Again));
+}
+
 /// Retained messages that nobody takes do not hold a shard: each page waits for another turn.
 #[test]
 fn retained_messages_are_searched_in_slices() {
