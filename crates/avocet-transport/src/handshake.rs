@@ -122,10 +122,6 @@ pub struct Established<S> {
 
 /// The stream of a connection.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it is taken apart where it is returned"
-)]
 pub enum EstablishedStream<S> {
     /// The socket itself.
     Plain(S),

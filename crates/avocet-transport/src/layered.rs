@@ -26,7 +26,8 @@ const WRITE_BYTES: usize = 64 << 10;
 #[derive(Debug)]
 pub struct Layered<S> {
     pub(crate) socket: S,
-    pub(crate) tls: Option<Connection>,
+    /// Apart, as it is large and WebSocket alone needs none.
+    pub(crate) tls: Option<Box<Connection>>,
     pub(crate) websocket: Option<WebSocket>,
     /// A client's request for WebSocket, until it is answered.
     asking: Option<Box<Asking>>,
@@ -67,7 +68,7 @@ impl<S: Read + Write> Layered<S> {
     pub(crate) fn secure(&mut self, mut tls: Connection) {
         // What is taken at once is bounded here.
         tls.set_buffer_limit(None);
-        self.tls = Some(tls);
+        self.tls = Some(Box::new(tls));
     }
 
     /// Asks for WebSocket. What is written until the answer comes waits for it.
