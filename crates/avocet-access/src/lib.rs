@@ -18,7 +18,7 @@ mod pattern;
 mod permissions;
 mod rule;
 mod rules;
-#[cfg(feature = "passwords")]
+#[cfg(feature = "scram")]
 mod scram;
 mod text;
 
@@ -36,7 +36,7 @@ pub use pattern::{TopicPattern, TopicPatternError};
 pub use permissions::Permissions;
 pub use rule::{Action, Actions, Condition, Effect, QoS, QosSet, Rule, RuleError};
 pub use rules::{DecidedBy, Explanation, Mismatch, Request, Rules, Verdict};
-#[cfg(feature = "passwords")]
+#[cfg(feature = "scram")]
 pub use scram::{
     SCRAM_SHA_256, ScramChallenge, ScramClient, ScramClientError, ScramError, ScramKeys,
     ScramPasswordError, ScramServer,
