@@ -4,11 +4,10 @@
 //! one hash table per [`Shape`], keyed by the levels that are no wildcard. A name hashes its levels
 //! once and then probes each table whose shape can apply (tuple space search).
 
-mod arena;
 mod hashing;
-mod ids;
 mod index;
 mod levels;
+mod records;
 mod search;
 mod tables;
 
@@ -16,11 +15,10 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::mem;
 
-use self::arena::Arena;
 use self::hashing::{Hashes, finish};
-use self::ids::Ids;
-use self::index::{Key, Slot};
-use self::tables::Tables;
+use self::index::Entry;
+use self::records::Records;
+use self::tables::{Table, Tables};
 use crate::TopicFilter;
 use crate::shape::{Shape, shape};
 
@@ -32,9 +30,9 @@ pub enum TreeFull {
     /// [`FilterTreeLimits::overflow_max`] filters lie outside of them.
     #[error("too many shapes of wildcard filters")]
     Shapes,
-    /// All filters together would take 4 GiB of text.
-    #[error("too many bytes of filters")]
-    Bytes,
+    /// There are numbers for about four billion filters, and none is left.
+    #[error("too many filters")]
+    Filters,
 }
 
 /// What bounds the cost of one match, however the filters were chosen.
@@ -74,17 +72,17 @@ impl FilterTreeLimits {
 /// collisions ([`with_seed`](Self::with_seed)). Filters beyond the limits are refused with
 /// [`TreeFull`]; filters of shapes in use are not.
 ///
-/// Adding and removing a filter takes constant time on average; now and then a table grows or
-/// shrinks, or the texts are compacted, which takes time linear in the number of filters.
+/// Adding and removing a filter takes constant time on average; now and then a few thousand filters are
+/// moved, however many there are. The memory of a filter that was removed is used for others of its
+/// shape and length, and given back with that of its neighbours.
 #[derive(Clone)]
 pub struct FilterTree<V> {
     limits: FilterTreeLimits,
     hashes: Hashes,
-    texts: Arena,
-    ids: Ids,
+    records: Records,
     tables: Tables<V>,
     /// In the order they were added. While one of them has a complete shape, no shape is free.
-    overflow: Vec<Slot<V>>,
+    overflow: Vec<(u32, V)>,
     len: usize,
     generation: u64,
 }
@@ -113,8 +111,7 @@ impl<V> FilterTree<V> {
         Self {
             limits,
             hashes: Hashes::new(0),
-            texts: Arena::default(),
-            ids: Ids::default(),
+            records: Records::new(),
             tables: Tables::new(),
             overflow: Vec::new(),
             len: 0,
@@ -160,9 +157,8 @@ impl<V> FilterTree<V> {
     /// Bytes on the heap, texts included, without what the values themselves hold there.
     #[must_use]
     pub fn allocated_bytes(&self) -> usize {
-        let overflow = self.overflow.capacity() * size_of::<Slot<V>>();
-        let tables = self.tables.allocated_bytes() + overflow;
-        self.texts.allocated_bytes() + self.ids.allocated_bytes() + tables
+        let overflow = self.overflow.capacity() * size_of::<(u32, V)>();
+        self.records.allocated_bytes() + self.tables.allocated_bytes() + overflow
     }
 
     /// A number that differs after anything that can change what a match yields: adding, removing,
@@ -175,7 +171,8 @@ impl<V> FilterTree<V> {
     /// The value of a filter.
     #[must_use]
     pub fn get(&self, filter: TopicFilter<'_>) -> Option<&V> {
-        self.slot(filter)?.value.as_ref()
+        let shape = shape(filter);
+        Some(self.find(filter, shape, self.hash(filter, shape))?.1)
     }
 
     /// The value of a filter, to change it.
@@ -183,35 +180,42 @@ impl<V> FilterTree<V> {
     pub fn get_mut(&mut self, filter: TopicFilter<'_>) -> Option<&mut V> {
         let shape = shape(filter);
         let hash = self.hash(filter, shape);
-        let is = is(&self.texts, filter);
-        let slot = match self.tables.get_mut(shape) {
-            Some(table) => table.get_mut(table.position(hash, is)?)?,
-            None => self.overflow.iter_mut().find(|slot| is(slot.key))?,
-        };
+        self.find(filter, shape, hash)?;
         self.generation += 1;
-        slot.value.as_mut()
+        self.find_mut(filter, shape, hash)
     }
 
     /// What a filter is called while it is in the tree.
     #[must_use]
     pub fn id(&self, filter: TopicFilter<'_>) -> Option<FilterId> {
-        Some(FilterId(self.slot(filter)?.id))
+        let shape = shape(filter);
+        let (id, _) = self.find(filter, shape, self.hash(filter, shape))?;
+        Some(FilterId(id))
     }
 
     /// The filter that is called so.
     #[must_use]
     pub fn filter(&self, id: FilterId) -> Option<TopicFilter<'_>> {
-        let text = self.texts.text(self.ids.text(id.0)?);
-        Some(TopicFilter::trusted(text))
+        self.records.text(id.0).map(TopicFilter::trusted)
     }
 
-    fn slot(&self, filter: TopicFilter<'_>) -> Option<&Slot<V>> {
-        let shape = shape(filter);
-        let hash = self.hash(filter, shape);
-        let is = is(&self.texts, filter);
+    /// The number and the value of a filter.
+    fn find(&self, filter: TopicFilter<'_>, shape: Shape, hash: u32) -> Option<(u32, &V)> {
+        let is = |id| self.records.is(id, filter.as_str());
         match self.tables.get(shape) {
-            Some(table) => table.get(table.position(hash, is)?),
-            None => self.overflow.iter().find(|slot| is(slot.key)),
+            Some(table) => table.index.find(hash, is),
+            None => {
+                let found = self.overflow.iter().find(|(id, _)| is(*id))?;
+                Some((found.0, &found.1))
+            }
+        }
+    }
+
+    fn find_mut(&mut self, filter: TopicFilter<'_>, shape: Shape, hash: u32) -> Option<&mut V> {
+        let is = |id| self.records.is(id, filter.as_str());
+        match self.tables.get_mut(shape) {
+            Some(table) => table.index.find_mut(hash, is),
+            None => Some(&mut self.overflow.iter_mut().find(|(id, _)| is(*id))?.1),
         }
     }
 
@@ -230,65 +234,57 @@ impl<V> FilterTree<V> {
     ) -> Result<&mut V, TreeFull> {
         let shape = shape(filter);
         let hash = self.hash(filter, shape);
-        let room = self.texts.has_room(filter.as_str());
-        let is = is(&self.texts, filter);
-        if self.tables.get(shape).is_none()
-            && (!shape.is_complete() || self.shapes_len() >= usize::from(self.limits.shapes_max))
-        {
-            let found = self.overflow.iter().position(|slot| is(slot.key));
-            if found.is_none() && self.overflow.len() >= usize::from(self.limits.overflow_max) {
-                return Err(TreeFull::Shapes);
-            }
-            if found.is_none() && !room {
-                return Err(TreeFull::Bytes);
-            }
-            let at = found.unwrap_or(self.overflow.len());
-            if found.is_none() {
-                let slot = self.new_slot(filter, hash, make());
-                self.overflow.push(slot);
-            }
-            self.generation += 1;
-            let slot = self.overflow.get_mut(at);
-            return slot
-                .and_then(|slot| slot.value.as_mut())
-                .ok_or(TreeFull::Shapes);
+        if self.find(filter, shape, hash).is_none() {
+            self.add(filter, shape, hash, make)?;
         }
-        let table = self.tables.get(shape);
-        let found = table.and_then(|table| table.position(hash, is));
-        if found.is_none() && !room {
-            return Err(TreeFull::Bytes);
-        }
-        let at = found.unwrap_or_else(|| {
-            let slot = self.new_slot(filter, hash, make());
-            self.tables.get_or_add(shape).insert(slot)
-        });
         self.generation += 1;
-        let slot = self.tables.get_or_add(shape).get_mut(at);
-        slot.and_then(|slot| slot.value.as_mut())
-            .ok_or(TreeFull::Bytes)
+        self.find_mut(filter, shape, hash).ok_or(TreeFull::Filters)
     }
 
-    /// What is put into a table for a filter that is in none.
-    fn new_slot(&mut self, filter: TopicFilter<'_>, hash: u32, value: V) -> Slot<V> {
-        let text = self.texts.push(filter.as_str());
-        self.len += 1;
-        Slot {
-            key: Key { hash, text },
-            id: self.ids.insert(text),
-            value: Some(value),
+    /// Adds a filter that is not there.
+    fn add(
+        &mut self,
+        filter: TopicFilter<'_>,
+        shape: Shape,
+        hash: u32,
+        make: impl FnOnce() -> V,
+    ) -> Result<(), TreeFull> {
+        let has_table = self.tables.get(shape).is_some();
+        let shape_is_free = self.shapes_len() < usize::from(self.limits.shapes_max);
+        let has_place = has_table || (shape.is_complete() && shape_is_free);
+        if !has_place && self.overflow.len() >= usize::from(self.limits.overflow_max) {
+            return Err(TreeFull::Shapes);
         }
+        if !self.records.has_room() {
+            return Err(TreeFull::Filters);
+        }
+        if has_place {
+            let Table { index, shelf, .. } = self.tables.get_or_add(shape);
+            let id = self.records.insert(shelf, filter.as_str());
+            let value = make();
+            index.insert(Entry { hash, id, value });
+        } else {
+            let id = self.records.insert_alone(filter.as_str());
+            self.overflow.push((id, make()));
+        }
+        self.len += 1;
+        Ok(())
     }
 
     /// Removes a filter and returns its value.
     pub fn remove(&mut self, filter: TopicFilter<'_>) -> Option<V> {
         let shape = shape(filter);
         let hash = self.hash(filter, shape);
-        let is = is(&self.texts, filter);
-        let slot = match self.tables.get_mut(shape) {
-            Some(table) => table.remove(table.position(hash, is)?)?,
+        let (id, _) = self.find(filter, shape, hash)?;
+        let value = match self.tables.get_mut(shape) {
+            Some(Table { index, shelf, .. }) => {
+                self.records.remove(Some(shelf), id);
+                index.remove(hash, id)
+            }
             None => {
-                let position = self.overflow.iter().position(|slot| is(slot.key))?;
-                self.overflow.remove(position)
+                self.records.remove(None, id);
+                let at = self.overflow.iter().position(|known| known.0 == id)?;
+                Some(self.overflow.remove(at).1)
             }
         };
         if self.tables.remove_empty(shape) {
@@ -296,45 +292,40 @@ impl<V> FilterTree<V> {
         }
         self.generation += 1;
         self.len -= 1;
-        self.ids.remove(slot.id);
-        if self.texts.forget(filter.as_str()) {
-            self.compact_texts();
-        }
-        slot.value
+        value
     }
 
     /// Gives a shape that has become free to the first overflowing filter that can use it, and to
     /// all filters of its shape.
     fn promote_overflow(&mut self) {
-        let texts = &self.texts;
-        let shape_of = |slot: &Slot<V>| shape(TopicFilter::trusted(texts.text(slot.key.text)));
-        let mut shapes = self.overflow.iter().map(shape_of);
+        let shape_of = |id| Some(shape(TopicFilter::trusted(self.records.text(id)?)));
+        let mut shapes = self.overflow.iter().filter_map(|(id, _)| shape_of(*id));
         let Some(freed) = shapes.find(|shape| shape.is_complete()) else {
             return;
         };
-        let table = self.tables.get_or_add(freed);
-        for slot in self.overflow.extract_if(.., |slot| shape_of(slot) == freed) {
-            table.insert(slot);
-        }
-    }
-
-    fn compact_texts(&mut self) {
-        let mut compacted = self.texts.successor();
-        for text in self.ids.texts_mut() {
-            *text = compacted.push(self.texts.text(*text));
-        }
-        self.texts = compacted;
-        for slot in self.tables.slots_mut().chain(&mut self.overflow) {
-            slot.key.text = self.ids.text(slot.id).unwrap_or_default();
+        for (id, value) in mem::take(&mut self.overflow) {
+            let text = self.records.text(id).map(TopicFilter::trusted);
+            match text.filter(|filter| shape(*filter) == freed) {
+                Some(filter) => {
+                    let hash = self.hash(filter, freed);
+                    let Table { index, shelf, .. } = self.tables.get_or_add(freed);
+                    self.records.adopt(shelf, id);
+                    index.insert(Entry { hash, id, value });
+                }
+                None => self.overflow.push((id, value)),
+            }
         }
     }
 
     /// All filters in the order of their bytes; takes a sort.
     pub fn iter(&self) -> impl Iterator<Item = (TopicFilter<'_>, &V)> {
-        let filter = |slot: &Slot<V>| TopicFilter::trusted(self.texts.text(slot.key.text));
-        let slots = self.tables.slots().chain(&self.overflow);
-        let mut all: Vec<_> = slots
-            .filter_map(|slot| Some((filter(slot), slot.value.as_ref()?)))
+        let overflow = self.overflow.iter().map(|(id, value)| (*id, value));
+        let filter = |id| self.records.text(id).map(TopicFilter::trusted);
+        let mut all: Vec<_> = self
+            .tables
+            .iter()
+            .chain(overflow)
+            .filter_map(|(id, value)| Some((filter(id)?, value)))
             .collect();
         all.sort_unstable_by_key(|&(filter, _)| filter);
         all.into_iter()
@@ -355,11 +346,6 @@ impl<V> FilterTree<V> {
             .fold(0, u64::wrapping_add);
         finish(sum)
     }
-}
-
-/// Whether a key is that of a filter, if their hashes are the same.
-fn is<'a>(texts: &'a Arena, filter: TopicFilter<'a>) -> impl Fn(Key) -> bool + Copy + 'a {
-    move |key| texts.is(key.text, filter.as_str())
 }
 
 impl<V: fmt::Debug> fmt::Debug for FilterTree<V> {

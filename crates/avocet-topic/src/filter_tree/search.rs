@@ -1,28 +1,28 @@
 //! One name is asked for in all tables that can have a filter which matches it.
 //!
 //! What a table answers lies in memory that is cold once there are many filters, in two places one
-//! after the other: the slot with the value, and the text. So tables are asked side by side: first
-//! all slots are read, then the texts of those that promise a match, then these are compared.
+//! after the other: the line of its index, and the text and value of the filter. So tables are asked
+//! side by side: first all lines are read, then the texts and values of those that promise a match,
+//! then these are compared. Until then no branch depends on what was read: the processor need not wait.
 
 use core::hint::black_box;
 
 use super::FilterTree;
-use super::index::{Index, Key};
+use super::index::Line;
 use super::levels::{Levels, covers};
-use super::tables::ShapeTable;
+use super::records::{is_end, strip};
+use super::tables::Table;
 use crate::TopicName;
 use crate::shape::{SHAPE_LEVELS_MAX, Shape};
 
 /// Tables that are asked side by side.
 const SIDE_BY_SIDE: usize = 16;
 
-/// A table that is being asked.
+/// What a table is asked.
 struct Probe<'t, V> {
-    index: &'t Index<V>,
-    shape: Shape,
+    table: &'t Table<V>,
+    line: Option<&'t Line<V>>,
     hash: u32,
-    position: usize,
-    key: Key,
 }
 
 impl<V> Clone for Probe<'_, V> {
@@ -34,28 +34,42 @@ impl<V> Clone for Probe<'_, V> {
 impl<V> Copy for Probe<'_, V> {}
 
 impl<'t, V> Probe<'t, V> {
-    fn new(index: &'t Index<V>, shape: Shape, hash: u32) -> Self {
-        let position = index.home(hash);
-        Self {
-            index,
-            shape,
-            hash,
-            position,
-            key: index.key(position),
+    fn new(table: &'t Table<V>, hash: u32) -> Self {
+        let line = table.index.line(hash);
+        Self { table, line, hash }
+    }
+}
+
+/// What a line says.
+struct Promise<'t, V> {
+    /// Whether a filter may match.
+    is_promised: bool,
+    /// Its text and value, if it lies in the line.
+    text: &'t [u8],
+    value: &'t Option<V>,
+}
+
+impl<V> Clone for Promise<'_, V> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<V> Copy for Promise<'_, V> {}
+
+impl<V> Promise<'_, V> {
+    const NONE: Self = Self {
+        is_promised: false,
+        text: &[],
+        value: &None,
+    };
+
+    /// Reads the text and the value, so that they are on their way when they are looked at.
+    fn fetch(&self) {
+        if let ([first, ..], [.., last]) = (self.text, self.text) {
+            black_box(first ^ last);
         }
-    }
-
-    /// Goes to the first filter with the hash; false if there is none.
-    fn seek(&mut self) -> bool {
-        (self.position, self.key) = self.index.seek(self.hash, self.position, self.key);
-        self.key.hash == self.hash
-    }
-
-    /// Goes to the next filter with the same hash; false if there is none.
-    fn next(&mut self) -> bool {
-        self.position += 1;
-        self.key = self.index.key(self.position);
-        self.key.hash == self.hash
+        black_box(self.value.is_some());
     }
 }
 
@@ -80,55 +94,53 @@ impl<V> FilterTree<V> {
     fn search<'s>(&'s self, name: TopicName<'_>, mut f: impl FnMut(&'s V)) -> usize {
         let text = name.as_str();
         let hash = self.hashes.whole(text);
-        let exact = Probe::new(&self.tables.exact, Shape::EXACT, hash);
         let mut probes = 1;
-        let levels = match self.shapes_len() {
-            0 => 0,
-            _ => text.bytes().filter(|&byte| byte == b'/').count() + 1,
-        };
-        let (single_level, multi_level) = self.tables.applicable(levels);
-        if single_level.is_empty() && multi_level.is_empty() {
-            self.answer(&mut [exact], &mut f, |key, _| self.texts.is(key.text, text));
+        if self.shapes_len() == 0 {
+            let is_match = |id| self.records.is(id, text);
+            let found = self.tables.exact.index.find(hash, is_match);
+            if let Some((_, value)) = found {
+                f(value);
+            }
         } else {
-            let tables = single_level.iter().chain(multi_level);
+            let exact = Probe::new(&self.tables.exact, hash);
             // Most names have few levels; sixteen hashes are cheaper to set to zero than 128.
-            probes += if levels <= 16 {
-                self.search_shapes::<16>(name, exact, tables, &mut f)
+            let levels = Levels::<16>::new(&self.hashes, text);
+            probes += if levels.len() <= 16 {
+                self.search_shapes(name, exact, &levels, &mut f)
             } else {
-                self.search_shapes::<SHAPE_LEVELS_MAX>(name, exact, tables, &mut f)
+                let levels = Levels::<SHAPE_LEVELS_MAX>::new(&self.hashes, text);
+                self.search_shapes(name, exact, &levels, &mut f)
             };
         }
         let hidden = name.starts_with_dollar();
-        for slot in &self.overflow {
+        for (id, value) in &self.overflow {
             probes += 1;
-            let filter = self.texts.from(slot.key.text);
-            if !(hidden && matches!(filter.first(), Some(b'+' | b'#')))
-                && covers(filter, text)
-                && let Some(value) = &slot.value
-            {
+            let filter = self.records.get(*id);
+            if !(hidden && matches!(filter.first(), Some(b'+' | b'#'))) && covers(filter, text) {
                 f(value);
             }
         }
         probes
     }
 
-    /// Asks for filters of some shapes, after the one without a wildcard. `LEVELS` is at least as
-    /// large as the levels of the name or of any shape.
+    /// Asks for filters of all shapes that can match, after the one without a wildcard. There are
+    /// at least as many `LEVELS` as levels of the name or of any shape.
     fn search_shapes<'s, const LEVELS: usize>(
         &'s self,
         name: TopicName<'_>,
         exact: Probe<'s, V>,
-        tables: impl Iterator<Item = &'s ShapeTable<V>>,
+        levels: &Levels<'_, LEVELS>,
         f: &mut impl FnMut(&'s V),
     ) -> usize {
         let text = name.as_str();
-        let levels = Levels::<LEVELS>::new(&self.hashes, text);
         let hidden = name.starts_with_dollar();
-        let is_match = |key: Key, shape: Shape| {
+        let (single_level, multi_level) = self.tables.applicable(levels.len());
+        let tables = single_level.iter().chain(multi_level);
+        let is_match = |filter: &[u8], shape: &Shape| {
             if shape.is_exact() {
-                self.texts.is(key.text, text)
+                is_whole(filter, text)
             } else {
-                levels.are_matched_by(self.texts.from(key.text), shape)
+                levels.are_matched_by(filter, shape)
             }
         };
         // [MQTT5-4.7.2-1] [MQTT311-4.7.2-1]
@@ -139,12 +151,12 @@ impl<V> FilterTree<V> {
         loop {
             let begun = asked;
             let free = probes.get_mut(asked..).unwrap_or_default();
-            for (probe, ShapeTable { shape, index }) in free.iter_mut().zip(&mut tables) {
-                *probe = Probe::new(index, *shape, levels.hash(*shape));
+            for (probe, table) in free.iter_mut().zip(&mut tables) {
+                *probe = Probe::new(table, levels.hash(&table.shape));
                 asked += 1;
             }
             sum += asked - begun;
-            self.answer(probes.get_mut(..asked).unwrap_or_default(), f, is_match);
+            self.answer(probes.get(..asked).unwrap_or_default(), f, is_match);
             if asked < SIDE_BY_SIDE {
                 return sum;
             }
@@ -156,35 +168,50 @@ impl<V> FilterTree<V> {
     /// the probes.
     fn answer<'s>(
         &'s self,
-        probes: &mut [Probe<'s, V>],
+        probes: &[Probe<'s, V>],
         f: &mut impl FnMut(&'s V),
-        is_match: impl Fn(Key, Shape) -> bool,
+        is_match: impl Fn(&[u8], &Shape) -> bool,
     ) {
-        let mut promising = 0;
-        for at in 0..probes.len() {
-            let Some(mut probe) = probes.get(at).copied() else {
-                break;
-            };
-            if probe.seek() {
-                // Read here, so that all are on their way before the first one is waited for.
-                black_box(self.texts.from(probe.key.text).first());
-                if let Some(place) = probes.get_mut(promising) {
-                    *place = probe;
-                }
-                promising += 1;
+        // Loops that only read are short: so all reads are on their way together.
+        for line in probes.iter().filter_map(|probe| probe.line) {
+            line.fetch();
+        }
+        let mut promises = [Promise::NONE; SIDE_BY_SIDE];
+        for (probe, promise) in probes.iter().zip(&mut promises) {
+            if let Some(line) = probe.line {
+                let (is_there, place) = line.first(probe.hash);
+                *promise = Promise {
+                    // It may lie behind the line as well.
+                    is_promised: is_there | line.goes_on(probe.hash),
+                    text: self.records.get(if is_there { line.id(place) } else { 0 }),
+                    value: line.value(place),
+                };
             }
         }
-        for probe in probes.iter_mut().take(promising) {
-            loop {
-                if is_match(probe.key, probe.shape) {
-                    let slot = probe.index.get(probe.position);
-                    slot.and_then(|slot| slot.value.as_ref()).map(&mut *f);
-                    break;
+        for promise in promises.iter().take(probes.len()) {
+            promise.fetch();
+        }
+        for (probe, promise) in probes.iter().zip(&promises) {
+            if !promise.is_promised {
+                continue;
+            }
+            let shape = &probe.table.shape;
+            if is_match(promise.text, shape) {
+                if let Some(value) = promise.value {
+                    f(value);
                 }
-                if !probe.next() {
-                    break;
+            } else {
+                // Another filter has the same hash, or it lies behind the line.
+                let is_match = |id| is_match(self.records.get(id), shape);
+                let found = probe.table.index.find(probe.hash, is_match);
+                if let Some((_, value)) = found {
+                    f(value);
                 }
             }
         }
     }
+}
+
+fn is_whole(filter: &[u8], name: &str) -> bool {
+    strip(filter, name.as_bytes()).is_some_and(is_end)
 }

@@ -42,7 +42,7 @@ fn fill(tree: &mut FilterTree<usize>, texts: &[String]) -> Vec<String> {
                 assert_eq!((tree.len(), tree.generation(), tree.shapes_len()), before);
                 assert_eq!(tree.get(filter(text)), None);
             }
-            Err(TreeFull::Bytes) => panic!("there is room"),
+            Err(TreeFull::Filters) => panic!("there is room"),
         }
     }
     accepted
@@ -164,11 +164,11 @@ fn colliding_hashes_do_not_match() {
         let shape = shape(filter(text));
         let hash = tree.hash(filter(victim), shape);
         let old = tree.hash(filter(text), shape);
-        let table = tree.tables.get_or_add(shape);
-        let position = table.position(old, |_| true).unwrap();
-        let mut slot = table.remove(position).unwrap();
-        slot.key.hash = hash;
-        table.insert(slot);
+        let (id, _) = tree.find(filter(text), shape, old).unwrap();
+        let index = &mut tree.tables.get_or_add(shape).index;
+        assert_eq!(index.remove(old, id), Some(()));
+        let value = ();
+        index.insert(Entry { hash, id, value });
     };
     collide(&mut tree, "x/+", "a/+");
     collide(&mut tree, "x/#", "a/#");
