@@ -171,7 +171,11 @@ impl Driver {
     ) -> Result<Io, ConnectError> {
         let mut config = self.shared.lock().config.clone();
         if let Some(credentials) = &mut self.credentials {
-            let given = credentials().await.map_err(ConnectError::Credentials)?;
+            let given = tokio::select! {
+                biased;
+                closed = stopped(&self.shared) => return Err(closed.into()),
+                given = credentials() => given.map_err(ConnectError::Credentials)?,
+            };
             config.user_name = given.user_name;
             config.password = given.password;
         }

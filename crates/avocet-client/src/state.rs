@@ -350,7 +350,19 @@ impl State {
         let mut notices = Vec::new();
         let stored = self.outbox.as_ref().map(Outbox::commit);
         let id = match &mut self.link {
-            Link::Online(connection) => connection.publish_stored(Arc::clone(message), stored, now),
+            Link::Online(connection) => {
+                match connection.publish_stored(Arc::clone(message), stored, now) {
+                    // This connection has ended, but the next one will do.
+                    Err(Unsendable::Closed) => connection.session_mut().publish(
+                        Arc::clone(message),
+                        &self.config,
+                        stored,
+                        now,
+                        &mut notices,
+                    ),
+                    published => published,
+                }
+            }
             Link::Offline(session) => {
                 session.publish(Arc::clone(message), &self.config, stored, now, &mut notices)
             }

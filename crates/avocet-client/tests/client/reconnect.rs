@@ -499,3 +499,19 @@ async fn without_reconnect_the_client_ends_with_its_connection() {
     first.await.unwrap();
     assert!(timeout(Duration::ZERO, client.closed()).await.is_ok());
 }
+
+/// Whoever gives the credentials may be slow: what the application wants goes on.
+#[tokio::test(start_paused = true)]
+async fn credentials_that_never_come_do_not_keep_the_client_from_ending() {
+    let script = Script::default();
+    script.serve(Server::default());
+    let mut config = script.in_config(config(Version::V5));
+    config.credentials = Some(Box::new(|| Box::pin(std::future::pending())));
+    let (client, messages) = Client::start(config).unwrap();
+    let pending = client.try_publish(message("1", QoS::AtLeastOnce)).unwrap();
+    let before = Instant::now();
+    client.disconnect(5 * SECOND).await;
+    assert_eq!(before.elapsed().as_secs(), 5);
+    assert!(pending.await.is_err());
+    assert_eq!(messages.into_session().await.queued(), 1);
+}

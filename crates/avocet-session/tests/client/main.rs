@@ -11,3 +11,4 @@ mod hostile;
 mod pair;
 mod script;
 mod stories;
+mod subscriptions;
