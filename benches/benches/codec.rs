@@ -317,6 +317,26 @@ fn decoding(row: &Row) -> Vec<Contender<'_>> {
     contenders
 }
 
+/// mqttbytes has a type for each packet of each version.
+macro_rules! mqttbytes_encoding {
+    ($version:ident, $row:ident) => {{
+        use mqttbytes::$version::{Packet, read};
+        let packet = read(&mut BytesMut::from($row.frame.as_slice()), usize::MAX >> 1);
+        packet.ok().and_then(|packet| {
+            Contender::encoding("mqttbytes", $row, move |out: &mut BytesMut| {
+                let written = match black_box(&packet) {
+                    Packet::Connect(packet) => packet.write(out),
+                    Packet::Publish(packet) => packet.write(out),
+                    Packet::PubAck(packet) => packet.write(out),
+                    Packet::Subscribe(packet) => packet.write(out),
+                    other => panic!("no row has {other:?}"),
+                };
+                written.unwrap();
+            })
+        })
+    }};
+}
+
 /// Without rmqtt-codec, which takes packets by value and would have to clone them.
 fn encoding(row: &Row) -> Vec<Contender<'_>> {
     let version = row.version;
@@ -338,23 +358,7 @@ fn encoding(row: &Row) -> Vec<Contender<'_>> {
                 black_box(&packet).write(out, None).unwrap();
             },
         ));
-        if let Ok(packet) = mqttbytes::v5::read(&mut BytesMut::from(frame), limit) {
-            contenders.extend(Contender::encoding(
-                "mqttbytes",
-                row,
-                move |out: &mut BytesMut| {
-                    use mqttbytes::v5::Packet;
-                    let written = match black_box(&packet) {
-                        Packet::Connect(packet) => packet.write(out),
-                        Packet::Publish(packet) => packet.write(out),
-                        Packet::PubAck(packet) => packet.write(out),
-                        Packet::Subscribe(packet) => packet.write(out),
-                        other => panic!("no row has {other:?}"),
-                    };
-                    written.unwrap();
-                },
-            ));
-        }
+        contenders.extend(mqttbytes_encoding!(v5, row));
         if let Ok(packet) = mqtt_codec_kit::v5::packet::VariablePacket::decode(&mut { frame }) {
             contenders.extend(Contender::encoding(
                 "mqtt-codec-kit",
@@ -383,23 +387,7 @@ fn encoding(row: &Row) -> Vec<Contender<'_>> {
                 black_box(&packet).write(out, limit).unwrap();
             },
         ));
-        if let Ok(packet) = mqttbytes::v4::read(&mut BytesMut::from(frame), limit) {
-            contenders.extend(Contender::encoding(
-                "mqttbytes",
-                row,
-                move |out: &mut BytesMut| {
-                    use mqttbytes::v4::Packet;
-                    let written = match black_box(&packet) {
-                        Packet::Connect(packet) => packet.write(out),
-                        Packet::Publish(packet) => packet.write(out),
-                        Packet::PubAck(packet) => packet.write(out),
-                        Packet::Subscribe(packet) => packet.write(out),
-                        other => panic!("no row has {other:?}"),
-                    };
-                    written.unwrap();
-                },
-            ));
-        }
+        contenders.extend(mqttbytes_encoding!(v4, row));
         if let Ok(packet) = mqtt_codec_kit::v4::packet::VariablePacket::decode(&mut { frame }) {
             contenders.extend(Contender::encoding(
                 "mqtt-codec-kit",

@@ -1,5 +1,5 @@
-//! A packet describes its fields once, to a [`Sink`]: first to one that measures and checks, then
-//! to one that writes.
+//! A packet describes its fields once, to a [`Sink`]: to an array on the stack if it is short, and
+//! else first to one that measures and checks, then to one that writes.
 
 use bytes::BufMut;
 
@@ -148,7 +148,7 @@ pub(crate) trait Encode {
     }
 }
 
-/// Writes a packet of which all but the payload is known, if both are short.
+/// Writes a packet of which all between the fixed header and the payload is there.
 #[inline(always)]
 pub(crate) fn write_short(
     first_byte: u8,
