@@ -286,9 +286,16 @@ impl<S: Read + Write> Handshake<S> {
                     }
                     let mut websocket = WebSocket::server();
                     self.head.drain(..granted.len);
-                    let taken = websocket.decode(&mut self.head)?;
-                    self.head.truncate(taken);
+                    let decoded = websocket.decode(&mut self.head);
+                    if let Err(error) = decoded {
+                        websocket.refuse(error);
+                    }
+                    self.stream.ended = websocket.is_closed();
                     self.stream.websocket = Some(websocket);
+                    if decoded.is_err() {
+                        self.stream.say_goodbye();
+                    }
+                    self.head.truncate(decoded?);
                     self.stage = Stage::Answer;
                     return Ok(true);
                 }

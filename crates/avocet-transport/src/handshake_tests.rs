@@ -316,6 +316,128 @@ fn an_end_before_the_handshake_is_done_is_one() {
     }
 }
 
+fn web() -> Layers {
+    Layers {
+        websocket: Some(WebSocketServer::default()),
+        ..Layers::default()
+    }
+}
+
+/// What a server takes and answers, when these frames of a client come behind its request.
+fn behind_the_request(frames: &[u8]) -> (Handshake<End>, bool, Vec<u8>) {
+    let (client, server) = pipe(usize::MAX);
+    let mut server = Handshake::new(server, peer());
+    let asked = Asked::new("localhost", "/mqtt", &[]).unwrap();
+    let bytes = [asked.request.as_bytes(), frames].concat();
+    client.outgoing.borrow_mut().bytes.extend(bytes);
+    let done = advance(&mut server, &web()).unwrap_or(false);
+    let sent: Vec<u8> = client.incoming.borrow_mut().bytes.drain(..).collect();
+    let len = asked.answer(&sent).unwrap().unwrap();
+    (server, done, sent[len..].to_vec())
+}
+
+#[test]
+fn control_frames_behind_the_request_are_answered() {
+    let (_, done, sent) = behind_the_request(b"\x89\x81\0\0\0\0x");
+    assert!(done);
+    assert_eq!(sent, b"\x8a\x01x");
+    let (server, done, sent) = behind_the_request(b"\x82\x81\0\0\0\0x\x88\x80\0\0\0\0");
+    assert!(done);
+    assert_eq!(sent, b"\x88\x02\x03\xe8");
+    let mut server = server.finish();
+    assert_eq!(server.input, b"x");
+    let EstablishedStream::Layered(stream) = &mut server.stream else {
+        panic!("it speaks WebSocket");
+    };
+    assert_eq!(stream.read(&mut [0; 10]).unwrap(), 0);
+    // A text frame: 1003.
+    let (_, done, sent) = behind_the_request(b"\x81\x80\0\0\0\0");
+    assert!(!done);
+    assert_eq!(sent, b"\x88\x02\x03\xeb");
+}
+
+/// Gives what has come, and takes as little as it is told.
+struct Sink {
+    incoming: VecDeque<u8>,
+    piece: usize,
+    room: io::Result<usize>,
+    taken: Vec<u8>,
+}
+
+impl Read for Sink {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        let n = room.len().min(self.piece).min(self.incoming.len());
+        if n == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        for (to, from) in room.iter_mut().zip(self.incoming.drain(..n)) {
+            *to = from;
+        }
+        Ok(n)
+    }
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.room {
+            Ok(0) => Err(io::ErrorKind::WouldBlock.into()),
+            Ok(room) => {
+                let n = bytes.len().min(*room);
+                *room -= n;
+                self.taken.extend_from_slice(&bytes[..n]);
+                Ok(n)
+            }
+            Err(error) => Err(error.kind().into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn pings_of_a_peer_that_does_not_read_gather_nothing() {
+    let ping = |byte| [b"\x89\xfd\0\0\0\0".to_vec(), vec![byte; 125]].concat();
+    let pings: Vec<u8> = (0..=255).cycle().take(10_000).flat_map(ping).collect();
+    let mut stream = Layered::new(Sink {
+        incoming: pings.into(),
+        piece: 131,
+        room: Ok(100),
+        taken: Vec::new(),
+    });
+    stream.websocket = Some(WebSocket::server());
+    while let Err(error) = stream.read(&mut [0; 1_000]) {
+        if error.kind() == io::ErrorKind::WouldBlock {
+            break;
+        }
+        stream.ping();
+    }
+    stream.socket.room = Ok(usize::MAX);
+    assert!(stream.flush().unwrap());
+    let pong = |byte| [b"\x8a\x7d".to_vec(), vec![byte; 125]].concat();
+    let (_, last) = stream.socket.taken.split_at(127);
+    assert_eq!(last.len(), 127);
+    assert_eq!(last, pong((9_999 % 256) as u8));
+}
+
+#[test]
+fn what_came_is_read_where_nothing_can_be_answered() {
+    let frames = b"\x89\x80\0\0\0\0\x82\x81\0\0\0\0x\x88\x80\0\0\0\0";
+    let mut stream = Layered::new(Sink {
+        incoming: frames.to_vec().into(),
+        piece: usize::MAX,
+        room: Err(io::ErrorKind::BrokenPipe.into()),
+        taken: Vec::new(),
+    });
+    stream.websocket = Some(WebSocket::server());
+    let mut room = [0; 100];
+    assert_eq!(stream.read(&mut room).unwrap(), 1);
+    assert_eq!(room[0], b'x');
+    assert!(stream.has_more());
+    assert_eq!(stream.read(&mut room).unwrap(), 0);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

@@ -37,7 +37,7 @@ pub struct Layered<S> {
     out: Vec<u8>,
     sent: usize,
     more: bool,
-    ended: bool,
+    pub(crate) ended: bool,
 }
 
 /// What a client has asked, and what has come since.
@@ -171,9 +171,8 @@ impl<S: Read + Write> Layered<S> {
                 websocket.refuse(error);
             }
             self.ended |= websocket.is_closed();
-            let answers = websocket.take_answers();
-            self.put(&answers)?;
-            self.flush()?;
+            // Where answers cannot be sent, what came before is still read. Who writes next is told.
+            let _ = self.flush();
             let payload =
                 decoded.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
             if payload > 0 {
@@ -383,6 +382,17 @@ impl<S: Read + Write> Layered<S> {
     ///
     /// Those of the socket.
     pub fn flush(&mut self) -> io::Result<bool> {
+        if !self.flush_taken()? {
+            return Ok(false);
+        }
+        // Only once the socket takes them, so that pings of a peer that does not read gather nothing.
+        let websocket = self.websocket.as_mut();
+        let answers = websocket.map(WebSocket::take_answers).unwrap_or_default();
+        self.put(&answers)?;
+        self.flush_taken()
+    }
+
+    fn flush_taken(&mut self) -> io::Result<bool> {
         while self.has_unsent() {
             let written = match &mut self.tls {
                 Some(tls) => tls.write_tls(&mut self.socket),
@@ -407,13 +417,15 @@ impl<S: Read + Write> Layered<S> {
     /// Asks a peer over WebSocket to show that it is there, so that those on the way do not take the
     /// connection for dead.
     pub fn ping(&mut self) {
-        let Some(websocket) = &mut self.websocket else {
+        if self.has_unsent() {
+            // It is not idle.
             return;
-        };
-        websocket.ping();
-        let ping = websocket.take_answers();
+        }
+        if let Some(websocket) = &mut self.websocket {
+            websocket.ping();
+        }
         // What does not leave, or fails, does so for the next one who writes too.
-        let _ = self.put(&ping).and_then(|()| self.flush());
+        let _ = self.flush();
     }
 
     /// Says that nothing more is sent, as far as the socket takes it.
