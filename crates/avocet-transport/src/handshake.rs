@@ -203,8 +203,9 @@ impl<S: Read + Write> Handshake<S> {
     }
 
     fn proxy(&mut self, layers: &Layers) -> Result<bool, HandshakeError> {
-        // A Unix socket is reached by those whom its mode lets in.
-        self.trusted = self.peer.is_none_or(|peer| layers.trusts(peer.ip()));
+        // A Unix socket is reached by those whom its mode lets in: proxies if there are any.
+        let some = !layers.trusted_proxies.is_empty();
+        self.trusted = self.peer.map_or(some, |peer| layers.trusts(peer.ip()));
         if layers.proxy_protocol {
             if !self.trusted {
                 return Err(HandshakeError::Untrusted);

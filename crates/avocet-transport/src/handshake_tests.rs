@@ -438,6 +438,25 @@ fn what_came_is_read_where_nothing_can_be_answered() {
     assert_eq!(stream.read(&mut room).unwrap(), 0);
 }
 
+#[test]
+fn without_trusted_proxies_nobody_is_believed_at_a_unix_socket() {
+    for (trusted_proxies, expected) in [(Vec::new(), None), (trusted(), Some("1.2.3.4:0"))] {
+        let layers = Layers {
+            trusted_proxies,
+            ..web()
+        };
+        let (client, server) = pipe(usize::MAX);
+        let mut server = Handshake::new(server, None);
+        let fields = [("X-Forwarded-For".to_owned(), "1.2.3.4".to_owned())];
+        let asked = Asked::new("localhost", "/mqtt", &fields).unwrap();
+        let mut incoming = client.outgoing.borrow_mut();
+        incoming.bytes.extend(asked.request.as_bytes());
+        drop(incoming);
+        assert!(advance(&mut server, &layers).unwrap());
+        assert_eq!(server.peer(), expected.map(|it| it.parse().unwrap()));
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

@@ -260,33 +260,38 @@ impl<'a> Fields<'a> {
         self.tokens(name).any(|it| it.eq_ignore_ascii_case(token))
     }
 
-    /// The address nearest to us that is not trusted: each of the trusted has appended the one it
-    /// was asked by [RFC 7239].
+    /// The address that the trusted tell. A proxy may know only one of the two fields, and pass on the
+    /// other as the client wrote it: none where both are there and tell different addresses.
     fn client(&self, trusted: &[Network]) -> Option<IpAddr> {
-        let mut client = None;
         let forwarded = self.tokens("forwarded").map(forwarded_for);
         let others = self.tokens("x-forwarded-for").map(Some);
-        let mut by_forwarded = forwarded.rev();
-        let mut by_others = others.rev();
-        let has_forwarded = self.values("forwarded").next().is_some();
-        let mut next = || {
-            if has_forwarded {
-                by_forwarded.next()
-            } else {
-                by_others.next()
-            }
-        };
-        while let Some(text) = next() {
-            let Some(address) = text.and_then(address) else {
-                return client;
-            };
-            client = Some(address);
-            if !trusted.iter().any(|network| network.contains(address)) {
-                return client;
-            }
+        let has = |name| self.values(name).next().is_some();
+        let by_forwarded = has("forwarded").then(|| nearest(forwarded.rev(), trusted));
+        let by_others = has("x-forwarded-for").then(|| nearest(others.rev(), trusted));
+        match (by_forwarded, by_others) {
+            (Some(one), Some(other)) => one.filter(|_| one == other),
+            (one, other) => one.or(other)?,
         }
-        client
     }
+}
+
+/// The address nearest to us that is not trusted: each of the trusted has appended the one it was
+/// asked by [RFC 7239].
+fn nearest<'a>(
+    asked: impl Iterator<Item = Option<&'a str>>,
+    trusted: &[Network],
+) -> Option<IpAddr> {
+    let mut client = None;
+    for text in asked {
+        let Some(address) = text.and_then(address) else {
+            return client;
+        };
+        client = Some(address);
+        if !trusted.iter().any(|network| network.contains(address)) {
+            return client;
+        }
+    }
+    client
 }
 
 /// The node of `for=NODE;by=...`.

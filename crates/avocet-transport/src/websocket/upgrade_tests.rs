@@ -166,6 +166,23 @@ fn the_client_is_the_last_one_that_is_not_trusted() {
     }
 }
 
+#[test]
+fn a_field_that_a_proxy_passes_on_as_it_came_makes_up_no_address() {
+    let trusted = ["10.0.0.0/8".parse().unwrap()];
+    for (forwarded, other, expected) in [
+        ("for=6.6.6.6", "1.2.3.4", None),
+        ("for=1.2.3.4", "6.6.6.6", None),
+        ("for=_hidden", "6.6.6.6", None),
+        ("for=1.2.3.4", "6.6.6.6, 1.2.3.4", Some("1.2.3.4")),
+    ] {
+        let text = asked(&[("Forwarded", forwarded), ("X-Forwarded-For", other)]);
+        let found = request(text.as_bytes(), &WebSocketServer::default(), Some(&trusted));
+        let client = found.unwrap().unwrap().forwarded_for;
+        let expected = expected.map(|it| it.parse().unwrap());
+        assert_eq!(client, expected, "{forwarded} {other}");
+    }
+}
+
 /// [MQTT5-6.0.0-3] [MQTT311-6.0.0-3]
 #[test]
 fn a_client_asks_for_mqtt_and_checks_the_answer() {
