@@ -826,21 +826,7 @@ impl Sender {
                 self.queued.push_back(Queued { sequence, outgoing });
                 continue;
             }
-            let state = if pubrec_received {
-                State::Pubrel {
-                    tag: outgoing.tag,
-                    stored: outgoing.gate.is_some(),
-                    release: Release::After(CommitId::ZERO),
-                }
-            } else {
-                State::Publish(outgoing)
-            };
-            self.live += 1;
-            self.inflight.push_back(InFlight {
-                sequence,
-                counted: false,
-                state,
-            });
+            self.go_on(sequence, outgoing, pubrec_received);
         }
         self.stored = self.next_sequence.saturating_sub(next).min(self.stored);
         self.taken = self.taken.split_off(&(self.next_sequence - self.stored));

@@ -66,22 +66,27 @@ impl Sender {
                 continue;
             }
             outgoing.gate = Some(CommitId::ZERO);
-            let state = if pubrec_received {
-                State::Pubrel {
-                    tag: outgoing.tag,
-                    stored: true,
-                    release: Release::After(CommitId::ZERO),
-                }
-            } else {
-                State::Publish(outgoing)
-            };
-            self.live += 1;
-            self.inflight.push_back(InFlight {
-                sequence,
-                counted: false,
-                state,
-            });
+            self.go_on(sequence, outgoing, pubrec_received);
         }
+    }
+
+    /// Goes on with a message that was sent before, behind those that are in flight.
+    pub(super) fn go_on(&mut self, sequence: u64, outgoing: Outgoing, pubrec_received: bool) {
+        let state = if pubrec_received {
+            State::Pubrel {
+                tag: outgoing.tag,
+                stored: outgoing.gate.is_some(),
+                release: Release::After(CommitId::ZERO),
+            }
+        } else {
+            State::Publish(outgoing)
+        };
+        self.live += 1;
+        self.inflight.push_back(InFlight {
+            sequence,
+            counted: false,
+            state,
+        });
     }
 
     /// The sequence that the next message of QoS 1 or 2 gets.
