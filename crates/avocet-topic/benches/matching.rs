@@ -2,12 +2,12 @@
 //!
 //! Filters are of the kind `site/A/line/B/dev/C/metric/D`; names are what they match, drawn evenly
 //! or by Zipf's law. *exact*: no wildcards; *plus50*: half the filters hold one `+` (a quarter of
-//! these) or two; *plus50-one*: half hold one; *plus50-evenly*: half hold one or two, as many the one
-//! as the other; *hash20*: a fifth end in `#`; *patho*: all are made of `a`, `b` and `+` at twelve
-//! levels, and what the limits of the tree refuse is left out.
+//! these) or two; *plus50-one*: half hold one; *plus50-evenly*: half hold one or two, as many the
+//! one as the other; *hash20*: a fifth end in `#`; *patho*: all are made of `a`, `b` and `+` at
+//! twelve levels, and what the limits of the tree refuse is left out.
 //!
-//! There are 1,000 A, 20 B, 500 C and 20 D, drawn evenly and independently; filters are distinct. A
-//! name is a filter with each `+` replaced by a number below 20. So few filters have two `+` at A
+//! There are 1,000 A, 20 B, 500 C and 20 D, drawn evenly and independently; filters are distinct.
+//! A name is a filter with each `+` replaced by a number below 20. So few filters have two `+` at A
 //! and C, say, that all of them are there and every name matches one: that is why a name matches six
 //! filters of a million in *plus50*.
 

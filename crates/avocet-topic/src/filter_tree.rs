@@ -72,9 +72,9 @@ impl FilterTreeLimits {
 /// collisions ([`with_seed`](Self::with_seed)). Filters beyond the limits are refused with
 /// [`TreeFull`]; filters of shapes in use are not.
 ///
-/// Adding and removing a filter takes constant time on average; now and then a few thousand filters are
-/// moved, however many there are. The memory of a filter that was removed is used for others of its
-/// shape and length, and given back with that of its neighbours.
+/// Adding and removing a filter takes constant time on average; now and then a few thousand
+/// filters are moved, however many there are. The memory of a filter that was removed is used for
+/// others of its shape and length, and given back with that of its neighbours.
 #[derive(Clone)]
 pub struct FilterTree<V> {
     limits: FilterTreeLimits,

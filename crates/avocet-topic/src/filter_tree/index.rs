@@ -1,8 +1,8 @@
 //! A hash table of filters: lines of memory that hold hashes, numbers and values of filters.
 //!
-//! A hash says in which line to begin, in proportion to the number of lines; what has no room there
-//! lies in the lines behind it, and all lie in the order of their hashes. So a probe reads one line,
-//! mostly also when it finds nothing. Tables are made of segments that grow and split one by
+//! A hash says in which line to begin, in proportion to the number of lines; what has no room
+//! there lies in the lines behind it, in the order of their hashes. So a probe mostly reads one
+//! line, also when it finds nothing. Tables are made of segments that grow and split one by
 //! one, so that no filter waits for all of them to be moved (linear hashing).
 
 use alloc::vec::Vec;

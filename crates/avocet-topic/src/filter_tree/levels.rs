@@ -135,7 +135,8 @@ const fn separators_of_word(word: [u8; 8]) -> u64 {
     (zeros >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56
 }
 
-/// Whether a filter, which ends there or at the first zero byte, matches a name, the `$` rule aside.
+/// Whether a filter, which ends there or at the first zero byte, matches a name, the `$` rule
+/// aside.
 pub(super) fn covers(filter: &[u8], name: &str) -> bool {
     let mut filter = filter.iter();
     let mut name = name.bytes();

@@ -60,6 +60,15 @@ const fn chunk_len_max(text_bytes: usize) -> usize {
     }
 }
 
+/// Filters that get room when there are none yet: one if it is long.
+const fn few(text_bytes: usize) -> usize {
+    match 256 / text_bytes {
+        0 => 1,
+        few if few > 4 => 4,
+        few => few,
+    }
+}
+
 impl Shelf {
     /// Bytes on the heap.
     pub(super) fn allocated_bytes(&self) -> usize {
@@ -139,7 +148,7 @@ impl Records {
         let open = size.open.last().copied();
         let number = open.unwrap_or_else(|| {
             // A quarter of what there is: little idle memory, little copying.
-            let number = self.chunk(size.text_bytes, (size.len / 4).max(4));
+            let number = self.chunk(size.text_bytes, size.len / 4 + few(size.text_bytes));
             size.open.push(number);
             number
         });
@@ -251,7 +260,8 @@ impl Chunk {
         let at = self.texts.len() / self.text_bytes;
         let end = self.texts.len() + self.text_bytes;
         if end > self.texts.capacity() {
-            let more = (at / 4 + 4).min(chunk_len_max(self.text_bytes) - at);
+            let more = at / 4 + few(self.text_bytes);
+            let more = more.min(chunk_len_max(self.text_bytes) - at);
             self.texts.reserve_exact(more * self.text_bytes);
         }
         self.texts.extend_from_slice(text.as_bytes());

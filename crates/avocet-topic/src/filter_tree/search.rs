@@ -1,9 +1,10 @@
 //! One name is asked for in all tables that can have a filter which matches it.
 //!
 //! What a table answers lies in memory that is cold once there are many filters, in two places one
-//! after the other: the line of its index, and the text and value of the filter. So tables are asked
-//! side by side: first all lines are read, then the texts and values of those that promise a match,
-//! then these are compared. Until then no branch depends on what was read: the processor need not wait.
+//! after the other: the line of its index, and the text and value of the filter. So tables are
+//! asked side by side: first all lines are read, then the texts and values of those that promise a
+//! match, then these are compared. Until then no branch depends on what was read: the processor
+//! need not wait.
 
 use core::hint::black_box;
 

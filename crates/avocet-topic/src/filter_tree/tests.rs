@@ -282,3 +282,15 @@ fn generation_changes_with_anything_a_match_can_show() {
     tree.for_each_match(name("a"), |_| {});
     assert!(!changed(&tree));
 }
+
+/// The room for others that will come is in proportion to what there is.
+#[test]
+fn one_long_filter_takes_little_more_than_its_text() {
+    for bytes in [300, 5_000, 65_000] {
+        let mut tree = FilterTree::new();
+        let text = format!("+/{}", "a".repeat(bytes));
+        tree.insert(filter(&text), 0).unwrap();
+        let taken = tree.allocated_bytes();
+        assert!(taken < bytes + bytes / 7 + 2_000, "{taken} for {bytes}");
+    }
+}
