@@ -80,7 +80,10 @@ fn client(input: &[u8]) {
                     print(&args, &bytes);
                 }
             }
-            Command::Decode(_) | Command::Passwd(_) | Command::Acl(_) => {}
+            Command::Decode(_)
+            | Command::Passwd(_)
+            | Command::Acl(_)
+            | Command::Certificates(_) => {}
         },
     }
 }

@@ -1,4 +1,4 @@
-//! The arguments of `avocet passwd` and `avocet acl`.
+//! The arguments of `avocet passwd`, `avocet acl` and `avocet certificates`.
 
 use std::path::PathBuf;
 
@@ -15,6 +15,16 @@ Examples:
 
 A file that mosquitto_passwd wrote can be used and changed; its hashes stay valid until the
 passwords are set anew.";
+
+const CERTIFICATES_EXAMPLES: &str = "\
+Examples:
+  avocet certificates /etc/avocet/tls --server mqtt.example.org --server 192.168.1.7
+  avocet certificates /etc/avocet/tls --client pump-7 --client ann
+  avocet certificates /etc/avocet/tls           the broker's anew, for localhost
+
+The folder gets ca.pem and ca.key the first time, which stay; broker.pem and broker.key; and
+NAME.pem and NAME.key for each client, whose Common Name is NAME. Give clients ca.pem, and keep
+ca.key where only you can read it: who has it can make certificates. A broker reads new files by itself.";
 
 #[derive(Debug, Args)]
 #[command(after_help = PASSWD_EXAMPLES)]
@@ -126,6 +136,30 @@ pub(crate) enum Wish {
         /// Its Topic Name
         topic: TopicNameBuf,
     },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = CERTIFICATES_EXAMPLES)]
+pub(crate) struct CertificatesArgs {
+    /// The folder for the files; it is made when it is missing
+    pub(crate) folder: PathBuf,
+    /// A host name or address of the broker (may be repeated) [default: localhost, 127.0.0.1, ::1]
+    #[arg(long, value_name = "HOST")]
+    pub(crate) server: Vec<String>,
+    /// A client that gets a certificate (may be repeated); without --server, the broker gets none
+    #[arg(long, value_name = "NAME", value_parser = client_name)]
+    pub(crate) client: Vec<String>,
+    /// How long the certificates last, in days; the authority lasts ten years
+    #[arg(long, value_name = "DAYS", default_value_t = 365, value_parser = clap::value_parser!(u16).range(1..=3_650))]
+    pub(crate) days: u16,
+}
+
+fn client_name(name: &str) -> Result<String, String> {
+    let taken = matches!(name, "" | "ca" | "broker");
+    if taken || name.starts_with('.') || name.contains(['/', '\\', '\0']) {
+        return Err("a name of a file that is not ca or broker".to_owned());
+    }
+    Ok(name.to_owned())
 }
 
 fn claim(text: &str) -> Result<(String, String), String> {

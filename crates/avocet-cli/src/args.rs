@@ -6,9 +6,8 @@ use std::time::Duration;
 use avocet_codec::{QoS, Version};
 use clap::{ArgAction, Args, Parser, Subcommand};
 
-use crate::access_args::{AclArgs, PasswdArgs};
+use crate::access_args::{AclArgs, CertificatesArgs, PasswdArgs};
 use crate::bench_args::BenchArgs;
-use crate::certificates::CertificatesArgs;
 use crate::format::Format;
 use crate::transport::TransportArgs;
 use crate::url::Url;

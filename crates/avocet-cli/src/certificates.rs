@@ -4,52 +4,18 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use clap::Args;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose,
 };
 use time::{Duration, OffsetDateTime};
 
+use crate::access_args::CertificatesArgs;
 use crate::clock;
 use crate::exit::Failure;
 
-const EXAMPLES: &str = "\
-Examples:
-  avocet certificates /etc/avocet/tls --server mqtt.example.org --server 192.168.1.7
-  avocet certificates /etc/avocet/tls --client pump-7 --client ann
-  avocet certificates /etc/avocet/tls           the broker's anew, for localhost
-
-The folder gets ca.pem and ca.key the first time, which stay; broker.pem and broker.key; and
-NAME.pem and NAME.key for each client, whose Common Name is NAME. Give clients ca.pem, and keep
-ca.key where only you can read it: who has it can make certificates. A broker reads new files by itself.";
-
 /// How long an authority lasts.
 const AUTHORITY_DAYS: i64 = 3_650;
-
-#[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
-pub(crate) struct CertificatesArgs {
-    /// The folder for the files; it is made when it is missing
-    folder: PathBuf,
-    /// A host name or address of the broker (may be repeated) [default: localhost, 127.0.0.1, ::1]
-    #[arg(long, value_name = "HOST")]
-    server: Vec<String>,
-    /// A client that gets a certificate (may be repeated); without --server, the broker gets none
-    #[arg(long, value_name = "NAME", value_parser = client_name)]
-    client: Vec<String>,
-    /// How long the certificates last, in days; the authority lasts ten years
-    #[arg(long, value_name = "DAYS", default_value_t = 365, value_parser = clap::value_parser!(u16).range(1..=3_650))]
-    days: u16,
-}
-
-fn client_name(name: &str) -> Result<String, String> {
-    let taken = matches!(name, "" | "ca" | "broker");
-    if taken || name.starts_with('.') || name.contains(['/', '\\', '\0']) {
-        return Err("a name of a file that is not ca or broker".to_owned());
-    }
-    Ok(name.to_owned())
-}
 
 pub(crate) fn run(args: &CertificatesArgs) -> Result<(), Failure> {
     let folder = &args.folder;
