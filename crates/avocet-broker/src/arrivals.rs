@@ -104,6 +104,10 @@ impl Arrivals {
     pub(crate) fn remove(&mut self, key: Key) -> Option<Arrival> {
         let arrival = self.places.get_mut(key)?.take()?;
         self.deadlines.remove(&(arrival.deadline, key));
+        if arrival.in_ready {
+            // Its place goes to another one, who queues on its own.
+            self.ready.retain(|ready| *ready != key);
+        }
         self.free.push(key);
         Some(arrival)
     }
@@ -121,5 +125,27 @@ impl Arrivals {
     pub(crate) fn next_to_be_overdue(&mut self) -> Option<Arrival> {
         let (_, key) = *self.deadlines.first()?;
         self.remove(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    #[test]
+    fn those_that_are_closed_unserved_leave_nothing_in_the_queue() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut arrivals = Arrivals::default();
+        for _ in 0..10 {
+            let socket = Socket::Tcp(mio::net::TcpStream::connect(address).unwrap());
+            arrivals.next_to_be_overdue();
+            arrivals.insert(Handshake::new(socket, None), 0, Instant::ORIGIN);
+        }
+        assert_eq!((arrivals.len(), arrivals.ready.len()), (1, 1));
+        assert!(arrivals.next_ready().is_some());
+        assert!(arrivals.next_ready().is_none());
     }
 }
