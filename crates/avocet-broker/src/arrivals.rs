@@ -121,9 +121,15 @@ impl Arrivals {
         self.remove(key)
     }
 
-    /// Takes out the one that would be overdue first.
+    /// Takes out the one that would be overdue first of those that wait for their peers; none where all
+    /// wait for this broker.
     pub(crate) fn next_to_be_overdue(&mut self) -> Option<Arrival> {
-        let (_, key) = *self.deadlines.first()?;
+        let waits_for_peer = |key: Key| {
+            let arrival = self.places.get(key).and_then(Option::as_ref);
+            arrival.is_some_and(|arrival| !arrival.in_ready)
+        };
+        let mut keys = self.deadlines.iter().map(|(_, key)| *key);
+        let key = keys.find(|key| waits_for_peer(*key))?;
         self.remove(key)
     }
 }
@@ -139,13 +145,35 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let mut arrivals = Arrivals::default();
-        for _ in 0..10 {
+        let arrive = |arrivals: &mut Arrivals, deadline| {
             let socket = Socket::Tcp(mio::net::TcpStream::connect(address).unwrap());
-            arrivals.next_to_be_overdue();
-            arrivals.insert(Handshake::new(socket, None), 0, Instant::ORIGIN);
+            let deadline = Instant::from_nanos(deadline);
+            arrivals.insert(Handshake::new(socket, None), 0, deadline);
+        };
+        for deadline in 0..10 {
+            arrivals.next_overdue(Instant::from_nanos(deadline));
+            arrive(&mut arrivals, deadline);
         }
         assert_eq!((arrivals.len(), arrivals.ready.len()), (1, 1));
         assert!(arrivals.next_ready().is_some());
         assert!(arrivals.next_ready().is_none());
+    }
+
+    #[test]
+    fn who_waits_for_the_broker_is_not_closed_for_others() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut arrivals = Arrivals::default();
+        for _ in 0..3 {
+            let socket = Socket::Tcp(mio::net::TcpStream::connect(address).unwrap());
+            arrivals.insert(Handshake::new(socket, None), 0, Instant::ORIGIN);
+        }
+        assert!(arrivals.next_to_be_overdue().is_none());
+        // It was served, and has to send more.
+        let (served, _) = arrivals.next_ready().unwrap();
+        assert!(arrivals.next_to_be_overdue().is_some());
+        assert!(arrivals.places[served].is_none());
+        assert!(arrivals.next_to_be_overdue().is_none());
+        assert_eq!(arrivals.len(), 2);
     }
 }

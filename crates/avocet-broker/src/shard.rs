@@ -11,7 +11,7 @@ use avocet_engine::{Command, ConnectionId, Engine, Moved, Opened, ShardId};
 use avocet_session::{Demand, Instant, Now, TransmitBuf};
 use avocet_transport::{EstablishedStream, Handshake, HandshakeError};
 use mio::{Events, Interest, Poll, Token};
-use tracing::{debug, error};
+use tracing::{debug, error, info};
 
 use crate::acceptor::{Acceptor, Peer};
 use crate::access::Authenticator;
@@ -406,9 +406,13 @@ impl Shard {
             Peer::Address(address) => Some(address),
             Peer::Local | Peer::InProcess => None,
         };
-        if self.arrivals.len() >= self.handshakes_max
-            && let Some(slow) = self.arrivals.next_to_be_overdue()
-        {
+        if self.arrivals.len() >= self.handshakes_max {
+            let Some(slow) = self.arrivals.next_to_be_overdue() else {
+                info!(
+                    "{peer} is not served: `limits.handshakes_max` connections wait for their handshakes"
+                );
+                return;
+            };
             events::handshake_failed(&slow, "too many at once");
         }
         let token = self.arrivals.next_token();

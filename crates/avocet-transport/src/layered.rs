@@ -111,11 +111,11 @@ impl<S: Read + Write> Layered<S> {
         &mut self.socket
     }
 
-    /// Whom the peer's certificate names, if it presented one.
+    /// Whom the peer's certificate names, if it presented one: nobody if its names cannot be read.
     #[must_use]
     pub fn peer_names(&self) -> Option<CertificateNames> {
         let chain = self.tls.as_ref()?.peer_certificates()?;
-        CertificateNames::read(chain.first()?)
+        Some(CertificateNames::read(chain.first()?).unwrap_or_default())
     }
 
     /// Whether the last read left something that no event of the socket will tell of.

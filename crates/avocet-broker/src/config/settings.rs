@@ -619,7 +619,8 @@ pub(crate) static SETTINGS: &[Setting] = &[
         1..=MANY,
         |config| &mut config.handshakes_max,
         "Connections of each shard that are on their way through TLS, WebSocket or the PROXY \
-         protocol. Beyond, the one that has least time left is closed."
+         protocol. Beyond, the one that has least time left of those that wait for their clients is closed, \
+         or else the new one."
     ),
     integer!(
         "limits.sessions_max",
