@@ -87,9 +87,14 @@ pub(crate) fn peer(arrival: &Arrival) -> String {
 
 /// A socket that was closed before it was a connection.
 pub(crate) fn handshake_failed(arrival: &Arrival, reason: &str) {
+    arrival_refused(&peer(arrival), arrival.listener, reason);
+}
+
+/// The same of one from there.
+pub(crate) fn arrival_refused(address: &str, listener: u16, reason: &str) {
     info!(
-        address = peer(arrival),
-        listener = arrival.listener,
+        address,
+        listener,
         closed_by = "broker",
         reason,
         "refused within its handshake"

@@ -11,7 +11,7 @@ use avocet_engine::{Command, ConnectionId, Engine, Moved, Opened, ShardId};
 use avocet_session::{Demand, Instant, Now, TransmitBuf};
 use avocet_transport::{EstablishedStream, Handshake, HandshakeError};
 use mio::{Events, Interest, Poll, Token};
-use tracing::{debug, error, info};
+use tracing::{debug, error};
 
 use crate::acceptor::{Acceptor, Peer};
 use crate::access::Authenticator;
@@ -407,13 +407,12 @@ impl Shard {
             Peer::Local | Peer::InProcess => None,
         };
         if self.arrivals.len() >= self.handshakes_max {
+            let reason = "too many at once";
             let Some(slow) = self.arrivals.next_to_be_overdue() else {
-                info!(
-                    "{peer} is not served: `limits.handshakes_max` connections wait for their handshakes"
-                );
+                events::arrival_refused(&peer.to_string(), listener, reason);
                 return;
             };
-            events::handshake_failed(&slow, "too many at once");
+            events::handshake_failed(&slow, reason);
         }
         let token = self.arrivals.next_token();
         let interest = Interest::READABLE | Interest::WRITABLE;

@@ -371,6 +371,7 @@ fn what_is_no_handshake_ends_at_once_or_at_the_deadline() {
     let silent: Vec<_> = (0..3).map(|_| common::open(server.address)).collect();
     let line = server.wait_for_log("refused within its handshake");
     assert!(line.contains("too many at once"), "{line}");
+    server.wait_for_log("it took too long");
     let answer = reason(&server, &connector(&authority, None));
     assert_eq!(answer, Some(ReasonCode::Success));
     drop(silent);
