@@ -45,7 +45,8 @@ impl<'t, V> Probe<'t, V> {
 struct Promise<'t, V> {
     /// Whether a filter may match.
     is_promised: bool,
-    /// Its text and value, if it lies in the line.
+    /// Whether it lies in the line; if not, text and value are those of any other.
+    is_there: bool,
     text: &'t [u8],
     value: &'t Option<V>,
 }
@@ -61,6 +62,7 @@ impl<V> Copy for Promise<'_, V> {}
 impl<V> Promise<'_, V> {
     const NONE: Self = Self {
         is_promised: false,
+        is_there: false,
         text: &[],
         value: &None,
     };
@@ -184,6 +186,7 @@ impl<V> FilterTree<V> {
                 *promise = Promise {
                     // It may lie behind the line as well.
                     is_promised: is_there | line.goes_on(probe.hash),
+                    is_there,
                     text: self.records.get(if is_there { line.id(place) } else { 0 }),
                     value: line.value(place),
                 };
@@ -197,7 +200,7 @@ impl<V> FilterTree<V> {
                 continue;
             }
             let shape = &probe.table.shape;
-            if is_match(promise.text, shape) {
+            if promise.is_there && is_match(promise.text, shape) {
                 if let Some(value) = promise.value {
                     f(value);
                 }

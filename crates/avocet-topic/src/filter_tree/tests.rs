@@ -294,3 +294,26 @@ fn one_long_filter_takes_little_more_than_its_text() {
         assert!(taken < bytes + bytes / 7 + 2_000, "{taken} for {bytes}");
     }
 }
+
+/// A line that is full does not have all filters that begin there; what lies behind it is found with its own
+/// value, also that of the first filter, whose number is zero.
+#[test]
+fn a_filter_that_has_no_room_in_its_line_keeps_its_value() {
+    for seed in 0..200 {
+        let mut tree = FilterTree::new();
+        // A name is asked for side by side only where there are wildcards.
+        let mut wildcard = Some(filter("+/wildcard"));
+        let names: Vec<String> = (0..40).map(|it| format!("{seed} {it}")).collect();
+        for (number, first) in names.iter().enumerate() {
+            tree.insert(filter(first), number).unwrap();
+            if let Some(wildcard) = wildcard.take() {
+                tree.insert(wildcard, usize::MAX).unwrap();
+            }
+            for (number, text) in names.iter().enumerate().take(number + 1) {
+                let mut found = Vec::new();
+                tree.for_each_match(name(text), |value| found.push(*value));
+                assert_eq!(found, [number], "{text}");
+            }
+        }
+    }
+}
