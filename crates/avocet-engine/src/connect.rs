@@ -135,7 +135,7 @@ impl Engine {
         }
     }
 
-    /// A client that authenticates again stays who it is.
+    /// Where there are rules, a client that authenticates again stays who it is.
     fn answer_reauthentication(&mut self, id: ConnectionId, verdict: &Verdict, now: Now) {
         let same = match verdict {
             Verdict::Accept(accepted) => {
