@@ -26,8 +26,8 @@ impl BareFile {
         Ok(Self { file, at: 0 })
     }
 
-    /// How long each of the syncs took.
-    pub(crate) fn run(&mut self, length: Duration, bytes: usize) -> Result<Vec<Duration>> {
+    /// When each of the syncs began, and how long it took.
+    fn syncs(&mut self, length: Duration, bytes: usize) -> Result<Vec<(Instant, Duration)>> {
         let piece = vec![b'p'; bytes];
         let mut took = Vec::new();
         let start = Instant::now();
@@ -41,10 +41,38 @@ impl BareFile {
             let begin = Instant::now();
             self.file.write_all_at(&piece, self.at)?;
             self.file.sync_data()?;
-            took.push(begin.elapsed());
+            took.push((begin, begin.elapsed()));
             self.at += bytes as u64;
         }
         Ok(took)
+    }
+
+    /// How long each of the syncs took.
+    pub(crate) fn run(&mut self, length: Duration, bytes: usize) -> Result<Vec<Duration>> {
+        let syncs = self.syncs(length, bytes)?;
+        Ok(syncs.into_iter().map(|(_, took)| took).collect())
+    }
+
+    /// How long each of the syncs took; and how long each of `rate` messages a second would wait if a message were
+    /// on disk with the first sync that begins after it came, and nothing took any time but syncs. One that takes long
+    /// is one among many of the first kind, and delays many of the second.
+    pub(crate) fn run_for(
+        &mut self,
+        length: Duration,
+        bytes: usize,
+        rate: f64,
+    ) -> Result<[Vec<Duration>; 2]> {
+        let syncs = self.syncs(length, bytes)?;
+        let mut waits = Vec::new();
+        let start = syncs.first().map_or_else(Instant::now, |(begin, _)| *begin);
+        let due = |number: usize| start + Duration::from_secs_f64(number as f64 / rate);
+        for (begin, took) in &syncs {
+            while due(waits.len()) <= *begin {
+                waits.push(*begin + *took - due(waits.len()));
+            }
+        }
+        let took = syncs.into_iter().map(|(_, took)| took).collect();
+        Ok([took, waits])
     }
 }
 

@@ -208,12 +208,15 @@ fn latency(program: &Path, dir: &Path, rounds: u32, load: Load, bytes: usize) ->
         clients.run(TURN, load)?;
         clients.latencies.clear();
     }
-    // Bare syncs, PUBACKs; syncs beside the load on memory, its PUBACKs.
-    let mut all = [const { Vec::new() }; 4];
-    let mut ratios = [const { Vec::new() }; 2];
-    println!("p99 in ms: bare sync, PUBACK; at memory: sync beside, PUBACK");
+    let Load::Open { rate, .. } = load else {
+        bail!("latency is measured at a rate");
+    };
+    // Bare syncs, what waits for them, PUBACKs; syncs beside the load on memory, its PUBACKs.
+    let mut all = [const { Vec::new() }; 5];
+    let mut ratios = [const { Vec::new() }; 3];
+    println!("p99 in ms: bare sync, waits for it, PUBACK: of each; at memory: sync beside, PUBACK");
     for _ in 0..rounds {
-        let alone = bare.run(TURN, bytes)?;
+        let [alone, waits] = bare.run_for(TURN, bytes, rate)?;
         clients.run(TURN, load)?;
         let beside = thread::scope(|scope| {
             let beside = scope.spawn(|| bare.run(TURN, bytes));
@@ -222,15 +225,16 @@ fn latency(program: &Path, dir: &Path, rounds: u32, load: Load, bytes: usize) ->
         })?;
         let mut round = [
             alone,
+            waits,
             mem::take(&mut clients.latencies),
             beside,
             mem::take(&mut control.latencies),
         ];
         let p99 = round.each_mut().map(|took| percentile(took, 0.99));
-        let to = [p99[1] / p99[0], p99[1] / p99[2]];
+        let to = [p99[2] / p99[0], p99[2] / p99[1], p99[2] / p99[3]];
         println!(
-            "{:.2}  {:.2}: {:.2}; {:.2}  {:.2}",
-            p99[0], p99[1], to[0], p99[2], p99[3]
+            "{:.2}  {:.2}  {:.2}: {:.2}, {:.2}; {:.2}  {:.2}",
+            p99[0], p99[1], p99[2], to[0], to[1], p99[3], p99[4]
         );
         for (ratios, to) in ratios.iter_mut().zip(to) {
             ratios.push(to);
@@ -240,15 +244,20 @@ fn latency(program: &Path, dir: &Path, rounds: u32, load: Load, bytes: usize) ->
         }
     }
     for part in [0.5, 0.9, 0.99, 0.999] {
-        let [alone, puback, beside, memory] = all.each_mut().map(|took| percentile(took, part));
+        let [alone, waits, puback, beside, memory] =
+            all.each_mut().map(|took| percentile(took, part));
         println!(
-            "p{}: bare sync {alone:.2} ms, PUBACK {puback:.2} ms: {:.2}; at memory: sync beside {beside:.2} ms, PUBACK {memory:.2} ms",
+            "p{}: bare sync {alone:.2} ms, waits {waits:.2} ms, PUBACK {puback:.2} ms: {:.2}, {:.2}; at memory: \
+             sync beside {beside:.2} ms, PUBACK {memory:.2} ms",
             part * 100.0,
-            puback / alone
+            puback / alone,
+            puback / waits
         );
     }
-    let [alone, beside] = ratios.map(median);
-    println!("medians of the ratios of p99: {alone:.2}, to syncs beside the load {beside:.2}");
+    let [alone, waits, beside] = ratios.map(median);
+    println!(
+        "medians of the ratios of p99: {alone:.2}, to the waits {waits:.2}, to syncs beside the load {beside:.2}"
+    );
     drop((clients, control));
     in_memory.stop()?;
     broker.stop()
