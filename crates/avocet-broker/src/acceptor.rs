@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use avocet_session::{Instant, Now};
+use avocet_transport::BoundTcp;
 #[cfg(unix)]
 use avocet_transport::UnixListener;
 use mio::event::Source;
@@ -43,15 +44,33 @@ pub(crate) enum Socket {
     Unix(UnixListener),
 }
 
+/// An address that is taken, where nobody is served yet.
+pub(crate) enum Bound {
+    Tcp(BoundTcp),
+    /// Nothing is taken: the user that the broker runs as makes the file.
+    Unix,
+}
+
+impl Bound {
+    /// Takes the address of a listener.
+    pub(crate) fn take(listener: &Settings) -> Result<Self, StartError> {
+        Ok(match listener.address {
+            ListenAddress::Tcp(address) => Self::Tcp(avocet_transport::bind(address)?),
+            ListenAddress::Unix(_) => Self::Unix,
+        })
+    }
+}
+
 impl Socket {
-    /// Opens a listener.
-    pub(crate) fn open(listener: &Settings) -> Result<Self, StartError> {
-        match &listener.address {
-            ListenAddress::Tcp(address) => Ok(Self::Tcp(avocet_transport::listen(*address)?)),
+    /// Opens a listener where its address was taken.
+    pub(crate) fn open(bound: Bound, listener: &Settings) -> Result<Self, StartError> {
+        match (bound, &listener.address) {
+            (Bound::Tcp(bound), _) => Ok(Self::Tcp(bound.listen()?)),
             #[cfg(unix)]
-            ListenAddress::Unix(path) => Ok(Self::Unix(UnixListener::open(path, listener.mode)?)),
-            #[cfg(not(unix))]
-            ListenAddress::Unix(_) => Err(io::Error::from(io::ErrorKind::Unsupported).into()),
+            (Bound::Unix, ListenAddress::Unix(path)) => {
+                Ok(Self::Unix(UnixListener::open(path, listener.mode)?))
+            }
+            (Bound::Unix, _) => Err(io::Error::from(io::ErrorKind::Unsupported).into()),
         }
     }
 

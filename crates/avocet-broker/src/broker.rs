@@ -11,8 +11,10 @@ use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::sync_channel;
 use std::task::Poll as TaskPoll;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use avocet_engine::{Engine, ShardId};
 use avocet_journal::Journal;
@@ -24,14 +26,14 @@ use mio::{Interest, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tracing::info;
 
-use crate::acceptor::{Acceptor, Peer, Socket};
+use crate::acceptor::{Acceptor, Bound, Peer, Socket};
 use crate::access::{self, AccessError, Files, Reloader};
 #[cfg(unix)]
 use crate::backup::Backups;
 use crate::certificates::Watch;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, ListenAddress};
-use crate::doors;
+use crate::doors::{self, Doors};
 use crate::inbox::{Inbox, Mail};
 use crate::pace::Pace;
 use crate::recovery::{self, DataError};
@@ -99,6 +101,33 @@ impl std::fmt::Debug for Stopper {
     }
 }
 
+/// Asks whether the threads that serve clients still turn, from any thread.
+#[derive(Clone)]
+pub struct Pulse {
+    inboxes: Arc<[Arc<Inbox>]>,
+}
+
+impl std::fmt::Debug for Pulse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pulse").finish_non_exhaustive()
+    }
+}
+
+impl Pulse {
+    /// Whether each shard answered, each within `patience` of the one before. Not that of a disk: nothing
+    /// durable is acknowledged while it does not answer, and a restart would not help. Blocks the thread.
+    #[must_use]
+    pub fn beats(&self, patience: Duration) -> bool {
+        let (answer, answers) = sync_channel(self.inboxes.len());
+        for inbox in &*self.inboxes {
+            inbox.send(Mail::Answer(answer.clone()));
+        }
+        drop(answer);
+        let mut shards = self.inboxes.iter();
+        shards.all(|_| answers.recv_timeout(patience).is_ok())
+    }
+}
+
 impl Stopper {
     /// Asks the broker to stop gracefully, as [`Broker::stop`] does, and does not wait for it.
     pub fn stop(&self) {
@@ -108,13 +137,31 @@ impl Stopper {
     }
 }
 
-impl Broker {
+/// A broker that has taken its ports and read its files of users, rules, certificates and keys: all that may
+/// need rights which it does not need later. Nobody is served yet, and there is no thread.
+pub struct BoundBroker {
+    config: Config,
+    files: Files,
+    doors: Doors,
+    bound: Vec<Bound>,
+}
+
+impl std::fmt::Debug for BoundBroker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BoundBroker").finish_non_exhaustive()
+    }
+}
+
+impl BoundBroker {
     /// Restores what the data directory holds, if there is one, opens the listeners and starts one
     /// thread per shard. Clients are served when it returns.
-    pub fn start(config: Config) -> Result<Self, StartError> {
-        config.check()?;
-        let files = Files::load(&config.access)?;
-        let doors = doors::open(&config.listen)?;
+    pub fn start(self) -> Result<Broker, StartError> {
+        let Self {
+            config,
+            files,
+            doors,
+            bound,
+        } = self;
         let shards = config.shards.map_or_else(default_shards, NonZeroU16::get);
 
         let mut polls = Vec::new();
@@ -136,8 +183,8 @@ impl Broker {
         let mut sockets = Vec::new();
         let mut local_addrs = Vec::new();
         let mut addresses = Vec::new();
-        for (index, listener) in config.listen.iter().enumerate() {
-            let mut socket = Socket::open(listener)?;
+        for ((index, listener), bound) in config.listen.iter().enumerate().zip(bound) {
+            let mut socket = Socket::open(bound, listener)?;
             let address = socket.address()?;
             if let ListenAddress::Tcp(address) = address {
                 local_addrs.push(address);
@@ -152,7 +199,7 @@ impl Broker {
         }
         let mut acceptor = Acceptor::new(sockets);
 
-        let mut broker = Self {
+        let mut broker = Broker {
             stopper: Stopper {
                 inboxes: Arc::clone(&inboxes),
             },
@@ -211,6 +258,29 @@ impl Broker {
         broker.watch = Watch::start(&doors, clock)?;
         Ok(broker)
     }
+}
+
+impl Broker {
+    /// Restores what the data directory holds, if there is one, opens the listeners and starts one
+    /// thread per shard. Clients are served when it returns.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        Self::bind(config)?.start()
+    }
+
+    /// Takes the ports and reads the files of users, rules, certificates and keys, which a program may do
+    /// before it gives up rights.
+    pub fn bind(config: Config) -> Result<BoundBroker, StartError> {
+        config.check()?;
+        let files = Files::load(&config.access)?;
+        let doors = doors::open(&config.listen)?;
+        let bound: Result<_, StartError> = config.listen.iter().map(Bound::take).collect();
+        Ok(BoundBroker {
+            bound: bound?,
+            config,
+            files,
+            doors,
+        })
+    }
 
     /// The IP addresses listened on, in the order of the configuration, with the ports the system
     /// chose.
@@ -221,6 +291,13 @@ impl Broker {
     /// A handle that asks this broker to stop.
     pub fn stopper(&self) -> Stopper {
         self.stopper.clone()
+    }
+
+    /// A handle that asks whether this broker still turns.
+    pub fn pulse(&self) -> Pulse {
+        Pulse {
+            inboxes: Arc::clone(&self.stopper.inboxes),
+        }
     }
 
     /// A handle that reads the files of users, rules and certificates again.

@@ -1,6 +1,7 @@
 //! What arrives at a shard from other threads.
 
 use std::mem;
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use avocet_access::Rules;
@@ -46,6 +47,8 @@ pub(crate) enum Mail {
     Rules(Arc<Rules>),
     /// What the disk does.
     Store(StoreState),
+    /// Somebody asks whether the shard still turns.
+    Answer(SyncSender<()>),
     /// The broker stops.
     Stop,
 }

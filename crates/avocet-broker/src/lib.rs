@@ -24,7 +24,7 @@ mod tokens;
 pub use access::{AccessError, ReloadError, Reloader};
 pub use avocet_engine::EngineConfig;
 pub use backup::{BackupError, backup};
-pub use broker::{Broker, ShardFailed, StartError, Stopper};
+pub use broker::{BoundBroker, Broker, Pulse, ShardFailed, StartError, Stopper};
 pub use config::{
     Access, AddressError, CertificateUser, Config, ConfigBuilder, ConfigError, Durability,
     ListenAddress, Listener, ListenerTls, ListenerWebSocket, Log, LogFormat, Origin, reference,

@@ -1,11 +1,14 @@
 //! The broker's binary.
 
 mod arguments;
+mod notify;
+mod privileges;
 mod store_command;
 
 use std::io::{self, IsTerminal};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::thread;
 
 use avocet_broker::{
@@ -16,13 +19,12 @@ use avocet_store::OpenError;
 use clap::Parser;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-#[cfg(unix)]
-use tracing::warn;
 use tracing::{error, info};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::prelude::*;
 
 use crate::arguments::{Action, Arguments};
+use crate::notify::Manager;
 
 /// Exit code for what the user asked for wrongly: flags, configuration.
 const USAGE: u8 = 2;
@@ -55,7 +57,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     start_log(&config);
-    raise_open_files();
+    privileges::raise_open_files();
     match serve(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -67,8 +69,14 @@ fn main() -> ExitCode {
 
 fn serve(config: Config) -> anyhow::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
-    let broker = Broker::start(config.clone()).map_err(advise)?;
+    let manager = Manager::of_environment();
+    let bound = Broker::bind(config.clone()).map_err(advise)?;
+    privileges::give_up(&config)?;
+    let broker = bound.start().map_err(advise)?;
     describe(&config, &broker);
+    let manager = Arc::new(manager);
+    manager.ready();
+    Arc::clone(&manager).watch(broker.pulse())?;
     let (stopper, reloader) = (broker.stopper(), broker.reloader());
     thread::Builder::new()
         .name("signals".to_owned())
@@ -76,11 +84,13 @@ fn serve(config: Config) -> anyhow::Result<()> {
             let mut asked = false;
             for signal in signals.forever() {
                 if signal == SIGHUP {
+                    manager.reloading();
                     match reloader.reload() {
                         Ok(0) => info!("nothing to read again: no users, rules or certificates"),
                         Ok(_) => info!("users, rules and certificates were read again"),
                         Err(error) => error!("{error}"),
                     }
+                    manager.ready();
                     continue;
                 }
                 if asked {
@@ -88,6 +98,7 @@ fn serve(config: Config) -> anyhow::Result<()> {
                     std::process::exit(1);
                 }
                 asked = true;
+                manager.stopping();
                 info!(
                     "stopping: {}",
                     signal_hook::low_level::signal_name(signal).unwrap_or("signal")
@@ -111,6 +122,14 @@ fn advise(error: StartError) -> anyhow::Error {
         && matches!(refused.reason, DataErrorReason::Open(OpenError::Locked))
     {
         return anyhow::anyhow!("{refused}; stop it, or choose another folder with --data-dir DIR");
+    }
+    if let StartError::Data(refused) = &error
+        && let DataErrorReason::Open(OpenError::Io {
+            kind: io::ErrorKind::PermissionDenied,
+            ..
+        }) = &refused.reason
+    {
+        return anyhow::anyhow!("{refused}; it must belong to the user that the broker runs as");
     }
     error.into()
 }
@@ -184,25 +203,6 @@ fn describe(config: &Config, broker: &Broker) {
         let port = address.port();
         info!("try: avocet sub -h {host} -p {port} -t 'demo/#'");
         info!("and: avocet pub -h {host} -p {port} -t demo/hello -m 'hello'");
-    }
-}
-
-/// Allows as many connections as the system lets this process have: the lower limit that processes
-/// start with is there for programs that use `select`.
-fn raise_open_files() {
-    #[cfg(unix)]
-    {
-        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-        let limit = getrlimit(Resource::Nofile);
-        let raised = Rlimit {
-            current: limit.maximum,
-            maximum: limit.maximum,
-        };
-        if limit.current != limit.maximum
-            && let Err(error) = setrlimit(Resource::Nofile, raised)
-        {
-            warn!("cannot raise the limit on open files: {error}");
-        }
     }
 }
 

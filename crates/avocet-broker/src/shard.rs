@@ -323,6 +323,10 @@ impl Shard {
                 }
                 Mail::Rules(rules) => self.engine.set_rules(rules),
                 Mail::Store(state) => self.engine.set_store(state),
+                Mail::Answer(answer) => {
+                    // There is room for each shard's answer; who asked may have gone.
+                    let _ = answer.try_send(());
+                }
                 Mail::Stop => self.stop(now),
             }
         }

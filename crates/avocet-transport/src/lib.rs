@@ -18,7 +18,7 @@ pub use connect::{ConnectError, connect};
 pub use endpoint::{ClientStream, Endpoint, Place};
 pub use handshake::{Established, EstablishedStream, Handshake, HandshakeError, Layers};
 pub use layered::Layered;
-pub use listen::{ListenError, accept, listen};
+pub use listen::{BoundTcp, ListenError, accept, bind, listen};
 pub use network::{Network, NetworkError};
 pub use proxy::{ProxyError, proxy_header};
 pub use tls::{

@@ -39,10 +39,36 @@ fn reason(source: &io::Error, address: SocketAddr) -> String {
 
 /// Opens a non-blocking TCP listener. Port 0 lets the system choose one.
 pub fn listen(address: SocketAddr) -> Result<TcpListener, ListenError> {
-    open(address).map_err(|source| ListenError { address, source })
+    bind(address)?.listen()
 }
 
-fn open(address: SocketAddr) -> io::Result<TcpListener> {
+/// Takes a TCP address, at which connections are refused until [`BoundTcp::listen`]. Port 0 lets the
+/// system choose one.
+pub fn bind(address: SocketAddr) -> Result<BoundTcp, ListenError> {
+    let socket = open(address).map_err(|source| ListenError { address, source })?;
+    Ok(BoundTcp { socket, address })
+}
+
+/// A TCP address that is taken.
+#[derive(Debug)]
+pub struct BoundTcp {
+    socket: Socket,
+    /// The one asked for.
+    address: SocketAddr,
+}
+
+impl BoundTcp {
+    /// Opens the listener, for which no more rights are needed. Fails when another program listens
+    /// there already.
+    pub fn listen(self) -> Result<TcpListener, ListenError> {
+        let address = self.address;
+        let failed = |source| ListenError { address, source };
+        self.socket.listen(BACKLOG).map_err(failed)?;
+        Ok(TcpListener::from_std(self.socket.into()))
+    }
+}
+
+fn open(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -61,8 +87,7 @@ fn open(address: SocketAddr) -> io::Result<TcpListener> {
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(TcpListener::from_std(socket.into()))
+    Ok(socket)
 }
 
 /// Takes the next waiting connection, ready for packets that are small and must not wait (no Nagle
@@ -91,6 +116,16 @@ mod tests {
             address.port()
         );
         assert_eq!(error.to_string(), expected);
+    }
+
+    #[test]
+    fn an_address_that_is_only_taken_refuses_connections() {
+        let bound = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = bound.socket.local_addr().unwrap().as_socket().unwrap();
+        let refused = std::net::TcpStream::connect(address).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        let _listener = bound.listen().unwrap();
+        std::net::TcpStream::connect(address).unwrap();
     }
 
     #[test]

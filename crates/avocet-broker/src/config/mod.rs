@@ -44,6 +44,10 @@ pub struct Config {
     pub shards: Option<NonZeroU16>,
     /// How long clients may take to read what they were still to get when the broker stops.
     pub stop_timeout: Duration,
+    /// The user that the binary becomes when it was started as root. `None`: it stays root.
+    pub user: Option<Box<str>>,
+    /// The group that goes with `user`. `None`: those of the user.
+    pub group: Option<Box<str>>,
     /// Sockets of one shard whose handshake (PROXY protocol, TLS, WebSocket) goes on. Beyond, the one
     /// whose time ends first is closed.
     pub handshakes_max: usize,
@@ -180,6 +184,8 @@ impl Default for Config {
             topic_durability: Vec::new(),
             shards: None,
             stop_timeout: Duration::from_secs(5),
+            user: None,
+            group: None,
             handshakes_max: 1_000,
             access: Access::default(),
             log: Log {
@@ -220,6 +226,14 @@ impl Config {
         if let Some(address) = self.twice() {
             let reason = format!("{address} is listened on twice");
             return Err(refused("listen", reason));
+        }
+        if self.group.is_some() && self.user.is_none() {
+            let reason = "a `group` goes with a `user`, which is not set".to_owned();
+            return Err(refused("group", reason));
+        }
+        if self.user.is_some() && !cfg!(target_os = "linux") {
+            let reason = "on this system the program cannot become another user".to_owned();
+            return Err(refused("user", reason));
         }
         let guarded = self.access.anonymous || self.access.knows_clients();
         let mut listeners = self.listen.iter();

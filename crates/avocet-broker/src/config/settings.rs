@@ -369,6 +369,19 @@ pub(crate) static SETTINGS: &[Setting] = &[
         |config| &mut config.stop_timeout,
         "How long clients may take, when the broker stops, to read what they were still to get."
     ),
+    text!(
+        "user",
+        "the name or the number of a user",
+        |config| &mut config.user,
+        "The user that the program becomes when it was started as root, once it has its ports and has \
+         read its files. Linux only. Empty, or started by another user: it stays who it is."
+    ),
+    text!(
+        "group",
+        "the name or the number of a group",
+        |config| &mut config.group,
+        "The group that goes with `user`. Empty: that user's own, and those that it is a member of."
+    ),
     flag!(
         "access.anonymous",
         |config| &mut config.access.anonymous,

@@ -59,9 +59,8 @@ impl Server {
         let (lines, log) = channel();
         thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
-                if lines.send(line).is_err() {
-                    return;
-                }
+                // Whoever does not listen does not fill the pipe either.
+                let _ = lines.send(line);
             }
         });
         let mut server = Self {
@@ -78,17 +77,30 @@ impl Server {
 
     /// The next line of the log that holds `text`.
     pub(crate) fn wait_for_log(&mut self, text: &str) -> String {
+        let lines = self.wait_for_all_up_to(text);
+        lines.lines().next_back().unwrap().to_owned()
+    }
+
+    /// All lines of the log up to the next one that holds `text`.
+    pub(crate) fn wait_for_all_up_to(&mut self, text: &str) -> String {
         let mut seen = String::new();
         loop {
             let Ok(line) = self.log.recv_timeout(DEADLINE) else {
                 panic!("no line with {text:?} in the log:\n{seen}");
             };
-            if line.contains(text) {
-                return line;
-            }
+            let found = line.contains(text);
             seen += &line;
             seen.push('\n');
+            if found {
+                return seen;
+            }
         }
+    }
+
+    /// Lines of the log are read and forgotten from here on.
+    pub(crate) fn ignore_log(&mut self) {
+        let (_, log) = channel();
+        self.log = log;
     }
 
     /// Sends SIGTERM.
