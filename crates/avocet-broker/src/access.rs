@@ -205,7 +205,8 @@ impl Users {
         u128::from(first.hash_one(password)) << 64 | u128::from(second.hash_one(password))
     }
 
-    /// Whether this is known to be right, without verifying it.
+    /// Whether this is known to be right, without verifying it. Marks are made with keys that nobody else has, so
+    /// what comparing them takes says nothing of a password.
     fn is_known(&self, user: &str, password: &[u8]) -> bool {
         lock(&self.known).get(user) == Some(&self.mark(password))
     }

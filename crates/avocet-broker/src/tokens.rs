@@ -47,8 +47,11 @@ pub(crate) fn is_token(password: &[u8]) -> bool {
 impl Tokens {
     pub(crate) fn load(access: &Access, path: &Path) -> Result<Self, AccessError> {
         let text = read("access.token_keys", path)?;
-        let set: JwkSet =
-            serde_json::from_str(&text).map_err(|error| wrong(path, error.line(), error))?;
+        let set: JwkSet = serde_json::from_str(&text).map_err(|error| {
+            // What the parser says may quote a key.
+            let problem = format!("no JSON Web Key Set, from column {} on", error.column());
+            wrong(path, error.line(), problem)
+        })?;
         let usable = |jwk: &Jwk| jwk.common.public_key_use != Some(PublicKeyUse::Encryption);
         let mut keys = Vec::new();
         for jwk in set.keys.iter().filter(|jwk| usable(jwk)) {
