@@ -5,7 +5,7 @@ mod common;
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 
 use avocet_codec::{Delivery, Packet, QoS, ReasonCode, Version};
 use common::{Server, command, id};
@@ -179,28 +179,4 @@ fn connects_and_disconnects_are_logged_with_who_closed() {
     for part in ["\"client_id\":\"attic\"", "\"closed_by\":\"network\""] {
         assert!(line.contains(part), "{line}");
     }
-}
-
-#[cfg(unix)]
-#[test]
-fn a_broker_out_of_descriptors_waits_until_there_are_some() {
-    let mut limited = Command::new("sh");
-    limited
-        .args(["-c", "ulimit -n 40; exec \"$0\" \"$@\""])
-        .arg(command().get_program());
-    limited
-        .args(["--listen", "127.0.0.1:0", "--shards", "1"])
-        .stderr(Stdio::piped());
-    let mut server = Server::spawn(limited);
-    let before = server.connect(Version::V5, "before");
-    let idle: Vec<_> = (0..60)
-        .map(|_| std::net::TcpStream::connect(server.address).unwrap())
-        .collect();
-    server.wait_for_log("cannot accept connections");
-    drop(idle);
-    server.wait_for_log("accepting connections again");
-    let mut after = server.connect(Version::V5, "after");
-    after.send(&Packet::Pingreq);
-    assert_eq!(after.receive().packet(), Packet::Pingresp);
-    drop(before);
 }

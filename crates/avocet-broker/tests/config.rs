@@ -379,21 +379,3 @@ fn every_default_can_be_written_in_a_file() {
     let config = read(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
     assert_eq!(format!("{config:?}"), format!("{:?}", Config::default()));
 }
-
-#[test]
-fn the_configuration_in_the_documentation_is_accepted() {
-    for page in ["configuration.md", "listeners.md"] {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs");
-        let page = std::fs::read_to_string(Path::new(path).join(page)).unwrap();
-        let examples = page
-            .split("```toml\n")
-            .skip(1)
-            .map(|rest| rest.split_once("```").unwrap().0);
-        let mut count = 0;
-        for example in examples {
-            read(example).unwrap_or_else(|error| panic!("{error}\n{example}"));
-            count += 1;
-        }
-        assert_ne!(count, 0);
-    }
-}
