@@ -3,6 +3,7 @@
 mod bench;
 mod ci;
 mod conformance;
+mod deb;
 mod fuzz;
 mod instructions;
 mod layers;
@@ -35,6 +36,8 @@ enum Task {
     Ci(ci::Args),
     /// Write docs/conformance.md: the statements of the standards and the tests that check them.
     Conformance(conformance::Args),
+    /// Make the Debian package of the broker and its tools.
+    Deb(deb::Args),
     /// Run fuzz targets; what they find is left in the folder for build output.
     Fuzz(fuzz::Args),
     /// Count the instructions of hot paths, and compare them with the committed baseline.
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Task::Bench(args) => bench::run_with(&args),
         Task::Ci(args) => ci::run(&args),
         Task::Conformance(args) => conformance::run(&args),
+        Task::Deb(args) => deb::run_with(&args).map(|()| ExitCode::SUCCESS),
         Task::Fuzz(args) => fuzz::run_with(&args).map(|()| ExitCode::SUCCESS),
         Task::Instructions(args) => instructions::run_with(&args),
         Task::Mutants(args) => mutants::run_with(&args),

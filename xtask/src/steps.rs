@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::tools::{self, DENY, NEXTEST};
 use crate::workspace::{Workspace, output, run, run_all};
-use crate::{bench, conformance, fuzz, instructions, layers, package, tidy};
+use crate::{bench, conformance, deb, fuzz, instructions, layers, package, tidy};
 
 pub(crate) struct Step {
     pub(crate) name: &'static str,
@@ -32,6 +32,7 @@ pub(crate) const STEPS: &[Step] = &[
     step("deny",     "dependencies have allowed licenses, sources and users", deny),
     step("no-std",   "the pure crates link and run without the standard library", no_std),
     step("package",  "every published crate can be packaged, and builds from its package", package::check),
+    step("deb",      "the Debian package and the container can be made and installed, where tools for it are here", deb::check),
     step("benches",  "every bench runs once, as a test", benches),
     step("callgrind", "hot paths take no more instructions than benches/baseline says", instructions::check),
     step("load",     "every definition of a broker's bench runs for a moment, and nothing is lost", bench::check),
