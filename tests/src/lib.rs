@@ -13,9 +13,11 @@ use std::time::Duration;
 pub mod broker;
 pub mod client;
 pub mod conformance;
+pub mod cutter;
 pub mod mosquitto;
 pub mod process;
 pub mod provision;
+pub mod rumqttd;
 pub mod scenario;
 pub mod scratch;
 

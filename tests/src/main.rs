@@ -6,5 +6,6 @@ fn main() -> anyhow::Result<()> {
     provision::provision()?;
     provision::avocet_broker()?;
     provision::avocet()?;
+    provision::rumqttd()?;
     Ok(())
 }

@@ -24,7 +24,7 @@ impl Mosquitto {
     pub async fn start(configuration: &str) -> Self {
         let tools = provision::provision().unwrap_or_else(|error| panic!("{error:#}"));
         let scratch = Scratch::new();
-        let address = unused_address();
+        let [address] = unused_addresses();
         let file = scratch.write(
             "mosquitto.conf",
             format!(
@@ -73,14 +73,16 @@ impl Mosquitto {
     }
 }
 
-/// An address nobody else uses. mosquitto cannot be given port 0, so the port is chosen here, on
+/// Addresses nobody else uses. mosquitto cannot be given port 0, so the port is chosen here, on
 /// a loopback address that belongs to this process alone: nobody can take it in between.
-fn unused_address() -> SocketAddr {
+pub(crate) fn unused_addresses<const N: usize>() -> [SocketAddr; N] {
     let [_, high, middle, low] = std::process::id().to_be_bytes();
     let ip = IpAddr::V4(Ipv4Addr::new(127, high.wrapping_add(1), middle, low));
-    TcpListener::bind((ip, 0))
-        .and_then(|listener| listener.local_addr())
-        .unwrap_or_else(|error| panic!("no port on {ip}: {error}"))
+    let fail = |error: std::io::Error| -> ! { panic!("no port on {ip}: {error}") };
+    // All are held until each is known, so that they differ.
+    let listeners =
+        [(); N].map(|()| TcpListener::bind((ip, 0)).unwrap_or_else(|error| fail(error)));
+    listeners.map(|listener| listener.local_addr().unwrap_or_else(|error| fail(error)))
 }
 
 /// `mosquitto_pub` with the arguments that lead it to `address`.

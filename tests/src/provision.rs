@@ -1,5 +1,6 @@
 //! Installs the foreign software: Debian packages, PyPI into a virtual environment, npm into a
-//! private folder under `target/interop`, and builds the binaries under test.
+//! private folder under `target/interop`, a broker of crates.io beside it, and builds the binaries
+//! under test.
 //!
 //! It says what it installs, fails when it cannot, and does nothing when everything is there.
 
@@ -109,6 +110,38 @@ pub fn avocet_broker() -> Result<PathBuf> {
 pub fn avocet() -> Result<PathBuf> {
     static CLI: OnceLock<PathBuf> = OnceLock::new();
     binary(&CLI, "AVOCET_CLI_BIN", "avocet-cli", "avocet")
+}
+
+/// rumqttd: what the search path has, or else the one of crates.io in a folder of its own.
+pub fn rumqttd() -> Result<PathBuf> {
+    const VERSION: &str = "0.20.0";
+    let root = interop_dir().join("rumqttd");
+    let installed = root.join("bin/rumqttd");
+    if let Some(found) = find("rumqttd") {
+        return Ok(found);
+    }
+    let lock = lock()?;
+    if !installed.is_file() {
+        eprintln!("interop: installing rumqttd {VERSION} from crates.io");
+        // Neither TLS nor WebSocket is needed, and unoptimized it is built in half the time.
+        run(cargo()
+            .args([
+                "install",
+                "--quiet",
+                "--locked",
+                "--debug",
+                "--no-default-features",
+            ])
+            .arg("--root")
+            .arg(&root)
+            .args(["--version", VERSION, "rumqttd"]))?;
+    }
+    drop(lock);
+    Ok(installed)
+}
+
+fn cargo() -> Command {
+    Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
 /// `target/interop`, made if need be.
@@ -344,12 +377,10 @@ fn build(package: &str, name: &str) -> Result<PathBuf> {
     };
     let lock = lock()?;
     once_per_run(name, || {
-        run(
-            Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-                .args(["build", "--quiet", "--locked", "--profile", profile])
-                .args(["--package", package, "--bin", name])
-                .current_dir(workspace()),
-        )
+        run(cargo()
+            .args(["build", "--quiet", "--locked", "--profile", profile])
+            .args(["--package", package, "--bin", name])
+            .current_dir(workspace()))
     })?;
     drop(lock);
     Ok(folder.join(name))
