@@ -97,13 +97,7 @@ pub async fn connect(host: &str, port: u16, deadline: Duration) -> Result<TcpStr
 }
 
 async fn connect_any(host: &str, port: u16, deadline: Duration) -> Result<TcpStream, ConnectError> {
-    let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port))
-        .await
-        .map_err(|source| ConnectError::Resolve {
-            host: host.into(),
-            source,
-        })?
-        .collect();
+    let addresses = resolve(host, port).await?;
     let share = deadline / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
     let mut last = ConnectError::NoAddress { host: host.into() };
     for address in addresses {
@@ -128,6 +122,15 @@ async fn connect_any(host: &str, port: u16, deadline: Duration) -> Result<TcpStr
         };
     }
     Err(last)
+}
+
+pub(crate) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
+    let addresses = tokio::net::lookup_host((host, port)).await;
+    let addresses = addresses.map_err(|source| ConnectError::Resolve {
+        host: host.into(),
+        source,
+    })?;
+    Ok(addresses.collect())
 }
 
 #[cfg(test)]

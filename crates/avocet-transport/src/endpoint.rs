@@ -50,6 +50,14 @@ pub enum Place {
         /// The port.
         port: u16,
     },
+    /// The same, over UDP: QUIC is spoken, which needs a `tls`.
+    #[cfg(feature = "quic")]
+    Udp {
+        /// The name or the address.
+        host: String,
+        /// The port.
+        port: u16,
+    },
     /// At a Unix socket of this machine.
     Unix(PathBuf),
 }
@@ -62,6 +70,18 @@ impl Endpoint {
         Self {
             place: Place::Tcp { host, port },
             tls: None,
+            websocket: None,
+        }
+    }
+
+    /// A server that is reached over QUIC. The `tls` should offer [`ALPN_MQTT`](crate::ALPN_MQTT).
+    #[cfg(feature = "quic")]
+    #[must_use]
+    pub fn quic(host: impl Into<String>, port: u16, tls: TlsConnector) -> Self {
+        let host = host.into();
+        Self {
+            place: Place::Udp { host, port },
+            tls: Some(tls),
             websocket: None,
         }
     }
@@ -85,6 +105,15 @@ impl Endpoint {
         let until = Instant::now() + deadline;
         let socket = match &self.place {
             Place::Tcp { host, port } => Socket::Tcp(connect(host, *port, deadline).await?),
+            #[cfg(feature = "quic")]
+            Place::Udp { host, port } => {
+                let tls = self.tls.as_ref().ok_or_else(|| ConnectError::Tls {
+                    server: self.place.to_string(),
+                    source: io::Error::new(io::ErrorKind::InvalidInput, "QUIC needs TLS"),
+                })?;
+                let stream = crate::quic::connect(host, *port, tls, deadline).await?;
+                return Ok(ClientStream(Inner::Quic(Box::new(stream))));
+            }
             Place::Unix(path) => unix(path, until, deadline).await?,
         };
         let connecting = self.connect_over(socket);
@@ -118,7 +147,12 @@ impl Endpoint {
     /// # Errors
     ///
     /// When the host can be no name in a certificate, or the system gives no random numbers.
+    /// `Unsupported` for QUIC.
     pub fn over<S: io::Read + io::Write>(&self, socket: S) -> io::Result<Layered<S>> {
+        #[cfg(feature = "quic")]
+        if let Place::Udp { .. } = self.place {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         let mut stream = Layered::new(socket);
         if let Some(connector) = &self.tls {
             let tls = connector.connect(self.place.host());
@@ -133,6 +167,8 @@ impl Endpoint {
     fn ask(&self, websocket: &WebSocketClient) -> io::Result<Asked> {
         let host = match &self.place {
             Place::Tcp { .. } => self.place.to_string(),
+            #[cfg(feature = "quic")]
+            Place::Udp { .. } => self.place.to_string(),
             Place::Unix(_) => "localhost".to_owned(),
         };
         Asked::new(&host, &websocket.path, &websocket.headers).map_err(io::Error::other)
@@ -161,6 +197,8 @@ impl Place {
     fn host(&self) -> &str {
         match self {
             Self::Tcp { host, .. } => host,
+            #[cfg(feature = "quic")]
+            Self::Udp { host, .. } => host,
             Self::Unix(_) => "localhost",
         }
     }
@@ -168,6 +206,12 @@ impl Place {
     fn too_slow(&self, deadline: Duration) -> ConnectError {
         match self {
             Self::Tcp { host, port } => ConnectError::TimedOut {
+                host: host.clone(),
+                port: *port,
+                deadline,
+            },
+            #[cfg(feature = "quic")]
+            Self::Udp { host, port } => ConnectError::TimedOut {
                 host: host.clone(),
                 port: *port,
                 deadline,
@@ -183,10 +227,16 @@ impl Place {
 /// As an operator writes it: `HOST:PORT`, or the path of the socket.
 impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
-            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
-            Self::Unix(path) => write!(f, "{}", path.display()),
+        let (host, port) = match self {
+            Self::Tcp { host, port } => (host, port),
+            #[cfg(feature = "quic")]
+            Self::Udp { host, port } => (host, port),
+            Self::Unix(path) => return write!(f, "{}", path.display()),
+        };
+        if host.contains(':') {
+            write!(f, "[{host}]:{port}")
+        } else {
+            write!(f, "{host}:{port}")
         }
     }
 }
@@ -231,6 +281,8 @@ pub struct ClientStream(Inner);
 enum Inner {
     Bytes(Secured),
     Frames(Box<WebSocketStream<Secured>>),
+    #[cfg(feature = "quic")]
+    Quic(Box<crate::quic::QuicStream>),
 }
 
 #[derive(Debug)]
@@ -323,7 +375,16 @@ impl_stream!(
     |this| this
 );
 impl_stream!(Secured, Secured { Plain, Tls }, |this| this);
-impl_stream!(ClientStream, Inner { Bytes, Frames }, |this| &mut this.0);
+impl_stream!(
+    ClientStream,
+    Inner {
+        Bytes,
+        Frames,
+        #[cfg(feature = "quic")]
+        Quic
+    },
+    |this| &mut this.0
+);
 
 #[cfg(test)]
 #[path = "endpoint_tests.rs"]

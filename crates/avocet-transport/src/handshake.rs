@@ -5,6 +5,8 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use rustls::HandshakeKind;
+
 use crate::layered::Layered;
 use crate::proxy::{self, ProxyError};
 use crate::tls::{CertificateNames, TlsAcceptor};
@@ -59,6 +61,9 @@ pub enum HandshakeError {
     /// TLS was refused by either side.
     #[error("TLS: {0}")]
     Tls(rustls::Error),
+    /// QUIC, or TLS within it, was refused by either side.
+    #[error("QUIC: {0}")]
+    Quic(io::Error),
     /// The request for WebSocket is refused.
     #[error("WebSocket: {0}")]
     Upgrade(#[from] UpgradeError),
@@ -258,6 +263,7 @@ impl<S: Read + Write> Handshake<S> {
             let sent = self.stream.flush()?;
             let tls = self.stream.tls.as_ref();
             if !tls.is_some_and(|tls| tls.is_handshaking()) {
+                self.verify_resumed(acceptor)?;
                 self.stage = Stage::WebSocket;
                 return Ok(true);
             }
@@ -269,6 +275,20 @@ impl<S: Read + Write> Handshake<S> {
                 self.stream.flush()?;
             }
         }
+    }
+
+    /// Who resumes a session presents no certificate, and the one that it has may have ended.
+    fn verify_resumed(&mut self, acceptor: &TlsAcceptor) -> Result<(), HandshakeError> {
+        let tls = self.stream.tls.as_ref();
+        let resumed = tls.filter(|tls| tls.handshake_kind() == Some(HandshakeKind::Resumed));
+        let Some(chain) = resumed.and_then(|tls| tls.peer_certificates()) else {
+            return Ok(());
+        };
+        if let Err(error) = acceptor.verify(chain) {
+            self.stream.say_goodbye();
+            return Err(HandshakeError::Tls(error));
+        }
+        Ok(())
     }
 
     fn websocket(&mut self, layers: &Layers) -> Result<bool, HandshakeError> {

@@ -7,6 +7,8 @@ mod layered;
 mod listen;
 mod network;
 mod proxy;
+#[cfg(feature = "quic")]
+pub mod quic;
 #[cfg(test)]
 mod testing;
 mod tls;

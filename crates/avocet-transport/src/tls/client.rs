@@ -112,9 +112,13 @@ impl TlsConnector {
         &self.config
     }
 
+    /// The name that the certificate of `host` must have.
+    pub(crate) fn name<'a>(&'a self, host: &'a str) -> &'a str {
+        self.server_name.as_deref().unwrap_or(host)
+    }
+
     pub(crate) fn server_name(&self, host: &str) -> Result<ServerName<'static>, Error> {
-        let name = self.server_name.as_deref().unwrap_or(host);
-        let name = ServerName::try_from(name.to_owned());
+        let name = ServerName::try_from(self.name(host).to_owned());
         name.map_err(|_| Error::General(format!("{host:?} can be no name in a certificate")))
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::crypto::aws_lc_rs::Ticketer;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ProducesTickets, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
@@ -56,6 +57,7 @@ pub struct TlsAcceptor {
 #[derive(Debug)]
 struct State {
     config: Arc<ServerConfig>,
+    verifier: Arc<dyn ClientCertVerifier>,
     /// What clients are verified with, as it was read.
     trust: Trust,
     certificates: Vec<(PathBuf, CertificateNames)>,
@@ -130,6 +132,25 @@ impl TlsAcceptor {
         ServerConnection::new(config)
     }
 
+    /// What connections that begin from here on are set up with.
+    #[cfg(feature = "quic")]
+    pub(crate) fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.lock().config)
+    }
+
+    /// Whether a client's certificate, with those between it and its authority, is valid now. Who
+    /// resumes a session presents what was valid when the session began.
+    pub(crate) fn verify(&self, chain: &[CertificateDer<'_>]) -> Result<(), Error> {
+        let verifier = Arc::clone(&self.lock().verifier);
+        match chain.split_first() {
+            Some((certificate, between)) if verifier.offer_client_auth() => {
+                let verified = verifier.verify_client_cert(certificate, between, UnixTime::now());
+                verified.map(drop)
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         // Nothing that holds the lock leaves the state half changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -157,7 +178,7 @@ impl State {
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(settings.min_version.and_later())
             .map_err(TlsError::Setup)?
-            .with_client_cert_verifier(verifier)
+            .with_client_cert_verifier(Arc::clone(&verifier))
             .with_cert_resolver(Arc::new(Resolver(keys)));
         config.alpn_protocols.clone_from(&settings.alpn);
         config.ticketer = ticketer(current.filter(|current| current.trust == trust))?;
@@ -165,13 +186,15 @@ impl State {
         config.send_tls13_tickets = 1;
         Ok(Self {
             config: Arc::new(config),
+            verifier,
             trust,
             certificates,
         })
     }
 }
 
-/// Who resumes a session is not verified again, so tickets end with what clients were verified by.
+/// Tickets end with what clients were verified by, so that each of them is asked for a certificate
+/// again.
 fn ticketer(current: Option<&State>) -> Result<Arc<dyn ProducesTickets>, TlsError> {
     match current {
         Some(state) => Ok(Arc::clone(&state.config.ticketer)),
