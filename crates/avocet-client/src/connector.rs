@@ -13,7 +13,7 @@ pub trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> ByteStream for S {}
 
-/// Opens streams to servers: TCP, TLS, WebSocket and Unix sockets are built
+/// Opens streams to servers: TCP, TLS, WebSocket, Unix sockets and, with a feature, QUIC are built
 /// in, and programs bring what else they need.
 pub trait Connector: Send {
     /// Opens a stream. [`Config::connect_timeout`](crate::Config::connect_timeout) ends the wait
@@ -47,8 +47,11 @@ impl Connector for Transport {
                 return Ok(Box::new(stream) as Box<dyn ByteStream>);
             };
             let mut endpoint = endpoint.clone();
-            if let Place::Tcp { .. } = endpoint.place {
-                endpoint.place = Endpoint::tcp(host, *port).place;
+            match &mut endpoint.place {
+                Place::Tcp { host: of, port: at } => (*of, *at) = (host.clone(), *port),
+                #[cfg(feature = "quic")]
+                Place::Udp { host: of, port: at } => (*of, *at) = (host.clone(), *port),
+                _ => {}
             }
             let stream = endpoint.connect(self.deadline).await?;
             Ok(Box::new(stream) as Box<dyn ByteStream>)

@@ -5,12 +5,18 @@ use bytes::Bytes;
 
 use crate::Config;
 
+#[cfg(feature = "quic")]
+const SCHEMES: &str = "mqtt, mqtts, ws, wss, quic or unix";
+#[cfg(not(feature = "quic"))]
+const SCHEMES: &str = "mqtt, mqtts, ws, wss or unix (quic needs the feature quic)";
+
 /// What is wrong with a URL.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UrlError {
-    /// It has no scheme, or one that is not `mqtt`, `mqtts`, `ws`, `wss` or `unix`.
-    #[error("the scheme of the url is not mqtt, mqtts, ws, wss or unix")]
+    /// It has no scheme, or one that is not `mqtt`, `mqtts`, `ws`, `wss`, `quic` or `unix`; or it is
+    /// `quic`, without the feature of that name.
+    #[error("the scheme of the url is not {SCHEMES}")]
     Scheme,
     /// It names no server.
     #[error("the url has no host")]
@@ -35,6 +41,7 @@ impl Config {
     /// | `mqtts://…` | 8883 | TLS with the authorities of the system |
     /// | `ws://…/PATH` | 80 | WebSocket; without a path it is `/mqtt` |
     /// | `wss://…/PATH` | 443 | WebSocket over TLS |
+    /// | `quic://…` | 8883 | QUIC with the authorities of the system; feature `quic` |
     /// | `unix:PATH` | | a Unix socket of this machine |
     ///
     /// # Errors
@@ -56,6 +63,8 @@ impl Config {
             "mqtts" => (8883, true, false),
             "ws" => (80, false, true),
             "wss" => (443, true, true),
+            #[cfg(feature = "quic")]
+            "quic" => (8883, true, false),
             _ => return Err(UrlError::Scheme),
         };
         let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
@@ -97,6 +106,10 @@ impl Config {
                 asked.path = path.to_owned();
             }
             endpoint.websocket = Some(asked);
+        }
+        #[cfg(feature = "quic")]
+        if let ("quic", Some(tls)) = (scheme, &endpoint.tls) {
+            endpoint = Endpoint::quic(host, port, tls.clone());
         }
         config.endpoint = Some(endpoint);
         Ok(config)
