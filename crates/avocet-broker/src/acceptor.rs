@@ -1,7 +1,7 @@
 //! Accepting connections.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use avocet_session::{Instant, Now};
@@ -33,6 +33,8 @@ pub(crate) struct Acceptor {
 }
 
 struct Listener {
+    /// Its place among all listeners.
+    index: u16,
     socket: Socket,
     ready: bool,
 }
@@ -47,6 +49,8 @@ pub(crate) enum Socket {
 /// An address that is taken, where nobody is served yet.
 pub(crate) enum Bound {
     Tcp(BoundTcp),
+    /// Of QUIC, where nobody accepts from here on but its thread.
+    Udp(UdpSocket),
     /// Nothing is taken: the user that the broker runs as makes the file.
     Unix,
 }
@@ -55,6 +59,9 @@ impl Bound {
     /// Takes the address of a listener.
     pub(crate) fn take(listener: &Settings) -> Result<Self, StartError> {
         Ok(match listener.address {
+            ListenAddress::Tcp(address) if listener.quic => {
+                Self::Udp(avocet_transport::quic::bind(address)?)
+            }
             ListenAddress::Tcp(address) => Self::Tcp(avocet_transport::bind(address)?),
             ListenAddress::Unix(_) => Self::Unix,
         })
@@ -70,7 +77,9 @@ impl Socket {
             (Bound::Unix, ListenAddress::Unix(path)) => {
                 Ok(Self::Unix(UnixListener::open(path, listener.mode)?))
             }
-            (Bound::Unix, _) => Err(io::Error::from(io::ErrorKind::Unsupported).into()),
+            (Bound::Udp(_) | Bound::Unix, _) => {
+                Err(io::Error::from(io::ErrorKind::Unsupported).into())
+            }
         }
     }
 
@@ -133,8 +142,9 @@ enum Attempt {
 }
 
 impl Acceptor {
-    pub(crate) fn new(sockets: Vec<Socket>) -> Self {
-        let listeners = sockets.into_iter().map(|socket| Listener {
+    pub(crate) fn new(sockets: Vec<(u16, Socket)>) -> Self {
+        let listeners = sockets.into_iter().map(|(index, socket)| Listener {
+            index,
             socket,
             ready: true,
         });
@@ -147,7 +157,8 @@ impl Acceptor {
 
     /// Notes that connections wait at a listener.
     pub(crate) fn set_ready(&mut self, index: usize) {
-        if let Some(listener) = self.listeners.get_mut(index) {
+        let mut listeners = self.listeners.iter_mut();
+        if let Some(listener) = listeners.find(|it| usize::from(it.index) == index) {
             listener.ready = true;
         }
     }
@@ -173,7 +184,7 @@ impl Acceptor {
             return;
         }
         self.paused_until = None;
-        for (index, listener) in (0..).zip(&mut self.listeners) {
+        for listener in &mut self.listeners {
             for _ in 0..PER_TURN {
                 if !listener.ready {
                     break;
@@ -184,7 +195,7 @@ impl Acceptor {
                             info!("accepting connections again");
                             self.warned = false;
                         }
-                        take(stream, peer, index);
+                        take(stream, peer, listener.index);
                     }
                     Attempt::Retry => {}
                     Attempt::Nobody => listener.ready = false,

@@ -24,6 +24,7 @@ use avocet_transport::UnixListenError;
 use avocet_transport::{ListenError, TlsError};
 use mio::{Interest, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::watch;
 use tracing::info;
 
 use crate::acceptor::{Acceptor, Bound, Peer, Socket};
@@ -36,6 +37,7 @@ use crate::config::{Config, ConfigError, ListenAddress};
 use crate::doors::{self, Doors};
 use crate::inbox::{Inbox, Mail};
 use crate::pace::Pace;
+use crate::quic::{self, QuicDoor};
 use crate::recovery::{self, DataError};
 use crate::shard::{self, Parts, Shard};
 use crate::store::{StoreHandle, StoreInbox, StoreThread};
@@ -85,6 +87,7 @@ pub struct Broker {
     watch: Option<Watch>,
     threads: Vec<JoinHandle<()>>,
     store: Option<JoinHandle<()>>,
+    quic: Option<JoinHandle<()>>,
     local_addrs: Vec<SocketAddr>,
     next_shard: AtomicUsize,
 }
@@ -93,6 +96,7 @@ pub struct Broker {
 #[derive(Clone)]
 pub struct Stopper {
     inboxes: Arc<[Arc<Inbox>]>,
+    quic: Arc<watch::Sender<bool>>,
 }
 
 impl std::fmt::Debug for Stopper {
@@ -134,6 +138,7 @@ impl Stopper {
         for inbox in &*self.inboxes {
             inbox.send(Mail::Stop);
         }
+        self.quic.send_replace(true);
     }
 }
 
@@ -181,32 +186,51 @@ impl BoundBroker {
         let (authenticator, reloader) = access::start(&config, files, &doors, &inboxes)?;
 
         let mut sockets = Vec::new();
+        let mut quic_doors = Vec::new();
         let mut local_addrs = Vec::new();
         let mut addresses = Vec::new();
-        for ((index, listener), bound) in config.listen.iter().enumerate().zip(bound) {
-            let mut socket = Socket::open(bound, listener)?;
-            let address = socket.address()?;
+        for (((index, listener), door), bound) in (0..).zip(&config.listen).zip(&*doors).zip(bound)
+        {
+            let address = match (bound, &door.layers.tls) {
+                (Bound::Udp(socket), Some(tls)) => {
+                    let address = ListenAddress::Tcp(socket.local_addr()?);
+                    quic_doors.push(QuicDoor {
+                        listener: index,
+                        socket,
+                        tls: Arc::clone(tls),
+                        handshake_timeout: door.handshake_timeout,
+                    });
+                    address
+                }
+                (bound, _) => {
+                    let mut socket = Socket::open(bound, listener)?;
+                    let address = socket.address()?;
+                    if let Some(poll) = polls.first() {
+                        let token = shard::listener_token(index.into());
+                        let registry = poll.registry();
+                        registry.register(socket.source(), token, Interest::READABLE)?;
+                    }
+                    sockets.push((index, socket));
+                    address
+                }
+            };
             if let ListenAddress::Tcp(address) = address {
                 local_addrs.push(address);
             }
             addresses.push(address);
-            if let Some(poll) = polls.first() {
-                let token = shard::listener_token(index);
-                let registry = poll.registry();
-                registry.register(socket.source(), token, Interest::READABLE)?;
-            }
-            sockets.push(socket);
         }
         let mut acceptor = Acceptor::new(sockets);
 
         let mut broker = Broker {
             stopper: Stopper {
                 inboxes: Arc::clone(&inboxes),
+                quic: Arc::new(watch::Sender::new(false)),
             },
             reloader,
             watch: None,
             threads: Vec::new(),
             store: None,
+            quic: None,
             local_addrs,
             next_shard: AtomicUsize::new(0),
         };
@@ -247,6 +271,16 @@ impl BoundBroker {
                 pace: Pace::default(),
             };
             broker.store = Some(spawn_store(thread, broker.stopper.clone())?);
+        }
+        if !quic_doors.is_empty() {
+            let stopper = broker.stopper.clone();
+            let shared = quic::Shared {
+                inboxes,
+                handshakes_max: config.handshakes_max,
+                stop_timeout: config.stop_timeout,
+                stop: stopper.quic.subscribe(),
+            };
+            broker.quic = Some(quic::start(quic_doors, shared, EndOfQuic(stopper))?);
         }
         for parts in all_parts {
             // Should starting a later thread fail, dropping the broker stops these.
@@ -328,6 +362,12 @@ impl Broker {
         {
             result = Err(ShardFailed(u16::MAX));
         }
+        if let Some(quic) = self.quic.take()
+            && quic.join().is_err()
+            && result.is_ok()
+        {
+            result = Err(ShardFailed(u16::MAX));
+        }
         result
     }
 
@@ -335,7 +375,7 @@ impl Broker {
     ///
     /// Once the broker has stopped, the connection is closed from the start.
     pub fn connect_in_process(&self) -> InProcessStream {
-        let (stream, end) = pipe();
+        let (stream, end) = pipe(None);
         let shard = self.next_shard.fetch_add(1, Ordering::Relaxed);
         let inboxes = &self.stopper.inboxes;
         if let Some(inbox) = inboxes.get(shard % inboxes.len().max(1)) {
@@ -442,6 +482,15 @@ impl Drop for EndOfStore {
     fn drop(&mut self) {
         self.inbox.close();
         self.stopper.stop();
+    }
+}
+
+/// A broker without one of its doors stops whole, so that it is noticed.
+struct EndOfQuic(Stopper);
+
+impl Drop for EndOfQuic {
+    fn drop(&mut self) {
+        self.0.stop();
     }
 }
 

@@ -14,6 +14,8 @@ pub(crate) type Doors = Arc<[Door]>;
 #[derive(Debug)]
 pub(crate) struct Door {
     pub(crate) layers: Layers,
+    /// QUIC is spoken, which is more than layers.
+    pub(crate) quic: bool,
     pub(crate) handshake_timeout: Duration,
     /// How often WebSocket clients are pinged.
     pub(crate) ping: Option<Duration>,
@@ -45,6 +47,7 @@ impl Door {
                 proxy_protocol: listener.proxy_protocol,
                 trusted_proxies: listener.trusted_proxies.clone(),
             },
+            quic: listener.quic,
             handshake_timeout: listener.handshake_timeout,
             ping: ping.filter(|every| !every.is_zero()),
         })
@@ -57,7 +60,8 @@ impl fmt::Display for Door {
         let layers = &self.layers;
         let spoken = [
             (layers.proxy_protocol, "PROXY protocol"),
-            (layers.tls.is_some(), "TLS"),
+            (self.quic, "QUIC"),
+            (layers.tls.is_some() && !self.quic, "TLS"),
             (layers.websocket.is_some(), "WebSocket"),
         ];
         let mut separator = " with ";

@@ -15,6 +15,7 @@ mod events;
 mod exchanges;
 mod inbox;
 mod pace;
+mod quic;
 mod recovery;
 mod shard;
 mod store;

@@ -371,7 +371,10 @@ impl Shard {
         if self.stop_at.is_some() {
             return;
         }
+        // Pipes begin where there is nothing left in between.
+        let is_pipe = matches!(stream, Stream::Pipe(_));
         let door = self.doors.get(usize::from(listener));
+        let door = door.filter(|_| !is_pipe);
         match door.map(|door| (door.layers.is_empty(), door.handshake_timeout)) {
             Some((false, timeout)) => {
                 self.arrive(stream, peer, listener, now.instant + timeout);

@@ -2,7 +2,9 @@
 //! process.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io::{self, IoSlice, Read, Write};
+use std::mem;
 use std::net::Shutdown;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -213,7 +215,8 @@ impl Stream {
     pub(crate) fn certificate(&self) -> Option<CertificateNames> {
         match self {
             Self::Layered(stream) => stream.layers.peer_names(),
-            Self::Tcp(_) | Self::Pipe(_) => None,
+            Self::Pipe(end) => end.0.certificate.clone(),
+            Self::Tcp(_) => None,
             #[cfg(unix)]
             Self::Unix(_) => None,
         }
@@ -288,6 +291,8 @@ impl std::fmt::Debug for InProcessStream {
 }
 
 struct Pipe {
+    /// Whom the certificate of the one at the other end names.
+    certificate: Option<CertificateNames>,
     state: Mutex<State>,
 }
 
@@ -310,9 +315,10 @@ struct Direction {
     waker: Option<Waker>,
 }
 
-/// Both ends of a new pipe.
-pub(crate) fn pipe() -> (InProcessStream, PipeEnd) {
+/// Both ends of a new pipe, for a client with this certificate.
+pub(crate) fn pipe(certificate: Option<CertificateNames>) -> (InProcessStream, PipeEnd) {
     let pipe = Arc::new(Pipe {
+        certificate,
         state: Mutex::default(),
     });
     (InProcessStream(Arc::clone(&pipe)), PipeEnd(pipe))
@@ -420,6 +426,57 @@ impl Pipe {
     }
 }
 
+impl InProcessStream {
+    /// Gives the broker as much as there is room for.
+    fn poll_give(&self, context: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let mut state = self.0.lock();
+        if state.to_broker.closed {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        let taken = state.to_broker.put(bytes);
+        if taken == 0 && !bytes.is_empty() {
+            state.to_broker.wait(context);
+            return Poll::Pending;
+        }
+        state.announce();
+        Poll::Ready(Ok(taken))
+    }
+
+    /// Gives the broker all of it, as it takes what came before.
+    pub(crate) async fn give(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let given = poll_fn(|context| self.poll_give(context, bytes)).await?;
+            bytes = bytes.get(given..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Nothing more is given.
+    pub(crate) fn end(&self) {
+        let mut state = self.0.lock();
+        state.to_broker.close();
+        state.announce();
+    }
+
+    /// Takes everything that the broker has written; none at the end.
+    pub(crate) async fn take(&self) -> Option<Vec<u8>> {
+        poll_fn(|context| {
+            let mut state = self.0.lock();
+            let was_full = state.from_broker.room() == 0;
+            let bytes = mem::take(&mut state.from_broker.bytes);
+            if bytes.is_empty() && !state.from_broker.closed {
+                state.from_broker.wait(context);
+                return Poll::Pending;
+            }
+            if was_full {
+                state.announce();
+            }
+            Poll::Ready((!bytes.is_empty()).then(|| bytes.into()))
+        })
+        .await
+    }
+}
+
 impl AsyncRead for InProcessStream {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -447,17 +504,7 @@ impl AsyncWrite for InProcessStream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let mut state = self.0.lock();
-        if state.to_broker.closed {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-        }
-        let taken = state.to_broker.put(bytes);
-        if taken == 0 && !bytes.is_empty() {
-            state.to_broker.wait(context);
-            return Poll::Pending;
-        }
-        state.announce();
-        Poll::Ready(Ok(taken))
+        self.poll_give(context, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -465,9 +512,7 @@ impl AsyncWrite for InProcessStream {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut state = self.0.lock();
-        state.to_broker.close();
-        state.announce();
+        self.end();
         Poll::Ready(Ok(()))
     }
 }

@@ -145,6 +145,16 @@ fn mistakes_name_the_key_the_value_the_line_and_what_is_allowed() {
              table",
         ),
         (
+            "listen = { address = '127.0.0.1:1', quic = true }",
+            "avocet.toml, line 1: `listen = [{ address = \"127.0.0.1:1\", quic = true }]` is refused: \
+             QUIC needs `tls`",
+        ),
+        (
+            "listen = { address = 'unix:/a', quic = true }",
+            "avocet.toml, line 1: `listen = [{ address = \"unix:/a\", quic = true }]` is refused: QUIC \
+             needs an IP address",
+        ),
+        (
             "listen = { address = '127.0.0.1:1', proxy_protocol = true }",
             "avocet.toml, line 1: `listen = [{ address = \"127.0.0.1:1\", proxy_protocol = true }]` is \
              refused: `proxy_protocol` needs `trusted_proxies`",

@@ -33,6 +33,8 @@ pub struct Listener {
     pub mode: u32,
     /// For messages that are published here; `None`: as for the whole broker.
     pub durability: Option<Durability>,
+    /// Whether QUIC is spoken, over UDP: then there is a `tls`.
+    pub quic: bool,
     /// TLS, if it is spoken.
     pub tls: Option<ListenerTls>,
     /// WebSocket, if it is spoken.
@@ -129,6 +131,12 @@ impl Listener {
             "this system has no Unix sockets"
         } else if !is_unix && self.mode != MODE {
             "only Unix sockets have a `mode`"
+        } else if self.quic && is_unix {
+            "QUIC needs an IP address"
+        } else if self.quic && self.tls.is_none() {
+            "QUIC needs `tls`, with a certificate and its key"
+        } else if self.quic && (asks || trusts) {
+            "QUIC goes with `tls` alone, and proxies cannot be told from others"
         } else if self.proxy_protocol && !trusts {
             "`proxy_protocol` needs `trusted_proxies`, the addresses or networks of the proxies"
         } else if trusts && !asks {
@@ -149,6 +157,7 @@ impl From<ListenAddress> for Listener {
             address,
             mode: MODE,
             durability: None,
+            quic: false,
             tls: None,
             websocket: None,
             proxy_protocol: false,
@@ -258,6 +267,7 @@ pub(crate) fn field(name: &str) -> Option<Kind> {
             is_allowed: |text| parse_mode(text).is_some(),
         },
         "durability" => settings::LEVEL,
+        "quic" => Kind::Flag,
         "tls" => Kind::Tls,
         "websocket" => Kind::WebSocket,
         "proxy_protocol" => Kind::Flag,
@@ -317,6 +327,7 @@ pub(crate) fn read(raw: &Raw) -> Option<Listener> {
         match name.as_str() {
             "mode" => listener.mode = parse_mode(&read.text())?,
             "durability" => listener.durability = Some(value::level(&read.text())?),
+            "quic" => listener.quic = read.flag(),
             "tls" => listener.tls = Some(read_tls(value)?),
             "websocket" => listener.websocket = read_websocket(value)?,
             "proxy_protocol" => listener.proxy_protocol = read.flag(),
@@ -400,6 +411,10 @@ pub(crate) fn show(listener: &Listener, f: &mut fmt::Formatter<'_>) -> fmt::Resu
     }
     if let Some(level) = listener.durability {
         table.text("durability", settings::level_name(level))?;
+    }
+    if listener.quic {
+        table.key("quic")?;
+        table.f.write_str("true")?;
     }
     if let Some(tls) = &listener.tls {
         table.key("tls")?;

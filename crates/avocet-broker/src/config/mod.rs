@@ -259,7 +259,9 @@ impl Config {
         let twice = listeners.find(|(index, listener)| {
             let mut before = self.listen.iter().take(*index);
             let any_port = matches!(listener.address, ListenAddress::Tcp(it) if it.port() == 0);
-            !any_port && before.any(|other| other.address == listener.address)
+            let same =
+                |other: &Listener| other.address == listener.address && other.quic == listener.quic;
+            !any_port && before.any(same)
         });
         twice.map(|(_, listener)| &listener.address)
     }

@@ -1,0 +1,223 @@
+//! QUIC listeners: a thread with a runtime of its own shakes hands, and gives each connection to a
+//! shard as a pipe.
+
+use std::future::pending;
+use std::io;
+use std::net::UdpSocket;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use avocet_transport::quic::{QuicArrival, QuicListener, QuicStream};
+use avocet_transport::{HandshakeError, TlsAcceptor};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
+use tracing::{debug, error};
+
+use crate::acceptor::Peer;
+use crate::events;
+use crate::inbox::{Inbox, Mail};
+use crate::stream::{InProcessStream, Stream, pipe};
+
+/// Bytes given to a shard at once.
+const CHUNK: usize = 16 << 10;
+
+/// How long a client that the broker closes may take to acknowledge what was sent.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// A socket, and what is spoken there.
+pub(crate) struct QuicDoor {
+    /// The place of its listener in the configuration.
+    pub(crate) listener: u16,
+    pub(crate) socket: UdpSocket,
+    pub(crate) tls: Arc<TlsAcceptor>,
+    pub(crate) handshake_timeout: Duration,
+}
+
+/// What all listeners share.
+pub(crate) struct Shared {
+    pub(crate) inboxes: Arc<[Arc<Inbox>]>,
+    pub(crate) handshakes_max: usize,
+    pub(crate) stop_timeout: Duration,
+    /// Says when the broker stops.
+    pub(crate) stop: watch::Receiver<bool>,
+}
+
+/// Serves all sockets until the broker stops; `end` is dropped when this ends.
+pub(crate) fn start(
+    bound: Vec<QuicDoor>,
+    shared: Shared,
+    end: impl Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    let runtime = Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()?;
+    let doors = match open(&runtime, bound, &shared) {
+        Ok(doors) => doors,
+        Err(error) => {
+            // Waiting for its end is not allowed within another runtime.
+            runtime.shutdown_background();
+            return Err(error);
+        }
+    };
+    let stop = shared.stop;
+    let most = shared.stop_timeout + LINGER;
+    thread::Builder::new()
+        .name("quic".to_owned())
+        .spawn(move || {
+            let _end = end;
+            runtime.block_on(serve(doors, stop, most));
+            runtime.shutdown_background();
+        })
+}
+
+fn open(
+    runtime: &Runtime,
+    bound: Vec<QuicDoor>,
+    shared: &Shared,
+) -> io::Result<Vec<(QuicListener, Arc<Door>)>> {
+    let _within = runtime.enter();
+    let next_shard = Arc::new(AtomicUsize::new(0));
+    let handshakes = Arc::new(Semaphore::new(shared.handshakes_max));
+    let open = |bound: QuicDoor| {
+        let listener = QuicListener::new(bound.socket, bound.tls, shared.handshakes_max)?;
+        let door = Door {
+            listener: bound.listener,
+            handshake_timeout: bound.handshake_timeout,
+            handshakes: Arc::clone(&handshakes),
+            handshakes_max: shared.handshakes_max,
+            inboxes: Arc::clone(&shared.inboxes),
+            next_shard: Arc::clone(&next_shard),
+        };
+        Ok((listener, Arc::new(door)))
+    };
+    bound.into_iter().map(open).collect()
+}
+
+async fn serve(
+    doors: Vec<(QuicListener, Arc<Door>)>,
+    mut stop: watch::Receiver<bool>,
+    most: Duration,
+) {
+    let listen = |(listener, door)| tokio::spawn(listen(listener, door, stop.clone(), most));
+    let tasks: Vec<_> = doors.into_iter().map(listen).collect();
+    // Fails when the broker is gone.
+    let _ = stop.wait_for(|stop| *stop).await;
+    for task in tasks {
+        let _ = task.await;
+    }
+}
+
+async fn listen(
+    mut listener: QuicListener,
+    door: Arc<Door>,
+    mut stop: watch::Receiver<bool>,
+    most: Duration,
+) {
+    loop {
+        let arrival = tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => break,
+            arrival = listener.accept() => arrival,
+        };
+        match arrival {
+            Some(Ok(arrival)) => door.admit(arrival),
+            Some(Err(error)) => error!("QUIC: {error}"),
+            None => break,
+        }
+    }
+    listener.close();
+    let _ = timeout(most, listener.idle()).await;
+}
+
+struct Door {
+    listener: u16,
+    handshake_timeout: Duration,
+    handshakes: Arc<Semaphore>,
+    handshakes_max: usize,
+    inboxes: Arc<[Arc<Inbox>]>,
+    next_shard: Arc<AtomicUsize>,
+}
+
+impl Door {
+    fn admit(self: &Arc<Self>, arrival: QuicArrival) {
+        // Datagrams that come from elsewhere than they say can keep nobody out.
+        let free = self.handshakes.available_permits();
+        if free <= self.handshakes_max / 2 && !arrival.is_validated() {
+            return arrival.validate();
+        }
+        let Ok(handshake) = Arc::clone(&self.handshakes).try_acquire_owned() else {
+            let peer = arrival.peer().to_string();
+            events::arrival_refused(&peer, self.listener, "too many at once");
+            return arrival.refuse();
+        };
+        let door = Arc::clone(self);
+        tokio::spawn(async move {
+            let established = door.establish(arrival).await;
+            drop(handshake);
+            if let Some(stream) = established {
+                door.hand_over(stream).await;
+            }
+        });
+    }
+
+    async fn establish(&self, arrival: QuicArrival) -> Option<QuicStream> {
+        let peer = arrival.peer().to_string();
+        let reason = match timeout(self.handshake_timeout, arrival.establish()).await {
+            Ok(Ok(stream)) => return Some(stream),
+            Ok(Err(HandshakeError::Closed)) => {
+                debug!(address = peer, "closed within its handshake");
+                return None;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "it took too long".to_owned(),
+        };
+        events::arrival_refused(&peer, self.listener, &reason);
+        None
+    }
+
+    async fn hand_over(&self, stream: QuicStream) {
+        let (ours, theirs) = pipe(stream.peer_names());
+        let shard = self.next_shard.fetch_add(1, Ordering::Relaxed);
+        let Some(inbox) = self.inboxes.get(shard % self.inboxes.len().max(1)) else {
+            return;
+        };
+        inbox.send(Mail::Accepted {
+            stream: Stream::Pipe(theirs),
+            peer: Peer::Address(stream.peer()),
+            listener: self.listener,
+        });
+        carry(stream, ours).await;
+    }
+}
+
+/// Moves bytes between a client and its shard until either closes. A direction that is idle holds no
+/// buffer.
+async fn carry(stream: QuicStream, pipe: InProcessStream) {
+    let (mut reader, mut writer) = stream.split();
+    let inwards = async {
+        while let Ok(Some(bytes)) = reader.read(CHUNK).await {
+            if pipe.give(&bytes).await.is_err() {
+                break;
+            }
+        }
+        pipe.end();
+        // The broker closes when its client does, so the end of the other direction is the end.
+        pending::<()>().await;
+    };
+    let outwards = async {
+        while let Some(bytes) = pipe.take().await {
+            if writer.write(bytes.into()).await.is_err() {
+                return;
+            }
+        }
+        let _ = timeout(LINGER, writer.finish()).await;
+    };
+    tokio::select! {
+        () = inwards => {}
+        () = outwards => {}
+    }
+}
