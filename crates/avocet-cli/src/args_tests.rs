@@ -135,6 +135,8 @@ fn ports_are_those_of_the_transport_unless_given() {
         ("-L ws://h", "h:80"),
         ("-L wss://h:5/x", "h:5"),
         ("-L mqtt://h --tls", "h:8883"),
+        ("-L quic://h", "h:8883"),
+        ("-L quic://h:14567/t", "h:14567"),
         ("-L unix:/run/mqtt", "/run/mqtt"),
         ("--unix /run/mqtt --ws", "/run/mqtt"),
     ] {

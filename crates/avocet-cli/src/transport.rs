@@ -1,4 +1,4 @@
-//! What lies between the command line's server and MQTT: TLS, WebSocket, Unix sockets.
+//! What lies between the command line's server and MQTT: TLS, WebSocket, QUIC, Unix sockets.
 
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -65,14 +65,22 @@ pub(crate) struct Transport {
 /// Where the server is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    Tcp { host: String, port: u16 },
+    Tcp {
+        host: String,
+        port: u16,
+    },
+    /// Over QUIC.
+    Udp {
+        host: String,
+        port: u16,
+    },
     Unix(PathBuf),
 }
 
 impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Tcp { host, port } | Self::Udp { host, port } => write!(f, "{host}:{port}"),
             Self::Unix(path) => write!(f, "{}", path.display()),
         }
     }
@@ -88,21 +96,26 @@ impl Transport {
     ) -> Self {
         let scheme = url.map_or(Scheme::Mqtt, |url| url.scheme);
         let websocket = args.ws || matches!(scheme, Scheme::Ws | Scheme::Wss);
-        let tls = args.is_tls() || matches!(scheme, Scheme::Mqtts | Scheme::Wss);
+        let tls = args.is_tls() || matches!(scheme, Scheme::Mqtts | Scheme::Wss | Scheme::Quic);
         let unix = url.and_then(|url| url.socket.as_deref().map(Path::to_owned));
         let place = match args.unix.clone().or(unix) {
             Some(path) => Place::Unix(path),
-            None => Place::Tcp {
-                host: url.map_or(host, |url| &url.host).to_owned(),
-                port: url
+            None => {
+                let host = url.map_or(host, |url| &url.host).to_owned();
+                let port = url
                     .map_or(port, |url| url.port)
                     .unwrap_or(match (websocket, tls) {
                         (false, false) => 1883,
                         (false, true) => 8883,
                         (true, false) => 80,
                         (true, true) => 443,
-                    }),
-            },
+                    });
+                if scheme == Scheme::Quic {
+                    Place::Udp { host, port }
+                } else {
+                    Place::Tcp { host, port }
+                }
+            }
         };
         let alpn = if websocket { ALPN_HTTP } else { ALPN_MQTT };
         let path = url.and_then(|url| url.path.clone());
@@ -129,6 +142,15 @@ impl Transport {
     pub(crate) fn endpoint(&self) -> Result<Endpoint, Failure> {
         let mut endpoint = match &self.place {
             Place::Tcp { host, port } => Endpoint::tcp(host, *port),
+            Place::Udp { .. } if self.websocket.is_some() => {
+                return Err(Failure::new("--ws: WebSocket is not spoken over QUIC"));
+            }
+            Place::Udp { host, port } => {
+                let tls = self.tls.clone().unwrap_or_default();
+                let tls = TlsConnector::new(&tls);
+                let tls = tls.map_err(|error| Failure::new(error.to_string()))?;
+                return Ok(Endpoint::quic(host, *port, tls));
+            }
             Place::Unix(path) => Endpoint::unix(path),
         };
         let connector = self.tls.as_ref().map(TlsConnector::new);

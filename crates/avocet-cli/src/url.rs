@@ -11,7 +11,7 @@ pub(crate) struct Url {
     pub(crate) password: Option<String>,
     pub(crate) host: String,
     pub(crate) port: Option<u16>,
-    /// With `mqtt` and `mqtts`.
+    /// With `mqtt`, `mqtts` and `quic`.
     pub(crate) topic: Option<String>,
     /// With `ws` and `wss`.
     pub(crate) path: Option<String>,
@@ -26,6 +26,7 @@ pub(crate) enum Scheme {
     Mqtts,
     Ws,
     Wss,
+    Quic,
     Unix,
 }
 
@@ -34,7 +35,7 @@ impl FromStr for Url {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let shape = || {
-            "allowed is mqtt://[USER[:PASSWORD]@]HOST[:PORT]/TOPIC, the same with mqtts://, \
+            "allowed is mqtt://[USER[:PASSWORD]@]HOST[:PORT]/TOPIC, the same with mqtts:// and quic://, \
              ws://HOST[:PORT]/PATH, the same with wss://, and unix:PATH"
                 .to_owned()
         };
@@ -45,7 +46,7 @@ impl FromStr for Url {
             "ws" => Scheme::Ws,
             "wss" => Scheme::Wss,
             "unix" => return Self::unix(rest.strip_prefix("//").unwrap_or(rest)).ok_or_else(shape),
-            "quic" => return Err("quic:// is not supported yet".to_owned()),
+            "quic" => Scheme::Quic,
             _ => return Err(shape()),
         };
         let rest = rest.strip_prefix("//").ok_or_else(shape)?;
@@ -218,7 +219,7 @@ mod tests {
         for (text, expected) in [
             ("broker", "allowed is mqtt://"),
             ("http://broker", "allowed is mqtt://"),
-            ("quic://broker/t", "quic:// is not supported yet"),
+            ("quic:broker", "allowed is mqtt://"),
             ("unix:", "allowed is mqtt://"),
             ("mqtt:broker", "allowed is mqtt://"),
             ("ws://broker/a b", "can be no path"),

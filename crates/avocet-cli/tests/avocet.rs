@@ -545,8 +545,8 @@ fn errors_say_what_is_wrong_with_which_option() {
             "--capath: a folder of authorities is not supported yet",
         ),
         (
-            "pub -t a -m x -L quic://host",
-            "quic:// is not supported yet",
+            "pub -t a -m x --ws -L quic://host",
+            "--ws: WebSocket is not spoken over QUIC",
         ),
         (
             "pub -t a -m x --unix /does/not/exist",
