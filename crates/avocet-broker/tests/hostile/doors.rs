@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use avocet_transport::{ClientTls, Roots, TlsConnector, proxy_header};
+use avocet_transport::{ALPN_HTTP, ALPN_MQTT, ClientTls, Roots, TlsConnector, proxy_header};
 use rustls::{ClientConnection, StreamOwned};
 
 use crate::certificates::Authority;
@@ -43,7 +43,8 @@ impl<T: Read + Write + Send> Duplex for T {}
 pub(crate) struct Doors {
     addresses: Vec<SocketAddr>,
     unix: PathBuf,
-    connector: TlsConnector,
+    /// With the protocol `mqtt`, and with that of WebSocket.
+    connectors: [TlsConnector; 2],
     /// The files go with it.
     _dir: DataDir,
 }
@@ -91,14 +92,18 @@ pub(crate) fn start() -> (Server, Doors) {
     }
     server.wait_for_log("listening on unix:");
     server.ignore_log();
-    let connector = TlsConnector::new(&ClientTls {
-        roots: Roots::DangerousAnybody,
-        ..ClientTls::default()
+    let connectors = [ALPN_MQTT, ALPN_HTTP].map(|protocol| {
+        let settings = ClientTls {
+            roots: Roots::DangerousAnybody,
+            alpn: vec![protocol.to_vec()],
+            ..ClientTls::default()
+        };
+        TlsConnector::new(&settings).unwrap()
     });
     let doors = Doors {
         addresses,
         unix,
-        connector: connector.unwrap(),
+        connectors,
         _dir: dir,
     };
     (server, doors)
@@ -132,7 +137,7 @@ impl Doors {
             Door::Tcp | Door::Unix => connect.to_vec(),
             Door::Tls | Door::SecureWebSocket => {
                 let mut hello = Vec::new();
-                let mut connection = self.connector.connect("localhost").unwrap();
+                let mut connection = self.connection(door);
                 connection.write_tls(&mut hello).unwrap();
                 hello
             }
@@ -157,10 +162,15 @@ impl Doors {
     }
 
     fn secure(&self, door: Door) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
-        let connection = self.connector.connect("localhost").unwrap();
-        let mut stream = StreamOwned::new(connection, self.tcp(door)?);
+        let mut stream = StreamOwned::new(self.connection(door), self.tcp(door)?);
         stream.flush()?;
         Ok(stream)
+    }
+
+    fn connection(&self, door: Door) -> ClientConnection {
+        let [mqtt, http] = &self.connectors;
+        let connector = if door == Door::Tls { mqtt } else { http };
+        connector.connect("localhost").unwrap()
     }
 }
 

@@ -35,8 +35,8 @@ const DELAY_MAX: Duration = Duration::from_secs(20);
 /// Threads of attackers.
 const ATTACKERS: usize = 6;
 
-/// How often each attack is made at each door in a wave.
-const ROUNDS: usize = 2;
+/// In a wave, each attack is made once at each door.
+const WAVES: usize = 3;
 
 /// A publisher and a subscriber. Each message waits for the one before.
 struct Pair {
@@ -104,6 +104,18 @@ fn percentiles(mut delays: Vec<Duration>) -> [Duration; 2] {
     [50, 99].map(|percent| delays[(delays.len() - 1) * percent / 100])
 }
 
+/// The delays of all pairs at once, with nobody else about.
+fn in_calm(pairs: &mut [Pair]) -> Vec<[Duration; 2]> {
+    let exchange = |pair: &mut Pair| percentiles((0..2_000).map(|_| pair.exchange()).collect());
+    thread::scope(|scope| {
+        let pairs = pairs.iter_mut();
+        let pairs: Vec<_> = pairs
+            .map(|pair| scope.spawn(move || exchange(pair)))
+            .collect();
+        pairs.into_iter().map(|it| it.join().unwrap()).collect()
+    })
+}
+
 /// What a process has: open files, and kilobytes of memory.
 fn holdings(process: u32) -> (usize, usize) {
     let folder = Path::new("/proc").join(process.to_string());
@@ -119,18 +131,14 @@ fn those_who_behave_lose_nothing_while_every_listener_is_attacked() {
     let (server, doors) = doors::start();
     let qos = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
     let mut pairs = qos.map(|qos| Pair::new(&server, qos));
-    let mut calm = Vec::new();
-    for pair in &mut pairs {
-        let delays = (0..300).map(|_| pair.exchange()).collect();
-        calm.push(percentiles(delays));
-    }
     for door in DOORS {
         login(&doors, door, "before").unwrap();
     }
     let (files, memory) = holdings(server.id());
     println!("before: {files} files, {memory} KiB");
 
-    for wave in 0..2 {
+    for wave in 0..WAVES {
+        let calm = in_calm(&mut pairs);
         let jobs = AtomicUsize::new(0);
         let over = AtomicBool::new(false);
         let attacked = thread::scope(|scope| {
@@ -149,9 +157,11 @@ fn those_who_behave_lose_nothing_while_every_listener_is_attacked() {
             let attackers: Vec<_> = (0..ATTACKERS)
                 .map(|_| {
                     scope.spawn(|| {
+                        // What they take is to be the broker's time, not the processor's.
+                        let _ = rustix::process::nice(19);
                         loop {
                             let job = jobs.fetch_add(1, Ordering::Relaxed);
-                            if job >= ROUNDS * DOORS.len() * ATTACKS.len() {
+                            if job >= DOORS.len() * ATTACKS.len() {
                                 return;
                             }
                             let door = DOORS[job % DOORS.len()];
@@ -172,9 +182,11 @@ fn those_who_behave_lose_nothing_while_every_listener_is_attacked() {
         });
         for ((qos, calm), delays) in qos.iter().zip(&calm).zip(attacked) {
             let (count, worst) = (delays.len(), *delays.iter().max().unwrap());
-            let under_attack = percentiles(delays);
+            let attacked = percentiles(delays);
+            let times = attacked[1].as_secs_f64() / calm[1].as_secs_f64();
             println!(
-                "{qos:?}: p50 and p99 {calm:?} in calm, {under_attack:?} of {count} under attack, worst {worst:?}"
+                "wave {wave}, {qos:?}: p50 and p99 {calm:?} in calm, {attacked:?} of {count} under \
+                 attack ({times:.1} times), worst {worst:?}"
             );
             assert!(worst < DELAY_MAX, "{qos:?}: {worst:?}");
         }
