@@ -2,13 +2,18 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use avocet_transport::{ALPN_HTTP, ALPN_MQTT, ClientTls, Roots, TlsConnector, proxy_header};
+use avocet_transport::{
+    ALPN_HTTP, ALPN_MQTT, ClientStream, ClientTls, Endpoint, Roots, TlsConnector, proxy_header,
+};
 use rustls::{ClientConnection, StreamOwned};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::timeout;
 
 use crate::certificates::Authority;
 use crate::common::{self, DataDir, Server};
@@ -23,15 +28,17 @@ pub(crate) enum Door {
     WebSocket,
     SecureWebSocket,
     Proxy,
+    Quic,
     Unix,
 }
 
-pub(crate) const DOORS: [Door; 6] = [
+pub(crate) const DOORS: [Door; 7] = [
     Door::Tcp,
     Door::Tls,
     Door::WebSocket,
     Door::SecureWebSocket,
     Door::Proxy,
+    Door::Quic,
     Door::Unix,
 ];
 
@@ -45,6 +52,8 @@ pub(crate) struct Doors {
     unix: PathBuf,
     /// With the protocol `mqtt`, and with that of WebSocket.
     connectors: [TlsConnector; 2],
+    /// The first datagram of QUIC.
+    initial: Vec<u8>,
     /// The files go with it.
     _dir: DataDir,
 }
@@ -76,6 +85,7 @@ pub(crate) fn start() -> (Server, Doors) {
          retained_messages_max = 200\nqueued_messages_max = 20000\nqueued_bytes_max = '16 MiB'\n\
          {listen}{listen}{secure}{listen}websocket = true\n{listen}websocket = true\n{secure}\
          {listen}proxy_protocol = true\ntrusted_proxies = '127.0.0.1'\n\
+         {listen}quic = true\n{secure}\
          [[listen]]\naddress = 'unix:{}'\n",
         unix.display()
     );
@@ -85,7 +95,7 @@ pub(crate) fn start() -> (Server, Doors) {
     command.arg("--config").arg(&config);
     let mut server = Server::spawn(command);
     let mut addresses = vec![server.address];
-    while addresses.len() < 5 {
+    while addresses.len() < DOORS.len() - 1 {
         let line = server.wait_for_log("listening on ");
         let address = line.split_once("listening on ").unwrap().1;
         addresses.push(address.split(' ').next().unwrap().parse().unwrap());
@@ -100,7 +110,9 @@ pub(crate) fn start() -> (Server, Doors) {
         };
         TlsConnector::new(&settings).unwrap()
     });
+    let initial = initial(&connectors[0]);
     let doors = Doors {
+        initial,
         addresses,
         unix,
         connectors,
@@ -110,9 +122,13 @@ pub(crate) fn start() -> (Server, Doors) {
 }
 
 impl Doors {
-    fn tcp(&self, door: Door) -> io::Result<TcpStream> {
+    fn address(&self, door: Door) -> SocketAddr {
         let at = DOORS.iter().position(|it| *it == door).unwrap();
-        let socket = TcpStream::connect(self.addresses[at])?;
+        self.addresses[at]
+    }
+
+    fn tcp(&self, door: Door) -> io::Result<TcpStream> {
+        let socket = TcpStream::connect(self.address(door))?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.set_write_timeout(Some(PATIENCE))?;
@@ -126,6 +142,13 @@ impl Doors {
             socket.set_read_timeout(Some(PATIENCE))?;
             socket.set_write_timeout(Some(PATIENCE))?;
             return Ok(Box::new(socket));
+        }
+        if door == Door::Quic {
+            let socket = UdpSocket::bind("127.0.0.1:0")?;
+            socket.connect(self.address(door))?;
+            // Nobody says that nothing more will come.
+            socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+            return Ok(Box::new(Datagrams(socket)));
         }
         Ok(Box::new(self.tcp(door)?))
     }
@@ -143,6 +166,7 @@ impl Doors {
             }
             Door::WebSocket => [REQUEST, b"\x82\x8f\0\0\0\0", connect].concat(),
             Door::Proxy => [&header()[..], connect].concat(),
+            Door::Quic => self.initial.clone(),
         }
     }
 
@@ -150,6 +174,11 @@ impl Doors {
     pub(crate) fn enter(&self, door: Door) -> io::Result<Box<dyn Duplex>> {
         Ok(match door {
             Door::Tcp | Door::Unix => self.knock(door)?,
+            Door::Quic => {
+                let port = self.address(door).port();
+                let endpoint = Endpoint::quic("127.0.0.1", port, self.connectors[0].clone());
+                Box::new(Quic::open(&endpoint)?)
+            }
             Door::Tls => Box::new(self.secure(door)?),
             Door::WebSocket => Box::new(Frames::open(self.tcp(door)?)?),
             Door::SecureWebSocket => Box::new(Frames::open(self.secure(door)?)?),
@@ -176,6 +205,80 @@ impl Doors {
 
 fn header() -> Vec<u8> {
     proxy_header(([192, 0, 2, 7], 7).into(), ([10, 0, 0, 2], 8883).into()).to_vec()
+}
+
+fn runtime() -> Runtime {
+    let mut builder = Builder::new_current_thread();
+    builder.enable_io().enable_time().build().unwrap()
+}
+
+/// What a client of QUIC sends first: to a socket that never answers.
+fn initial(connector: &TlsConnector) -> Vec<u8> {
+    runtime().block_on(async {
+        let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let port = socket.local_addr().unwrap().port();
+        let endpoint = Endpoint::quic("127.0.0.1", port, connector.clone());
+        let mut datagram = vec![0; 2_000];
+        let len = tokio::select! {
+            len = socket.recv(&mut datagram) => len.unwrap(),
+            connected = endpoint.connect(common::DEADLINE) => panic!("{:?}", connected.err()),
+        };
+        datagram.truncate(len);
+        datagram
+    })
+}
+
+/// One datagram for each write.
+struct Datagrams(UdpSocket);
+
+impl Read for Datagrams {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        self.0.recv(room)
+    }
+}
+
+impl Write for Datagrams {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.send(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A connection that only goes on while somebody reads or writes, and is dropped without a word.
+struct Quic {
+    runtime: Runtime,
+    stream: ClientStream,
+}
+
+impl Quic {
+    fn open(endpoint: &Endpoint) -> io::Result<Self> {
+        let runtime = runtime();
+        let stream = runtime.block_on(endpoint.connect(PATIENCE));
+        let stream = stream.map_err(io::Error::other)?;
+        Ok(Self { runtime, stream })
+    }
+}
+
+impl Read for Quic {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        let read = async { timeout(PATIENCE, self.stream.read(room)).await? };
+        self.runtime.block_on(read)
+    }
+}
+
+impl Write for Quic {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let write = async { timeout(PATIENCE, self.stream.write(bytes)).await? };
+        self.runtime.block_on(write)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let flush = async { timeout(PATIENCE, self.stream.flush()).await? };
+        self.runtime.block_on(flush)
+    }
 }
 
 /// One binary frame for each write, with a mask that changes nothing.

@@ -204,7 +204,7 @@ fn those_who_behave_lose_nothing_while_every_listener_is_attacked() {
         let after = holdings(server.id());
         println!("after wave {wave}: {} files, {} KiB", after.0, after.1);
         assert!(
-            after.1 < memory + (64 << 10),
+            after.1 < memory + (32 << 10),
             "{memory} and then {} KiB",
             after.1
         );
