@@ -64,6 +64,8 @@ const LAYERS: &[Layer] = &[
 
 /// Crates that do I/O or keep time: for shells and tools, or behind a feature that is off.
 const IO_CRATES: &[&str] = &[
+    "hyper",
+    "hyper-util",
     "mio",
     "quinn",
     "rustls",

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::fmt::Display;
 use std::hash::BuildHasher;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{fs, io, thread};
 
@@ -16,15 +16,19 @@ use avocet_access::{
 use avocet_codec::{Packet, ReasonCode};
 use avocet_engine::{Accepted, AuthenticationRequest, ConnectionId, ShardId, Verdict};
 use avocet_transport::{CertificateNames, ClientCertificates, TlsError};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::broker::StartError;
+use crate::callouts::{self, Remote};
 use crate::certificates;
+use crate::clock::Clock;
 use crate::config::{Access, CertificateUser, Config, Listener};
 use crate::doors::{self, Doors};
 use crate::exchanges::Exchanges;
 use crate::inbox::{Inbox, Mail};
-use crate::tokens::{Tokens, is_token};
+use crate::queue::{Giver, Taker, fair};
+use crate::tokens::{Checked, Tokens, is_token};
 
 /// Clients whose passwords wait to be verified. Beyond, they are told that the server is busy.
 const JOBS_MAX: usize = 4_096;
@@ -53,6 +57,15 @@ pub enum AccessError {
         /// What is wrong there, and what is allowed.
         problem: String,
     },
+    /// A secret holds what no HTTP header can, or a URL is none that may be asked.
+    #[error("{key}, or the secret for it, cannot be used")]
+    Unusable {
+        /// The setting.
+        key: &'static str,
+    },
+    /// TLS with a server that is asked cannot be set up.
+    #[error(transparent)]
+    Tls(TlsError),
 }
 
 /// Why files were not read again.
@@ -71,6 +84,7 @@ pub enum ReloadError {
 pub(crate) struct Files {
     users: Option<Arc<Users>>,
     tokens: Option<Arc<Tokens>>,
+    remote: Option<Remote>,
     pub(crate) rules: Option<Arc<Rules>>,
 }
 
@@ -107,10 +121,12 @@ impl Files {
             Ok(Arc::new(rules))
         });
         let tokens = access.token_keys.as_ref();
-        let tokens = tokens.map(|path| Tokens::load(access, path).map(Arc::new));
+        let tokens = tokens.map(|path| Tokens::load(access, path)).transpose()?;
+        let none = || access.token_keys_url.as_ref().map(|_| Tokens::none(access));
         Ok(Self {
             users: users.transpose()?,
-            tokens: tokens.transpose()?,
+            tokens: tokens.or_else(none).map(Arc::new),
+            remote: Remote::open(access)?,
             rules: rules.transpose()?,
         })
     }
@@ -142,10 +158,10 @@ impl Files {
                     .iter()
                     .any(|it| matches!(it, Condition::Is(Field::User, _)))
             });
-            if names_users && self.users.is_none() && self.tokens.is_none() {
+            if names_users && !access.knows_clients() {
                 warn!(
-                    "rules name users, but without `access.password_file`, `access.token_keys`, or a listener whose \
-                     `tls` says what in certificates is the `user`, nobody is one"
+                    "rules name users, but without `access.password_file`, keys of tokens, a server that is asked, or a \
+                     listener whose `tls` says what in certificates is the `user`, nobody is one"
                 );
             }
         }
@@ -166,6 +182,12 @@ pub(crate) fn wrong(path: &Path, line: usize, problem: impl Display) -> AccessEr
         line,
         problem: problem.to_string(),
     }
+}
+
+/// A secret, which stands alone in its file.
+pub(crate) fn read_secret(key: &'static str, path: &Path) -> Result<String, AccessError> {
+    warn_if_world_readable(path);
+    Ok(read(key, path)?.trim_end().to_owned())
 }
 
 fn warn_if_world_readable(path: &Path) {
@@ -223,20 +245,41 @@ impl Users {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing that holds these locks leaves a value half changed.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A password or a token to verify, and who waits for it.
-struct Job {
-    shard: ShardId,
-    id: ConnectionId,
-    /// None with a token.
-    user: Option<Box<str>>,
-    password: Box<[u8]>,
+/// What a client presents, to be looked at elsewhere than in its shard.
+pub(crate) struct Job {
+    pub(crate) shard: ShardId,
+    pub(crate) id: ConnectionId,
+    /// The password is one whose signature is verified here.
+    pub(crate) is_token: bool,
+    pub(crate) user: Option<Box<str>>,
+    pub(crate) password: Box<[u8]>,
+    pub(crate) client_id: Box<str>,
+    pub(crate) listener: u16,
+    /// Where the client is.
+    pub(crate) address: Option<IpAddr>,
+    /// Since when it waits.
+    pub(crate) since: Instant,
     /// What else is known of the client.
-    identity: Identity,
+    pub(crate) identity: Identity,
+}
+
+/// Those who wait share a queue by where they come from: an address, or a network of IPv6, of which a
+/// client may have as many addresses as it likes; or this machine.
+type Origin = Option<IpAddr>;
+
+fn origin(address: Option<IpAddr>) -> Origin {
+    match address {
+        Some(IpAddr::V6(address)) => {
+            let network = address.to_bits() >> 64 << 64;
+            Some(Ipv6Addr::from_bits(network).into())
+        }
+        other => other,
+    }
 }
 
 /// How the clients of a listener are known.
@@ -286,10 +329,15 @@ pub(crate) struct Authenticator {
     /// None when there is no password file.
     users: Option<Arc<Mutex<Arc<Users>>>>,
     tokens: bool,
+    /// Whether other servers are asked about those who are not known here.
+    elsewhere: bool,
     anonymous: bool,
     /// In the order of the listeners.
     listeners: Arc<[Known]>,
-    jobs: SyncSender<Job>,
+    jobs: Giver<Origin, Box<Job>>,
+    /// For other servers.
+    questions: Giver<Origin, Box<Job>>,
+    inboxes: Arc<[Arc<Inbox>]>,
     exchanges: Exchanges,
 }
 
@@ -346,36 +394,54 @@ impl Authenticator {
             None => {}
         }
         let password = connect.password.unwrap_or_default();
-        let user = if self.tokens && is_token(password) {
-            None
-        } else if let (Some(users), Some(user)) = (&self.users, connect.user_name) {
+        let nameless = connect.user_name.is_none() && connect.password.is_none();
+        let is_token = self.tokens && is_token(password);
+        let queue = if is_token {
+            &self.jobs
+        } else if let (Some(users), Some(user)) = (&self.users, connect.user_name)
+            && (!self.elsewhere || lock(users).file.hash(user).is_some())
+        {
             if lock(users).is_known(user, password) {
                 identity.user = Some(user.into());
                 return Some(accept(identity));
             }
-            Some(user.into())
+            &self.jobs
+        } else if self.elsewhere && !(self.anonymous && nameless) {
+            &self.questions
         } else {
             // Who is not on the list of listeners is the program that the broker is part of.
             let open = known.is_none_or(|known| known.open);
-            let nameless = connect.user_name.is_none() && connect.password.is_none();
-            let asked = self.tokens || self.users.is_some();
+            let asked = self.tokens || self.users.is_some() || self.elsewhere;
             return Some(if !asked && open || asked && self.anonymous && nameless {
                 accept(identity)
             } else {
                 refuse(ReasonCode::NotAuthorized)
             });
         };
-        let job = Job {
+        let peer = opened.peer.parse::<SocketAddr>();
+        let address = peer.ok().map(|peer| peer.ip());
+        let job = Box::new(Job {
             shard,
             id,
-            user,
+            is_token,
+            user: connect.user_name.map(Box::from),
             password: password.into(),
+            client_id: connect.client_id.into(),
+            listener: opened.listener,
+            address,
+            since: Instant::now(),
             identity,
-        };
-        match self.jobs.try_send(job) {
+        });
+        let busy = || refuse(ReasonCode::ServerBusy);
+        match queue.put(origin(address), job) {
             Ok(()) => None,
-            Err(TrySendError::Full(_)) => Some(refuse(ReasonCode::ServerBusy)),
-            Err(TrySendError::Disconnected(_)) => Some(refuse(ReasonCode::ServerUnavailable)),
+            Err(job) if (job.shard, job.id) == (shard, id) => Some(busy()),
+            Err(job) => {
+                if let Some(inbox) = self.inboxes.get(job.shard.index()) {
+                    inbox.send(Mail::Authenticated(job.id, Box::new(busy())));
+                }
+                None
+            }
         }
     }
 
@@ -428,6 +494,7 @@ pub struct Reloader {
     access: Access,
     users: Option<Arc<Mutex<Arc<Users>>>>,
     tokens: Option<Arc<Mutex<Arc<Tokens>>>>,
+    remote: Option<Arc<Remote>>,
     doors: Doors,
     inboxes: Arc<[Arc<Inbox>]>,
 }
@@ -464,8 +531,13 @@ impl Reloader {
             files.rules.is_some(),
         ];
         let count = read.into_iter().filter(|read| *read).count();
-        if let (Some(current), Some(tokens)) = (&self.tokens, files.tokens) {
+        if let (Some(current), Some(tokens), Some(_)) =
+            (&self.tokens, files.tokens, &self.access.token_keys)
+        {
             *lock(current) = tokens;
+        }
+        if let (Some(current), Some(remote)) = (&self.remote, files.remote) {
+            current.renew(remote);
         }
         if let (Some(current), Some(users)) = (&self.users, files.users) {
             *lock(current) = users;
@@ -479,92 +551,129 @@ impl Reloader {
     }
 }
 
-/// Starts the threads that verify passwords and tokens, if there are such. They end with the shards.
+/// Starts the threads that verify passwords and tokens and ask other servers, if there are such. They
+/// end with the shards.
 pub(crate) fn start(
     config: &Config,
     files: Files,
     doors: &Doors,
+    clock: Clock,
     inboxes: &Arc<[Arc<Inbox>]>,
 ) -> io::Result<(Option<Authenticator>, Reloader)> {
     let access = &config.access;
     files.tell(access);
     let users = files.users.map(|users| Arc::new(Mutex::new(users)));
     let tokens = files.tokens.map(|tokens| Arc::new(Mutex::new(tokens)));
+    let remote = files.remote.map(Arc::new);
     let reloader = Reloader {
         access: access.clone(),
         users: users.clone(),
         tokens: tokens.clone(),
+        remote: remote.clone(),
         doors: Arc::clone(doors),
         inboxes: Arc::clone(inboxes),
     };
     if !config.asks_clients() {
         return Ok((None, reloader));
     }
-    let (jobs, waiting) = sync_channel(JOBS_MAX);
-    let waiting = Arc::new(Mutex::new(waiting));
+    let (jobs, waiting) = fair(JOBS_MAX);
+    let (questions, asked) = fair(JOBS_MAX);
     let cores = thread::available_parallelism().map_or(1, |cores| cores.get());
-    let threads = if access.knows_clients() {
+    let threads = if users.is_some() || tokens.is_some() {
         (cores / 2).max(1)
     } else {
         0
     };
     for number in 0..threads {
         let (users, tokens) = (users.clone(), tokens.clone());
-        let (waiting, inboxes) = (Arc::clone(&waiting), Arc::clone(inboxes));
+        let fetched = access.token_keys_url.is_some().then(|| questions.clone());
+        let (waiting, inboxes) = (waiting.clone(), Arc::clone(inboxes));
         thread::Builder::new()
             .name(format!("passwords-{number}"))
             .spawn(move || {
-                verify_all(&waiting, users.as_deref(), tokens.as_deref(), &inboxes);
+                let (users, tokens) = (users.as_deref(), tokens.as_deref());
+                verify_all(&waiting, users, tokens, fetched.as_ref(), &inboxes);
             })?;
+    }
+    let elsewhere = remote.as_ref().is_some_and(|it| it.knows_clients());
+    if let Some(remote) = remote {
+        callouts::start(remote, tokens.clone(), clock, asked, Arc::clone(inboxes))?;
     }
     let listeners = config.listen.iter().map(|it| Known::at(it, access));
     let exchanges = Exchanges::new()?;
     let authenticator = Authenticator {
         users,
         tokens: tokens.is_some(),
+        elsewhere,
         anonymous: access.anonymous,
         listeners: listeners.collect(),
         jobs,
+        questions,
+        inboxes: Arc::clone(inboxes),
         exchanges,
     };
     Ok((Some(authenticator), reloader))
 }
 
 fn verify_all(
-    waiting: &Mutex<Receiver<Job>>,
+    waiting: &Taker<Origin, Box<Job>>,
     users: Option<&Mutex<Arc<Users>>>,
     tokens: Option<&Mutex<Arc<Tokens>>>,
+    fetched: Option<&Giver<Origin, Box<Job>>>,
     inboxes: &[Arc<Inbox>],
 ) {
-    loop {
-        let Ok(job) = lock(waiting).recv() else {
-            return;
-        };
-        let (shard, id) = (job.shard, job.id);
+    while let Some(job) = waiting.take() {
+        let (mut shard, mut id) = (job.shard, job.id);
         let users = users.map(|users| Arc::clone(&lock(users)));
         let tokens = tokens.map(|tokens| Arc::clone(&lock(tokens)));
-        let verdict = verify(job, users.as_deref(), tokens.as_deref())
-            .unwrap_or_else(|| refuse(ReasonCode::BadUserNameOrPassword));
+        let verdict = match verify(&job, users.as_deref(), tokens.as_deref()) {
+            Verified::Verdict(verdict) => verdict,
+            Verified::UnknownKey => match fetched.map(|it| it.put(origin(job.address), job)) {
+                Some(Ok(())) => continue,
+                Some(Err(job)) => {
+                    (shard, id) = (job.shard, job.id);
+                    refuse(ReasonCode::ServerBusy)
+                }
+                None => refuse(ReasonCode::BadUserNameOrPassword),
+            },
+        };
         if let Some(inbox) = inboxes.get(shard.index()) {
             inbox.send(Mail::Authenticated(id, Box::new(verdict)));
         }
     }
 }
 
-/// How a client is let in; none if it is not.
-fn verify(job: Job, users: Option<&Users>, tokens: Option<&Tokens>) -> Option<Verdict> {
-    let mut identity = job.identity;
-    let Some(user) = job.user else {
-        let holder = tokens?.verify(&job.password, identity)?;
-        let mut accepted = Accepted::default();
-        accepted.identity = holder.identity;
-        accepted.until = Some(holder.until);
-        return Some(Verdict::Accept(accepted));
+enum Verified {
+    Verdict(Verdict),
+    /// A token names a key that is not here.
+    UnknownKey,
+}
+
+fn verify(job: &Job, users: Option<&Users>, tokens: Option<&Tokens>) -> Verified {
+    let identity = job.identity.clone();
+    let accepted = if job.is_token {
+        match tokens.map(|tokens| tokens.verify(&job.password, identity)) {
+            Some(Checked::UnknownKey) => return Verified::UnknownKey,
+            Some(Checked::Holder(holder)) => {
+                let mut accepted = Accepted::default();
+                accepted.identity = holder.identity;
+                accepted.until = Some(holder.until);
+                Some(accepted)
+            }
+            Some(Checked::Refused) | None => None,
+        }
+    } else {
+        let right = users.zip(job.user.as_ref());
+        let right = right.filter(|(users, user)| users.verify(user, &job.password));
+        right.map(|(_, user)| {
+            let mut accepted = Accepted::default();
+            accepted.identity = identity;
+            accepted.identity.user = Some(user.clone());
+            accepted
+        })
     };
-    users?.verify(&user, &job.password).then(|| {
-        identity.user = Some(user);
-        accept(identity)
-    })
+    let verdict = accepted.map(Verdict::Accept);
+    Verified::Verdict(verdict.unwrap_or_else(|| refuse(ReasonCode::BadUserNameOrPassword)))
 }
 
 #[cfg(test)]
@@ -590,13 +699,16 @@ mod tests {
     fn who_finds_the_queue_full_is_told_that_the_server_is_busy() {
         let line = "ann:$6$cjyI+X6FuIi7aKv9$1DlrJLK09RH+4Vzfgv0WUF3TAEySQTASEHaZtmOmK1pQk2QDYQaozzB4LWOwoBswmK35ws7Px2i5a8HLXoy/Dg==";
         let users = Arc::new(Users::new(PasswordFile::parse(line).unwrap()));
-        let (jobs, waiting) = sync_channel(1);
+        let (jobs, waiting) = fair(1);
         let mut authenticator = Authenticator {
             users: Some(Arc::new(Mutex::new(Arc::clone(&users)))),
             tokens: false,
+            elsewhere: false,
             anonymous: false,
             listeners: Arc::new([]),
             jobs,
+            questions: fair(1).0,
+            inboxes: Arc::new([]),
             exchanges: Exchanges::default(),
         };
         let shard = ShardId::new(0);
@@ -611,14 +723,11 @@ mod tests {
         );
         // What needs no verifying does not wait.
         assert_eq!(ask(None, "x"), Some(refuse(ReasonCode::NotAuthorized)));
-        let job = waiting.recv().unwrap();
+        let job = waiting.take().unwrap();
         assert!(users.verify(job.user.as_deref().unwrap(), &job.password));
         assert!(!users.verify("ann", b"pencil"));
-        drop(waiting);
         let ann = accept(Identity::new("", Some("ann")));
         assert_eq!(ask(Some("ann"), "pencil ☃"), Some(ann));
-        let unavailable = Some(refuse(ReasonCode::ServerUnavailable));
-        assert_eq!(ask(Some("ann"), "pencil"), unavailable);
-        assert_eq!(ask(Some("eve"), "pencil ☃"), unavailable);
+        assert_eq!(ask(Some("eve"), "pencil ☃"), None);
     }
 }

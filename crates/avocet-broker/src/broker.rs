@@ -183,7 +183,7 @@ impl BoundBroker {
 
         let clock = Clock::start();
         let (engines, journal) = engines(&config, &files, shards, clock)?;
-        let (authenticator, reloader) = access::start(&config, files, &doors, &inboxes)?;
+        let (authenticator, reloader) = access::start(&config, files, &doors, clock, &inboxes)?;
 
         let mut sockets = Vec::new();
         let mut quic_doors = Vec::new();

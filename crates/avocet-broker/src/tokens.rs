@@ -39,6 +39,15 @@ pub(crate) struct Holder {
     pub(crate) until: UnixTime,
 }
 
+/// What a token is worth.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Checked {
+    Holder(Holder),
+    /// It names a key that is not here.
+    UnknownKey,
+    Refused,
+}
+
 /// Whether a password is to be read as a token: three parts, the first of which is an object in base64.
 pub(crate) fn is_token(password: &[u8]) -> bool {
     password.starts_with(b"ey") && password.iter().filter(|byte| **byte == b'.').count() == 2
@@ -47,29 +56,46 @@ pub(crate) fn is_token(password: &[u8]) -> bool {
 impl Tokens {
     pub(crate) fn load(access: &Access, path: &Path) -> Result<Self, AccessError> {
         let text = read("access.token_keys", path)?;
-        let set: JwkSet = serde_json::from_str(&text).map_err(|error| {
+        let parsed = Self::parse(access, &text, &path.display().to_string());
+        parsed.map_err(|(line, problem)| wrong(path, line, problem))
+    }
+
+    /// Before the first keys have come.
+    pub(crate) fn none(access: &Access) -> Self {
+        Self {
+            keys: Vec::new(),
+            user: access.token_user.as_str().into(),
+        }
+    }
+
+    /// Reads a JSON Web Key Set that came from there; or the line of what is wrong, and what that is.
+    pub(crate) fn parse(access: &Access, text: &str, from: &str) -> Result<Self, (usize, String)> {
+        let set: JwkSet = serde_json::from_str(text).map_err(|error| {
             // What the parser says may quote a key.
             let problem = format!("no JSON Web Key Set, from column {} on", error.column());
-            wrong(path, error.line(), problem)
+            (error.line(), problem)
         })?;
         let usable = |jwk: &Jwk| jwk.common.public_key_use != Some(PublicKeyUse::Encryption);
-        let mut keys = Vec::new();
+        let mut tokens = Self::none(access);
         for jwk in set.keys.iter().filter(|jwk| usable(jwk)) {
             match Key::new(jwk, access) {
-                Some(key) => keys.push(key),
+                Some(key) => tokens.keys.push(key),
                 None => {
                     let id = jwk.common.key_id.as_deref().unwrap_or("without a kid");
-                    warn!("{}: the key {id:?} is of no use here", path.display());
+                    warn!("{from}: the key {id:?} is of no use here");
                 }
             }
         }
-        if keys.is_empty() {
+        if tokens.keys.is_empty() {
             let problem =
                 "no key of a kind that is known here: oct, RSA, EC (P-256, P-384), OKP (Ed25519)";
-            return Err(wrong(path, 1, problem));
+            return Err((1, problem.to_owned()));
         }
-        let user = access.token_user.as_str().into();
-        Ok(Self { keys, user })
+        Ok(tokens)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.keys.len()
     }
 
     pub(crate) fn tell(&self, path: &Path) {
@@ -78,15 +104,25 @@ impl Tokens {
 
     /// Whom a token is of, if it is signed with one of the keys, for this broker and not over.
     /// The rest of what is known of the client is in `identity`.
-    pub(crate) fn verify(&self, token: &[u8], mut identity: Identity) -> Option<Holder> {
-        let header = decode_header(token).ok()?;
+    pub(crate) fn verify(&self, token: &[u8], identity: Identity) -> Checked {
+        let Ok(header) = decode_header(token) else {
+            return Checked::Refused;
+        };
         let named = |key: &&Key| header.kid.is_none() || key.id.as_deref() == header.kid.as_deref();
+        if !self.keys.iter().any(|key| named(&key)) {
+            return Checked::UnknownKey;
+        }
         let fits = |key: &&Key| key.validation.algorithms.contains(&header.alg);
         let mut keys = self.keys.iter().filter(named).filter(fits).take(TRIES_MAX);
         let claims = keys.find_map(|key| {
             let token = decode::<Map<String, Value>>(token, &key.key, &key.validation);
             Some(token.ok()?.claims)
-        })?;
+        });
+        let holder = claims.and_then(|claims| self.holder(&claims, identity));
+        holder.map_or(Checked::Refused, Checked::Holder)
+    }
+
+    fn holder(&self, claims: &Map<String, Value>, mut identity: Identity) -> Option<Holder> {
         let expiry = claims.get("exp")?.as_f64()?;
         let seconds = Duration::try_from_secs_f64(expiry).ok()?;
         let user = claims.get(&*self.user)?.as_str()?;
@@ -94,21 +130,27 @@ impl Tokens {
             return None;
         }
         identity.user = Some(user.into());
-        for (name, value) in &claims {
-            let texts: Vec<Box<str>> = match value {
-                Value::String(text) => vec![text.as_str().into()],
-                Value::Array(values) => {
-                    let texts = values.iter().filter_map(Value::as_str);
-                    texts.map(Box::from).collect()
-                }
-                Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => continue,
-            };
-            identity.claims.insert(name.as_str().into(), texts);
-        }
+        claims_into(claims, &mut identity)?;
         let until = UnixTime::from_millis(0) + seconds;
-        let count: usize = identity.claims.values().map(Vec::len).sum();
-        (count <= CLAIMS_MAX).then_some(Holder { identity, until })
+        Some(Holder { identity, until })
     }
+}
+
+/// Adds what is text, or a list of texts, to what is known of a client; none if that is too much.
+pub(crate) fn claims_into(claims: &Map<String, Value>, identity: &mut Identity) -> Option<()> {
+    for (name, value) in claims {
+        let texts: Vec<Box<str>> = match value {
+            Value::String(text) => vec![text.as_str().into()],
+            Value::Array(values) => {
+                let texts = values.iter().filter_map(Value::as_str);
+                texts.map(Box::from).collect()
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => continue,
+        };
+        identity.claims.insert(name.as_str().into(), texts);
+    }
+    let count: usize = identity.claims.values().map(Vec::len).sum();
+    (count <= CLAIMS_MAX).then_some(())
 }
 
 impl Key {
@@ -192,7 +234,10 @@ mod tests {
 
     fn holder(tokens: &Tokens, token: &str) -> Option<Holder> {
         assert!(is_token(token.as_bytes()));
-        tokens.verify(token.as_bytes(), Identity::default())
+        match tokens.verify(token.as_bytes(), Identity::default()) {
+            Checked::Holder(holder) => Some(holder),
+            Checked::UnknownKey | Checked::Refused => None,
+        }
     }
 
     #[test]
@@ -261,7 +306,10 @@ mod tests {
             let mut changed = token.clone().into_bytes();
             changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
             // The last characters of a part may say the same.
-            if tokens.verify(&changed, Identity::default()).is_some() {
+            if matches!(
+                tokens.verify(&changed, Identity::default()),
+                Checked::Holder(_)
+            ) {
                 let same = token
                     .as_bytes()
                     .get(at + 1)
@@ -275,7 +323,7 @@ mod tests {
         let unsigned = [&header, parts[1], ""].join(".");
         assert_eq!(
             tokens.verify(unsigned.as_bytes(), Identity::default()),
-            None
+            Checked::Refused
         );
     }
 

@@ -124,6 +124,27 @@ pub struct Access {
     pub password_file: Option<PathBuf>,
     /// The keys that tokens are signed with, a JSON Web Key Set. `None`: tokens let nobody in.
     pub token_keys: Option<PathBuf>,
+    /// The same from a URL: `https`, or `http` on this machine.
+    pub token_keys_url: Option<Box<str>>,
+    /// How often they are asked for.
+    pub token_keys_refresh: Duration,
+    /// Where tokens are introspected (RFC 7662), as those that keys say nothing of.
+    pub introspection_url: Option<Box<str>>,
+    /// As whom. `None`: whoever has the secret.
+    pub introspection_client: Option<Box<str>>,
+    /// The secret for it.
+    pub introspection_secret_file: Option<PathBuf>,
+    /// Who is asked about users that are not in the password file.
+    pub authenticate_url: Option<Box<str>>,
+    /// What shows that it is this broker who asks.
+    pub authenticate_secret_file: Option<PathBuf>,
+    /// The authorities that may have signed the certificates of these servers. `None`: those of the
+    /// system.
+    pub http_ca: Option<PathBuf>,
+    /// How long a client waits for their answers.
+    pub http_timeout: Duration,
+    /// How long an answer holds for the same client. Zero: for this once.
+    pub http_cache: Duration,
     /// Who must have issued a token (`iss`). `None`: anybody who has a key.
     pub token_issuer: Option<Box<str>>,
     /// Whom a token must be for (`aud`). `None`: anybody.
@@ -140,6 +161,16 @@ impl Default for Access {
             anonymous: false,
             password_file: None,
             token_keys: None,
+            token_keys_url: None,
+            token_keys_refresh: Duration::from_secs(3_600),
+            introspection_url: None,
+            introspection_client: None,
+            introspection_secret_file: None,
+            authenticate_url: None,
+            authenticate_secret_file: None,
+            http_ca: None,
+            http_timeout: Duration::from_secs(2),
+            http_cache: Duration::from_secs(30),
             token_issuer: None,
             token_audience: None,
             token_user: "sub".to_owned(),
@@ -151,7 +182,9 @@ impl Default for Access {
 impl Access {
     /// Whether there is something that clients can show in CONNECT.
     pub(crate) const fn knows_clients(&self) -> bool {
-        self.password_file.is_some() || self.token_keys.is_some()
+        let asks = self.introspection_url.is_some() || self.authenticate_url.is_some();
+        let tokens = self.token_keys.is_some() || self.token_keys_url.is_some();
+        self.password_file.is_some() || tokens || asks
     }
 }
 
@@ -249,6 +282,15 @@ impl Config {
                 listener.address
             );
             return Err(refused("listen", reason));
+        }
+        let access = &self.access;
+        if access.token_keys.is_some() && access.token_keys_url.is_some() {
+            let reason = "`access.token_keys` has keys too, and there is one place for them";
+            return Err(refused("access.token_keys_url", reason.to_owned()));
+        }
+        if access.introspection_url.is_some() && access.authenticate_url.is_some() {
+            let reason = "`access.introspection_url` knows clients too, and one of them decides";
+            return Err(refused("access.authenticate_url", reason.to_owned()));
         }
         self.check_durability(refused)
     }

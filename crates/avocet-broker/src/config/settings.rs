@@ -11,6 +11,7 @@ use avocet_session::{Limits, Overflow, ServerConfig};
 
 use super::value::{Kind, Value};
 use super::{Config, Durability, LogFormat};
+use crate::http;
 
 /// One setting.
 #[derive(Debug)]
@@ -199,11 +200,14 @@ macro_rules! choice {
 
 macro_rules! text {
     ($key:literal, $allowed:literal, $place:expr, $about:literal) => {
+        text!($key, $allowed, is_mqtt_string, $place, $about)
+    };
+    ($key:literal, $allowed:literal, $is_allowed:expr, $place:expr, $about:literal) => {
         Setting {
             key: $key,
             kind: Kind::Text {
                 allowed: $allowed,
-                is_allowed: is_mqtt_string,
+                is_allowed: $is_allowed,
             },
             about: $about,
             get: |config| {
@@ -216,6 +220,18 @@ macro_rules! text {
                     Some(value.text().into()).filter(|text: &Box<str>| !text.is_empty());
             },
         }
+    };
+}
+
+macro_rules! url {
+    ($key:literal, $place:expr, $about:literal) => {
+        text!(
+            $key,
+            "a URL that begins with https://, or with http:// and this machine, without a password",
+            |text| text.is_empty() || http::parse(text).is_some(),
+            $place,
+            $about
+        )
     };
 }
 
@@ -400,6 +416,66 @@ pub(crate) static SETTINGS: &[Setting] = &[
         |config| &mut config.access.token_keys,
         "The keys that tokens (JSON Web Tokens, presented as the Password) are signed with: a JSON Web \
          Key Set. Read again on SIGHUP. Empty: a token is a password as any other."
+    ),
+    url!(
+        "access.token_keys_url",
+        |config| &mut config.access.token_keys_url,
+        "The same keys from a URL, in place of a file. When a token names a key that is not among them, \
+         they are asked for again, at most every 30 s. While that fails, those that were there stay. Empty:\
+         no keys from elsewhere."
+    ),
+    duration!(
+        "access.token_keys_refresh",
+        604_800 s,
+        |config| &mut config.access.token_keys_refresh,
+        "How often the keys are asked for, at most every second."
+    ),
+    url!(
+        "access.introspection_url",
+        |config| &mut config.access.introspection_url,
+        "Where passwords that are no tokens with known keys are introspected as tokens (OAuth 2, RFC \
+         7662). Empty: nowhere."
+    ),
+    text!(
+        "access.introspection_client",
+        "a text",
+        |config| &mut config.access.introspection_client,
+        "As which client the broker introspects (Basic authentication). Empty: its secret is a Bearer token."
+    ),
+    path!(
+        "access.introspection_secret_file",
+        |config| &mut config.access.introspection_secret_file,
+        "The secret for introspection. Read again on SIGHUP. Empty: none."
+    ),
+    url!(
+        "access.authenticate_url",
+        |config| &mut config.access.authenticate_url,
+        "Who is asked, with a POST of JSON, whether clients may connect that are not in the password file; \
+         docs/access.md says what is asked and answered. Empty: nobody."
+    ),
+    path!(
+        "access.authenticate_secret_file",
+        |config| &mut config.access.authenticate_secret_file,
+        "The Bearer token that shows to that server who asks. Read again on SIGHUP. Empty: none."
+    ),
+    path!(
+        "access.http_ca",
+        |config| &mut config.access.http_ca,
+        "The authorities that may have signed the certificates of these servers. Empty: those that the \
+         system trusts."
+    ),
+    duration!(
+        "access.http_timeout",
+        60 s,
+        |config| &mut config.access.http_timeout,
+        "How long a client waits for the answers of these servers. Then it is refused (0x88)."
+    ),
+    duration!(
+        "access.http_cache",
+        86_400 s,
+        |config| &mut config.access.http_cache,
+        "How long an answer holds for the same client with the same password, yes or no. \"0s\": each \
+         time they are asked."
     ),
     text!(
         "access.token_issuer",
