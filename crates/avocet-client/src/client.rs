@@ -10,7 +10,7 @@ use avocet_codec::{QoS, ReasonCode, SubscriptionId, SubscriptionOptions, TopicFi
 use avocet_session::client::{
     ConfigError, PublishError as Unsendable, Server, SubscriptionRequest,
 };
-use avocet_session::{Message, Session};
+use avocet_session::{Message, Overflow, Session};
 use avocet_topic::TopicFilterBuf;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{oneshot, watch};
@@ -21,7 +21,7 @@ use crate::event::Events;
 use crate::messages::{Lease, Messages, Stream};
 use crate::outbox;
 use crate::state::{Published, Shared};
-use crate::{Closed, Config, ConnectError, PublishError, SubscribeError};
+use crate::{Closed, Config, ConnectError, PublishError, SubscribeError, WhenFull};
 
 /// A client: a cheap handle, clones of which share the connection.
 ///
@@ -282,18 +282,21 @@ impl Client {
         let message = Arc::new(message);
         loop {
             let mut room = std::pin::pin!(self.shared().room.notified());
-            let published = self.shared().change(|state| {
+            let (published, ages) = self.shared().change(|state| {
                 let published = state.publish(&message);
                 if is_full(&published) {
                     state.crowd();
                     // Nobody else can wake it between here and the wait.
                     room.as_mut().enable();
                 }
-                published
+                (published, state.starts_aging())
             });
+            if ages {
+                self.shared().start_aging();
+            }
             match published {
                 Err(PublishError::Unsendable(Unsendable::QueueFull))
-                    if self.shared().lock().fits(&message) =>
+                    if self.shared().lock().waits_for_room(&message) =>
                 {
                     room.await;
                 }
@@ -310,8 +313,13 @@ impl Client {
     /// [`PublishError`], with [`Unsendable::QueueFull`] when too many messages wait to be sent.
     pub fn try_publish(&self, message: Message) -> Result<Pending, PublishError> {
         let message = Arc::new(message);
-        let published = self.shared().change(|state| state.publish(&message))?;
-        Ok(self.pending(published))
+        let (published, ages) = self
+            .shared()
+            .change(|state| (state.publish(&message), state.starts_aging()));
+        if ages {
+            self.shared().start_aging();
+        }
+        Ok(self.pending(published?))
     }
 
     fn pending(&self, published: Option<Published>) -> Pending {
@@ -461,6 +469,12 @@ pub(crate) async fn wait_for_end(closed: &mut watch::Receiver<Option<Closed>>) {
 
 /// What handles and driver share, with what was stored.
 fn shared(config: &mut Config, session: &mut Session) -> Result<Arc<Shared>, ConnectError> {
+    let limits = &mut config.connection.limits;
+    limits.queued_messages_max = limits.queued_messages_max.min(config.publish_max).max(1);
+    limits.overflow = match config.when_full {
+        WhenFull::Wait | WhenFull::Refuse => Overflow::DropNewest,
+        WhenFull::DropOldest => Overflow::DropOldest,
+    };
     let Some(mut storage) = config.storage.take() else {
         return Ok(Arc::new(Shared::new(config, std::mem::take(session), None)));
     };
@@ -478,6 +492,10 @@ fn shared(config: &mut Config, session: &mut Session) -> Result<Arc<Shared>, Con
     let stored = stored.map_err(ConnectError::Storage)?;
     let shared = Arc::new(Shared::new(config, std::mem::take(session), Some(stored)));
     outbox::start(Arc::clone(&shared), storage)?;
+    let ages = shared.lock().starts_aging();
+    if ages {
+        shared.start_aging();
+    }
     Ok(shared)
 }
 

@@ -35,10 +35,17 @@ pub struct Config {
     pub receive_max: usize,
     /// What happens to messages of QoS 0 beyond that.
     pub when_slow: WhenSlow,
-    /// Messages that wait to be sent; while there are as many, `publish` waits. At least 1. With
-    /// [`Overflow::DropOldest`](avocet_session::Overflow) in the limits it does not wait: the oldest
-    /// go.
+    /// Messages that wait to be sent, of all QoS together; at least 1. They are in memory, also with
+    /// a storage; [`Limits::queued_bytes_max`](avocet_session::Limits) bounds their bytes.
     pub publish_max: usize,
+    /// What happens to messages that are published while as many wait; in place of
+    /// [`Limits::overflow`](avocet_session::Limits).
+    pub when_full: WhenFull,
+    /// How long messages may wait to be sent, over the end of the process too if there is a storage;
+    /// for ever without it. What is in flight stays: it may have arrived. Older messages are dropped,
+    /// which [`Event::NotPublished`](crate::Event) tells, and
+    /// [`PublishError::NotPublished`](crate::PublishError) whoever waits for the answer.
+    pub max_age: Option<Duration>,
     /// Whether the application acknowledges QoS 1 and 2 messages itself, with
     /// [`Received::acknowledge`](crate::Received::acknowledge). Otherwise a message is
     /// acknowledged when the application takes it from its stream.
@@ -89,6 +96,21 @@ pub struct Reconnection {
     /// [`ClientConfig::session_expiry_interval`] says more. It ends with
     /// [`Client::disconnect`](crate::Client::disconnect).
     pub session_kept: Duration,
+}
+
+/// What happens to a message that is published while too many wait to be sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WhenFull {
+    /// It waits until there is room; [`Client::try_publish`](crate::Client::try_publish), which never
+    /// waits, refuses it.
+    #[default]
+    Wait,
+    /// It is refused, with [`Unsendable::QueueFull`](crate::Unsendable).
+    Refuse,
+    /// The message that has waited longest is dropped, which [`Event::NotPublished`](crate::Event)
+    /// tells. What is in flight stays.
+    DropOldest,
 }
 
 /// What happens to messages of QoS 0 when too many wait for the application. Those of QoS 1 and 2
@@ -152,6 +174,8 @@ impl Config {
             receive_max: 1024,
             when_slow: WhenSlow::default(),
             publish_max: 256,
+            when_full: WhenFull::default(),
+            max_age: None,
             manual_acknowledge: false,
             authenticator: None,
             credentials: None,

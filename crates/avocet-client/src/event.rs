@@ -11,7 +11,7 @@ use avocet_topic::TopicFilterBuf;
 use futures::Stream;
 
 use crate::state::Shared;
-use crate::{Address, Closed, ConnectError, Connected};
+use crate::{Address, Closed, ConnectError, Connected, NotPublished};
 
 /// What happens to the connection.
 #[derive(Clone, Debug)]
@@ -33,6 +33,14 @@ pub enum Event {
         filters: Vec<TopicFilterBuf>,
         /// What the server says to each of them.
         reason_codes: Vec<ReasonCode>,
+    },
+    /// Messages were not published, or are not known to have been: they waited too long, gave way to
+    /// others, or are not for this server. Whoever waits for the answer to one is told too.
+    NotPublished {
+        /// Why.
+        reason: NotPublished,
+        /// How many, one after the other, for this reason.
+        messages: u64,
     },
     /// A message was dropped without an acknowledgement; the server keeps it for the next
     /// connection.
@@ -56,6 +64,19 @@ pub(crate) struct Listener {
 
 impl Listener {
     pub(crate) fn put(&mut self, event: Event) -> Option<Waker> {
+        if let (
+            Event::NotPublished { reason, messages },
+            Some(Event::NotPublished {
+                reason: last,
+                messages: before,
+            }),
+        ) = (&event, self.events.back_mut())
+            && reason == last
+        {
+            // A queue that is given up leaves room for what else happens.
+            *before = before.saturating_add(*messages);
+            return self.waker.take();
+        }
         if self.events.len() >= EVENTS_MAX {
             self.events.pop_front();
         }

@@ -85,7 +85,10 @@ impl FileStorage {
         }
     }
 
-    fn message(&self, stored: &KeyValue) -> Result<Message, Box<dyn Error + Send + Sync>> {
+    fn message(
+        &self,
+        stored: &KeyValue,
+    ) -> Result<(Message, UnixTime), Box<dyn Error + Send + Sync>> {
         let blob = stored.blob.ok_or(Unreadable)?;
         let bytes = self.store.blob(blob)?.ok_or(Unreadable)?;
         Ok(decode(&bytes).ok_or(Unreadable)?)
@@ -97,9 +100,11 @@ impl Storage for FileStorage {
         let mut stored = Stored::default();
         for entry in self.scan(OUTGOING)? {
             let state = entry.value.first().copied().ok_or(Unreadable)?;
+            let (message, queued_at) = self.message(&entry)?;
             stored.outgoing.push(StoredOutgoing {
                 sequence: number(&entry.key).ok_or(Unreadable)?,
-                message: self.message(&entry)?,
+                message,
+                queued_at,
                 sent: state >= SENT,
                 pubrec: state >= PUBREC,
             });
@@ -116,7 +121,7 @@ impl Storage for FileStorage {
             });
             stored.incoming.push(StoredMessage {
                 place: number(&entry.key).ok_or(Unreadable)?,
-                message: self.message(&entry)?,
+                message: self.message(&entry)?.0,
                 subscription_ids: ids.collect::<Option<_>>().ok_or(Unreadable)?,
             });
         }
@@ -138,10 +143,16 @@ impl Storage for FileStorage {
 impl FileStorage {
     fn put(&self, record: &Record, batch: &mut Batch) -> Result<(), Box<dyn Error + Send + Sync>> {
         match record {
-            Record::Queued { sequence, message } => {
+            Record::Queued {
+                sequence,
+                message,
+                queued_at,
+                sent,
+            } => {
                 let blob = outgoing_blob(*sequence);
-                batch.put_blob(blob, encode(message));
-                batch.put_key(key(OUTGOING, *sequence), state(QUEUED), Some(blob));
+                let how_far = if *sent { SENT } else { QUEUED };
+                batch.put_blob(blob, encode(message, *queued_at));
+                batch.put_key(key(OUTGOING, *sequence), state(how_far), Some(blob));
                 batch.release_blob(blob);
             }
             Record::Sent { sequence } => {
@@ -161,7 +172,7 @@ impl FileStorage {
                     let blob = incoming_blob(stored.place);
                     let ids = stored.subscription_ids.iter();
                     let ids: Vec<u8> = ids.flat_map(|id| id.get().to_be_bytes()).collect();
-                    batch.put_blob(blob, encode(&stored.message));
+                    batch.put_blob(blob, encode(&stored.message, UnixTime::default()));
                     batch.put_key(key(INCOMING, stored.place), ids.into(), Some(blob));
                     batch.release_blob(blob);
                 }
@@ -207,12 +218,13 @@ const fn incoming_blob(place: u64) -> BlobId {
     BlobId(place << 1 | 1)
 }
 
-/// QoS and RETAIN, deadline or 0, the lengths of topic and properties, and then these and the
-/// payload.
-fn encode(message: &Message) -> Bytes {
-    let mut bytes = Vec::with_capacity(message.len() + 15);
+/// QoS and RETAIN, deadline or 0, when it was queued or 0, the lengths of topic and properties, and
+/// then these and the payload.
+fn encode(message: &Message, queued_at: UnixTime) -> Bytes {
+    let mut bytes = Vec::with_capacity(message.len() + 23);
     bytes.put_u8((message.qos() as u8) << 1 | u8::from(message.retain()));
     bytes.put_u64(message.expires_at().map_or(0, UnixTime::as_millis));
+    bytes.put_u64(queued_at.as_millis());
     bytes.put_u16(u16::try_from(message.topic_bytes().len()).unwrap_or(u16::MAX));
     bytes.put_u32(u32::try_from(message.properties_bytes().len()).unwrap_or(u32::MAX));
     bytes.put_slice(message.topic_bytes());
@@ -221,9 +233,10 @@ fn encode(message: &Message) -> Bytes {
     bytes.into()
 }
 
-fn decode(mut bytes: &[u8]) -> Option<Message> {
+fn decode(mut bytes: &[u8]) -> Option<(Message, UnixTime)> {
     let flags = bytes.try_get_u8().ok()?;
     let expires_at = bytes.try_get_u64().ok()?;
+    let queued_at = UnixTime::from_millis(bytes.try_get_u64().ok()?);
     let topic_len = usize::from(bytes.try_get_u16().ok()?);
     let properties_len = usize::try_from(bytes.try_get_u32().ok()?).ok()?;
     let (topic, rest) = bytes.split_at_checked(topic_len)?;
@@ -238,12 +251,11 @@ fn decode(mut bytes: &[u8]) -> Option<Message> {
     };
     let expires_at = (expires_at != 0).then_some(UnixTime::from_millis(expires_at));
     let message = Message::with_properties(topic_name, &properties, payload).ok()?;
-    Some(
-        message
-            .with_qos(qos)
-            .with_retain(flags & 1 != 0)
-            .with_expires_at(expires_at),
-    )
+    let message = message
+        .with_qos(qos)
+        .with_retain(flags & 1 != 0)
+        .with_expires_at(expires_at);
+    Some((message, queued_at))
 }
 
 #[cfg(test)]
@@ -289,14 +301,20 @@ mod tests {
                 Record::Queued {
                     sequence: 7,
                     message: message(b"", QoS::AtLeastOnce),
+                    queued_at: UnixTime::from_millis(1_700_000_000_007),
+                    sent: true,
                 },
                 Record::Queued {
                     sequence: 8,
                     message: message(&[7; 9000], QoS::ExactlyOnce),
+                    queued_at: UnixTime::from_millis(1_700_000_000_008),
+                    sent: false,
                 },
                 Record::Queued {
                     sequence: 256,
                     message: message(b"3", QoS::ExactlyOnce),
+                    queued_at: UnixTime::from_millis(1_700_000_000_256),
+                    sent: false,
                 },
             ],
             vec![Record::Sent { sequence: 8 }, Record::Sent { sequence: 256 }],

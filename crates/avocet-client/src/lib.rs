@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod aging;
 mod authentication;
 pub mod blocking;
 mod client;
@@ -26,7 +27,8 @@ pub use client::{
     Acknowledged, Answered, Client, Connected, Disconnection, Pending, Subscription, Unsubscription,
 };
 pub use config::{
-    Address, Authenticator, Config, Credentials, CredentialsSource, Reconnection, WhenSlow,
+    Address, Authenticator, Config, Credentials, CredentialsSource, Reconnection, WhenFull,
+    WhenSlow,
 };
 pub use connector::{ByteStream, Connector};
 pub use error::{Closed, ConnectError, Fault, PublishError, SubscribeError};
@@ -46,10 +48,12 @@ pub use avocet_codec::{
     SubscriptionId, SubscriptionOptions, UserProperty, Version,
 };
 pub use avocet_session::client::{
-    Authentication, Backoff, ClientConfig, PublishError as Unsendable, Reconnect, Server,
-    ServerOrder, WillMessage,
+    Authentication, Backoff, ClientConfig, ConfigError, NotPublished, PublishError as Unsendable,
+    Reconnect, Server, ServerOrder, WillMessage,
 };
-pub use avocet_session::{AckError, CloseReason, Limits, Message, Overflow, Session};
+pub use avocet_session::{
+    AckError, CloseReason, DropReason, Limits, Message, Overflow, Session, UnixTime,
+};
 pub use avocet_topic::{TopicFilter, TopicFilterBuf, TopicName, TopicNameBuf};
 pub use avocet_transport::{
     ClientTls, Endpoint, Place, Roots, TlsConnector, TlsError, TlsVersion, WebSocketClient,

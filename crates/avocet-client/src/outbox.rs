@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use avocet_codec::PacketId;
-use avocet_session::{CommitId, Outgoing, RestoredMessage, Session};
+use avocet_session::{CommitId, Outgoing, RestoredMessage, Session, UnixTime};
 use tracing::{error, warn};
 
 use crate::state::Shared;
@@ -107,12 +107,21 @@ impl Outbox {
     }
 }
 
-/// Puts what was stored into an empty Session; the messages that the application gets again.
+/// What an earlier process left, beside what its Session has.
+pub(crate) struct Restored {
+    pub(crate) outbox: Outbox,
+    /// Messages that the application gets again.
+    pub(crate) incoming: Vec<StoredMessage>,
+    /// Messages on their way to the server: their places, when they were queued, their deadlines.
+    pub(crate) queued: Vec<(u64, UnixTime, Option<UnixTime>)>,
+}
+
+/// Puts what was stored into an empty Session.
 pub(crate) fn restore(
     storage: &mut dyn Storage,
     session: &mut Session,
     incoming_max: usize,
-) -> Result<(Outbox, Vec<StoredMessage>), Box<dyn Error + Send + Sync>> {
+) -> Result<Restored, Box<dyn Error + Send + Sync>> {
     let stored = storage.load()?;
     let outbox = Outbox::new(incoming_max, &stored);
     let Stored {
@@ -120,6 +129,10 @@ pub(crate) fn restore(
         received,
         incoming,
     } = stored;
+    let queued = outgoing
+        .iter()
+        .map(|it| (it.sequence, it.queued_at, it.message.expires_at()))
+        .collect();
     session.restore_messages(outgoing.into_iter().map(|it| RestoredMessage {
         sequence: it.sequence,
         outgoing: Outgoing::new(Arc::new(it.message)),
@@ -129,7 +142,11 @@ pub(crate) fn restore(
     received
         .into_iter()
         .for_each(|id| session.restore_received(id));
-    Ok((outbox, incoming))
+    Ok(Restored {
+        outbox,
+        incoming,
+        queued,
+    })
 }
 
 /// The thread of a storage: what came while one call ran goes into the next.
@@ -232,11 +249,17 @@ impl Storage for MemoryStorage {
         let mut sums = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
         for record in records {
             match record.clone() {
-                Record::Queued { sequence, message } => {
+                Record::Queued {
+                    sequence,
+                    message,
+                    queued_at,
+                    sent,
+                } => {
                     let outgoing = crate::storage::StoredOutgoing {
                         sequence,
                         message,
-                        sent: false,
+                        queued_at,
+                        sent,
                         pubrec: false,
                     };
                     sums.outgoing.insert(sequence, outgoing);

@@ -9,26 +9,27 @@ use std::time::Duration;
 
 use avocet_codec::{List, ReasonCode, UserProperty};
 use avocet_session::client::{
-    ClientConfig, ClientConnection, PublishError as Unsendable, PublishId, SubscriptionKey,
+    Ages, ClientConfig, ClientConnection, PublishError as Unsendable, PublishId, SubscriptionKey,
     SubscriptionRequest, Subscriptions,
 };
-use avocet_session::{AckError, CloseReason, CommitId, Message, Now, Overflow, Session};
+use avocet_session::{AckError, CloseReason, CommitId, Message, Now, Session};
 use avocet_topic::TopicFilterBuf;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 use tracing::debug;
 
 use crate::authentication::EnhancedAuthentication;
 use crate::clock::Clock;
-use crate::config::{Authenticator, WhenSlow};
+use crate::config::{Authenticator, WhenFull, WhenSlow};
 use crate::event::Listener;
 use crate::inbox::Inbox;
-use crate::outbox::{Bell, Outbox};
+use crate::outbox::{Bell, Outbox, Restored};
 use crate::received::{Delivery, Due, Owed};
-use crate::storage::{Record, StoredMessage};
+use crate::storage::Record;
 use crate::{
     Acknowledged, Answered, Closed, Config, ConnectError, Connected, Disconnection, Event,
-    PublishError, SubscribeError,
+    PublishError, SubscribeError, aging,
 };
 
 pub(crate) type PublishAnswer = oneshot::Sender<Result<Acknowledged, PublishError>>;
@@ -48,6 +49,7 @@ pub(crate) struct Shared {
     pub(crate) committed: watch::Sender<CommitId>,
     /// What the server said when it accepted the latest connection.
     pub(crate) connected: watch::Sender<Option<Arc<Connected>>>,
+    runtime: Handle,
 }
 
 /// The state machines of the protocol, and who waits for them.
@@ -67,6 +69,8 @@ pub(crate) struct State {
     /// shows that it is not about to end.
     abandoned: Vec<Owed>,
     waiting: Waiting,
+    ages: Ages,
+    aging: Aging,
     answers: HashMap<SubscriptionKey, Answer>,
     pub(crate) listeners: BTreeMap<u64, Listener>,
     next_listener: u64,
@@ -77,6 +81,7 @@ pub(crate) struct State {
     receive_max: usize,
     when_slow: WhenSlow,
     publish_max: usize,
+    when_full: WhenFull,
     /// Somebody waits for room.
     crowded: bool,
     /// Whether the DISCONNECT of the application ends a Session that is kept for reconnecting only.
@@ -105,6 +110,29 @@ pub(crate) struct State {
 enum Link {
     Offline(Box<Session>),
     Online(Box<ClientConnection>),
+}
+
+/// The task that ends the wait of messages that wait too long, once there is one that may.
+#[derive(Debug, Default)]
+enum Aging {
+    /// There is none.
+    #[default]
+    Idle,
+    /// It is to be started.
+    Due,
+    /// It sleeps, or is about to.
+    Runs(Option<Waker>),
+}
+
+impl Aging {
+    /// A message waits that may be the first to go.
+    fn hurry(&mut self) {
+        match self {
+            Self::Idle => *self = Self::Due,
+            Self::Due => {}
+            Self::Runs(waker) => waker.take().into_iter().for_each(Waker::wake),
+        }
+    }
 }
 
 /// A message of QoS 1 or 2 that waits to be sent.
@@ -154,27 +182,32 @@ impl std::fmt::Debug for State {
 }
 
 impl Shared {
-    pub(crate) fn new(
-        config: &mut Config,
-        session: Session,
-        stored: Option<(Outbox, Vec<StoredMessage>)>,
-    ) -> Self {
+    pub(crate) fn new(config: &mut Config, session: Session, restored: Option<Restored>) -> Self {
         let clock = Clock::new();
-        let (outbox, incoming) = stored.unzip();
+        let now = clock.now();
+        let mut ages = Ages::new(config.max_age);
         let mut rest = Inbox::default();
-        for stored in incoming.into_iter().flatten() {
-            rest.put(Delivery::restored(stored), usize::MAX, WhenSlow::default());
-        }
-        let state = State {
+        let outbox = restored.map(|restored| {
+            for (sequence, queued_at, expires_at) in restored.queued {
+                ages.handle_restored(sequence, queued_at, expires_at, now);
+            }
+            for stored in restored.incoming {
+                rest.put(Delivery::restored(stored), usize::MAX, WhenSlow::default());
+            }
+            restored.outbox
+        });
+        let mut state = State {
             link: Link::Offline(Box::new(session)),
             config: config.connection.clone(),
             clock,
-            now: clock.now(),
+            now,
             subscriptions: Subscriptions::default(),
             inboxes: HashMap::new(),
             rest: Some(rest),
             abandoned: Vec::new(),
             waiting: Waiting::default(),
+            ages,
+            aging: Aging::default(),
             answers: HashMap::new(),
             listeners: BTreeMap::new(),
             next_listener: 0,
@@ -185,6 +218,7 @@ impl Shared {
             receive_max: config.receive_max.max(1),
             when_slow: config.when_slow,
             publish_max: config.publish_max.max(1),
+            when_full: config.when_full,
             crowded: false,
             ends_session: false,
             detail: None,
@@ -197,6 +231,9 @@ impl Shared {
             driver: None,
             wakers: Vec::new(),
         };
+        if !state.ages.are_empty() {
+            state.aging.hurry();
+        }
         Self {
             state: Mutex::new(state),
             room: Notify::new(),
@@ -204,6 +241,7 @@ impl Shared {
             committed: watch::Sender::new(CommitId::ZERO),
             closed: watch::Sender::new(None),
             connected: watch::Sender::new(None),
+            runtime: Handle::current(),
         }
     }
 
@@ -236,6 +274,11 @@ impl Shared {
             driver.wake();
         }
         value
+    }
+
+    /// Starts the task that ends the wait of messages.
+    pub(crate) fn start_aging(self: &Arc<Self>) {
+        self.runtime.spawn(aging::run(Arc::clone(self)));
     }
 
     pub(crate) fn acknowledge(&self, owed: Owed, reason_code: ReasonCode) -> Result<(), AckError> {
@@ -315,9 +358,11 @@ impl State {
         self.session().queued() <= self.publish_max / 2
     }
 
-    /// Whether there can ever be room for this message.
-    pub(crate) fn fits(&self, message: &Message) -> bool {
-        u64::try_from(message.len()).is_ok_and(|len| len <= self.config.limits.queued_bytes_max)
+    /// Whether to wait for room for this message, which there can be.
+    pub(crate) fn waits_for_room(&self, message: &Message) -> bool {
+        let len = u64::try_from(message.len());
+        self.when_full == WhenFull::Wait
+            && len.is_ok_and(|len| len <= self.config.limits.queued_bytes_max)
     }
 
     /// Notes that somebody waits for room.
@@ -336,17 +381,11 @@ impl State {
         if self.disconnection.is_some() || self.disconnected.is_some() {
             return Err(Unsendable::Closed.into());
         }
-        if self.config.limits.overflow == Overflow::DropNewest
-            && self.session().queued() >= self.publish_max
-        {
-            return Err(Unsendable::QueueFull.into());
-        }
-        // The clock matters to what expires only.
-        let now = if message.expires_at().is_some() {
-            self.clock.now()
-        } else {
-            self.now
-        };
+        // The clock matters to what expires only, and to what is stored.
+        let dated =
+            message.expires_at().is_some() || self.ages.are_limited() || self.outbox.is_some();
+        let now = if dated { self.clock.now() } else { self.now };
+        let sent = self.session().leaves_when_stored(message.qos());
         let mut notices = Vec::new();
         let stored = self.outbox.as_ref().map(Outbox::commit);
         let id = match &mut self.link {
@@ -370,16 +409,55 @@ impl State {
         notices
             .into_iter()
             .for_each(|notice| self.on_notice(notice));
+        if dated {
+            let session = match &self.link {
+                Link::Offline(session) => session,
+                Link::Online(connection) => connection.session(),
+            };
+            let expires_at = message.expires_at();
+            if self.ages.handle_published(id, expires_at, session, now) {
+                self.aging.hurry();
+            }
+        }
         let Some(id) = id else { return Ok(None) };
         if let Some(outbox) = &mut self.outbox {
             outbox.record(Record::Queued {
                 sequence: id.sequence(),
                 message: Message::clone(message),
+                queued_at: now.unix,
+                sent,
             });
         }
         let (sender, answer) = oneshot::channel();
         self.waiting.insert(id, sender);
         Ok(Some(Published { answer, stored }))
+    }
+
+    /// Whether the task of [`State::age`] is to be started.
+    pub(crate) fn starts_aging(&mut self) -> bool {
+        let is_due = matches!(self.aging, Aging::Due);
+        if is_due {
+            self.aging = Aging::Runs(None);
+        }
+        is_due
+    }
+
+    /// Drops messages that have waited too long. When the next one has; the waker is for those that
+    /// may be the first before.
+    pub(crate) fn age(&mut self, waker: &Waker) -> Option<Instant> {
+        let now = self.clock.now();
+        let mut notices = Vec::new();
+        let session = match &mut self.link {
+            Link::Offline(session) => session,
+            Link::Online(connection) => connection.session_mut(),
+        };
+        self.ages.handle_timeout(session, now, &mut notices);
+        let next = self.ages.poll_timeout(session, now);
+        self.aging = Aging::Runs(Some(waker.clone()));
+        notices
+            .into_iter()
+            .for_each(|notice| self.on_notice(notice));
+        next.map(|at| self.clock.deadline(at))
     }
 
     /// Asks for a subscription, with a stream of its own if it is `routed`.

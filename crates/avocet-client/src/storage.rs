@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use avocet_codec::{PacketId, SubscriptionId};
-use avocet_session::Message;
+use avocet_session::{Message, UnixTime};
 
 /// Keeps what a client must not lose with its process: messages on their way to the server, and
 /// messages of QoS 2 that came. [`FileStorage`](crate::FileStorage) keeps it in a directory.
@@ -37,8 +37,12 @@ pub enum Record {
         sequence: u64,
         /// The message.
         message: Message,
+        /// When it was queued.
+        queued_at: UnixTime,
+        /// Whether it leaves as soon as this is stored, so that it may have been sent.
+        sent: bool,
     },
-    /// A message of QoS 2 may have been sent.
+    /// A message may have been sent.
     Sent {
         /// Its place.
         sequence: u64,
@@ -103,7 +107,10 @@ pub struct StoredOutgoing {
     pub sequence: u64,
     /// The message.
     pub message: Message,
-    /// Whether [`Record::Sent`] was stored for it.
+    /// When it was queued.
+    pub queued_at: UnixTime,
+    /// Whether it may have been sent: [`Record::Sent`] was stored for it, or [`Record::Queued`] said
+    /// so.
     pub sent: bool,
     /// Whether [`Record::Pubrec`] was stored for it.
     pub pubrec: bool,

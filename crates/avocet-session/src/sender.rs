@@ -13,6 +13,7 @@
 
 mod again;
 mod frames;
+mod stale;
 
 use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;

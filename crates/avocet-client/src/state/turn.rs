@@ -495,6 +495,10 @@ impl State {
         match notice {
             ClientNotice::NotPublished { id, reason } => {
                 debug!(%reason, "a message was not published");
+                self.tell(Event::NotPublished {
+                    reason,
+                    messages: 1,
+                });
                 if let Some(id) = id {
                     self.answer_publish(id, Err(reason.into()));
                 }
@@ -539,6 +543,7 @@ impl State {
     pub(super) fn end(&mut self, closed: Closed) {
         self.tell(Event::Ended(closed.clone()));
         self.ended = Some(closed);
+        self.aging.hurry();
         let inboxes = self.inboxes.values_mut().chain(&mut self.rest);
         self.wakers.extend(inboxes.filter_map(Inbox::end));
     }

@@ -5,6 +5,7 @@
     reason = "what fails here is to fail the test"
 )]
 
+mod outbox;
 mod reconnect;
 mod server;
 mod streams;

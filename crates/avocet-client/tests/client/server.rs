@@ -34,6 +34,8 @@ pub(crate) struct Server {
     /// Refuses every message.
     pub(crate) refuse_messages: bool,
     pub(crate) received: Vec<(String, String, QoS)>,
+    /// The Message Expiry Intervals of these.
+    pub(crate) intervals: Vec<Option<u32>>,
     pub(crate) acknowledged: Vec<(u64, ReasonCode)>,
     pub(crate) closed: Option<CloseReason>,
 }
@@ -137,6 +139,7 @@ impl Server {
                 let payload = String::from_utf8_lossy(packet.payload).into_owned();
                 self.received
                     .push((publish.topic_name().to_string(), payload, packet.qos()));
+                self.intervals.push(packet.message_expiry_interval);
                 if let Some(token) = token {
                     let reason_code = if self.refuse_messages {
                         ReasonCode::NotAuthorized

@@ -97,6 +97,9 @@ pub enum NotPublished {
     /// It waited too long, or gave way to others.
     #[error("dropped from the queue: {0:?}")]
     Dropped(DropReason),
+    /// It waited longer than the client lets messages wait, and was not sent.
+    #[error("not sent for too long")]
+    TooOld,
     /// The server, as its CONNACK says, takes no messages of this QoS or no retained ones.
     #[error("[MQTT5-3.2.2-11] [MQTT5-3.2.2-14] the server takes no such messages")]
     NotSupported,

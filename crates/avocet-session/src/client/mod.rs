@@ -1,5 +1,6 @@
 //! The client role.
 
+mod ages;
 mod config;
 mod connection;
 mod event;
@@ -10,6 +11,7 @@ mod servers;
 mod subscription;
 mod subscriptions;
 
+pub use ages::Ages;
 pub use config::{Authentication, ClientConfig, ConfigError, WillMessage};
 pub use connection::ClientConnection;
 pub use event::{

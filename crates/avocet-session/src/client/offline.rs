@@ -15,9 +15,9 @@ impl Session {
     /// went for it are told through `notices`.
     ///
     /// With `stored` a store keeps the Session: this is the commit that stores the message, which
-    /// does not leave before. A message of QoS 2 does not leave before
-    /// [`Session::name_gates`](Session::name_gates) either, of which its sequence is the mark: the
-    /// store has to know that it may have been sent. [`Session::enqueue`] and
+    /// does not leave before. Unless it [leaves then](Session::leaves_when_stored), it does not leave
+    /// before [`Session::name_gates`](Session::name_gates) either, of which its sequence is the mark:
+    /// the store has to know that it may have been sent. [`Session::enqueue`] and
     /// [`ClientNotice::Pubrec`] say what else is to be stored.
     ///
     /// # Errors
@@ -39,8 +39,8 @@ impl Session {
         outgoing.tag = mark(self.sender.next_sequence());
         outgoing.gate = match qos {
             QoS::AtMostOnce => None,
-            QoS::AtLeastOnce => stored,
-            QoS::ExactlyOnce => stored.map(|_| CommitId::UNNAMED),
+            QoS::AtLeastOnce if self.leaves_when_stored(qos) => stored,
+            QoS::AtLeastOnce | QoS::ExactlyOnce => stored.map(|_| CommitId::UNNAMED),
         };
         match self.enqueue(outgoing, &config.limits, now) {
             Enqueued::Queued { sequence } | Enqueued::Stored { sequence } => {
@@ -64,6 +64,14 @@ impl Session {
         }
     }
 
+    /// Whether a message that is published with this QoS leaves as soon as it is stored, so that with
+    /// that it is stored that it may have been sent. Of QoS 2 that is stored of its own, as it
+    /// decides what becomes of the message when the server loses the Session.
+    #[must_use]
+    pub fn leaves_when_stored(&self, qos: QoS) -> bool {
+        qos == QoS::AtLeastOnce && self.is_connected()
+    }
+
     /// Whether the message of QoS 2 with this token is known, so that its answer has to be stored.
     #[must_use]
     pub fn knows(&self, token: AckToken) -> bool {
@@ -79,7 +87,7 @@ impl Session {
         self.sender.restore_messages(marked);
     }
 
-    /// The messages of QoS 2 that are the next to leave, once the store knows that they may have:
+    /// The messages that are the next to leave, once the store knows that they may have:
     /// their ids. [`Session::name_gates`] names the commit that says so.
     pub fn next_to_leave(&self) -> impl Iterator<Item = PublishId> + '_ {
         self.unnamed_gates().map(|mark| PublishId(mark - 1))

@@ -42,7 +42,7 @@ impl Sender {
     }
 
     /// Puts back messages of an earlier process, by rising sequences. Messages are sent in their
-    /// order, so up to the first one of QoS 2 that was not, any may have been.
+    /// order, so none was sent behind the first one that was not.
     pub(crate) fn restore_messages(&mut self, messages: impl IntoIterator<Item = RestoredMessage>) {
         let mut all_sent = true;
         let mut first = None;
@@ -55,12 +55,10 @@ impl Sender {
             } = restored;
             let first = *first.get_or_insert(sequence);
             self.next_sequence = sequence + 1;
-            all_sent &= sent || pubrec_received || outgoing.qos == QoS::AtLeastOnce;
+            all_sent &= sent || pubrec_received;
             all_sent &= sequence - first < PACKET_IDS;
             if !all_sent {
-                if outgoing.qos == QoS::ExactlyOnce {
-                    outgoing.gate = Some(CommitId::UNNAMED);
-                }
+                outgoing.gate = Some(CommitId::UNNAMED);
                 self.resident_bytes += message_bytes(&outgoing);
                 self.queued.push_back(Queued { sequence, outgoing });
                 continue;

@@ -6,6 +6,7 @@
     reason = "what fails here is to fail the test"
 )]
 
+mod ages;
 mod cuts;
 mod hostile;
 mod pair;

@@ -14,8 +14,8 @@ use avocet_session::client::{
     NotPublished, PublishError, SubscribeError, WillMessage,
 };
 use avocet_session::{
-    AckError, CloseReason, ConnectionError, Demand, DropReason, Message, Now, Session, Timer,
-    TransmitBuf, Violation,
+    AckError, CloseReason, CommitId, ConnectionError, Demand, DropReason, Message, Now, Session,
+    Timer, TransmitBuf, Violation,
 };
 
 use crate::pair::{message, start};

@@ -560,3 +560,38 @@ fn a_full_queue_refuses_or_displaces() {
     let expected = ClientNotice::NotPublished { id: oldest, reason };
     assert_eq!(script.client.poll_event(), Some(expected));
 }
+
+/// Before they leave the store learns that they may have; from then on they are sent again.
+#[test]
+fn messages_of_qos_1_that_waited_for_a_connection_leave_once_that_is_stored() {
+    let mut session = Session::new();
+    let config = ClientConfig::new(Version::V5, "c");
+    let waiting = message("a", "1", QoS::AtLeastOnce);
+    let stored = Some(CommitId::new(1));
+    assert!(!session.leaves_when_stored(QoS::AtLeastOnce));
+    let id = session.publish(waiting, &config, stored, start(), &mut Vec::new());
+    session.handle_committed(CommitId::new(1));
+    let mut script = Script::with_session(config, session);
+    script.sent();
+    script.give(Packet::Connack(Connack::new(ReasonCode::Success)));
+    assert_eq!(script.sent(), [""; 0]);
+    let session = script.client.session_mut();
+    assert!(session.leaves_when_stored(QoS::AtLeastOnce));
+    assert!(!session.leaves_when_stored(QoS::ExactlyOnce));
+    let next: Vec<_> = session.next_to_leave().collect();
+    assert_eq!(next, [id.unwrap().unwrap()]);
+    session.name_gates(CommitId::new(2));
+    assert_eq!(script.sent(), [""; 0]);
+    let session = script.client.session_mut();
+    session.handle_committed(CommitId::new(2));
+    assert_eq!(script.sent(), ["PUBLISH 1"]);
+    // One that is published on the connection leaves as soon as it is stored itself.
+    let message = message("a", "2", QoS::AtLeastOnce);
+    let stored = Some(CommitId::new(3));
+    let published = script.client.publish_stored(message, stored, script.now);
+    published.unwrap();
+    assert_eq!(script.sent(), [""; 0]);
+    let session = script.client.session_mut();
+    session.handle_committed(CommitId::new(3));
+    assert_eq!(script.sent(), ["PUBLISH 2"]);
+}
