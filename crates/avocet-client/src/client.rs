@@ -501,11 +501,14 @@ fn shared(config: &mut Config, session: &mut Session) -> Result<Arc<Shared>, Con
 
 fn connector(config: &mut Config) -> Box<dyn Connector> {
     let deadline = config.connect_timeout;
-    let endpoint = config.endpoint.take();
-    config
-        .connector
-        .take()
-        .unwrap_or_else(|| Box::new(Transport { endpoint, deadline }))
+    let (endpoint, proxy) = (config.endpoint.take(), config.proxy.take());
+    config.connector.take().unwrap_or_else(|| {
+        Box::new(Transport {
+            endpoint,
+            proxy,
+            deadline,
+        })
+    })
 }
 
 fn is_full<T>(published: &Result<T, PublishError>) -> bool {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use avocet_codec::Version;
 use avocet_session::client::{Backoff, ClientConfig, ServerOrder};
-use avocet_transport::Endpoint;
+use avocet_transport::{Endpoint, Proxy};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
@@ -62,6 +62,10 @@ pub struct Config {
     /// What is spoken between TCP and MQTT: TLS, WebSocket. Where it says that the server is at a host
     /// and a port, those of the server that is tried are used.
     pub endpoint: Option<Endpoint>,
+    /// The proxy that connects to servers, in place of what the endpoint says; it resolves their
+    /// names. [`Proxy::from_environment`] is the one that `ALL_PROXY` names: only programs that ask
+    /// for it use that.
+    pub proxy: Option<Proxy>,
     /// Opens streams in a way that no endpoint knows.
     pub connector: Option<Box<dyn Connector>>,
     /// Keeps messages over the end of the process. Needs a Client Identifier, and a server that
@@ -181,6 +185,7 @@ impl Config {
             credentials: None,
             authentication: None,
             endpoint: None,
+            proxy: None,
             connector: None,
             storage: None,
         }

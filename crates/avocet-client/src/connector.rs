@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use avocet_transport::{Endpoint, Place};
+use avocet_transport::{Endpoint, Place, Proxy};
 use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -32,6 +32,7 @@ pub trait Connector: Send {
 #[derive(Clone, Debug)]
 pub(crate) struct Transport {
     pub(crate) endpoint: Option<Endpoint>,
+    pub(crate) proxy: Option<Proxy>,
     pub(crate) deadline: Duration,
 }
 
@@ -42,11 +43,17 @@ impl Connector for Transport {
     ) -> BoxFuture<'a, Result<Box<dyn ByteStream>, ConnectError>> {
         Box::pin(async {
             let Address { host, port } = server;
-            let Some(endpoint) = &self.endpoint else {
-                let stream = avocet_transport::connect(host, *port, self.deadline).await?;
-                return Ok(Box::new(stream) as Box<dyn ByteStream>);
+            let mut endpoint = match (&self.endpoint, &self.proxy) {
+                (Some(endpoint), _) => endpoint.clone(),
+                (None, Some(_)) => Endpoint::tcp(host, *port),
+                (None, None) => {
+                    let stream = avocet_transport::connect(host, *port, self.deadline).await?;
+                    return Ok(Box::new(stream) as Box<dyn ByteStream>);
+                }
             };
-            let mut endpoint = endpoint.clone();
+            if let Some(proxy) = &self.proxy {
+                endpoint.proxy = Some(proxy.clone());
+            }
             match &mut endpoint.place {
                 Place::Tcp { host: of, port: at } => (*of, *at) = (host.clone(), *port),
                 #[cfg(feature = "quic")]

@@ -56,5 +56,6 @@ pub use avocet_session::{
 };
 pub use avocet_topic::{TopicFilter, TopicFilterBuf, TopicName, TopicNameBuf};
 pub use avocet_transport::{
-    ClientTls, Endpoint, Place, Roots, TlsConnector, TlsError, TlsVersion, WebSocketClient,
+    ClientTls, Endpoint, Place, Proxy, ProxyProtocol, ProxyUrlError, Roots, TlsConnector, TlsError,
+    TlsVersion, WebSocketClient,
 };

@@ -58,6 +58,16 @@ pub enum ConnectError {
         /// What the system said.
         source: io::Error,
     },
+    /// The proxy did not connect to the server, or is none.
+    #[error("no connection to {server} through {proxy}: {source}")]
+    Proxy {
+        /// The server as given.
+        server: String,
+        /// The proxy as a URL, without its user.
+        proxy: String,
+        /// What it said, as a [`TunnelError`](crate::TunnelError), or what the system said.
+        source: io::Error,
+    },
     /// The server does not speak WebSocket, or not with us.
     #[error("no WebSocket connection to {server}: {source}")]
     WebSocket {

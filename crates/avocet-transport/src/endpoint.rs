@@ -14,7 +14,7 @@ use tokio_rustls::client::TlsStream;
 use crate::layered::Layered;
 use crate::websocket::stream::{WebSocketStream, upgrade};
 use crate::websocket::upgrade::Asked;
-use crate::{ConnectError, TlsConnector, WebSocketClient, connect};
+use crate::{ConnectError, Proxy, TlsConnector, WebSocketClient, connect};
 
 /// How to reach a server.
 ///
@@ -37,6 +37,8 @@ pub struct Endpoint {
     pub tls: Option<TlsConnector>,
     /// WebSocket, if it is spoken. A `tls` with it should offer [`ALPN_HTTP`](crate::ALPN_HTTP).
     pub websocket: Option<WebSocketClient>,
+    /// The proxy that connects to it over TCP; none for a Unix socket. QUIC goes through none.
+    pub proxy: Option<Proxy>,
 }
 
 /// Where a server is.
@@ -71,6 +73,7 @@ impl Endpoint {
             place: Place::Tcp { host, port },
             tls: None,
             websocket: None,
+            proxy: None,
         }
     }
 
@@ -83,6 +86,7 @@ impl Endpoint {
             place: Place::Udp { host, port },
             tls: Some(tls),
             websocket: None,
+            proxy: None,
         }
     }
 
@@ -93,6 +97,7 @@ impl Endpoint {
             place: Place::Unix(path.into()),
             tls: None,
             websocket: None,
+            proxy: None,
         }
     }
 
@@ -104,9 +109,23 @@ impl Endpoint {
     pub async fn connect(&self, deadline: Duration) -> Result<ClientStream, ConnectError> {
         let until = Instant::now() + deadline;
         let socket = match &self.place {
-            Place::Tcp { host, port } => Socket::Tcp(connect(host, *port, deadline).await?),
+            Place::Tcp { host, port } => {
+                let proxy = self.proxy.as_ref().filter(|proxy| proxy.is_for(host));
+                let stream = match proxy {
+                    Some(proxy) => self.through(proxy, host, *port, deadline).await?,
+                    None => connect(host, *port, deadline).await?,
+                };
+                Socket::Tcp(stream)
+            }
             #[cfg(feature = "quic")]
             Place::Udp { host, port } => {
+                if let Some(proxy) = self.proxy.as_ref().filter(|proxy| proxy.is_for(host)) {
+                    return Err(ConnectError::Proxy {
+                        server: self.place.to_string(),
+                        proxy: proxy.to_string(),
+                        source: io::ErrorKind::Unsupported.into(),
+                    });
+                }
                 let tls = self.tls.as_ref().ok_or_else(|| ConnectError::Tls {
                     server: self.place.to_string(),
                     source: io::Error::new(io::ErrorKind::InvalidInput, "QUIC needs TLS"),
@@ -120,6 +139,28 @@ impl Endpoint {
         match timeout_at(until, connecting).await {
             Ok(connected) => connected,
             Err(_) => Err(self.place.too_slow(deadline)),
+        }
+    }
+
+    /// A stream to the server that a proxy has opened.
+    async fn through(
+        &self,
+        proxy: &Proxy,
+        host: &str,
+        port: u16,
+        deadline: Duration,
+    ) -> Result<TcpStream, ConnectError> {
+        let until = Instant::now() + deadline;
+        let mut stream = connect(&proxy.host, proxy.port, deadline).await?;
+        let agreed = timeout_at(until, proxy.agree(&mut stream, host, port)).await;
+        let agreed = agreed.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        match agreed {
+            Ok(()) => Ok(stream),
+            Err(source) => Err(ConnectError::Proxy {
+                server: self.place.to_string(),
+                proxy: proxy.to_string(),
+                source,
+            }),
         }
     }
 

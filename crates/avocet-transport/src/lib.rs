@@ -12,6 +12,7 @@ pub mod quic;
 #[cfg(test)]
 mod testing;
 mod tls;
+mod tunnel;
 #[cfg(unix)]
 mod unix;
 mod websocket;
@@ -27,6 +28,7 @@ pub use tls::{
     ALPN_HTTP, ALPN_MQTT, CertificateNames, ClientCertificates, ClientTls, Roots, ServerTls,
     TlsAcceptor, TlsConnector, TlsError, TlsVersion,
 };
+pub use tunnel::{Proxy, ProxyProtocol, ProxyUrlError, TunnelError};
 #[cfg(unix)]
 pub use unix::{UnixListenError, UnixListener};
 pub use websocket::{FrameError, UpgradeError, WebSocketClient, WebSocketServer};

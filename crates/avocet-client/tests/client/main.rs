@@ -6,6 +6,7 @@
 )]
 
 mod outbox;
+mod proxy;
 mod reconnect;
 mod server;
 mod streams;
