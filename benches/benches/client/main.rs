@@ -47,7 +47,7 @@ type Case = (&'static str, fn(SocketAddr, usize) -> f64, usize);
 /// The name of a client, and what many of them take.
 type Crowd = (&'static str, fn(SocketAddr, usize, usize) -> u64);
 
-const CASES: [Case; 16] = [
+const CASES: [Case; 15] = [
     ("avocet-client  qos 0", avocet::qos0, 1),
     ("ntex-mqtt      qos 0", ntex::qos0, 1),
     ("rumqttc        qos 0", rumqttc::qos0, 1),
@@ -74,11 +74,6 @@ const CASES: [Case; 16] = [
     (
         "ntex-mqtt      qos 1, window 100",
         |to, count| ntex::qos1(to, count, 100),
-        2,
-    ),
-    (
-        "ntex (callback) qos 1, window 100",
-        |to, count| ntex::qos1_callback(to, count, 100),
         2,
     ),
     (

@@ -81,27 +81,6 @@ pub(crate) fn qos1(to: SocketAddr, count: usize, window: u16) -> f64 {
     })
 }
 
-/// With its way around futures: one function that is called for each PUBACK.
-pub(crate) fn qos1_callback(to: SocketAddr, count: usize, window: u16) -> f64 {
-    block_on(async move {
-        let sink = start(connect(to, window).await);
-        sink.publish_ack_cb(|_, lost| assert!(!lost));
-        let before = cpu_ns();
-        for _ in 0..count {
-            while !sink.is_ready() {
-                assert!(sink.ready().await);
-            }
-            let payload = Bytes::copy_from_slice(&PAYLOAD);
-            let publish = sink.publish(ByteString::from_static(TOPIC));
-            publish.send_at_least_once_no_block(payload).unwrap();
-        }
-        while sink.credit() < usize::from(window) {
-            crate::yield_now().await;
-        }
-        cpu_ns() - before
-    })
-}
-
 pub(crate) fn receive(to: SocketAddr, count: usize) -> f64 {
     let count = count / 1000 * 1000;
     block_on(async move {
