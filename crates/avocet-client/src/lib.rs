@@ -14,6 +14,8 @@ mod file_storage;
 mod inbox;
 mod io;
 mod messages;
+#[cfg(feature = "oauth")]
+mod oauth;
 mod outbox;
 mod received;
 mod request;
@@ -35,6 +37,8 @@ pub use error::{Closed, ConnectError, Fault, PublishError, SubscribeError};
 pub use event::{Event, Events};
 pub use file_storage::{FileStorage, Unreadable};
 pub use messages::{Messages, Stream};
+#[cfg(feature = "oauth")]
+pub use oauth::{ClientAuthentication, ClientCredentials, OAuthError};
 pub use outbox::MemoryStorage;
 pub use received::{Acknowledgement, Received};
 pub use request::{RequestError, Requester};
