@@ -307,16 +307,15 @@ impl<S: Read + Write> Handshake<S> {
                     }
                     let mut websocket = WebSocket::server();
                     self.head.drain(..granted.len);
-                    let decoded = websocket.decode(&mut self.head);
-                    if let Err(error) = decoded {
-                        websocket.refuse(error);
-                    }
+                    let payload = websocket.decode(&mut self.head);
+                    let failed = websocket.failed().filter(|_| payload == 0);
                     self.stream.ended = websocket.is_closed();
                     self.stream.websocket = Some(websocket);
-                    if decoded.is_err() {
+                    if let Some(error) = failed {
                         self.stream.say_goodbye();
+                        return Err(error.into());
                     }
-                    self.head.truncate(decoded?);
+                    self.head.truncate(payload);
                     self.stage = Stage::Answer;
                     return Ok(true);
                 }

@@ -316,6 +316,58 @@ fn an_end_before_the_handshake_is_done_is_one() {
     }
 }
 
+#[test]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "certificates say what time it is"
+)]
+fn a_session_is_resumed_only_while_the_certificate_of_its_client_is_valid() {
+    let dir = scratch();
+    let authority = Authority::new(&dir, "ca");
+    let acceptor = TlsAcceptor::new(ServerTls {
+        certificates: vec![authority.issue("localhost")],
+        client_certificates: ClientCertificates::Required,
+        client_ca: Some(authority.file()),
+        ..ServerTls::default()
+    });
+    let layers = Layers {
+        tls: Some(Arc::new(acceptor.unwrap())),
+        ..Layers::default()
+    };
+    // On a busy machine the shortest time may be over before anything happens.
+    for seconds in [2, 10, 60] {
+        let end = std::time::SystemTime::now() + std::time::Duration::from_secs(seconds);
+        let settings = ClientTls {
+            roots: Roots::File(authority.file()),
+            certificate: Some(authority.issue_until("pump-7", end)),
+            ..ClientTls::default()
+        };
+        let connector = TlsConnector::new(&settings).unwrap();
+        let meet = || {
+            let (mut client, server) = connect(&layers, Some(&connector), false, b"-", 100_000)?;
+            // The ticket comes behind the handshake.
+            let _ = client.read(&mut [0; 10]);
+            let EstablishedStream::Layered(stream) = server.stream else {
+                panic!("no TLS")
+            };
+            let kind = stream.tls.as_ref().and_then(|tls| tls.handshake_kind());
+            Ok::<_, HandshakeError>(kind == Some(HandshakeKind::Resumed))
+        };
+        if meet().is_err() || !matches!(meet(), Ok(true)) {
+            continue;
+        }
+        let error = loop {
+            match meet() {
+                Ok(resumed) => assert!(resumed),
+                Err(error) => break error,
+            }
+        };
+        assert!(error.to_string().contains("xpired"), "{error}");
+        return;
+    }
+    panic!("no session was resumed within a minute");
+}
+
 fn web() -> Layers {
     Layers {
         websocket: Some(WebSocketServer::default()),
@@ -350,6 +402,17 @@ fn control_frames_behind_the_request_are_answered() {
         panic!("it speaks WebSocket");
     };
     assert_eq!(stream.read(&mut [0; 10]).unwrap(), 0);
+    // A text frame behind a binary one: what came before it is read.
+    let (server, done, sent) = behind_the_request(b"\x82\x81\0\0\0\0x\x81\x80\0\0\0\0");
+    assert!(done);
+    assert_eq!(sent, b"\x88\x02\x03\xeb");
+    let mut server = server.finish();
+    assert_eq!(server.input, b"x");
+    let EstablishedStream::Layered(stream) = &mut server.stream else {
+        panic!("it speaks WebSocket");
+    };
+    let error = stream.read(&mut [0; 10]).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     // A text frame: 1003.
     let (_, done, sent) = behind_the_request(b"\x81\x80\0\0\0\0");
     assert!(!done);

@@ -144,6 +144,9 @@ impl<S: Read + Write> Layered<S> {
             if self.ended {
                 return Ok(0);
             }
+            if let Some(error) = self.websocket.as_ref().and_then(WebSocket::failed) {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+            }
             let n = match self.read_carried(room) {
                 Ok(0) if !room.is_empty() => {
                     self.ended = true;
@@ -166,18 +169,14 @@ impl<S: Read + Write> Layered<S> {
                 self.more |= filled;
                 return Ok(n);
             };
-            let decoded = websocket.decode(room.get_mut(..n).unwrap_or_default());
-            if let Err(error) = decoded {
-                websocket.refuse(error);
-            }
+            let payload = websocket.decode(room.get_mut(..n).unwrap_or_default());
+            let failed = websocket.failed().is_some();
             self.ended |= websocket.is_closed();
             // Where answers cannot be sent, what came before is still read. Who writes next is told.
             let _ = self.flush();
-            let payload =
-                decoded.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
             if payload > 0 {
                 // What is left in TLS, and the end, are told of by nobody else.
-                self.more |= filled || self.ended;
+                self.more |= filled || self.ended || failed;
                 return Ok(payload);
             }
         }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
@@ -60,7 +61,18 @@ impl Authority {
 
     /// The files of a new certificate and its key for a host or a client.
     pub(crate) fn issue(&self, name: &str) -> (PathBuf, PathBuf) {
+        self.sign(name, CertificateParams::new(vec![name.to_owned()]).unwrap())
+    }
+
+    /// The same, valid up to then.
+    pub(crate) fn issue_until(&self, name: &str, end: SystemTime) -> (PathBuf, PathBuf) {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let since_1970 = end.duration_since(UNIX_EPOCH).unwrap();
+        params.not_after = rcgen::date_time_ymd(1970, 1, 1) + since_1970;
+        self.sign(name, params)
+    }
+
+    fn sign(&self, name: &str, mut params: CertificateParams) -> (PathBuf, PathBuf) {
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().unwrap();

@@ -74,6 +74,7 @@ pub(crate) struct WebSocket {
     pong: Option<Vec<u8>>,
     received_close: bool,
     sent_close: bool,
+    failed: Option<FrameError>,
 }
 
 impl WebSocket {
@@ -99,13 +100,30 @@ impl WebSocket {
             pong: None,
             received_close: false,
             sent_close: false,
+            failed: None,
         }
     }
 
     /// Unwraps `bytes`: what they carry is moved to their beginning, and its length returned. After
-    /// an error, or the peer's Close, what follows is ignored.
-    pub(crate) fn decode(&mut self, bytes: &mut [u8]) -> Result<usize, FrameError> {
-        let (mut from, mut to) = (0, 0);
+    /// the peer's Close, or something wrong, of which it is told, what follows is ignored.
+    pub(crate) fn decode(&mut self, bytes: &mut [u8]) -> usize {
+        let mut taken = 0;
+        if self.failed.is_none()
+            && let Err(error) = self.unwrap(bytes, &mut taken)
+        {
+            self.failed = Some(error);
+            self.close(error.close_code());
+        }
+        taken
+    }
+
+    /// What the peer did wrong, behind all that [`Self::decode`] gave.
+    pub(crate) fn failed(&self) -> Option<FrameError> {
+        self.failed
+    }
+
+    fn unwrap(&mut self, bytes: &mut [u8], to: &mut usize) -> Result<(), FrameError> {
+        let mut from = 0;
         while from < bytes.len() && !self.received_close {
             if self.left == 0 {
                 from += self.read_header(bytes.get(from..).unwrap_or_default())?;
@@ -121,8 +139,8 @@ impl WebSocket {
                 apply(&mut self.mask, payload);
             }
             if self.kind == Kind::Data {
-                bytes.copy_within(from..from + taken, to);
-                to += taken;
+                bytes.copy_within(from..from + taken, *to);
+                *to += taken;
             } else {
                 let payload = bytes.get(from..from + taken).unwrap_or_default();
                 self.control.extend_from_slice(payload);
@@ -133,7 +151,7 @@ impl WebSocket {
                 self.end_frame()?;
             }
         }
-        Ok(to)
+        Ok(())
     }
 
     /// Takes bytes of a header, up to its end; how many it took.
@@ -260,11 +278,6 @@ impl WebSocket {
     /// Says that nothing more is sent, once.
     pub(crate) fn say_goodbye(&mut self) {
         self.close(NORMAL);
-    }
-
-    /// Says what the peer did wrong, and that nothing more is sent.
-    pub(crate) fn refuse(&mut self, error: FrameError) {
-        self.close(error.close_code());
     }
 
     fn close(&mut self, code: u16) {

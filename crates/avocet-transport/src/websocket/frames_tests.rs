@@ -29,9 +29,10 @@ fn decode(bytes: &[u8], pieces: &[usize]) -> (Result<Vec<u8>, FrameError>, WebSo
     while !rest.is_empty() {
         let len = pieces.next().unwrap_or(1).clamp(1, rest.len());
         let behind = rest.split_off(len);
-        match socket.decode(&mut rest) {
-            Ok(taken) => out.extend_from_slice(&rest[..taken]),
-            Err(error) => return (Err(error), socket),
+        let taken = socket.decode(&mut rest);
+        out.extend_from_slice(&rest[..taken]);
+        if let Some(error) = socket.failed() {
+            return (Err(error), socket);
         }
         rest = behind;
     }
@@ -94,8 +95,19 @@ fn answers_the_last_ping_and_a_close_once() {
 fn a_ping_is_answered_with_what_it_holds() {
     let (_, mut socket) = decode(&frame(0x89, b"still there?", MASK), &[]);
     assert_eq!(socket.take_answers(), b"\x8a\x0cstill there?");
-    socket.refuse(FrameError::Text);
+    assert_eq!(socket.decode(&mut frame(0x81, b"text", MASK)), 0);
     assert_eq!(socket.take_answers(), [0x88, 2, 0x03, 0xeb]);
+}
+
+#[test]
+fn what_came_before_something_wrong_is_taken() {
+    let mut socket = WebSocket::server();
+    let mut bytes = [frame(0x82, b"DISCONNECT", MASK), frame(0x81, b"text", MASK)].concat();
+    let taken = socket.decode(&mut bytes);
+    assert_eq!(&bytes[..taken], b"DISCONNECT");
+    assert_eq!(socket.failed(), Some(FrameError::Text));
+    assert_eq!(socket.take_answers(), [0x88, 2, 0x03, 0xeb]);
+    assert_eq!(socket.decode(&mut frame(0x82, b"more", MASK)), 0);
 }
 
 proptest! {

@@ -42,8 +42,7 @@ pub(crate) async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
         };
         input.drain(..len);
         let mut websocket = WebSocket::client();
-        let decoded = websocket.decode(&mut input);
-        let taken = decoded.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        let taken = websocket.decode(&mut input);
         input.truncate(taken);
         return Ok(WebSocketStream {
             inner,
@@ -84,6 +83,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WebSocketStream<S> {
             return Poll::Ready(Ok(()));
         }
         loop {
+            if let Some(error) = this.websocket.failed() {
+                let error = io::Error::new(io::ErrorKind::InvalidData, error);
+                return Poll::Ready(Err(error));
+            }
             if this.websocket.is_closed() || buffer.remaining() == 0 {
                 return Poll::Ready(Ok(()));
             }
@@ -92,10 +95,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WebSocketStream<S> {
             if part.filled().is_empty() {
                 return Poll::Ready(Ok(()));
             }
-            let decoded = this.websocket.decode(part.filled_mut());
-            if let Err(error) = decoded {
-                this.websocket.refuse(error);
-            }
+            let taken = this.websocket.decode(part.filled_mut());
             let answers = this.websocket.take_answers();
             if !answers.is_empty() {
                 this.out.extend(answers);
@@ -105,8 +105,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WebSocketStream<S> {
                     let _ = Pin::new(&mut this.inner).poll_flush(context)?;
                 }
             }
-            let taken =
-                decoded.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
             if taken > 0 {
                 buffer.advance(taken);
                 return Poll::Ready(Ok(()));
