@@ -496,6 +496,7 @@ pub struct Reloader {
     tokens: Option<Arc<Mutex<Arc<Tokens>>>>,
     remote: Option<Arc<Remote>>,
     doors: Doors,
+    clock: Clock,
     inboxes: Arc<[Arc<Inbox>]>,
 }
 
@@ -518,7 +519,7 @@ impl Reloader {
     /// The first thing that is not fine.
     pub fn reload(&self) -> Result<usize, ReloadError> {
         let access = self.reload_access();
-        let listeners = certificates::reload(&self.doors)?;
+        let listeners = certificates::reload(&self.doors, self.clock.now().unix)?;
         Ok(access? + listeners)
     }
 
@@ -571,6 +572,7 @@ pub(crate) fn start(
         tokens: tokens.clone(),
         remote: remote.clone(),
         doors: Arc::clone(doors),
+        clock,
         inboxes: Arc::clone(inboxes),
     };
     if !config.asks_clients() {

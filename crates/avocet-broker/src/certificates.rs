@@ -56,8 +56,9 @@ fn acceptors(doors: &Doors) -> Vec<Arc<TlsAcceptor>> {
     acceptors.map(Arc::clone).collect()
 }
 
-/// Reads the files of all listeners again; those of a listener hold together, or not at all.
-pub(crate) fn reload(doors: &Doors) -> Result<usize, TlsError> {
+/// Reads the files of all listeners again; those of a listener hold together, or not at all. Of
+/// certificates that have ended, or end soon, it tells at once.
+pub(crate) fn reload(doors: &Doors, now: UnixTime) -> Result<usize, TlsError> {
     let acceptors = acceptors(doors);
     let mut first = Ok(());
     for acceptor in &acceptors {
@@ -67,6 +68,7 @@ pub(crate) fn reload(doors: &Doors) -> Result<usize, TlsError> {
             first = Err(later);
         }
     }
+    tell(acceptors.iter(), now);
     first.map(|()| acceptors.len())
 }
 
@@ -92,7 +94,7 @@ impl Watched {
         }
     }
 
-    fn look(&mut self) {
+    fn look(&mut self, now: UnixTime) {
         let marks = marks(&self.acceptor);
         let settled = marks == self.seen;
         self.seen.clone_from(&marks);
@@ -101,7 +103,10 @@ impl Watched {
         }
         self.read = marks;
         match self.acceptor.reload() {
-            Ok(()) => info!("certificates were read again, as their files have changed"),
+            Ok(()) => {
+                info!("certificates were read again, as their files have changed");
+                tell([&self.acceptor], now);
+            }
             Err(error) => error!("certificates stay as they were: {error}"),
         }
     }
@@ -126,20 +131,23 @@ fn watch(watched: &mut [Watched], clock: Clock, ended: &Receiver<()>) {
         let now = clock.now();
         if tell_at <= now.instant {
             tell_at = now.instant + TELL;
-            tell(watched, now.unix);
+            tell(watched.iter().map(|it| &it.acceptor), now.unix);
         }
         if ended.recv_timeout(LOOK) != Err(RecvTimeoutError::Timeout) {
             return;
         }
-        watched.iter_mut().for_each(Watched::look);
+        for watched in &mut *watched {
+            watched.look(now.unix);
+        }
     }
 }
 
 /// Tells of certificates that have ended or end soon.
-fn tell(watched: &[Watched], now: UnixTime) {
+fn tell<'a>(acceptors: impl IntoIterator<Item = &'a Arc<TlsAcceptor>>, now: UnixTime) {
     let now = i64::try_from(now.as_millis() / 1_000).unwrap_or(i64::MAX);
     let mut told = Vec::new();
-    for (path, names) in watched.iter().flat_map(|it| it.acceptor.certificates()) {
+    let acceptors = acceptors.into_iter();
+    for (path, names) in acceptors.flat_map(|acceptor| acceptor.certificates()) {
         let left = names.not_after - now;
         if told.contains(&path) {
             continue;
