@@ -53,6 +53,9 @@ pub(crate) struct Active<F> {
     pub(crate) previous_end: u32,
     /// The last position before the segment.
     pub(crate) position: Position,
+    /// The file, open for those who sync it for the store, and whether it was opened for them.
+    pub(crate) others: Vec<F>,
+    pub(crate) opened: bool,
 }
 
 impl<F> Active<F> {
@@ -89,6 +92,8 @@ impl<F> Active<F> {
             previous,
             previous_end,
             position,
+            others: Vec::new(),
+            opened: false,
         }
     }
 
@@ -108,8 +113,27 @@ impl<F> Active<F> {
     }
 
     /// Whether something is written and waits for a sync.
-    fn unsynced(&self) -> bool {
+    pub(crate) fn unsynced(&self) -> bool {
         self.written > 0
+    }
+
+    /// Where what is written ends.
+    pub(crate) fn written_end(&self) -> u32 {
+        self.durable + self.written as u32
+    }
+
+    /// Notes that what is written is durable up to here.
+    pub(crate) fn synced(&mut self, end: u32) {
+        let len = end.saturating_sub(self.durable);
+        if len == 0 {
+            return;
+        }
+        self.durable = end;
+        let len = len as usize;
+        self.buffer.drain(..len);
+        self.buffer.shrink_to(BUFFER_KEPT);
+        self.written -= len;
+        self.open = self.open.map(|open| open - len);
     }
 
     /// How many bytes wait for a sync.
@@ -223,6 +247,10 @@ fn write_error(error: &io::Error) -> SyncError {
     }
 }
 
+pub(crate) fn sync_error(error: &io::Error) -> SyncError {
+    SyncError::Sync(error.kind())
+}
+
 impl<V: Vfs> LogStore<V> {
     /// Writes the open group, without making it durable.
     pub(crate) fn write_group(&mut self) -> Result<(), SyncError> {
@@ -285,14 +313,10 @@ impl<V: Vfs> LogStore<V> {
         });
         if let Err(error) = synced {
             self.give_up();
-            return Err(SyncError::Sync(error.kind()));
+            return Err(sync_error(&error));
         }
         self.named = true;
-        let active = &mut self.active;
-        active.durable += active.buffer.len() as u32;
-        active.buffer.clear();
-        active.buffer.shrink_to(BUFFER_KEPT);
-        active.written = 0;
+        self.active.synced(self.active.written_end());
         self.durable = self.written;
         self.removable.extend(self.dead.drain(..));
         self.do_chore();
@@ -337,7 +361,7 @@ impl<V: Vfs> LogStore<V> {
             if let Err(error) = file.sync_data().and_then(|()| self.vfs.sync_dir()) {
                 self.active.file = Some(file);
                 self.give_up();
-                return Err(SyncError::Sync(error.kind()));
+                return Err(sync_error(&error));
             }
             self.named = true;
             let active = &mut self.active;
@@ -371,7 +395,7 @@ impl<V: Vfs> LogStore<V> {
 
     /// Leaves a file whose sync failed. What it made durable stays, the rest goes to another one; until
     /// that is written, the file holds it for those who come after a crash of the program.
-    fn give_up(&mut self) {
+    pub(crate) fn give_up(&mut self) {
         let old = self.active.id;
         let keeps = self.active.begun();
         if !keeps {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::vfs::{Vfs, VfsFile};
@@ -20,6 +21,8 @@ pub struct SimVfs {
 pub struct SimFile {
     disk: Arc<Mutex<Disk>>,
     inode: usize,
+    /// How many failed syncs of the file it has told of, or were before it was opened.
+    told: AtomicU64,
 }
 
 /// Holds the lock of a [`SimVfs`] until it is dropped.
@@ -61,6 +64,7 @@ struct Inode {
     changes: Vec<Change>,
     /// What a failed sync left behind: no later sync covers it.
     lost: Vec<Change>,
+    failed_syncs: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -321,9 +325,13 @@ impl SimVfs {
     }
 
     fn file(&self, inode: usize) -> SimFile {
+        let failed = lock(&self.disk)
+            .inode(inode)
+            .map(|inode| inode.failed_syncs);
         SimFile {
             disk: Arc::clone(&self.disk),
             inode,
+            told: failed.unwrap_or(0).into(),
         }
     }
 }
@@ -348,6 +356,7 @@ impl Vfs for SimVfs {
         disk.names.insert(name.to_owned(), inode);
         disk.name_changes
             .push(NameChange::Insert(name.to_owned(), inode));
+        drop(disk);
         Ok(self.file(inode))
     }
 
@@ -429,8 +438,11 @@ impl VfsFile for SimFile {
         disk.step()?;
         let fails = disk.failing_syncs > 0 || disk.fails();
         disk.failing_syncs = disk.failing_syncs.saturating_sub(1);
-        disk.syncs += u64::from(!fails);
         let inode = disk.inode(self.inode)?;
+        inode.failed_syncs += u64::from(fails);
+        // Each open file tells of it once, and writes what follows without a flush when it does.
+        let told = self.told.swap(inode.failed_syncs, Ordering::Relaxed);
+        let fails = fails || told < inode.failed_syncs;
         let changes = std::mem::take(&mut inode.changes);
         if fails {
             inode.lost.extend(changes);
@@ -441,6 +453,7 @@ impl VfsFile for SimFile {
             inode.lost.retain(|lost| !lost.overlaps(&change));
             change.apply(&mut inode.durable);
         }
+        disk.syncs += 1;
         Ok(())
     }
 

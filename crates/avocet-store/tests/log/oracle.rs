@@ -3,7 +3,7 @@
 use avocet_store::{Batch, CommitError, LogStore, MemoryStore, Position, QueueId, SimVfs, Store};
 use proptest::prelude::*;
 
-use crate::support::{EVERYTHING, batch, contents, message, open, small};
+use crate::support::{EVERYTHING, Flying, batch, contents, message, open, small};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -11,6 +11,9 @@ enum Step {
     Write,
     Sync,
     FailSync,
+    BeginSync,
+    /// One of those that others do ends, well or not.
+    EndSync(usize, bool),
     FailWrite,
     FailRead,
     Maintain(usize),
@@ -24,6 +27,9 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Write),
         4 => Just(Step::Sync),
         1 => Just(Step::FailSync),
+        4 => Just(Step::BeginSync),
+        4 => (any::<usize>(), proptest::bool::weighted(0.8))
+            .prop_map(|(which, well)| Step::EndSync(which, well)),
         1 => Just(Step::FailWrite),
         1 => Just(Step::FailRead),
         3 => (1usize..400).prop_map(Step::Maintain),
@@ -40,6 +46,7 @@ proptest! {
         let vfs = SimVfs::new();
         let mut store = open(&vfs);
         let mut oracle = MemoryStore::new();
+        let mut flying = Flying::default();
         for step in steps {
             match step {
                 Step::Commit(batch) => {
@@ -76,6 +83,20 @@ proptest! {
                     vfs.fail_syncs(0);
                     prop_assert_eq!(store.durable(), before);
                 }
+                Step::BeginSync => {
+                    flying.begin(&mut store).unwrap();
+                    prop_assert_eq!(store.written(), oracle.written());
+                }
+                Step::EndSync(which, well) => {
+                    let before = store.durable();
+                    vfs.fail_syncs((!well).into());
+                    let ended = flying.end(&mut store, which);
+                    vfs.fail_syncs(0);
+                    prop_assert!(store.durable() >= before);
+                    if let Some(Ok(position)) = ended {
+                        prop_assert_eq!(position, store.durable());
+                    }
+                }
                 Step::FailWrite => {
                     let before = store.durable();
                     vfs.fail_writes(1);
@@ -91,6 +112,7 @@ proptest! {
                 Step::Close => {
                     vfs.fail_reads(0);
                     let position = store.close().unwrap();
+                    flying = Flying::default();
                     store = open(&vfs);
                     prop_assert_eq!(store.durable(), position);
                 }
@@ -98,6 +120,7 @@ proptest! {
                     vfs.fail_reads(0);
                     let position = store.write().unwrap();
                     drop(store);
+                    flying = Flying::default();
                     store = open(&vfs);
                     prop_assert_eq!(store.durable(), position);
                 }

@@ -4,7 +4,7 @@ use avocet_store::{Batch, BlobId, Chore, LogStore, Operation, QueueId, SimVfs, S
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use crate::support::{batch, contents, message, open, small, states};
+use crate::support::{Flying, batch, contents, message, open, small, states};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -12,6 +12,14 @@ enum Step {
     Write,
     Sync,
     FailSync,
+    /// Another thread takes a sync.
+    BeginSync,
+    /// One of those is done.
+    RunSync(usize),
+    /// It fails.
+    FailRun(usize),
+    /// The store is told that one is done, which may have to be done before.
+    EndSync(usize),
     Maintain,
     /// Another thread takes a chore.
     TakeChore,
@@ -29,6 +37,7 @@ fn run(vfs: &SimVfs, history: &[Step], steps: u64) -> (u64, bool) {
         return (0, false);
     };
     let mut chore: Option<Chore<SimVfs>> = None;
+    let mut flying = Flying::default();
     for step in history {
         match step {
             Step::Commit(batch) => {
@@ -48,6 +57,21 @@ fn run(vfs: &SimVfs, history: &[Step], steps: u64) -> (u64, bool) {
                 let _ = store.sync();
                 vfs.fail_syncs(0);
             }
+            Step::BeginSync => {
+                let _ = flying.begin(&mut store);
+                durable = durable.max(store.durable().0);
+            }
+            Step::RunSync(which) => flying.run(*which),
+            Step::FailRun(which) => {
+                vfs.fail_syncs(1);
+                flying.run(*which);
+                vfs.fail_syncs(0);
+            }
+            Step::EndSync(which) => {
+                if let Some(Ok(position)) = flying.end(&mut store, *which) {
+                    durable = durable.max(position.0);
+                }
+            }
             Step::Maintain => {
                 store.maintain(150).unwrap();
             }
@@ -59,6 +83,7 @@ fn run(vfs: &SimVfs, history: &[Step], steps: u64) -> (u64, bool) {
             }
             Step::Reopen => {
                 chore = None;
+                flying = Flying::default();
                 if let Ok(position) = store.sync() {
                     durable = position.0;
                 }
@@ -80,6 +105,10 @@ fn batches(history: &[Step]) -> Vec<Batch> {
         Step::Write
         | Step::Sync
         | Step::FailSync
+        | Step::BeginSync
+        | Step::RunSync(_)
+        | Step::FailRun(_)
+        | Step::EndSync(_)
         | Step::Maintain
         | Step::TakeChore
         | Step::EndChore
@@ -219,6 +248,47 @@ fn every_power_cut_between_writes_leaves_a_prefix() {
     assert!(every_cut(&history) > 500);
 }
 
+/// Two syncs are under way, and the one that was begun last ends first.
+#[test]
+fn every_power_cut_between_syncs_that_others_do_leaves_a_prefix() {
+    let history = [
+        Step::Commit(message(1, &[0, 1], b"a message")),
+        Step::Sync,
+        Step::Commit(message(2, &[0], b"another one")),
+        Step::BeginSync,
+        Step::Commit(message(3, &[1], b"the third")),
+        Step::BeginSync,
+        advance(0, 1),
+        Step::RunSync(1),
+        Step::Write,
+        Step::EndSync(1),
+        Step::EndSync(0),
+        Step::Sync,
+    ];
+    assert!(every_cut(&history) > 100);
+}
+
+/// What failed for one is told to the others, although they sync more.
+#[test]
+fn every_power_cut_after_one_of_two_syncs_failed_leaves_a_prefix() {
+    for which in [0, 1] {
+        let history = [
+            Step::Commit(message(1, &[0, 1], b"a message")),
+            Step::Sync,
+            Step::Commit(message(2, &[0], b"another one")),
+            Step::BeginSync,
+            Step::Commit(message(3, &[1], b"the third")),
+            Step::BeginSync,
+            Step::FailRun(which),
+            Step::EndSync(0),
+            Step::EndSync(0),
+            advance(0, 1),
+            Step::Sync,
+        ];
+        assert!(every_cut(&history) > 100, "{which}");
+    }
+}
+
 #[test]
 fn every_power_cut_after_writes_whose_sync_failed_leaves_a_prefix() {
     let history = [
@@ -233,6 +303,26 @@ fn every_power_cut_after_writes_whose_sync_failed_leaves_a_prefix() {
         Step::Sync,
     ];
     assert!(every_cut(&history) > 500);
+}
+
+/// A file goes only with the end of the sync that covers what was copied out of it.
+#[test]
+fn every_power_cut_while_space_is_given_back_beside_a_sync_leaves_a_prefix() {
+    let history = [
+        Step::Commit(message(0, &[5], b"sleeps")),
+        Step::Commit(message(1, &[0], &[b'x'; 350])),
+        Step::Sync,
+        Step::Commit(message(2, &[1], b"in the next segment")),
+        Step::Sync,
+        advance(0, 1),
+        Step::Maintain,
+        Step::Maintain,
+        Step::BeginSync,
+        Step::Maintain,
+        Step::Maintain,
+        Step::EndSync(0),
+    ];
+    assert!(every_cut(&history) > 50);
 }
 
 #[test]
@@ -323,6 +413,10 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Write),
         4 => Just(Step::Sync),
         1 => Just(Step::FailSync),
+        4 => Just(Step::BeginSync),
+        2 => any::<usize>().prop_map(Step::RunSync),
+        1 => any::<usize>().prop_map(Step::FailRun),
+        3 => any::<usize>().prop_map(Step::EndSync),
         2 => Just(Step::Maintain),
         2 => Just(Step::TakeChore),
         2 => Just(Step::EndChore),
@@ -331,7 +425,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(1024))]
 
     #[test]
     fn a_power_cut_of_any_history_leaves_a_prefix(

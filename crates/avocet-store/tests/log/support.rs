@@ -1,8 +1,8 @@
 //! Histories, and the comparison with the store in memory.
 
 use avocet_store::{
-    Batch, BlobId, Entry, KeyValue, LogOptions, LogStore, MemoryStore, Operation, PageLimit,
-    QueueId, SimVfs, Store,
+    Batch, BlobId, Entry, GroupSync, GroupSynced, KeyValue, LogOptions, LogStore, MemoryStore,
+    Operation, PageLimit, Position, QueueId, SimFile, SimVfs, Store, SyncError,
 };
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -102,4 +102,47 @@ pub(crate) fn message(id: u64, queues: &[u64], payload: &[u8]) -> Batch {
     }
     batch.release_blob(BlobId(id));
     batch
+}
+
+/// Syncs that others do, begun or done.
+#[derive(Default)]
+pub(crate) struct Flying(Vec<Flight>);
+
+enum Flight {
+    Begun(GroupSync<SimFile>),
+    Done(GroupSynced<SimFile>),
+}
+
+impl Flying {
+    pub(crate) fn begin(&mut self, store: &mut LogStore<SimVfs>) -> Result<(), SyncError> {
+        if let Some(sync) = store.begin_sync()? {
+            self.0.push(Flight::Begun(sync));
+        }
+        Ok(())
+    }
+
+    /// One of them is done, but the store does not know.
+    pub(crate) fn run(&mut self, which: usize) {
+        if !self.0.is_empty() {
+            let which = which % self.0.len();
+            let done = match self.0.swap_remove(which) {
+                Flight::Begun(sync) => sync.run(),
+                Flight::Done(done) => done,
+            };
+            self.0.push(Flight::Done(done));
+        }
+    }
+
+    /// The store is told of one of them.
+    pub(crate) fn end(
+        &mut self,
+        store: &mut LogStore<SimVfs>,
+        which: usize,
+    ) -> Option<Result<Position, SyncError>> {
+        self.run(which);
+        match self.0.pop()? {
+            Flight::Begun(_) => None,
+            Flight::Done(done) => Some(store.end_sync(done)),
+        }
+    }
 }
