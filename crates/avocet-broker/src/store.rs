@@ -2,15 +2,15 @@
 //!
 //! Commits are applied in groups and reported when they are as safe as each asks to be: in the
 //! operating system (a write) or on the disk (a sync). A group in which nothing asks for a sync goes
-//! without one, and is synced with the next that does, or a second later. A group may [wait](Pace) for those
-//! whom a long sync has just released. What nothing waits for is
+//! without one, and is synced with the next that does, or a second later. Where a sync takes long, threads beside
+//! this one do several at once, some time [apart](Pace). What nothing waits for is
 //! reported at once, and written when nothing else is to do. What takes long and nobody waits for is done to files on
-//! a thread beside it.
+//! another thread.
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{self, SyncSender};
+use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -20,7 +20,8 @@ use avocet_engine::{Level, Record, SessionKey, ShardId, StoreState};
 use avocet_journal::{Journal, JournalError};
 use avocet_session::{CommitId, FetchFrom, Instant};
 use avocet_store::{
-    Chore, ChoreDone, CommitError, DirVfs, ExportError, LogStore, Snapshot, Store as _, SyncError,
+    Chore, ChoreDone, CommitError, DirVfs, ExportError, GroupSync, GroupSynced, LogStore, Position,
+    SYNCS_MAX, Snapshot, Store as _, SyncError,
 };
 use tracing::{error, info, warn};
 
@@ -65,14 +66,16 @@ pub(crate) enum Request {
     Snapshot(SyncSender<Result<Snapshot, ExportError>>),
     /// A chore is done.
     Chore(ChoreDone<File>),
+    /// A sync is done, and took so long.
+    Synced(GroupSynced<File>, Duration),
 }
 
 impl Request {
-    /// Whether a group with it does not wait for more: what is read, and what needs no sync.
+    /// Whether it is not kept until the next sync begins.
     fn is_urgent(&self) -> bool {
         match self {
             Self::Commit { level, .. } => *level == Level::Os,
-            Self::Fetch { .. } | Self::Snapshot(_) | Self::Chore(_) => true,
+            Self::Fetch { .. } | Self::Snapshot(_) | Self::Chore(_) | Self::Synced(..) => true,
         }
     }
 }
@@ -88,10 +91,7 @@ struct Queue {
     closed: bool,
     /// Bytes of the requests, about.
     bytes: usize,
-    /// Messages among them that wait for a sync, or what else does.
-    messages: usize,
-    /// For how many of them the store waits; 0 if it does not.
-    wanted: usize,
+    /// One of them is.
     urgent: bool,
 }
 
@@ -122,23 +122,17 @@ impl StoreInbox {
     }
 
     pub(crate) fn push(&self, request: Request, bytes: usize) {
-        self.push_messages(request, bytes, 0);
-    }
-
-    fn push_messages(&self, request: Request, bytes: usize, messages: usize) {
         let mut queue = self.lock();
         if queue.closed {
             return;
         }
-        queue.urgent |= request.is_urgent();
+        let urgent = request.is_urgent() && !mem::replace(&mut queue.urgent, true);
         queue.requests.push_back(request);
         queue.bytes += bytes;
-        queue.messages += messages;
         self.bytes.store(queue.bytes, Ordering::Relaxed);
-        let enough = queue.wanted > 0 && (queue.urgent || queue.messages >= queue.wanted);
-        let wake = queue.requests.len() == 1 || enough;
+        let first = queue.requests.len() == 1;
         drop(queue);
-        if wake {
+        if first || urgent {
             self.filled.notify_one();
         }
     }
@@ -152,18 +146,18 @@ impl StoreInbox {
         drop(requests);
     }
 
-    /// All requests, once there are some, and as many as the pace asks for; at once if `wait` is zero and there
-    /// are none. None when there are none and no shard is left.
+    /// All requests, once there are some and, if none is urgent, the time is `from`; or when `wait` has passed
+    /// without any. None when there are none and no shard is left.
     fn take(
         &self,
         wait: Option<Duration>,
-        pace: &mut Pace,
+        from: Option<Instant>,
         clock: Clock,
         inboxes: &[Arc<Inbox>],
     ) -> Option<VecDeque<Request>> {
-        let mut queue = self.lock();
+        let queue = self.lock();
         let idle = |queue: &mut Queue| queue.requests.is_empty() && queue.senders > 0;
-        queue = match wait {
+        let mut queue = match wait {
             None => self.filled.wait_while(queue, idle),
             Some(wait) => match self.filled.wait_timeout_while(queue, wait, idle) {
                 Ok((queue, _)) => Ok(queue),
@@ -174,23 +168,14 @@ impl StoreInbox {
         if queue.requests.is_empty() && queue.senders == 0 {
             return None;
         }
-        if !queue.urgent
-            && let Some((wait, wanted)) = pace.wait(queue.messages, clock.now().instant)
-        {
-            queue.wanted = wanted;
-            let few = |queue: &mut Queue| {
-                queue.messages < queue.wanted && !queue.urgent && queue.senders > 0
-            };
-            queue = match self.filled.wait_timeout_while(queue, wait, few) {
+        let until = from.map(|from| from.duration_since(clock.now().instant));
+        if let Some(until) = until.filter(|_| !queue.requests.is_empty()) {
+            let rests = |queue: &mut Queue| !queue.urgent && queue.senders > 0;
+            queue = match self.filled.wait_timeout_while(queue, until, rests) {
                 Ok((queue, _)) => queue,
                 Err(poisoned) => poisoned.into_inner().0,
             };
-            if few(&mut queue) {
-                pace.missed();
-            }
-            queue.wanted = 0;
         }
-        pace.taken(mem::take(&mut queue.messages));
         queue.urgent = false;
         let requests = mem::take(&mut queue.requests);
         let waiting = mem::take(&mut queue.waiting);
@@ -223,21 +208,13 @@ impl StoreHandle {
     /// `level` asks.
     pub(crate) fn commit(&self, id: CommitId, records: Vec<Record>, level: Level) {
         let bytes: usize = records.iter().map(record_bytes).sum();
-        let messages = match level {
-            Level::Fsync => records
-                .iter()
-                .filter(|record| is_message(record))
-                .count()
-                .max(1),
-            Level::Os | Level::Memory => 0,
-        };
         let commit = Request::Commit {
             shard: self.shard,
             id,
             records,
             level,
         };
-        self.inbox.push_messages(commit, bytes, messages);
+        self.inbox.push(commit, bytes);
     }
 
     /// Reads messages back; they come as [`Mail::Fetched`].
@@ -274,13 +251,6 @@ impl Drop for StoreHandle {
         drop(queue);
         self.inbox.filled.notify_one();
     }
-}
-
-fn is_message(record: &Record) -> bool {
-    matches!(
-        record,
-        Record::MessageStored { .. } | Record::RetainedPut { .. }
-    )
 }
 
 fn record_bytes(record: &Record) -> usize {
@@ -320,6 +290,82 @@ impl Chores {
     }
 }
 
+/// The threads that sync for the store, started when they are first needed.
+struct Syncers {
+    inbox: Arc<StoreInbox>,
+    clock: Clock,
+    sender: Sender<GroupSync<File>>,
+    receiver: Arc<Mutex<Receiver<GroupSync<File>>>>,
+    threads: Vec<JoinHandle<()>>,
+    /// How many have something to do.
+    busy: usize,
+}
+
+impl Syncers {
+    fn new(inbox: Arc<StoreInbox>, clock: Clock) -> Self {
+        let (sender, receiver) = mpsc::channel();
+        Self {
+            inbox,
+            clock,
+            sender,
+            receiver: Arc::new(Mutex::new(receiver)),
+            threads: Vec::new(),
+            busy: 0,
+        }
+    }
+
+    /// Whether one more may begin.
+    const fn are_free(&self) -> bool {
+        self.busy < SYNCS_MAX
+    }
+
+    /// Lets one of them sync; [`Request::Synced`] says what came of it.
+    fn begin(&mut self, sync: GroupSync<File>) {
+        self.busy += 1;
+        if self.busy > self.threads.len() {
+            let (inbox, clock) = (Arc::clone(&self.inbox), self.clock);
+            let receiver = Arc::clone(&self.receiver);
+            let next = move || {
+                // Whoever panicked with the lock had taken nothing.
+                let receiver = receiver.lock().unwrap_or_else(PoisonError::into_inner);
+                receiver.recv().ok()
+            };
+            let thread = thread::Builder::new().name("store-sync".to_owned());
+            let thread = thread.spawn(move || {
+                while let Some(sync) = next() {
+                    run(sync, &inbox, clock);
+                }
+            });
+            match thread {
+                Ok(thread) => self.threads.push(thread),
+                Err(error) => warn!("there is no thread to sync: {error}"),
+            }
+        }
+        if self.threads.is_empty() {
+            run(sync, &self.inbox, self.clock);
+        } else {
+            // The receiver is here too.
+            let _ = self.sender.send(sync);
+        }
+    }
+
+    /// Waits until all are done.
+    fn end(self) {
+        drop(self.sender);
+        for thread in self.threads {
+            // One that has panicked does no harm any more.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(sync: GroupSync<File>, inbox: &StoreInbox, clock: Clock) {
+    let begin = clock.now().instant;
+    let done = sync.run();
+    let took = clock.now().instant.duration_since(begin);
+    inbox.push(Request::Synced(done, took), 0);
+}
+
 /// The store's thread.
 pub(crate) struct StoreThread {
     /// None where they cannot be had.
@@ -339,14 +385,17 @@ struct Applied {
     last: Option<CommitId>,
     /// The last one that waits for a write, before the first one that waits for a sync.
     os: Option<CommitId>,
-    /// One waits for a sync.
+    /// One waits for a sync that has not begun.
     fsync: bool,
+    /// How many syncs have begun for others, which are reported before.
+    syncs: usize,
 }
 
 impl Applied {
     fn push(&mut self, id: CommitId, level: Level) {
         self.last = Some(id);
-        self.fsync |= level == Level::Fsync;
+        // Behind what waits for a sync it is reported with the next.
+        self.fsync |= level == Level::Fsync || level == Level::Os && self.syncs > 0;
         if level == Level::Os && !self.fsync {
             self.os = Some(id);
         }
@@ -354,16 +403,88 @@ impl Applied {
 
     /// What to report after a write.
     fn written(&mut self) -> Option<CommitId> {
-        if self.fsync {
+        if self.fsync || self.syncs > 0 {
             self.os.take()
         } else {
             self.synced()
         }
     }
 
-    /// What to report after a sync.
+    /// What to report after a sync of everything.
     fn synced(&mut self) -> Option<CommitId> {
         mem::take(self).last
+    }
+
+    /// A sync begins: what is reported when it has ended.
+    fn begin(&mut self) -> Option<CommitId> {
+        let last = self.last;
+        let syncs = self.syncs + usize::from(last.is_some());
+        *self = Self {
+            syncs,
+            ..Self::default()
+        };
+        last
+    }
+}
+
+/// A sync that others do.
+#[derive(Debug)]
+struct Begun {
+    position: Position,
+    /// What it allows each shard to be told.
+    commits: Vec<Option<CommitId>>,
+}
+
+/// What is applied and not reported.
+#[derive(Debug)]
+struct Unreported {
+    /// By the numbers of shards.
+    applied: Vec<Applied>,
+    /// Before that, in the order in which they began.
+    begun: VecDeque<Begun>,
+}
+
+impl Unreported {
+    fn new(shards: usize) -> Self {
+        Self {
+            applied: vec![Applied::default(); shards],
+            begun: VecDeque::new(),
+        }
+    }
+
+    fn push(&mut self, shard: ShardId, id: CommitId, level: Level) {
+        if let Some(applied) = self.applied.get_mut(shard.index()) {
+            applied.push(id, level);
+        }
+    }
+
+    /// Whether something waits for a sync that has not begun.
+    fn wants_sync(&self) -> bool {
+        self.applied.iter().any(|shard| shard.fsync)
+    }
+
+    fn wants_write(&self) -> bool {
+        self.applied.iter().any(|shard| shard.os.is_some())
+    }
+
+    /// A sync up to this position begins.
+    fn begin(&mut self, position: Position) {
+        let commits = self.applied.iter_mut().map(Applied::begin).collect();
+        self.begun.push_back(Begun { position, commits });
+    }
+
+    /// What to report when everything up to this position is durable.
+    fn durable(&mut self, position: Position) -> Vec<Option<CommitId>> {
+        let mut all = vec![None; self.applied.len()];
+        while let Some(begun) = self.begun.pop_front_if(|begun| begun.position <= position) {
+            for ((all, last), applied) in all.iter_mut().zip(begun.commits).zip(&mut self.applied) {
+                if last.is_some() {
+                    applied.syncs = applied.syncs.saturating_sub(1);
+                    *all = last;
+                }
+            }
+        }
+        all
     }
 }
 
@@ -394,7 +515,8 @@ struct Health {
 impl StoreThread {
     /// Serves the shards until the last one has ended, then makes everything durable.
     pub(crate) fn run(mut self) {
-        let mut applied = vec![Applied::default(); self.inboxes.len()];
+        let mut unreported = Unreported::new(self.inboxes.len());
+        let mut syncers = Syncers::new(Arc::clone(&self.inbox), self.clock);
         // When to sync what was written without.
         let mut sync_at: Option<Instant> = None;
         let mut health = Health::default();
@@ -407,13 +529,19 @@ impl StoreThread {
             let working = health.state == StoreState::Working;
             if working {
                 let until = |at: Instant| at.duration_since(self.clock.now().instant);
+                // What is applied sooner waits there, and costs more each time.
+                let next = self.pace.next();
                 let wait = if more {
                     Some(Duration::ZERO)
-                } else {
+                } else if !unreported.wants_sync() {
                     sync_at.map(until)
+                } else if syncers.are_free() {
+                    Some(next.map_or(Duration::ZERO, until))
+                } else {
+                    // One of them is done some time.
+                    None
                 };
-                let (pace, clock) = (&mut self.pace, self.clock);
-                match self.inbox.take(wait, pace, clock, &self.inboxes) {
+                match self.inbox.take(wait, next, self.clock, &self.inboxes) {
                     Some(requests) => todo.extend(requests),
                     None => break,
                 }
@@ -424,7 +552,7 @@ impl StoreThread {
             let idle = todo.is_empty();
             let now = self.clock.now().instant;
             let sync = !working || sync_at.is_some_and(|at| at <= now);
-            match self.group(&mut todo, &mut applied, sync) {
+            match self.group(&mut todo, &mut unreported, &mut syncers, sync) {
                 Ok(level) => {
                     self.worked(&mut health);
                     if level == Level::Fsync {
@@ -450,6 +578,7 @@ impl StoreThread {
         if let Ok(chores) = chores {
             chores.end();
         }
+        syncers.end();
         let store = self.journal.into_store();
         match store.close() {
             Ok(_) => info!("the store is closed; everything is on disk"),
@@ -496,60 +625,106 @@ impl StoreThread {
         }
     }
 
-    /// Applies what there is, makes it as safe as it must be, and says so; says how safe that is.
-    /// Syncs once, if `sync` or a commit asks for it.
+    /// Applies what there is, makes it as safe as it must be, and says so; says how safe that is, or will be with
+    /// the syncs that have begun. Syncs before it returns if `force` is set.
     fn group(
         &mut self,
         todo: &mut VecDeque<Request>,
-        applied: &mut [Applied],
-        sync: bool,
+        unreported: &mut Unreported,
+        syncers: &mut Syncers,
+        force: bool,
     ) -> Result<Level, GroupError> {
         // What nobody waits for is not written while there is more to do.
         let idle = todo.is_empty();
         loop {
-            let result = self.apply(todo, applied);
-            let sync = sync || applied.iter().any(|shard| shard.fsync);
-            let os = applied.iter().any(|shard| shard.os.is_some());
-            let write = os || (idle || result.is_err()) && !sync;
+            let result = match self.apply(todo, unreported, syncers) {
+                Err((GroupError::Sync(error), _)) => return Err(error.into()),
+                result => result,
+            };
+            let sync = force || unreported.wants_sync();
+            let write = unreported.wants_write() || (idle || result.is_err()) && !sync;
             if write {
                 self.journal.write()?;
             }
-            if write || !sync {
-                self.report(applied, Applied::written);
-            }
+            self.report(unreported.applied.iter_mut().map(Applied::written));
+            let mut level = if write { Level::Os } else { Level::Memory };
             if sync {
-                let begin = self.clock.now().instant;
-                self.journal.sync()?;
-                let (end, waiting) = (self.clock.now().instant, self.inbox.lock().messages);
-                self.pace.synced(begin, end, waiting);
-                self.report(applied, Applied::synced);
+                let now = force || result.is_err();
+                level = self.sync(unreported, syncers, now)?;
             }
             match result {
-                Ok(()) if sync => return Ok(Level::Fsync),
-                Ok(()) if write => return Ok(Level::Os),
-                Ok(()) => return Ok(Level::Memory),
+                Ok(()) => return Ok(level),
                 // There is room again, unless it is one commit that is too large.
-                Err((JournalError::Commit(CommitError::TooLarge), true)) => {}
-                Err((error, _)) => return Err(error.into()),
+                Err((GroupError::Journal(JournalError::Commit(CommitError::TooLarge)), true)) => {}
+                Err((error, _)) => return Err(error),
             }
         }
     }
 
-    fn report(&self, applied: &mut [Applied], take: fn(&mut Applied) -> Option<CommitId>) {
-        for (inbox, shard) in self.inboxes.iter().zip(applied) {
-            if let Some(id) = take(shard) {
+    /// Makes what is applied durable: at once, or lets others do it if that takes long, or later if others have
+    /// enough to do.
+    fn sync(
+        &mut self,
+        unreported: &mut Unreported,
+        syncers: &mut Syncers,
+        at_once: bool,
+    ) -> Result<Level, GroupError> {
+        let begin = self.clock.now().instant;
+        let position = if at_once || !self.pace.is_slow() && syncers.busy == 0 {
+            let position = self.journal.sync()?;
+            let end = self.clock.now().instant;
+            self.pace.ended(end.duration_since(begin));
+            position
+        } else if !syncers.are_free() || self.pace.next().is_some_and(|next| begin < next) {
+            return Ok(Level::Os);
+        } else if let Some(sync) = self.journal.store_mut().begin_sync()? {
+            self.pace.begun(begin);
+            unreported.begin(sync.position());
+            syncers.begin(sync);
+            return Ok(Level::Fsync);
+        } else {
+            self.journal.store().durable()
+        };
+        self.durable(unreported, position);
+        self.report(unreported.applied.iter_mut().map(Applied::synced));
+        Ok(Level::Fsync)
+    }
+
+    /// Takes what came of a sync that others did.
+    fn synced(
+        &mut self,
+        done: GroupSynced<File>,
+        took: Duration,
+        unreported: &mut Unreported,
+        syncers: &mut Syncers,
+    ) -> Result<(), SyncError> {
+        syncers.busy = syncers.busy.saturating_sub(1);
+        self.pace.ended(took);
+        let position = self.journal.store_mut().end_sync(done)?;
+        self.durable(unreported, position);
+        Ok(())
+    }
+
+    fn durable(&self, unreported: &mut Unreported, position: Position) {
+        self.report(unreported.durable(position));
+    }
+
+    /// Tells each shard of its last commit.
+    fn report(&self, commits: impl IntoIterator<Item = Option<CommitId>>) {
+        for (inbox, id) in self.inboxes.iter().zip(commits) {
+            if let Some(id) = id {
                 inbox.send(Mail::Committed(id));
             }
         }
     }
 
-    /// Applies requests until one fails, which stays the first; an error says too whether one
-    /// succeeded.
+    /// Applies requests until one fails; an error says too whether one succeeded. A commit that fails stays the first.
     fn apply(
         &mut self,
         todo: &mut VecDeque<Request>,
-        applied: &mut [Applied],
-    ) -> Result<(), (JournalError, bool)> {
+        unreported: &mut Unreported,
+        syncers: &mut Syncers,
+    ) -> Result<(), (GroupError, bool)> {
         let mut some = false;
         while let Some(request) = todo.pop_front() {
             match request {
@@ -566,12 +741,10 @@ impl StoreThread {
                             records,
                             level,
                         });
-                        return Err((error, some));
+                        return Err((error.into(), some));
                     }
                     some = true;
-                    if let Some(applied) = applied.get_mut(shard.index()) {
-                        applied.push(id, level);
-                    }
+                    unreported.push(shard, id, level);
                 }
                 Request::Fetch {
                     shard,
@@ -583,6 +756,9 @@ impl StoreThread {
                     let _ = reply.send(self.journal.store_mut().snapshot());
                 }
                 Request::Chore(done) => self.journal.store_mut().end_chore(done),
+                Request::Synced(done, took) => self
+                    .synced(done, took, unreported, syncers)
+                    .map_err(|error| (error.into(), some))?,
             }
         }
         Ok(())
@@ -623,52 +799,54 @@ impl StoreThread {
 mod tests {
     use super::*;
 
-    fn applied(levels: &[Level]) -> Applied {
-        let mut applied = Applied::default();
-        for (number, level) in (1..).zip(levels) {
-            applied.push(CommitId::new(number), *level);
-        }
-        applied
-    }
+    use Level::{Fsync, Memory, Os};
 
-    /// The test would not end if the store waited for as long as it may.
+    /// The test would not end if what is urgent waited.
     #[test]
-    fn a_group_that_waits_begins_when_as_many_are_there_or_something_else_is_asked() {
+    fn what_is_urgent_takes_along_what_waits() {
         let inbox = Arc::new(StoreInbox::new(0));
-        let handle = StoreHandle::new(ShardId::new(0), &inbox);
+        let handle = StoreHandle::new(SHARD, &inbox);
         let clock = Clock::start();
-        let hour = Duration::from_secs(3_600);
-        let mut pace = Pace::waiting(clock.now().instant + hour, 3);
-        let commit = || handle.commit(CommitId::new(1), Vec::new(), Level::Fsync);
-        let mut take = || {
+        let hour = Some(clock.now().instant + Duration::from_secs(3_600));
+        let take = || {
             inbox
-                .take(None, &mut pace, clock, &[])
+                .take(None, hour, clock, &[])
                 .map_or(0, |all| all.len())
         };
         thread::scope(|scope| {
             let taken = scope.spawn(|| [take(), take()]);
-            for _ in 0..3 {
-                commit();
+            for (count, level) in [(1, Os), (2, Os)] {
+                for _ in 0..count {
+                    handle.commit(CommitId::new(1), Vec::new(), Fsync);
+                }
+                handle.commit(CommitId::new(1), Vec::new(), level);
+                while !inbox.lock().requests.is_empty() {
+                    thread::yield_now();
+                }
             }
-            while !inbox.lock().requests.is_empty() {
-                thread::yield_now();
-            }
-            commit();
-            let session = Arc::new(SessionKey::new("", "a"));
-            let from = FetchFrom {
-                sequence: 0,
-                max_messages: 1,
-                max_bytes: 1,
-            };
-            handle.fetch(session, from);
-            assert_eq!(taken.join().unwrap(), [3, 2]);
+            assert_eq!(taken.join().unwrap(), [2, 3]);
         });
+    }
+
+    const SHARD: ShardId = ShardId::new(0);
+
+    fn push(unreported: &mut Unreported, ids: std::ops::RangeInclusive<u64>, levels: &[Level]) {
+        for (number, level) in ids.zip(levels) {
+            unreported.push(SHARD, CommitId::new(number), *level);
+        }
+    }
+
+    fn written(unreported: &mut Unreported) -> Option<u64> {
+        unreported.applied[0].written().map(CommitId::get)
+    }
+
+    fn durable(unreported: &mut Unreported, position: u64) -> Option<u64> {
+        unreported.durable(Position(position))[0].map(CommitId::get)
     }
 
     #[test]
     fn a_write_reports_what_needs_no_sync_and_is_not_behind_one_that_does() {
-        use Level::{Fsync, Memory, Os};
-        for (levels, written) in [
+        for (levels, expected) in [
             (&[][..], None),
             (&[Memory], Some(1)),
             (&[Memory, Os, Memory], Some(3)),
@@ -676,12 +854,52 @@ mod tests {
             (&[Memory, Fsync], None),
             (&[Fsync, Os], None),
         ] {
-            let mut applied = applied(levels);
-            assert_eq!(applied.written(), written.map(CommitId::new), "{levels:?}");
+            let mut unreported = Unreported::new(1);
+            push(&mut unreported, 1..=4, levels);
+            assert_eq!(written(&mut unreported), expected, "{levels:?}");
             let rest = levels.contains(&Fsync).then_some(levels.len() as u64);
-            assert_eq!(applied.written(), None, "twice: {levels:?}");
-            assert_eq!(applied.synced(), rest.map(CommitId::new), "{levels:?}");
-            assert_eq!(applied.synced(), None);
+            assert_eq!(written(&mut unreported), None, "twice: {levels:?}");
+            let synced = unreported.applied[0].synced().map(CommitId::get);
+            assert_eq!(synced, rest, "{levels:?}");
+            assert_eq!(unreported.applied[0].synced(), None);
         }
+    }
+
+    #[test]
+    fn nothing_is_reported_before_the_syncs_that_began_for_what_is_before_it() {
+        let mut unreported = Unreported::new(1);
+        push(&mut unreported, 1..=2, &[Fsync, Memory]);
+        unreported.begin(Position(10));
+        assert!(!unreported.wants_sync());
+        push(&mut unreported, 3..=3, &[Memory]);
+        assert_eq!(written(&mut unreported), None);
+        assert!(!unreported.wants_sync());
+        push(&mut unreported, 4..=4, &[Os]);
+        assert!(unreported.wants_sync() && !unreported.wants_write());
+        assert_eq!(written(&mut unreported), None);
+        assert_eq!(durable(&mut unreported, 9), None);
+        assert_eq!(durable(&mut unreported, 10), Some(2));
+        assert_eq!(written(&mut unreported), None, "it asked for a sync");
+        unreported.begin(Position(20));
+        push(&mut unreported, 5..=5, &[Memory]);
+        assert_eq!(durable(&mut unreported, 20), Some(4));
+        assert_eq!(written(&mut unreported), Some(5));
+    }
+
+    #[test]
+    fn a_sync_reports_all_that_began_before_it() {
+        let mut unreported = Unreported::new(2);
+        push(&mut unreported, 1..=1, &[Fsync]);
+        unreported.begin(Position(1));
+        unreported.push(ShardId::new(1), CommitId::new(7), Fsync);
+        unreported.begin(Position(2));
+        push(&mut unreported, 2..=2, &[Fsync]);
+        unreported.begin(Position(3));
+        let all = unreported.durable(Position(3));
+        assert_eq!(all, [Some(CommitId::new(2)), Some(CommitId::new(7))]);
+        assert_eq!(durable(&mut unreported, 3), None);
+        push(&mut unreported, 3..=3, &[Os]);
+        assert!(unreported.wants_write());
+        assert_eq!(written(&mut unreported), Some(3));
     }
 }
