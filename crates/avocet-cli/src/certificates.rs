@@ -142,6 +142,8 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), Failure> {
         #[cfg(not(unix))]
         let _ = mode;
         let mut file = options.open(&beside)?;
+        #[cfg(unix)]
+        crate::passwd::keep_owner(&file, path, mode)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&beside, path)

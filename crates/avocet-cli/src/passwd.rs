@@ -154,16 +154,16 @@ fn write(beside: &Path, path: &Path, users: &PasswordFile) -> io::Result<()> {
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(beside)?;
     #[cfg(unix)]
-    keep_owner(&file, path)?;
+    keep_owner(&file, path, 0o600)?;
     #[cfg(not(unix))]
     let _ = path;
     file.write_all(users.to_string().as_bytes())?;
     file.sync_all()
 }
 
-/// Whoever could read the old file, the broker for one, can read the new one; others never can.
+/// Whoever could read the old file, the broker for one, can read the new one, and others as `mode` says.
 #[cfg(unix)]
-fn keep_owner(file: &File, path: &Path) -> io::Result<()> {
+pub(crate) fn keep_owner(file: &File, path: &Path, mode: u32) -> io::Result<()> {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
     let Ok(old) = fs::metadata(path) else {
         return Ok(());
@@ -172,6 +172,6 @@ fn keep_owner(file: &File, path: &Path) -> io::Result<()> {
     if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
         fchown(file, Some(old.uid()), Some(old.gid()))?;
     }
-    let mode = 0o600 | old.mode() & 0o040;
+    let mode = mode | old.mode() & 0o040;
     file.set_permissions(fs::Permissions::from_mode(mode))
 }

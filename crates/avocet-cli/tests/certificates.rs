@@ -167,3 +167,25 @@ fn the_authority_stays_and_the_others_are_made_anew() {
     assert!(!folder.make(&["--client", "ca"]).status.success());
     assert!(!folder.make(&["--client", "../x"]).status.success());
 }
+
+#[cfg(unix)]
+#[test]
+fn a_key_that_a_group_may_read_stays_so_when_it_is_made_anew() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new("group");
+    let mode = |name: &str| {
+        fs::metadata(folder.file(name))
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o777
+    };
+    assert!(folder.make(&["--server", "localhost"]).status.success());
+    assert_eq!((mode("broker.key"), mode("broker.pem")), (0o600, 0o644));
+    let readable = fs::Permissions::from_mode(0o640);
+    fs::set_permissions(folder.file("broker.key"), readable).unwrap();
+    let before = fs::read(folder.file("broker.key")).unwrap();
+    assert!(folder.make(&["--server", "localhost"]).status.success());
+    assert_ne!(fs::read(folder.file("broker.key")).unwrap(), before);
+    assert_eq!((mode("broker.key"), mode("broker.pem")), (0o640, 0o644));
+}
