@@ -1,5 +1,5 @@
 /* Makes a disk slow, failing or full for the program it is loaded into. The file named by
-   AVOCET_FAULTS says how: "delay" (200 ms for each sync), "sync" (each sync fails), "full" (no write
+   AVOCET_FAULTS says how: "delay" (200 ms for each sync), "sync" (each sync fails), "late" (so it does after those 200 ms), "full" (no write
    at a position finds space), or anything else for a disk that works. It is read at each call. */
 
 #define _GNU_SOURCE
@@ -30,10 +30,15 @@ static int synced(const char *name, int file) {
         errno = EIO;
         return -1;
     }
-    if (fault("delay")) {
+    int fails = fault("late");
+    if (fails || fault("delay")) {
         struct timespec wait = {0, 200000000};
         while (nanosleep(&wait, &wait) != 0) {
         }
+    }
+    if (fails) {
+        errno = EIO;
+        return -1;
     }
     return sync(file);
 }

@@ -177,8 +177,8 @@ fn what_stands_for_stored_state_waits_for_the_sync() {
 }
 
 /// The disk does not work for a while: nothing is acknowledged, QoS 0 flows on, 5.0 clients are told,
-/// and nothing that was taken is lost once it works again.
-fn nothing_is_lost(fault: &str, told: &str, reason_code: ReasonCode) {
+/// and nothing that was taken is lost once it works again. `before`: what the disk is like until then.
+fn nothing_is_lost(before: &str, fault: &str, told: &str, reason_code: ReasonCode) {
     let dir = DataDir::new();
     let mut faulty = Faulty::start(&dir, "2");
     let (mut sleeper, _) = resume(&faulty.server, "sleeper");
@@ -187,6 +187,7 @@ fn nothing_is_lost(fault: &str, told: &str, reason_code: ReasonCode) {
     let mut watcher = faulty.server.connect(Version::V5, "watcher");
     watcher.subscribe("live", QoS::AtMostOnce);
     let mut publisher = faulty.server.connect(Version::V3_1_1, "publisher");
+    faulty.disk(before);
     publisher.publish("a", Delivery::AtLeastOnce(id(1)), b"before");
     assert!(matches!(publisher.receive().packet(), Packet::Puback(_)));
 
@@ -232,7 +233,19 @@ fn nothing_is_lost(fault: &str, told: &str, reason_code: ReasonCode) {
 #[test]
 fn a_disk_that_fails_to_sync_loses_nothing() {
     nothing_is_lost(
+        "",
         "sync",
+        "cannot sync",
+        ReasonCode::ImplementationSpecificError,
+    );
+}
+
+/// Syncs that take long are done several at once.
+#[test]
+fn a_slow_disk_that_fails_to_sync_loses_nothing() {
+    nothing_is_lost(
+        "delay",
+        "late",
         "cannot sync",
         ReasonCode::ImplementationSpecificError,
     );
@@ -240,7 +253,7 @@ fn a_disk_that_fails_to_sync_loses_nothing() {
 
 #[test]
 fn a_full_disk_loses_nothing() {
-    nothing_is_lost("full", "the disk is full", ReasonCode::QuotaExceeded);
+    nothing_is_lost("", "full", "the disk is full", ReasonCode::QuotaExceeded);
 }
 
 /// The listener, the topic or nothing says how safe a message is.
