@@ -7,6 +7,7 @@
 
 extern crate alloc;
 
+mod bans;
 mod containment;
 #[cfg(feature = "serde")]
 mod form;
@@ -22,6 +23,7 @@ mod rules;
 mod scram;
 mod text;
 
+pub use bans::Bans;
 pub use containment::{covers, overlaps};
 #[cfg(feature = "toml")]
 pub use form::RulesError;

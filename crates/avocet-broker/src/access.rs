@@ -19,6 +19,8 @@ use avocet_transport::{CertificateNames, ClientCertificates, TlsError};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use crate::admission::Admission;
+use crate::bans::BanList;
 use crate::broker::StartError;
 use crate::callouts::{self, Remote};
 use crate::certificates;
@@ -86,6 +88,7 @@ pub(crate) struct Files {
     tokens: Option<Arc<Tokens>>,
     remote: Option<Remote>,
     pub(crate) rules: Option<Arc<Rules>>,
+    pub(crate) bans: Option<BanList>,
 }
 
 impl Config {
@@ -128,6 +131,7 @@ impl Files {
             tokens: tokens.or_else(none).map(Arc::new),
             remote: Remote::open(access)?,
             rules: rules.transpose()?,
+            bans: access.bans.as_deref().map(BanList::load).transpose()?,
         })
     }
 
@@ -148,6 +152,10 @@ impl Files {
         }
         if let (Some(tokens), Some(path)) = (&self.tokens, &access.token_keys) {
             tokens.tell(path);
+        }
+        if let (Some(bans), Some(path)) = (&self.bans, &access.bans) {
+            let count = bans.len();
+            info!(bans = count, "bans: {}", path.display());
         }
         if let (Some(rules), Some(path)) = (&self.rules, &access.rules) {
             let count = rules.as_slice().len();
@@ -497,6 +505,7 @@ pub struct Reloader {
     remote: Option<Arc<Remote>>,
     doors: Doors,
     clock: Clock,
+    admission: Arc<Admission>,
     inboxes: Arc<[Arc<Inbox>]>,
 }
 
@@ -507,9 +516,9 @@ impl std::fmt::Debug for Reloader {
 }
 
 impl Reloader {
-    /// Reads all files. If those of users and rules are fine, what they say holds from here on; the
+    /// Reads all files. If those of users, rules and bans are fine, what they say holds from here on; the
     /// same goes for the certificates of each listener. What is not fine stays as it was. Nobody is
-    /// disconnected: a client that lost a right keeps its subscriptions and is sent nothing through
+    /// disconnected but those who are banned: a client that lost a right keeps its subscriptions and is sent nothing through
     /// them; a user who was removed, or whose certificate is not valid any more, cannot connect again.
     ///
     /// How many files and listeners there are to read.
@@ -530,6 +539,7 @@ impl Reloader {
             files.users.is_some(),
             files.tokens.is_some(),
             files.rules.is_some(),
+            files.bans.is_some(),
         ];
         let count = read.into_iter().filter(|read| *read).count();
         if let (Some(current), Some(tokens), Some(_)) =
@@ -548,6 +558,13 @@ impl Reloader {
                 inbox.send(Mail::Rules(Arc::clone(&rules)));
             }
         }
+        if let Some(bans) = files.bans {
+            let bans = Arc::new(bans);
+            self.admission.set_bans(Arc::clone(&bans));
+            for inbox in &*self.inboxes {
+                inbox.send(Mail::Bans(Arc::clone(&bans)));
+            }
+        }
         Ok(count)
     }
 }
@@ -559,6 +576,7 @@ pub(crate) fn start(
     files: Files,
     doors: &Doors,
     clock: Clock,
+    admission: &Arc<Admission>,
     inboxes: &Arc<[Arc<Inbox>]>,
 ) -> io::Result<(Option<Authenticator>, Reloader)> {
     let access = &config.access;
@@ -573,6 +591,7 @@ pub(crate) fn start(
         remote: remote.clone(),
         doors: Arc::clone(doors),
         clock,
+        admission: Arc::clone(admission),
         inboxes: Arc::clone(inboxes),
     };
     if !config.asks_clients() {

@@ -7,6 +7,7 @@ use avocet_session::Instant;
 use avocet_transport::Handshake;
 use mio::Token;
 
+use crate::admission::Pass;
 use crate::stream::Socket;
 
 /// Tokens with this bit are those of arrivals; connections have fewer.
@@ -23,6 +24,7 @@ pub(crate) fn key(token: Token) -> Option<Key> {
 pub(crate) struct Arrival {
     pub(crate) handshake: Handshake<Socket>,
     pub(crate) listener: u16,
+    pub(crate) pass: Pass,
     deadline: Instant,
     /// Waits in the queue of those to advance.
     in_ready: bool,
@@ -61,11 +63,13 @@ impl Arrivals {
         &mut self,
         handshake: Handshake<Socket>,
         listener: u16,
+        pass: Pass,
         deadline: Instant,
     ) {
         let arrival = Some(Arrival {
             handshake,
             listener,
+            pass,
             deadline,
             in_ready: false,
         });
@@ -148,7 +152,7 @@ mod tests {
         let arrive = |arrivals: &mut Arrivals, deadline| {
             let socket = Socket::Tcp(mio::net::TcpStream::connect(address).unwrap());
             let deadline = Instant::from_nanos(deadline);
-            arrivals.insert(Handshake::new(socket, None), 0, deadline);
+            arrivals.insert(Handshake::new(socket, None), 0, Pass::default(), deadline);
         };
         for deadline in 0..10 {
             arrivals.next_overdue(Instant::from_nanos(deadline));
@@ -166,7 +170,8 @@ mod tests {
         let mut arrivals = Arrivals::default();
         for _ in 0..3 {
             let socket = Socket::Tcp(mio::net::TcpStream::connect(address).unwrap());
-            arrivals.insert(Handshake::new(socket, None), 0, Instant::ORIGIN);
+            let handshake = Handshake::new(socket, None);
+            arrivals.insert(handshake, 0, Pass::default(), Instant::ORIGIN);
         }
         assert!(arrivals.next_to_be_overdue().is_none());
         // It was served, and has to send more.

@@ -29,6 +29,7 @@ use tracing::info;
 
 use crate::acceptor::{Acceptor, Bound, Peer, Socket};
 use crate::access::{self, AccessError, Files, Reloader};
+use crate::admission::{Admission, Refusal};
 #[cfg(unix)]
 use crate::backup::Backups;
 use crate::certificates::Watch;
@@ -83,6 +84,8 @@ pub struct ShardFailed(pub u16);
 pub struct Broker {
     stopper: Stopper,
     reloader: Reloader,
+    admission: Arc<Admission>,
+    clock: Clock,
     /// It ends when this is dropped.
     watch: Option<Watch>,
     threads: Vec<JoinHandle<()>>,
@@ -183,7 +186,10 @@ impl BoundBroker {
 
         let clock = Clock::start();
         let (engines, journal) = engines(&config, &files, shards, clock)?;
-        let (authenticator, reloader) = access::start(&config, files, &doors, clock, &inboxes)?;
+        let bans = files.bans.clone().unwrap_or_default();
+        let admission = Arc::new(Admission::new(&config, bans));
+        let (authenticator, reloader) =
+            access::start(&config, files, &doors, clock, &admission, &inboxes)?;
 
         let mut sockets = Vec::new();
         let mut quic_doors = Vec::new();
@@ -227,6 +233,8 @@ impl BoundBroker {
                 quic: Arc::new(watch::Sender::new(false)),
             },
             reloader,
+            admission: Arc::clone(&admission),
+            clock,
             watch: None,
             threads: Vec::new(),
             store: None,
@@ -251,6 +259,7 @@ impl BoundBroker {
                 inboxes: Arc::clone(&inboxes),
                 acceptor: std::mem::take(&mut acceptor),
                 doors: Arc::clone(&doors),
+                admission: Arc::clone(&admission),
                 handshakes_max: config.handshakes_max,
                 stop_timeout: config.stop_timeout,
                 authenticator: authenticator.clone(),
@@ -276,6 +285,8 @@ impl BoundBroker {
             let stopper = broker.stopper.clone();
             let shared = quic::Shared {
                 inboxes,
+                admission: Arc::clone(&admission),
+                clock,
                 handshakes_max: config.handshakes_max,
                 stop_timeout: config.stop_timeout,
                 stop: stopper.quic.subscribe(),
@@ -378,11 +389,18 @@ impl Broker {
         let (stream, end) = pipe(None);
         let shard = self.next_shard.fetch_add(1, Ordering::Relaxed);
         let inboxes = &self.stopper.inboxes;
-        if let Some(inbox) = inboxes.get(shard % inboxes.len().max(1)) {
+        let now = self.clock.now().instant;
+        let arrived = self.admission.arrive(u16::MAX, None, now);
+        // Where too many wait to be told why they are refused, the stream is closed from the start.
+        let pass = arrived
+            .ok()
+            .or_else(|| self.admission.refuse(Refusal::Connections));
+        if let (Some(inbox), Some(pass)) = (inboxes.get(shard % inboxes.len().max(1)), pass) {
             inbox.send(Mail::Accepted {
                 stream: Stream::Pipe(end),
                 peer: Peer::InProcess,
                 listener: u16::MAX,
+                pass,
             });
         }
         stream
@@ -508,6 +526,8 @@ fn engines(
         None => avocet_engine::Durability::Memory,
     };
     engine.levels = config.levels();
+    // They are counted where they come in, for all shards together.
+    engine.limits.connections_max = usize::MAX;
     engine.authentication = if config.asks_clients() {
         avocet_engine::Authentication::Asked
     } else {
@@ -524,6 +544,9 @@ fn engines(
         let mut engine = Engine::new(Arc::clone(&engine), id, shards, seed(), now);
         if let Some(rules) = &files.rules {
             engine.set_rules(Arc::clone(rules));
+        }
+        if let Some(bans) = &files.bans {
+            engine.set_bans(Arc::clone(&bans.clients));
         }
         engine
     };

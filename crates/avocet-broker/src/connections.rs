@@ -1,24 +1,38 @@
 //! The connections of a shard, by the engine's name for them and by the poll's.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use avocet_engine::ConnectionId;
 use foldhash::fast::RandomState;
 
+use crate::admission::{Admission, Ticket};
 use crate::connection::Connection;
 
 /// The place of a connection in the table of its shard, and its token at the poll. A place is used
 /// again: an event for one that changed hands is harmless, it only causes a look at the stream.
 pub(crate) type Key = usize;
 
-#[derive(Default)]
 pub(crate) struct Connections {
     places: Vec<Option<Connection>>,
     free: Vec<Key>,
     keys: HashMap<ConnectionId, Key, RandomState>,
+    /// Of those for which something is counted.
+    tickets: HashMap<ConnectionId, Box<Ticket>, RandomState>,
+    admission: Arc<Admission>,
 }
 
 impl Connections {
+    pub(crate) fn new(admission: Arc<Admission>) -> Self {
+        Self {
+            places: Vec::new(),
+            free: Vec::new(),
+            keys: HashMap::default(),
+            tickets: HashMap::default(),
+            admission,
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.keys.len()
     }
@@ -36,8 +50,11 @@ impl Connections {
         self.free.last().copied().unwrap_or(self.places.len())
     }
 
-    pub(crate) fn insert(&mut self, connection: Connection) -> Key {
+    /// Adds a connection that is [counted](Admission::count).
+    pub(crate) fn insert(&mut self, connection: Connection, ticket: Option<Box<Ticket>>) -> Key {
         let key = self.next_key();
+        let ticket = ticket.map(|ticket| (connection.id, ticket));
+        self.tickets.extend(ticket);
         self.keys.insert(connection.id, key);
         if let Some(place) = self.free.pop().and_then(|key| self.places.get_mut(key)) {
             *place = Some(connection);
@@ -47,10 +64,27 @@ impl Connections {
         key
     }
 
-    pub(crate) fn remove(&mut self, key: Key) -> Option<Connection> {
+    /// The ticket of a connection, which has one from here on.
+    pub(crate) fn ticket(&mut self, id: ConnectionId) -> &mut Ticket {
+        let new = || Box::new(Ticket::new(&self.admission));
+        self.tickets.entry(id).or_insert_with(new)
+    }
+
+    /// Takes out a connection that goes on elsewhere.
+    pub(crate) fn take(&mut self, key: Key) -> Option<(Connection, Option<Box<Ticket>>)> {
         let connection = self.places.get_mut(key)?.take()?;
         self.keys.remove(&connection.id);
         self.free.push(key);
+        let ticket = self.tickets.remove(&connection.id);
+        Some((connection, ticket))
+    }
+
+    /// Takes out a connection that is gone.
+    pub(crate) fn remove(&mut self, key: Key) -> Option<Connection> {
+        let (connection, ticket) = self.take(key)?;
+        if !ticket.is_some_and(|ticket| ticket.is_refused()) {
+            self.admission.uncount();
+        }
         Some(connection)
     }
 }

@@ -17,6 +17,7 @@ pub(crate) fn log(event: &Event) {
             session_present,
         } => info!(
             client_id = session.client_id(),
+            user = session.user(),
             version = %version,
             address = peer,
             connection = %id,

@@ -12,6 +12,8 @@ use avocet_session::CommitId;
 use mio::Waker;
 
 use crate::acceptor::Peer;
+use crate::admission::{Pass, Ticket};
+use crate::bans::BanList;
 use crate::connection::Connection;
 use crate::stream::Stream;
 
@@ -22,11 +24,13 @@ pub(crate) enum Mail {
         stream: Stream,
         peer: Peer,
         listener: u16,
+        pass: Pass,
     },
     /// A connection another shard was the first to read from.
     Moved {
         connection: Box<Connection>,
         moved: Box<Moved>,
+        ticket: Option<Box<Ticket>>,
     },
     /// A value of another shard's engine.
     FromShard(ShardId, ShardMessage),
@@ -45,6 +49,8 @@ pub(crate) enum Mail {
     Authenticated(ConnectionId, Box<Verdict>),
     /// The rules that hold from here on.
     Rules(Arc<Rules>),
+    /// Who is banned from here on.
+    Bans(Arc<BanList>),
     /// What the disk does.
     Store(StoreState),
     /// Somebody asks whether the shard still turns.

@@ -2,8 +2,10 @@
 
 mod acceptor;
 mod access;
+mod admission;
 mod arrivals;
 mod backup;
+mod bans;
 mod broker;
 mod callouts;
 mod certificates;
@@ -30,8 +32,9 @@ pub use avocet_engine::EngineConfig;
 pub use backup::{BackupError, backup};
 pub use broker::{BoundBroker, Broker, Pulse, ShardFailed, StartError, Stopper};
 pub use config::{
-    Access, AddressError, CertificateUser, Config, ConfigBuilder, ConfigError, Durability,
-    ListenAddress, Listener, ListenerTls, ListenerWebSocket, Log, LogFormat, Origin, reference,
+    Access, AddressError, CertificateUser, Config, ConfigBuilder, ConfigError, ConnectionLimits,
+    Durability, ListenAddress, Listener, ListenerTls, ListenerWebSocket, Log, LogFormat, Origin,
+    reference,
 };
 pub use recovery::{DataError, DataErrorReason};
 pub use stream::InProcessStream;

@@ -17,6 +17,8 @@ use tokio::time::timeout;
 use tracing::{debug, error};
 
 use crate::acceptor::Peer;
+use crate::admission::Admission;
+use crate::clock::Clock;
 use crate::events;
 use crate::inbox::{Inbox, Mail};
 use crate::stream::{InProcessStream, Stream, pipe};
@@ -39,6 +41,8 @@ pub(crate) struct QuicDoor {
 /// What all listeners share.
 pub(crate) struct Shared {
     pub(crate) inboxes: Arc<[Arc<Inbox>]>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) clock: Clock,
     pub(crate) handshakes_max: usize,
     pub(crate) stop_timeout: Duration,
     /// Says when the broker stops.
@@ -90,6 +94,8 @@ fn open(
             handshakes: Arc::clone(&handshakes),
             handshakes_max: shared.handshakes_max,
             inboxes: Arc::clone(&shared.inboxes),
+            admission: Arc::clone(&shared.admission),
+            clock: shared.clock,
             next_shard: Arc::clone(&next_shard),
         };
         Ok((listener, Arc::new(door)))
@@ -139,6 +145,8 @@ struct Door {
     handshakes: Arc<Semaphore>,
     handshakes_max: usize,
     inboxes: Arc<[Arc<Inbox>]>,
+    admission: Arc<Admission>,
+    clock: Clock,
     next_shard: Arc<AtomicUsize>,
 }
 
@@ -180,6 +188,16 @@ impl Door {
     }
 
     async fn hand_over(&self, stream: QuicStream) {
+        // Before the handshake nobody knows whether the address is its client's.
+        let (peer, now) = (stream.peer(), self.clock.now().instant);
+        let arrived = self.admission.arrive(self.listener, Some(peer.ip()), now);
+        let pass = arrived.or_else(|refusal| {
+            self.admission.log(refusal, &peer, self.listener, now);
+            self.admission.refuse(refusal).ok_or(())
+        });
+        let Ok(pass) = pass else {
+            return;
+        };
         let (ours, theirs) = pipe(stream.peer_names());
         let shard = self.next_shard.fetch_add(1, Ordering::Relaxed);
         let Some(inbox) = self.inboxes.get(shard % self.inboxes.len().max(1)) else {
@@ -187,8 +205,9 @@ impl Door {
         };
         inbox.send(Mail::Accepted {
             stream: Stream::Pipe(theirs),
-            peer: Peer::Address(stream.peer()),
+            peer: Peer::Address(peer),
             listener: self.listener,
+            pass,
         });
         carry(stream, ours).await;
     }

@@ -1,5 +1,7 @@
 //! One shard: an engine, and the loop that drives it.
 
+mod limits;
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::io::{self, IoSlice};
@@ -15,6 +17,7 @@ use tracing::{debug, error};
 
 use crate::acceptor::{Acceptor, Peer};
 use crate::access::Authenticator;
+use crate::admission::{Admission, Pass, Ticket};
 use crate::arrivals::{self, Arrival, Arrivals};
 use crate::clock::Clock;
 use crate::connection::{Closing, Connection, Reading};
@@ -80,6 +83,8 @@ pub(crate) struct Parts {
     pub(crate) acceptor: Acceptor,
     /// What lies behind each listener.
     pub(crate) doors: Doors,
+    /// Whose connections are taken.
+    pub(crate) admission: Arc<Admission>,
     pub(crate) handshakes_max: usize,
     pub(crate) stop_timeout: Duration,
     /// None when nobody is asked who he is.
@@ -98,6 +103,7 @@ pub(crate) struct Shard {
     inbox: Arc<Inbox>,
     acceptor: Acceptor,
     doors: Doors,
+    admission: Arc<Admission>,
     handshakes_max: usize,
     stop_timeout: Duration,
     authenticator: Option<Authenticator>,
@@ -146,7 +152,8 @@ impl Shard {
             stop_timeout: parts.stop_timeout,
             authenticator: parts.authenticator,
             arrivals: Arrivals::default(),
-            connections: Connections::default(),
+            connections: Connections::new(Arc::clone(&parts.admission)),
+            admission: parts.admission,
             pings: BinaryHeap::new(),
             ready: VecDeque::new(),
             dirty: Vec::new(),
@@ -299,8 +306,13 @@ impl Shard {
                     stream,
                     peer,
                     listener,
-                } => self.open(stream, peer, listener, now),
-                Mail::Moved { connection, moved } => self.take_over(*connection, moved, now),
+                    pass,
+                } => self.open(stream, peer, listener, pass, now),
+                Mail::Moved {
+                    connection,
+                    moved,
+                    ticket,
+                } => self.take_over(*connection, moved, ticket, now),
                 Mail::FromShard(from, value) => self.engine.handle_from_shard(from, value, now),
                 Mail::Ready(id) => {
                     let Some(key) = self.connections.key(id) else {
@@ -319,9 +331,11 @@ impl Shard {
                     messages,
                 } => self.engine.handle_fetched(&session, next, messages, now),
                 Mail::Authenticated(id, verdict) => {
-                    self.engine.handle_authenticated(id, *verdict, now);
+                    let verdict = self.judge(id, *verdict);
+                    self.engine.handle_authenticated(id, verdict, now);
                 }
                 Mail::Rules(rules) => self.engine.set_rules(rules),
+                Mail::Bans(bans) => self.ban(&bans, now),
                 Mail::Store(state) => self.engine.set_store(state),
                 Mail::Answer(answer) => {
                     // There is room for each shard's answer; who asked may have gone.
@@ -348,11 +362,14 @@ impl Shard {
     fn accept(&mut self, now: Now) {
         let mut acceptor = mem::take(&mut self.acceptor);
         acceptor.accept(now, |stream, peer, listener| {
+            let Some(pass) = self.admit(peer, listener, now) else {
+                return;
+            };
             let to = self.next_shard;
             self.next_shard = (to + 1) % self.inboxes.len();
             let stream = stream.into();
             if to == self.id.index() {
-                self.open(stream, peer, listener, now);
+                self.open(stream, peer, listener, pass, now);
             } else {
                 self.push(
                     to,
@@ -360,6 +377,7 @@ impl Shard {
                         stream,
                         peer,
                         listener,
+                        pass,
                     },
                 );
             }
@@ -367,7 +385,7 @@ impl Shard {
         self.acceptor = acceptor;
     }
 
-    fn open(&mut self, stream: Stream, peer: Peer, listener: u16, now: Now) {
+    fn open(&mut self, stream: Stream, peer: Peer, listener: u16, pass: Pass, now: Now) {
         if self.stop_at.is_some() {
             return;
         }
@@ -377,14 +395,17 @@ impl Shard {
         let door = door.filter(|_| !is_pipe);
         match door.map(|door| (door.layers.is_empty(), door.handshake_timeout)) {
             Some((false, timeout)) => {
-                self.arrive(stream, peer, listener, now.instant + timeout);
+                self.arrive(stream, peer, listener, pass, now.instant + timeout);
             }
-            Some((true, _)) | None => self.connect(stream, peer.to_string(), listener, &[], now),
+            Some((true, _)) | None => {
+                let opened = Opened::new(peer.to_string(), listener);
+                self.connect(stream, opened, pass, &[], now);
+            }
         }
     }
 
     /// A connection whose first bytes may have been read.
-    fn connect(&mut self, stream: Stream, peer: String, listener: u16, input: &[u8], now: Now) {
+    fn connect(&mut self, stream: Stream, opened: Opened, pass: Pass, input: &[u8], now: Now) {
         let id = ConnectionId::new(self.id, self.count);
         self.count += 1;
         let mut connection = Connection::new(id, stream);
@@ -395,14 +416,18 @@ impl Shard {
         if let Some(every) = connection.stream.ping_interval() {
             self.pings.push(Reverse((now.instant + every, id)));
         }
-        if self.insert(connection).is_some() {
-            self.engine
-                .handle_opened(id, Opened::new(peer, listener), now);
+        let mut opened = opened;
+        opened.refused = pass.refused;
+        if self.insert(connection, pass.ticket).is_some() {
+            if opened.refused.is_none() {
+                self.admission.count();
+            }
+            self.engine.handle_opened(id, opened, now);
         }
     }
 
     /// A socket that has a handshake before it.
-    fn arrive(&mut self, stream: Stream, peer: Peer, listener: u16, deadline: Instant) {
+    fn arrive(&mut self, stream: Stream, peer: Peer, listener: u16, pass: Pass, deadline: Instant) {
         let mut socket = match stream {
             Stream::Tcp(socket) => Socket::Tcp(socket),
             #[cfg(unix)]
@@ -432,7 +457,7 @@ impl Shard {
             return;
         }
         let handshake = Handshake::new(socket, address);
-        self.arrivals.insert(handshake, listener, deadline);
+        self.arrivals.insert(handshake, listener, pass, deadline);
     }
 
     /// Takes one handshake a step further: a step may take the time of a thousand messages.
@@ -473,8 +498,12 @@ impl Shard {
         let Arrival {
             handshake,
             listener,
+            pass,
             ..
         } = arrival;
+        let Some(pass) = self.admit_from(pass, handshake.peer(), listener, now) else {
+            return;
+        };
         let established = handshake.finish();
         let stream = match established.stream {
             EstablishedStream::Plain(socket) => socket.into(),
@@ -482,7 +511,8 @@ impl Shard {
                 Stream::Layered(Box::new(LayeredStream::new(layers, ping)))
             }
         };
-        self.connect(stream, peer, listener, &established.input, now);
+        let opened = Opened::new(peer, listener);
+        self.connect(stream, opened, pass, &established.input, now);
     }
 
     /// Pings the WebSocket clients whose time has come.
@@ -502,21 +532,28 @@ impl Shard {
         }
     }
 
-    fn take_over(&mut self, mut connection: Connection, moved: Box<Moved>, now: Now) {
+    fn take_over(
+        &mut self,
+        mut connection: Connection,
+        moved: Box<Moved>,
+        ticket: Option<Box<Ticket>>,
+        now: Now,
+    ) {
         let id = connection.id;
         connection.reading = Reading::Unread;
         if let Some(every) = connection.stream.ping_interval() {
             self.pings.push(Reverse((now.instant + every, id)));
         }
-        if self.insert(connection).is_some() {
+        if self.insert(connection, ticket).is_some() {
             self.engine.handle_moved(id, moved, now);
         } else {
+            self.admission.uncount();
             debug!("connection {id} was lost on its way to shard {}", self.id);
         }
     }
 
     /// None, and the connection is closed, when the system cannot watch it.
-    fn insert(&mut self, mut connection: Connection) -> Option<Key> {
+    fn insert(&mut self, mut connection: Connection, ticket: Option<Box<Ticket>>) -> Option<Key> {
         let key = self.connections.next_key();
         match &mut connection.stream {
             Stream::Pipe(end) => {
@@ -536,7 +573,7 @@ impl Shard {
             error!("cannot watch connection {}: {error}", connection.id);
             return None;
         }
-        let key = self.connections.insert(connection);
+        let key = self.connections.insert(connection, ticket);
         self.set_ready(key);
         Some(key)
     }
@@ -689,12 +726,14 @@ impl Shard {
             Command::Close(id) => self.close(id, now),
             Command::Log(event) => events::log(&event),
             Command::Authenticate { id, request } => {
+                self.name_client(id, &request);
                 let asked = self.authenticator.as_mut();
                 let key = self.connections.key(id);
                 let connection = key.and_then(|key| self.connections.get_mut(key));
                 let names = connection.and_then(|it| it.stream.certificate());
                 let verdict = asked.and_then(|it| it.ask(self.id, id, &request, names));
                 if let Some(verdict) = verdict {
+                    let verdict = self.judge(id, verdict);
                     self.engine.handle_authenticated(id, verdict, now);
                 }
             }
@@ -710,14 +749,15 @@ impl Shard {
         let removed = self
             .connections
             .key(id)
-            .and_then(|key| self.connections.remove(key));
-        let Some(mut connection) = removed else {
+            .and_then(|key| self.connections.take(key));
+        let Some((mut connection, ticket)) = removed else {
             return;
         };
         if let Some(source) = connection.stream.source()
             && let Err(error) = self.poll.registry().deregister(source)
         {
             error!("cannot hand over connection {id}: {error}");
+            self.admission.uncount();
             return;
         }
         connection.in_ready = false;
@@ -727,6 +767,7 @@ impl Shard {
             Mail::Moved {
                 connection: Box::new(connection),
                 moved,
+                ticket,
             },
         );
     }

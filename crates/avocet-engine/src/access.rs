@@ -19,6 +19,11 @@ pub(crate) struct Access {
 }
 
 impl Access {
+    /// The User Name of its client.
+    pub(crate) fn user(&self) -> Option<&str> {
+        self.identity.user.as_deref()
+    }
+
     /// The permissions by the rules in force. What others left behind is made anew, one session at
     /// a time, so that new rules cost no turn of the shard much.
     fn permissions(&mut self, rules: &Arc<Rules>) -> &Permissions {

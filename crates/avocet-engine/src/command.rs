@@ -49,6 +49,8 @@ pub struct Opened {
     pub peer: String,
     /// Which of the driver's listeners accepted it, for authentication.
     pub listener: u16,
+    /// What its CONNECT is to be answered with, whatever it says: the driver takes it no further.
+    pub refused: Option<ReasonCode>,
 }
 
 impl Opened {
@@ -58,6 +60,7 @@ impl Opened {
         Self {
             peer: peer.into(),
             listener,
+            refused: None,
         }
     }
 }

@@ -18,6 +18,8 @@ pub struct EngineConfig {
     pub authentication: Authentication,
     /// Whether PUBLISH and SUBSCRIBE wait for a verdict.
     pub authorization: Authorization,
+    /// Whether users have Client Identifiers of their own.
+    pub client_ids: ClientIds,
     /// Whether acknowledgements wait for commits.
     pub durability: Durability,
     /// What they wait for, where they wait for commits.
@@ -45,6 +47,7 @@ impl Default for EngineConfig {
             connection: Arc::new(ServerConfig::default()),
             authentication: Authentication::None,
             authorization: Authorization::None,
+            client_ids: ClientIds::Shared,
             durability: Durability::Memory,
             levels: Levels::default(),
             limits: EngineLimits::default(),
@@ -79,6 +82,16 @@ pub enum Authorization {
     Rules,
     /// The driver: [`Command::Authorize`](crate::Command::Authorize).
     Asked,
+}
+
+/// Whom a session belongs to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientIds {
+    /// To its Client Identifier: another user who has it takes the session over.
+    #[default]
+    Shared,
+    /// To its user and its Client Identifier: another user who has it gets a session of his own.
+    OfEachUser,
 }
 
 /// What an acknowledgement promises.
@@ -127,6 +140,34 @@ impl Levels {
         let levels = listeners.map(|it| it.1).chain(topics.map(|it| it.1));
         levels.max().unwrap_or(self.default)
     }
+}
+
+/// So much in a second, of which as much may come at once; 0 for as much as comes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rate {
+    /// Messages.
+    pub messages_per_second: u32,
+    /// Bytes of their packets.
+    pub bytes_per_second: u32,
+}
+
+impl Rate {
+    /// Whether it limits anything.
+    #[must_use]
+    pub const fn is_limited(&self) -> bool {
+        self.messages_per_second > 0 || self.bytes_per_second > 0
+    }
+}
+
+/// What happens to a client that publishes too fast.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Overrun {
+    /// It is not read for a while, so that the network slows it.
+    #[default]
+    Pause,
+    /// Its message is refused with 0x97 (quota exceeded); dropped where that cannot be told: with QoS 0
+    /// and in 3.x.
+    Refuse,
 }
 
 /// How a shared subscription chooses the member that gets a message, among those connected
@@ -187,6 +228,12 @@ pub struct EngineLimits {
     /// longer the fuller it is. After that it slows nobody until it has been half empty. Zero for not
     /// at all.
     pub slow_publishers: Duration,
+    /// How fast each client may publish.
+    pub publish_rate: Rate,
+    /// What happens beyond.
+    pub publish_overrun: Overrun,
+    /// How fast each client is sent messages. Beyond, they wait in its queue.
+    pub delivery_rate: Rate,
     /// Messages of one connection on their way to other shards. Beyond, its input pauses.
     pub forwards_max: usize,
     /// Bytes of these; the outcome is the same.
@@ -222,6 +269,9 @@ impl Default for EngineLimits {
             group_window: 1_000,
             session_expiry_interval_max: u32::MAX,
             slow_publishers: Duration::ZERO,
+            publish_rate: Rate::default(),
+            publish_overrun: Overrun::default(),
+            delivery_rate: Rate::default(),
             forwards_max: 1_024,
             forwards_bytes_max: 1 << 20,
             uncommitted_bytes_max: 16 << 20,

@@ -17,8 +17,8 @@ use crate::connection::{Connection, Question, forget_unjudged};
 use crate::session_table::{SessionHandle, SessionKey};
 use crate::will::Will;
 use crate::{
-    Accepted, Authentication, AuthenticationRequest, Command, ConnectionId, Engine, Event, Moved,
-    Verdict,
+    Accepted, Authentication, AuthenticationRequest, ClientIds, Command, ConnectionId, Engine,
+    Event, Moved, Verdict,
 };
 
 /// With which session a connection goes on.
@@ -35,6 +35,11 @@ impl Engine {
     pub(crate) fn on_connect(&mut self, id: ConnectionId, connect: &Connect<'_>, now: Now) {
         if self.shutdown {
             self.refuse(id, ReasonCode::ServerUnavailable, Details::default(), now);
+            return;
+        }
+        let opened = self.connections.get(&id).map(|entry| &entry.opened);
+        if let Some(reason) = opened.and_then(|opened| opened.refused) {
+            self.refuse(id, reason, Details::default(), now);
             return;
         }
         if self.counters.connections > self.config.limits.connections_max as u64 {
@@ -168,11 +173,17 @@ impl Engine {
 
     /// A client may connect: its connection belongs to the shard that owns its session.
     fn admit(&mut self, id: ConnectionId, connect: &Connect<'_>, accepted: Accepted, now: Now) {
+        let user = accepted.identity.user.as_deref();
+        if self.bans.has(connect.client_id, user) {
+            self.refuse(id, ReasonCode::Banned, Details::default(), now);
+            return;
+        }
         let assigned = connect.client_id.is_empty();
+        let user = user.filter(|_| self.config.client_ids == ClientIds::OfEachUser);
         let key = if assigned {
-            self.assign_key(&accepted.tenant)
+            self.assign_key(&accepted.tenant, user)
         } else {
-            SessionKey::new(&accepted.tenant, connect.client_id)
+            SessionKey::of_user(&accepted.tenant, user, connect.client_id)
         };
         let owner = self.owner_of_session(&key);
         let key = Arc::new(key);
@@ -222,13 +233,13 @@ impl Engine {
 
     /// A Client Identifier that nobody has, of a session that stays in this shard
     /// [MQTT5-3.1.3-6] [MQTT5-3.1.3-7] [MQTT311-3.1.3-6].
-    fn assign_key(&mut self, tenant: &str) -> SessionKey {
+    fn assign_key(&mut self, tenant: &str, user: Option<&str>) -> SessionKey {
         // A number must not tell its neighbours: who knows a Client Identifier can take it over.
         let hasher = FixedState::with_seed(self.entropy);
         loop {
             self.assigned += 1;
             let bits = hasher.hash_one(self.assigned);
-            let key = SessionKey::new(tenant, &format!("auto-{bits:016x}"));
+            let key = SessionKey::of_user(tenant, user, &format!("auto-{bits:016x}"));
             if self.owner_of_session(&key) == self.shard && self.sessions.find(&key).is_none() {
                 return key;
             }
@@ -413,6 +424,15 @@ impl Engine {
         self.set_will(handle, Some(Box::new(will)));
     }
 
+    /// Counts a connection that was refused. The driver says so of those that it closed unread.
+    pub const fn count_refused(&mut self, reason: ReasonCode) {
+        let counters = &mut self.counters;
+        counters.connects_refused += 1;
+        counters.connects_banned += matches!(reason, ReasonCode::Banned) as u64;
+        counters.connects_over_quota += matches!(reason, ReasonCode::QuotaExceeded) as u64;
+        counters.connects_over_rate += matches!(reason, ReasonCode::ConnectionRateExceeded) as u64;
+    }
+
     fn refuse(&mut self, id: ConnectionId, reason: ReasonCode, details: Details<'_>, now: Now) {
         let Some(entry) = self.connections.get_mut(&id) else {
             return;
@@ -424,7 +444,7 @@ impl Engine {
             client_id: entry.server.client_id().to_string(),
             reason,
         };
-        self.counters.connects_refused += 1;
+        self.count_refused(reason);
         self.command(Command::Log(event));
         self.need_flush(id);
     }

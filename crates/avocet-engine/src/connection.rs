@@ -17,9 +17,11 @@ use avocet_session::{
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
+use crate::config::Overrun;
 use crate::counters::DropReason;
 use crate::publish::{Answer, Origin};
 use crate::queue::Tag;
+use crate::rates::Meter;
 use crate::record::Record;
 use crate::session_table::{SessionHandle, SessionKey};
 use crate::subscribe::{PendingSubacks, SubscribeRequest, told};
@@ -61,6 +63,8 @@ pub(crate) struct Connection {
     out_of_credit: bool,
     /// Until when its input waits, because its messages fill a queue.
     slowed_until: Option<Instant>,
+    /// How fast it goes, where that is limited.
+    pub(crate) meter: Option<Box<Meter>>,
     /// Whether its input waits for the store.
     pub(crate) waits_for_store: bool,
     /// What waits for the driver's answer.
@@ -94,6 +98,7 @@ impl Connection {
             credit: (0, 0),
             out_of_credit: false,
             slowed_until: None,
+            meter: None,
             waits_for_store: false,
             question: None,
             reauthenticates: false,
@@ -144,6 +149,8 @@ impl Engine {
         let mut consumed = 0;
         let (mut packets, mut work) = (0, 0);
         let queued = self.counters.queued_bytes;
+        let published = self.counters.publishes_received;
+        let (packets_max, bytes_max) = self.slice(id, now);
         let match_work = 1 + self.routes.probes() / PROBES;
         let demand = loop {
             let Some(entry) = self.connections.get_mut(&id) else {
@@ -176,8 +183,8 @@ impl Engine {
             };
             let limits = &self.config.limits;
             let queued = self.counters.queued_bytes.saturating_sub(queued);
-            if work >= limits.slice_packets
-                || consumed >= limits.slice_bytes
+            if work >= packets_max
+                || consumed >= bytes_max
                 || queued >= FAN_OUT_MAX * limits.slice_bytes as u64
             {
                 break Demand::Again;
@@ -188,6 +195,10 @@ impl Engine {
         self.wait_for_commit(id, again);
         self.counters.packets_received += packets as u64;
         self.counters.bytes_received += consumed as u64;
+        if self.config.limits.publish_rate.is_limited() {
+            let messages = self.counters.publishes_received - published;
+            self.pace_input(id, messages, consumed as u64, now);
+        }
         self.need_flush(id);
         self.update_timer(id);
         (consumed, demand)
@@ -207,16 +218,22 @@ impl Engine {
     /// sent. True if there is more: to be called again when `out` was written.
     pub fn poll_transmit(&mut self, id: ConnectionId, now: Now, out: &mut TransmitBuf) -> bool {
         let now = self.clock.read(now);
+        let paced = self.config.limits.delivery_rate.is_limited();
+        if paced {
+            self.grant_deliveries(id, now);
+        }
         let Some(entry) = self.connections.get_mut(&id) else {
             return false;
         };
         let server = &mut entry.server;
         let before = (out.len(), server.packets_sent(), server.publishes_sent());
         let more = server.poll_transmit(now, out);
+        let bytes = (out.len() - before.0) as u64;
+        let messages = server.publishes_sent() - before.2;
         let counters = &mut self.counters;
-        counters.bytes_sent += (out.len() - before.0) as u64;
+        counters.bytes_sent += bytes;
         counters.packets_sent += server.packets_sent() - before.1;
-        counters.publishes_sent += server.publishes_sent() - before.2;
+        counters.publishes_sent += messages;
         if let (Some(handle), Some(session)) = (entry.session, entry.server.session()) {
             let counted = (session.queued(), session.queued_bytes());
             self.count_queue(handle, counted);
@@ -229,6 +246,9 @@ impl Engine {
         self.poll_connection_events(id, now);
         self.settle(now);
         self.check_resume(id);
+        if paced {
+            self.pace_output(id, messages, bytes, now);
+        }
         self.update_timer(id);
         more
     }
@@ -346,6 +366,13 @@ impl Engine {
         self.counters.publishes_received += 1;
         let topic_name = publish.topic_name();
         let (properties, payload) = (publish.properties(), publish.payload());
+        if self.config.limits.publish_overrun == Overrun::Refuse {
+            let bytes = topic_name.as_str().len() + payload.len();
+            if let Some(refusal) = self.refuse_for_rate(id, bytes, now) {
+                self.refuse_publish(id, token, refusal);
+                return;
+            }
+        }
         if let Err(refusal) = self.check_message(topic_name, properties, payload) {
             self.refuse_publish(id, token, refusal);
             return;
@@ -585,6 +612,14 @@ impl Engine {
         if session.is_some_and(|session| session.in_flight() > 0 || session.queued() > 0) {
             return;
         }
+        self.pause_for(id, wait, now);
+    }
+
+    /// The input of a connection waits for so long.
+    pub(crate) fn pause_for(&mut self, id: ConnectionId, wait: Duration, now: Now) {
+        let Some(entry) = self.connections.get_mut(&id) else {
+            return;
+        };
         let until = now.instant + wait;
         if entry.slowed_until.is_none_or(|at| at < until) {
             entry.slowed_until = Some(until);
@@ -648,7 +683,8 @@ impl Engine {
             return;
         };
         let due = entry.server.poll_timeout().map(|timeout| timeout.at);
-        let Some(due) = due.into_iter().chain(entry.slowed_until).min() else {
+        let held = entry.meter.as_ref().and_then(|meter| meter.held_until);
+        let Some(due) = due.into_iter().chain(entry.slowed_until).chain(held).min() else {
             return;
         };
         if entry.timer.is_none_or(|set| due < set) {
@@ -676,6 +712,9 @@ impl Engine {
             let Some(entry) = self.connections.get_mut(&id) else {
                 continue;
             };
+            if let Some(meter) = &mut entry.meter {
+                meter.held_until.take_if(|at| *at <= now.instant);
+            }
             entry.server.handle_timeout(now);
             self.poll_connection_events(id, now);
             self.need_flush(id);
@@ -690,18 +729,11 @@ impl Engine {
             let Some(id) = self.timers.pop_permit(now.instant) else {
                 return;
             };
-            let Some(entry) = self.connections.get_mut(&id) else {
-                continue;
-            };
             let details = Details {
                 reason_string: Some("what let you in is over"),
                 server_reference: None,
             };
-            let reason_code = ReasonCode::NotAuthorized;
-            entry.server.disconnect(reason_code, details, now);
-            self.poll_connection_events(id, now);
-            self.need_flush(id);
-            self.update_timer(id);
+            self.end_connection(id, ReasonCode::NotAuthorized, details, now);
             self.settle(now);
         }
     }
@@ -712,18 +744,12 @@ impl Engine {
         ids.sort_unstable();
         let config = Arc::clone(&self.config);
         for id in ids {
-            let Some(entry) = self.connections.get_mut(&id) else {
-                continue;
-            };
             let reason_code = ReasonCode::ServerShuttingDown;
             let details = Details {
                 reason_string: Some(reason_code.name()),
                 server_reference: config.server_reference.as_deref(),
             };
-            entry.server.disconnect(reason_code, details, now);
-            self.poll_connection_events(id, now);
-            self.need_flush(id);
-            self.update_timer(id);
+            self.end_connection(id, reason_code, details, now);
         }
     }
 

@@ -33,11 +33,13 @@ pub enum DropReason {
     NotStored,
     /// The store has it, and cannot read it.
     Unreadable,
+    /// Its client publishes faster than it may.
+    TooFast,
 }
 
 impl DropReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::QueueFull,
         Self::TotalFull,
         Self::OfflineQoS0,
@@ -50,6 +52,7 @@ impl DropReason {
         Self::PayloadFormat,
         Self::NotStored,
         Self::Unreadable,
+        Self::TooFast,
     ];
 }
 
@@ -82,8 +85,16 @@ counters! {
     connections_opened,
     /// CONNECTs accepted.
     connects_accepted,
-    /// CONNECTs refused.
+    /// CONNECTs refused, and connections that were closed before they sent one because of a limit.
     connects_refused,
+    /// Of these: because of a ban.
+    connects_banned,
+    /// Of these: because there were as many as there may be (0x97).
+    connects_over_quota,
+    /// Of these: because they came too fast (0x9F).
+    connects_over_rate,
+    /// Connections that were ended by the driver's [`Engine::disconnect_where`](crate::Engine::disconnect_where).
+    disconnected_by_driver,
     /// Connections taken over by another one with the same Client Identifier.
     takeovers,
     /// Current: sessions with a connection.
@@ -120,6 +131,10 @@ counters! {
     bytes_sent,
     /// Will Messages published.
     wills_published,
+    /// How often a client was not read for a while because it published too fast.
+    publishers_paused,
+    /// How often messages were held back because a client was sent as many as it may be.
+    deliveries_held,
     /// Messages sent to other shards.
     forwards_sent,
 }

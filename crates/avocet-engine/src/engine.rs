@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use avocet_access::Rules;
+use avocet_access::{Bans, Rules};
 use avocet_session::{CommitId, Instant, Limits, Now, UnixTime};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -49,6 +49,8 @@ pub struct Engine {
     pub(crate) sessions: SessionTable,
     /// With [`Authorization::Rules`](crate::Authorization::Rules): those in force.
     pub(crate) rules: Arc<Rules>,
+    /// Who is not let in.
+    pub(crate) bans: Arc<Bans>,
     pub(crate) routes: Routes,
     pub(crate) matches: Matches,
     /// How long the publisher of the message that is being distributed is to wait.
@@ -120,6 +122,7 @@ impl Engine {
             connections: Connections::default(),
             sessions: SessionTable::new(seed),
             rules: Arc::new(Rules::default()),
+            bans: Arc::default(),
             routes: Routes::new(config.limits.filters, seed),
             matches: Matches::default(),
             wait: Duration::ZERO,

@@ -18,6 +18,7 @@ macro_rules! planted {
 }
 
 mod access;
+mod bans;
 mod command;
 mod config;
 mod connect;
@@ -28,6 +29,7 @@ mod member;
 mod outbox;
 mod publish;
 mod queue;
+mod rates;
 mod recent;
 mod record;
 mod restore;
@@ -45,13 +47,14 @@ mod sys;
 mod timer;
 mod will;
 
+pub use bans::ClientInfo;
 pub use command::{
     Accepted, AuthenticationRequest, AuthorizationRequest, Command, ConnectionId, Event, Moved,
     Opened, Permission, Verdict,
 };
 pub use config::{
-    Authentication, Authorization, Durability, EngineConfig, EngineLimits, Level, Levels,
-    SharedStrategy,
+    Authentication, Authorization, ClientIds, Durability, EngineConfig, EngineLimits, Level,
+    Levels, Overrun, Rate, SharedStrategy,
 };
 pub use counters::{Counters, DropReason};
 pub use engine::Engine;

@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
+use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
@@ -22,7 +23,9 @@ use crate::will::Will;
 /// Names a session everywhere and forever: a Client Identifier, and whose it is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionKey {
-    tenant: Box<str>,
+    /// The tenant, and behind a line feed the user if Client Identifiers are of each user. No name of
+    /// a tenant has one.
+    realm: Box<str>,
     client_id: Box<str>,
 }
 
@@ -30,16 +33,44 @@ impl SessionKey {
     /// The session of a Client Identifier within a tenant, which is empty by default.
     #[must_use]
     pub fn new(tenant: &str, client_id: &str) -> Self {
+        Self::in_realm(tenant, client_id)
+    }
+
+    /// The same, where users of a tenant have Client Identifiers of their own: no user gets at the
+    /// session of another one.
+    #[must_use]
+    pub fn of_user(tenant: &str, user: Option<&str>, client_id: &str) -> Self {
+        match user {
+            Some(user) => Self::in_realm(&format!("{tenant}\n{user}"), client_id),
+            None => Self::in_realm(tenant, client_id),
+        }
+    }
+
+    /// What was named by its [`realm`](Self::realm) and its Client Identifier.
+    #[must_use]
+    pub fn in_realm(realm: &str, client_id: &str) -> Self {
         Self {
-            tenant: tenant.into(),
+            realm: realm.into(),
             client_id: client_id.into(),
         }
     }
 
-    /// Whose Client Identifier it is.
+    /// Within what its Client Identifier is unique, as it is stored.
+    #[must_use]
+    pub fn realm(&self) -> &str {
+        &self.realm
+    }
+
+    /// The tenant, which is empty by default.
     #[must_use]
     pub fn tenant(&self) -> &str {
-        &self.tenant
+        self.realm.split_once('\n').map_or(&self.realm, |it| it.0)
+    }
+
+    /// The user, where Client Identifiers are of each user.
+    #[must_use]
+    pub fn user(&self) -> Option<&str> {
+        self.realm.split_once('\n').map(|it| it.1)
     }
 
     /// The Client Identifier.
@@ -49,14 +80,17 @@ impl SessionKey {
     }
 
     pub(crate) fn stable_hash(&self) -> StableHash {
-        StableHash::new().text(&self.tenant).text(&self.client_id)
+        StableHash::new().text(&self.realm).text(&self.client_id)
     }
 }
 
 impl fmt::Display for SessionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.tenant.is_empty() {
-            write!(f, "{}/", self.tenant)?;
+        if !self.tenant().is_empty() {
+            write!(f, "{}/", self.tenant())?;
+        }
+        if let Some(user) = self.user() {
+            write!(f, "{user}/")?;
         }
         f.write_str(&self.client_id)
     }

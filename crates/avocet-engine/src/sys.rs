@@ -112,6 +112,26 @@ impl Engine {
                 sum.sessions_expired.to_string(),
             ),
             (
+                "$SYS/broker/connects/accepted",
+                sum.connects_accepted.to_string(),
+            ),
+            (
+                "$SYS/broker/connects/refused",
+                sum.connects_refused.to_string(),
+            ),
+            (
+                "$SYS/broker/connects/refused/banned",
+                sum.connects_banned.to_string(),
+            ),
+            (
+                "$SYS/broker/connects/refused/quota",
+                sum.connects_over_quota.to_string(),
+            ),
+            (
+                "$SYS/broker/connects/refused/rate",
+                sum.connects_over_rate.to_string(),
+            ),
+            (
                 "$SYS/broker/messages/received",
                 sum.packets_received.to_string(),
             ),

@@ -150,7 +150,7 @@ fn put_optional(out: &mut Vec<u8>, value: Option<u64>) {
 }
 
 fn put_session_key(out: &mut Vec<u8>, session: &SessionKey) {
-    put_text(out, session.tenant().as_bytes());
+    put_text(out, session.realm().as_bytes());
     put_text(out, session.client_id().as_bytes());
 }
 
@@ -167,7 +167,7 @@ pub(crate) fn key(kind: Kind) -> Bytes {
 
 /// The key of a session or its will.
 pub(crate) fn session_key(kind: Kind, session: &SessionKey) -> Bytes {
-    let mut out = Vec::with_capacity(4 + session.tenant().len() + session.client_id().len());
+    let mut out = Vec::with_capacity(4 + session.realm().len() + session.client_id().len());
     out.push(kind.byte());
     put_session_key(&mut out, session);
     out.into()
@@ -219,7 +219,7 @@ pub(crate) fn publisher(publisher: Option<&SessionKey>) -> Bytes {
     let Some(publisher) = publisher else {
         return Bytes::new();
     };
-    let mut out = Vec::with_capacity(4 + publisher.tenant().len() + publisher.client_id().len());
+    let mut out = Vec::with_capacity(4 + publisher.realm().len() + publisher.client_id().len());
     put_session_key(&mut out, publisher);
     out.into()
 }
@@ -623,8 +623,8 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn session_key(&mut self) -> Result<SessionKey, ValueError> {
-        let tenant = self.text()?;
-        Ok(SessionKey::new(tenant, self.text()?))
+        let realm = self.text()?;
+        Ok(SessionKey::in_realm(realm, self.text()?))
     }
 
     /// A QoS, and the flags beside it of those allowed.

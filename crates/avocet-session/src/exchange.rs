@@ -217,7 +217,12 @@ impl Exchange {
     }
 
     /// Writes one packet, or some that are ready; how many, 0 when nothing may leave now.
-    pub(crate) fn transmit(&mut self, now: Now, out: &mut TransmitBuf) -> usize {
+    pub(crate) fn transmit(
+        &mut self,
+        now: Now,
+        out: &mut TransmitBuf,
+        messages_left: &mut u16,
+    ) -> usize {
         let version = self.version;
         let committed: CommitId = self.session.committed();
         if let Some(ack) = self.session.receiver.poll(committed) {
@@ -228,6 +233,9 @@ impl Exchange {
                 out,
             );
             return 1;
+        }
+        if *messages_left == 0 {
+            return 0;
         }
         let aliases = &mut self.outgoing_aliases;
         let publishes_sent = &mut self.publishes_sent;
@@ -273,6 +281,10 @@ impl Exchange {
                         packets > 0
                     }
                 });
+        if polled && *messages_left < u16::MAX {
+            let written = u16::try_from(packets).unwrap_or(u16::MAX);
+            *messages_left = messages_left.saturating_sub(written);
+        }
         if polled { packets } else { 0 }
     }
 }

@@ -45,6 +45,10 @@ pub struct Listener {
     pub trusted_proxies: Vec<Network>,
     /// How long all that comes before CONNECT may take: the PROXY protocol, TLS and WebSocket.
     pub handshake_timeout: Duration,
+    /// Connections that it has at a time; `None`: as many as come.
+    pub connections_max: Option<usize>,
+    /// Connections that come to it in a second; `None`: as fast as they come.
+    pub connects_per_second: Option<u32>,
 }
 
 /// TLS of a listener.
@@ -163,6 +167,8 @@ impl From<ListenAddress> for Listener {
             proxy_protocol: false,
             trusted_proxies: Vec::new(),
             handshake_timeout: HANDSHAKE_TIMEOUT,
+            connections_max: None,
+            connects_per_second: None,
         }
     }
 }
@@ -279,6 +285,10 @@ pub(crate) fn field(name: &str) -> Option<Kind> {
             min: Duration::from_millis(1),
             max: HOUR,
         },
+        "connections_max" | "connects_per_second" => Kind::Integer {
+            min: 1,
+            max: u32::MAX.into(),
+        },
         _ => return None,
     })
 }
@@ -336,6 +346,12 @@ pub(crate) fn read(raw: &Raw) -> Option<Listener> {
                 listener.trusted_proxies = networks.collect::<Option<_>>()?;
             }
             "handshake_timeout" => listener.handshake_timeout = read.duration(),
+            "connections_max" => {
+                listener.connections_max = usize::try_from(read.integer()).ok();
+            }
+            "connects_per_second" => {
+                listener.connects_per_second = u32::try_from(read.integer()).ok();
+            }
             _ => {}
         }
     }
@@ -435,6 +451,14 @@ pub(crate) fn show(listener: &Listener, f: &mut fmt::Formatter<'_>) -> fmt::Resu
     if listener.handshake_timeout != plain.handshake_timeout {
         let timeout = value::show_duration(listener.handshake_timeout);
         table.text("handshake_timeout", &timeout)?;
+    }
+    if let Some(max) = listener.connections_max {
+        table.key("connections_max")?;
+        write!(table.f, "{max}")?;
+    }
+    if let Some(rate) = listener.connects_per_second {
+        table.key("connects_per_second")?;
+        write!(table.f, "{rate}")?;
     }
     table.end()
 }

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use avocet_engine::{EngineConfig, Level, Levels};
+use avocet_engine::{ClientIds, EngineConfig, Level, Levels};
 
 pub use error::{ConfigError, Origin};
 pub use listener::{
@@ -51,6 +51,8 @@ pub struct Config {
     /// Sockets of one shard whose handshake (PROXY protocol, TLS, WebSocket) goes on. Beyond, the one
     /// whose time ends first is closed.
     pub handshakes_max: usize,
+    /// How many connections there may be, and how fast they may come.
+    pub connections: ConnectionLimits,
     /// Who may connect.
     pub access: Access,
     /// What is logged, by the binary.
@@ -58,6 +60,32 @@ pub struct Config {
     /// How the protocol is served, and the limits. What it says of durability comes from the settings
     /// above.
     pub engine: EngineConfig,
+}
+
+/// How many connections a broker has, and how fast they come. A CONNECT beyond is refused with 0x97
+/// (quota exceeded) or 0x9F (connection rate exceeded).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConnectionLimits {
+    /// Connections of all shards.
+    pub connections_max: usize,
+    /// Connections from one address; one network of 64 bits in IPv6.
+    pub per_address_max: Option<NonZeroU32>,
+    /// Clients of one user that are connected at a time.
+    pub per_user_max: Option<NonZeroU32>,
+    /// Connections that come from one address in a second.
+    pub connects_per_address: Option<NonZeroU32>,
+}
+
+impl Default for ConnectionLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: 1_000_000,
+            per_address_max: None,
+            per_user_max: None,
+            connects_per_address: None,
+        }
+    }
 }
 
 /// What an acknowledgement says of the message, or of the change, that it is for.
@@ -153,6 +181,8 @@ pub struct Access {
     pub token_user: String,
     /// The rules for what clients may publish, subscribe to and be sent. `None`: everything.
     pub rules: Option<PathBuf>,
+    /// Who is banned. `None`: nobody.
+    pub bans: Option<PathBuf>,
 }
 
 impl Default for Access {
@@ -175,6 +205,7 @@ impl Default for Access {
             token_audience: None,
             token_user: "sub".to_owned(),
             rules: None,
+            bans: None,
         }
     }
 }
@@ -220,6 +251,7 @@ impl Default for Config {
             user: None,
             group: None,
             handshakes_max: 1_000,
+            connections: ConnectionLimits::default(),
             access: Access::default(),
             log: Log {
                 filter: "info".to_owned(),
@@ -230,10 +262,11 @@ impl Default for Config {
     }
 }
 
-/// The engine's own defaults, but for packets that may hold a few megabytes (devices send images),
+/// The engine's own defaults, but for sessions, which no user takes from another one, for packets that may hold a few megabytes (devices send images),
 /// and for queues, whose messages stay on disk where there is one.
 fn engine_defaults() -> EngineConfig {
     let mut engine = EngineConfig::default();
+    engine.client_ids = ClientIds::OfEachUser;
     let connection = Arc::make_mut(&mut engine.connection);
     connection.maximum_packet_size = MAXIMUM_PACKET_SIZE;
     connection.limits.resident_messages = RESIDENT_MESSAGES;

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::Config;
-use super::settings::SETTINGS;
+use super::settings::settings;
 
 /// One entry per setting: key, default, what is allowed, environment variable and meaning.
 /// `docs/configuration.md` holds this text.
@@ -11,7 +11,7 @@ pub fn reference() -> String {
     let mut defaults = Config::default();
     let mut text = String::new();
     let mut section = "";
-    for setting in SETTINGS {
+    for setting in settings() {
         let (table, key) = setting.key.rsplit_once('.').unwrap_or(("", setting.key));
         if table != section {
             section = table;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use avocet_codec::QoS;
-use avocet_engine::SharedStrategy;
+use avocet_engine::{ClientIds, SharedStrategy};
 use avocet_session::{Limits, Overflow, ServerConfig};
 
 use super::value::{Kind, Value};
@@ -274,6 +274,11 @@ const SHARED_STRATEGIES: [(&str, SharedStrategy); 5] = [
     ("by topic", SharedStrategy::ByTopic),
 ];
 
+const CLIENT_IDS: [(&str, ClientIds); 2] = [
+    ("of each user", ClientIds::OfEachUser),
+    ("shared", ClientIds::Shared),
+];
+
 const OVERFLOWS: [(&str, Overflow); 2] = [
     ("drop oldest", Overflow::DropOldest),
     ("drop newest", Overflow::DropNewest),
@@ -323,8 +328,14 @@ const U32: u64 = u32::MAX as u64;
 const MANY: u64 = 1_000_000_000_000;
 const TIB: u64 = 1 << 40;
 
+mod limits;
+
 /// All settings, in the order of the reference.
-pub(crate) static SETTINGS: &[Setting] = &[
+pub(crate) fn settings() -> impl Iterator<Item = &'static Setting> {
+    SETTINGS.iter().chain(limits::LIMITS)
+}
+
+static SETTINGS: &[Setting] = &[
     Setting {
         key: "listen",
         kind: Kind::Listeners,
@@ -504,6 +515,21 @@ pub(crate) static SETTINGS: &[Setting] = &[
         |config| &mut config.access.rules,
         "The rules for what clients may publish, subscribe to and be sent; docs/access.md says how to \
          write them. Read again on SIGHUP. Empty: everything is allowed."
+    ),
+    choice!(
+        "access.client_ids",
+        CLIENT_IDS,
+        |config| &mut config.engine.client_ids,
+        "Whom a session belongs to. `of each user`: to its user and its Client Identifier, so that \
+         another user with the same Client Identifier gets a session of his own. `shared`: to its \
+         Client Identifier, and whoever has it takes the session over. Clients without a User Name \
+         share theirs in either case."
+    ),
+    path!(
+        "access.bans",
+        |config| &mut config.access.bans,
+        "Addresses, Client Identifiers and users that are banned; docs/limits.md says how to write \
+         them. Read again on SIGHUP. Empty: nobody is."
     ),
     Setting {
         key: "log.filter",
@@ -696,153 +722,6 @@ pub(crate) static SETTINGS: &[Setting] = &[
         |config| &mut session(config).queue_qos0,
         "Whether QoS 0 messages wait for clients that are not connected."
     ),
-    // What a shard may hold.
-    integer!(
-        "limits.connections_max",
-        1..=MANY,
-        |config| &mut config.engine.limits.connections_max,
-        "Connections of each shard. Beyond, CONNECT gets 0x97 (quota exceeded)."
-    ),
-    integer!(
-        "limits.handshakes_max",
-        1..=MANY,
-        |config| &mut config.handshakes_max,
-        "Connections of each shard that are on their way through TLS, WebSocket or the PROXY \
-         protocol. Beyond, the one that has least time left of those that wait for their clients is closed, \
-         or else the new one."
-    ),
-    integer!(
-        "limits.sessions_max",
-        1..=MANY,
-        |config| &mut config.engine.limits.sessions_max,
-        "Sessions of each shard, with and without a connection. Beyond, CONNECT gets 0x97."
-    ),
-    integer!(
-        "limits.subscriptions_per_session_max",
-        1..=MANY,
-        |config| &mut config.engine.limits.subscriptions_per_session_max,
-        "Subscriptions of one client. Beyond, the SUBACK says 0x97."
-    ),
-    integer!(
-        "limits.shapes_per_session_max",
-        0..=MANY,
-        |config| &mut config.engine.limits.shapes_per_session_max,
-        "Different places for wildcards among the Topic Filters of one client. Beyond, the SUBACK \
-         says 0x97."
-    ),
-    integer!(
-        "limits.topic_levels_max",
-        1..=U16,
-        |config| &mut config.engine.limits.topics.levels_max,
-        "Levels of a topic. Beyond: 0x90 (topic name invalid) or 0x8F (topic filter invalid)."
-    ),
-    integer!(
-        "limits.topic_bytes_max",
-        1..=U16,
-        |config| &mut config.engine.limits.topics.bytes_max,
-        "Bytes of a topic; the outcome is the same."
-    ),
-    integer!(
-        "limits.plus_levels_max",
-        0..=255,
-        |config| &mut config.engine.limits.topics.plus_levels_max,
-        "`+` levels of one Topic Filter; the outcome is the same."
-    ),
-    integer!(
-        "limits.filter_shapes_max",
-        1..=U16,
-        |config| &mut config.engine.limits.filters.shapes_max,
-        "Different places for wildcards among all Topic Filters: each one costs every message a \
-         little time."
-    ),
-    integer!(
-        "limits.filter_overflow_max",
-        0..=U16,
-        |config| &mut config.engine.limits.filters.overflow_max,
-        "Topic Filters with wildcards in yet other places. Beyond, the SUBACK says 0x97."
-    ),
-    integer!(
-        "limits.retained_messages_max",
-        0..=MANY,
-        |config| &mut config.engine.limits.retained_messages_max,
-        "Retained messages of each shard. Beyond, a message is delivered and not retained."
-    ),
-    bytes!(
-        "limits.retained_bytes_max",
-        0..=TIB,
-        |config| &mut config.engine.limits.retained_bytes_max,
-        "Bytes of the retained messages of each shard; the outcome is the same."
-    ),
-    integer!(
-        "limits.queued_messages_max",
-        0..=MANY,
-        |config| &mut config.engine.limits.queued_messages_max,
-        "Messages that wait for all clients of a shard. Beyond, a message is dropped."
-    ),
-    bytes!(
-        "limits.queued_bytes_max",
-        0..=TIB,
-        |config| &mut config.engine.limits.queued_bytes_max,
-        "Bytes of these; a message that waits for several clients counts for each."
-    ),
-    integer!(
-        "limits.group_messages_max",
-        0..=MANY,
-        |config| &mut config.engine.limits.group_messages_max,
-        "Messages that wait for a shared subscription none of whose members can take them. \
-         Beyond, `queue.overflow` says which one is dropped."
-    ),
-    integer!(
-        "limits.group_window",
-        1..=MANY,
-        |config| &mut config.engine.limits.group_window,
-        "Unacknowledged messages that a shared subscription gives to one member."
-    ),
-    integer!(
-        "limits.forwards_max",
-        1..=MANY,
-        |config| &mut config.engine.limits.forwards_max,
-        "Messages of one client on their way to other shards. Beyond, it is not read."
-    ),
-    bytes!(
-        "limits.forwards_bytes_max",
-        1..=TIB,
-        |config| &mut config.engine.limits.forwards_bytes_max,
-        "Bytes of these; the outcome is the same."
-    ),
-    bytes!(
-        "limits.uncommitted_bytes_max",
-        1..=TIB,
-        |config| &mut config.engine.limits.uncommitted_bytes_max,
-        "Bytes that a shard waits for the disk to store. Beyond, clients that publish what must be \
-         stored are not read."
-    ),
-    integer!(
-        "limits.slice_packets",
-        1..=MANY,
-        |config| &mut config.engine.limits.slice_packets,
-        "Packets read from one client before others have their turn. All but messages and \
-         acknowledgements count as 16, messages as more the more filters of different shapes there are."
-    ),
-    bytes!(
-        "limits.slice_bytes",
-        1..=TIB,
-        |config| &mut config.engine.limits.slice_bytes,
-        "Bytes read from one client, or a sixty-fourth of the bytes queued for its messages, before \
-         others have their turn."
-    ),
-    integer!(
-        "limits.retained_page_messages",
-        1..=MANY,
-        |config| &mut config.engine.limits.retained_page_messages,
-        "Retained messages that a shard asks another one for at once."
-    ),
-    bytes!(
-        "limits.retained_page_bytes",
-        1..=TIB,
-        |config| &mut config.engine.limits.retained_page_bytes,
-        "Bytes of these."
-    ),
 ];
 
 #[cfg(test)]
@@ -852,7 +731,7 @@ mod tests {
 
     #[test]
     fn every_setting_holds_what_it_is_set_to() {
-        for setting in SETTINGS {
+        for setting in settings() {
             let values: Vec<Value> = match setting.kind {
                 Kind::Flag => vec![Value::Flag(true), Value::Flag(false)],
                 Kind::Integer { min, max } => vec![Value::Integer(min), Value::Integer(max)],
@@ -884,8 +763,8 @@ mod tests {
 
     #[test]
     fn keys_and_variables_are_unique() {
-        for (index, setting) in SETTINGS.iter().enumerate() {
-            for other in &SETTINGS[..index] {
+        for (index, setting) in settings().enumerate() {
+            for other in settings().take(index) {
                 assert_ne!(setting.key, other.key);
                 assert_ne!(setting.variable(), other.variable());
             }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::settings::{SETTINGS, Setting};
+use super::settings::{Setting, settings};
 use super::value::{Kind, Raw, Value};
 use super::{Config, ConfigError, Origin};
 
@@ -59,7 +59,7 @@ impl ConfigBuilder {
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
         for (name, text) in variables {
-            if let Some(setting) = SETTINGS.iter().find(|setting| setting.variable() == name) {
+            if let Some(setting) = settings().find(|setting| setting.variable() == name) {
                 self.set(
                     setting,
                     &Raw::Untyped(text.clone()),
@@ -106,10 +106,7 @@ impl ConfigBuilder {
             let key = format!("{prefix}{}", name.get_ref());
             if let DeValue::Table(inner) = value.get_ref() {
                 let prefix = format!("{key}.");
-                if SETTINGS
-                    .iter()
-                    .any(|setting| setting.key.starts_with(&prefix))
-                {
+                if settings().any(|setting| setting.key.starts_with(&prefix)) {
                     self.table(file, &prefix, inner)?;
                     continue;
                 }
@@ -222,8 +219,7 @@ fn raw(value: &DeValue<'_>) -> Raw {
 }
 
 fn find(key: &str, origin: &Origin) -> Result<&'static Setting, ConfigError> {
-    SETTINGS
-        .iter()
+    settings()
         .find(|setting| setting.key == key)
         .ok_or_else(|| ConfigError::UnknownKey {
             origin: origin.clone(),
@@ -237,7 +233,7 @@ fn nearest(key: &str) -> Option<&'static str> {
     fn last(key: &str) -> &str {
         key.rsplit('.').next().unwrap_or(key)
     }
-    let keys = || SETTINGS.iter().map(|setting| setting.key);
+    let keys = || settings().map(|setting| setting.key);
     let moved = || keys().find(|known| last(known) == last(key));
     let close = |distance: usize, key: &str| distance <= 2.max(key.len() / 3);
     let by_distance = || {
@@ -270,7 +266,7 @@ fn distance(a: &str, b: &str) -> usize {
 
 /// How `value` would stand in a file.
 pub(crate) fn shown(config: &Config, key: &str) -> String {
-    let setting = SETTINGS.iter().find(|setting| setting.key == key);
+    let setting = settings().find(|setting| setting.key == key);
     setting
         .map(|setting| (setting.get)(&mut config.clone()))
         .as_ref()

@@ -1,9 +1,11 @@
+use std::sync::Arc;
 use std::time::Duration;
 
+use avocet_access::Bans;
 use avocet_codec::{Auth, Connect, Packet, QoS, ReasonCode, Version};
 use avocet_engine::{
     Accepted, Authentication, AuthenticationRequest, Authorization, AuthorizationRequest,
-    EngineConfig, Permission, Verdict,
+    ClientIds, EngineConfig, Permission, Verdict,
 };
 
 use crate::cluster::{Cluster, each, each_with, persistent};
@@ -370,5 +372,98 @@ fn response_information_is_given_to_those_who_ask() {
             let expected = asks.then_some("answers/asker");
             assert_eq!(connack.properties.response_information, expected);
         }
+    });
+}
+
+/// [MQTT5-3.1.4-3] is about the same client: a user with a name of another one's is not.
+#[test]
+fn users_have_client_identifiers_of_their_own_by_setting() {
+    let own = |config: &mut EngineConfig| {
+        asked(config);
+        config.client_ids = ClientIds::OfEachUser;
+    };
+    each_with(own, |mut cluster| {
+        let connect = |cluster: &mut Cluster, user: Option<&str>| {
+            let client = cluster.connect(&persistent("same"));
+            let mut accepted = Accepted::default();
+            accepted.identity.user = user.map(Box::from);
+            cluster.verdict(client, Verdict::Accept(accepted));
+            (client, cluster.packet(client))
+        };
+        let (ann, _) = connect(&mut cluster, Some("ann"));
+        for user in [Some("eve"), None] {
+            let (_, connack) = connect(&mut cluster, user);
+            assert_eq!(connack, "connack 0x00");
+        }
+        assert!(!cluster.is_closed(ann));
+        let (_, connack) = connect(&mut cluster, Some("ann"));
+        assert_eq!(connack, "connack 0x00 present");
+        assert!(cluster.is_closed(ann));
+        assert_eq!(cluster.counters().takeovers, 1);
+    });
+}
+
+#[test]
+fn who_is_banned_is_refused() {
+    each_with(asked, |mut cluster| {
+        let mut bans = Bans::default();
+        bans.client_ids.insert("bad".into());
+        bans.users.insert("eve".into());
+        let bans = Arc::new(bans);
+        for engine in &mut cluster.engines {
+            engine.set_bans(Arc::clone(&bans));
+        }
+        for (client_id, user, expected) in [
+            ("bad", "ann", "connack 0x8a"),
+            ("good", "eve", "connack 0x8a"),
+            ("good", "ann", "connack 0x00"),
+        ] {
+            let client = cluster.connect(&Connect::new(Version::V5, client_id));
+            let mut accepted = Accepted::default();
+            accepted.identity.user = Some(user.into());
+            cluster.verdict(client, Verdict::Accept(accepted));
+            assert_eq!(cluster.packets(client), [expected]);
+        }
+        let counters = cluster.counters();
+        assert_eq!(
+            (counters.connects_banned, counters.connects_refused),
+            (2, 2)
+        );
+    });
+}
+
+#[test]
+fn the_driver_disconnects_whom_it_wants() {
+    each(|mut cluster| {
+        let clients = ["a", "b", "c"].map(|id| cluster.client(id));
+        let now = cluster.now;
+        for engine in &mut cluster.engines {
+            engine.disconnect_where(ReasonCode::AdministrativeAction, now, |client| {
+                client.key.is_some_and(|key| key.client_id() != "b")
+            });
+        }
+        cluster.run();
+        assert_eq!(cluster.packets(clients[0]), ["disconnect 0x98"]);
+        assert_eq!(cluster.packets(clients[2]), ["disconnect 0x98"]);
+        assert!(!cluster.is_closed(clients[1]));
+        assert_eq!(cluster.counters().disconnected_by_driver, 2);
+    });
+}
+
+/// A connection that the driver takes no further is told so by the answer to its CONNECT.
+#[test]
+fn a_refused_connection_is_told_why() {
+    each(|mut cluster| {
+        for (version, expected) in [
+            (Version::V5, "connack 0x9f"),
+            (Version::V3_1_1, "connack 0x88"),
+        ] {
+            let client = cluster.open_refused(version, ReasonCode::ConnectionRateExceeded);
+            cluster.send(client, &Packet::Connect(Connect::new(version, "c")));
+            cluster.run();
+            assert_eq!(cluster.packets(client), [expected]);
+            assert!(cluster.is_closed(client));
+        }
+        assert_eq!(cluster.counters().connects_over_rate, 2);
     });
 }

@@ -194,10 +194,21 @@ impl Cluster {
 
     /// Opens a connection; clients come to the shards in turn.
     pub(crate) fn open(&mut self, version: Version) -> Client {
+        self.open_with(version, |_| {})
+    }
+
+    /// Opens a connection that the driver takes no further.
+    pub(crate) fn open_refused(&mut self, version: Version, reason: ReasonCode) -> Client {
+        self.open_with(version, |opened| opened.refused = Some(reason))
+    }
+
+    fn open_with(&mut self, version: Version, change: impl FnOnce(&mut Opened)) -> Client {
         self.opened += 1;
         let shard = self.opened as usize % self.shards();
         let id = ConnectionId::new(ShardId::new(shard as u16), self.opened);
-        self.engines[shard].handle_opened(id, Opened::new(format!("peer {id}"), 0), self.now);
+        let mut opened = Opened::new(format!("peer {id}"), 0);
+        change(&mut opened);
+        self.engines[shard].handle_opened(id, opened, self.now);
         self.wires.insert(
             id,
             Wire {

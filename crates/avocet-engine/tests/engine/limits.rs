@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use avocet_codec::{Connect, PayloadFormat, Version};
-use avocet_engine::{DropReason, EngineConfig};
+use avocet_engine::{DropReason, EngineConfig, Overrun, Rate};
 use avocet_topic::{FilterTreeLimits, TopicLimits};
 
 use crate::cluster::{Cluster, each_with};
@@ -343,4 +343,105 @@ fn sessions_end_in_slices() {
     assert!(cluster.engines[0].poll_timeout().unwrap() <= now.instant);
     cluster.engines[0].handle_timeout(now);
     assert_eq!(cluster.counters().sessions_expired, 300);
+}
+
+const TEN: Rate = Rate {
+    messages_per_second: 10,
+    bytes_per_second: 0,
+};
+
+#[test]
+fn who_publishes_too_fast_is_not_read_for_a_while() {
+    let configure = |config: &mut EngineConfig| config.limits.publish_rate = TEN;
+    each_with(configure, |mut cluster| {
+        let (fast, other) = (cluster.client("fast"), cluster.client("other"));
+        for _ in 0..30 {
+            cluster.publish(fast, "t", "x", 1);
+        }
+        cluster.run();
+        // One more than may come at once, which is what it waits for.
+        assert_eq!(cluster.packets(fast).len(), 11);
+        cluster.publish(other, "t", "x", 1);
+        assert_eq!(cluster.packets(other).len(), 1);
+        cluster.advance(Duration::from_millis(99));
+        assert_eq!(cluster.packets(fast).len(), 0);
+        cluster.advance(Duration::from_millis(1));
+        assert_eq!(cluster.packets(fast).len(), 1);
+        cluster.advance(Duration::from_millis(1_800));
+        assert_eq!(cluster.packets(fast).len(), 18);
+        assert!(cluster.counters().publishers_paused > 0);
+        assert_eq!(cluster.dropped(DropReason::TooFast), 0);
+    });
+}
+
+#[test]
+fn bytes_count_too() {
+    let configure = |config: &mut EngineConfig| config.limits.publish_rate.bytes_per_second = 1_000;
+    each_with(configure, |mut cluster| {
+        let client = cluster.client("client");
+        let payload = "x".repeat(500);
+        for _ in 0..4 {
+            cluster.publish(client, "t", &payload, 1);
+        }
+        cluster.run();
+        assert_eq!(cluster.packets(client).len(), 2);
+        cluster.advance(Duration::from_secs(2));
+        assert_eq!(cluster.packets(client).len(), 2);
+    });
+}
+
+#[test]
+fn who_publishes_too_fast_is_refused_by_setting() {
+    let configure = |config: &mut EngineConfig| {
+        config.limits.publish_rate = TEN;
+        config.limits.publish_overrun = Overrun::Refuse;
+    };
+    each_with(configure, |mut cluster| {
+        for (version, refused) in [(Version::V5, 2), (Version::V3_1_1, 0)] {
+            let client = cluster.client_with(&Connect::new(version, "client"));
+            cluster.subscribe(client, "t", 0);
+            for _ in 0..12 {
+                cluster.publish(client, "t", "x", 1);
+            }
+            let packets = cluster.packets(client);
+            let code = |packet: &&String| packet.ends_with("0x97");
+            assert_eq!(packets.iter().filter(code).count(), refused, "{packets:?}");
+            let acks = packets.iter().filter(|packet| packet.starts_with("puback"));
+            assert_eq!(acks.count(), 12);
+            assert_eq!(packets.len(), 12 + 10);
+            cluster.disconnect(client);
+        }
+        assert_eq!(cluster.dropped(DropReason::TooFast), 4);
+        assert_eq!(cluster.counters().publishers_paused, 0);
+    });
+}
+
+#[test]
+fn messages_are_sent_as_fast_as_allowed_and_answers_at_once() {
+    let configure = |config: &mut EngineConfig| config.limits.delivery_rate = TEN;
+    for qos in 0..=2 {
+        each_with(configure, |mut cluster| {
+            let subscriber = cluster.client("subscriber");
+            cluster.subscribe(subscriber, "t", qos);
+            let publisher = cluster.client("publisher");
+            for number in 0..25 {
+                cluster.publish(publisher, "t", &format!("{number}"), qos);
+            }
+            let mut messages = cluster.messages(subscriber);
+            assert!((5..=10).contains(&messages.len()), "{messages:?}");
+            cluster.publish(subscriber, "other", "x", 1);
+            assert!(cluster.packets(subscriber)[0].starts_with("puback"));
+            let before = messages.len();
+            cluster.advance(Duration::from_millis(100));
+            messages.extend(cluster.messages(subscriber));
+            assert!(messages.len() <= before + 1, "{messages:?}");
+            for _ in 0..100 {
+                cluster.advance(Duration::from_millis(100));
+                messages.extend(cluster.messages(subscriber));
+            }
+            let all: Vec<_> = (0..25).map(|number| format!("t={number} q{qos}")).collect();
+            assert_eq!(messages, all);
+            assert!(cluster.counters().deliveries_held > 0);
+        });
+    }
 }

@@ -787,11 +787,12 @@ impl ClientConnection {
         if let Holder::Attached(exchange) = &mut self.holder
             && !in_error
         {
+            let mut messages_left = u16::MAX;
             loop {
                 if out.is_full() {
                     return true;
                 }
-                if exchange.transmit(now, out) == 0 {
+                if exchange.transmit(now, out, &mut messages_left) == 0 {
                     break;
                 }
             }

@@ -55,6 +55,8 @@ pub struct ServerConnection {
     last_received: Instant,
     /// Packets written.
     packets_sent: u64,
+    /// Messages that may be sent, [`u16::MAX`] for all there are.
+    messages_left: u16,
 }
 
 #[derive(Debug)]
@@ -153,6 +155,7 @@ impl ServerConnection {
             held: false,
             last_received: now.instant,
             packets_sent: 0,
+            messages_left: u16::MAX,
         }
     }
 
@@ -344,6 +347,18 @@ impl ServerConnection {
     #[must_use]
     pub const fn packets_sent(&self) -> u64 {
         self.packets_sent
+    }
+
+    /// How many messages, and PUBRELs, [`ServerConnection::poll_transmit`] may write from here on;
+    /// [`u16::MAX`] for all there are. The others wait, acknowledgements and answers do not.
+    pub fn set_messages_left(&mut self, messages: u16) {
+        self.messages_left = messages;
+    }
+
+    /// How many are left of these.
+    #[must_use]
+    pub const fn messages_left(&self) -> u16 {
+        self.messages_left
     }
 
     /// The PUBLISH packets among them; none without a Session.

@@ -172,9 +172,12 @@ impl ServerConnection {
     /// False, and nothing queued, if it is to go through [`Session::enqueue`](crate::Session::enqueue):
     /// this client gets it in another form, or something stands before it.
     pub fn enqueue_frame(&mut self, frame: PublishFrame<'_>, limits: &Limits) -> bool {
-        self.exchange
-            .as_mut()
-            .is_some_and(|exchange| exchange.enqueue_frame(frame, limits))
+        // Frames leave many at once.
+        self.messages_left == u16::MAX
+            && self
+                .exchange
+                .as_mut()
+                .is_some_and(|exchange| exchange.enqueue_frame(frame, limits))
     }
 
     /// Whether something waits for this side rather than for the client to read.
@@ -264,7 +267,7 @@ impl ServerConnection {
             return 1;
         }
         match &mut self.exchange {
-            Some(exchange) => exchange.transmit(now, out),
+            Some(exchange) => exchange.transmit(now, out, &mut self.messages_left),
             None => 0,
         }
     }

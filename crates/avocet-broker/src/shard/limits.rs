@@ -1,0 +1,131 @@
+//! What a shard does about connections beyond a limit, and those that are banned.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use avocet_codec::{Packet, ReasonCode};
+use avocet_engine::{AuthenticationRequest, ConnectionId, Verdict};
+use avocet_session::Now;
+
+use super::Shard;
+use crate::acceptor::Peer;
+use crate::access::refuse;
+use crate::admission::Pass;
+use crate::bans::BanList;
+
+impl Shard {
+    /// How a connection that was accepted goes on; none if it is to be closed at once.
+    pub(super) fn admit(&mut self, peer: Peer, listener: u16, now: Now) -> Option<Pass> {
+        let address = match peer {
+            Peer::Address(address) => Some(address.ip()).filter(|it| !self.is_proxy(listener, *it)),
+            Peer::Local | Peer::InProcess => None,
+        };
+        match self.admission.arrive(listener, address, now.instant) {
+            Ok(pass) => Some(pass),
+            Err(refusal) => {
+                self.admission.log(refusal, &peer, listener, now.instant);
+                let door = self.doors.get(usize::from(listener));
+                // To say why would cost a handshake.
+                let plain = door.is_none_or(|door| door.layers.is_empty());
+                let told = self.admission.refuse(refusal).filter(|_| plain);
+                if told.is_none() {
+                    self.engine.count_refused(refusal.reason_code());
+                }
+                told
+            }
+        }
+    }
+
+    /// The same once a handshake has told where its client is.
+    pub(super) fn admit_from(
+        &mut self,
+        mut pass: Pass,
+        address: Option<SocketAddr>,
+        listener: u16,
+        now: Now,
+    ) -> Option<Pass> {
+        let from = address.filter(|it| !pass.located && !self.is_proxy(listener, it.ip()));
+        let Some(from) = from else {
+            return Some(pass);
+        };
+        let Err(refusal) = self.admission.locate(&mut pass, from.ip(), now.instant) else {
+            return Some(pass);
+        };
+        self.admission.log(refusal, &from, listener, now.instant);
+        let told = self.admission.refuse(refusal);
+        if told.is_none() {
+            self.engine.count_refused(refusal.reason_code());
+        }
+        told
+    }
+
+    fn is_proxy(&self, listener: u16, address: IpAddr) -> bool {
+        let door = self.doors.get(usize::from(listener));
+        let mut proxies = door.into_iter().flat_map(|it| &it.layers.trusted_proxies);
+        proxies.any(|network| network.contains(address))
+    }
+
+    /// Keeps in mind what a client calls itself, where the clients of users are counted.
+    pub(super) fn name_client(&mut self, id: ConnectionId, request: &AuthenticationRequest) {
+        if let AuthenticationRequest::Connect { connect, .. } = request
+            && self.admission.counts_users()
+            && self.connections.key(id).is_some()
+            && let Packet::Connect(connect) = connect.packet()
+        {
+            let ticket = self.connections.ticket(id);
+            match connect.client_id {
+                // It will have a name that nobody else has.
+                "" => ticket.name(&format!("\0{id}")),
+                client_id => ticket.name(client_id),
+            }
+        }
+    }
+
+    /// The verdict on a client, which is another one if its user has too many.
+    pub(super) fn judge(&mut self, id: ConnectionId, verdict: Verdict) -> Verdict {
+        if let Verdict::Accept(accepted) = &verdict
+            && let Some(user) = &accepted.identity.user
+            && self.admission.counts_users()
+            && self.connections.key(id).is_some()
+            && !self.admission.admit_user(self.connections.ticket(id), user)
+        {
+            return refuse(ReasonCode::QuotaExceeded);
+        }
+        verdict
+    }
+
+    /// Others are banned from here on.
+    pub(super) fn ban(&mut self, bans: &BanList, now: Now) {
+        self.engine.set_bans(Arc::clone(&bans.clients));
+        let reason_code = ReasonCode::AdministrativeAction;
+        self.engine.disconnect_where(reason_code, now, |client| {
+            let address = client.peer.parse::<SocketAddr>();
+            address.is_ok_and(|address| bans.has_address(address.ip()))
+                || client
+                    .key
+                    .is_some_and(|key| bans.clients.has(key.client_id(), client.user))
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use avocet_codec::PacketType;
+
+    use crate::admission::Refusal;
+
+    #[test]
+    fn every_refusal_has_a_code_that_connack_may_carry() {
+        for refusal in [
+            Refusal::Banned,
+            Refusal::Connections,
+            Refusal::Listener,
+            Refusal::Address,
+            Refusal::ListenerRate,
+            Refusal::AddressRate,
+        ] {
+            let code = refusal.reason_code();
+            assert!(code.is_error() && code.is_allowed_in(PacketType::Connack));
+        }
+    }
+}
