@@ -37,6 +37,7 @@ use crate::clock::Clock;
 use crate::config::{Config, ConfigError, ListenAddress};
 use crate::doors::{self, Doors};
 use crate::inbox::{Inbox, Mail};
+use crate::memory::MemoryWatch;
 use crate::pace::Pace;
 use crate::quic::{self, QuicDoor};
 use crate::recovery::{self, DataError};
@@ -88,6 +89,7 @@ pub struct Broker {
     clock: Clock,
     /// It ends when this is dropped.
     watch: Option<Watch>,
+    memory: Option<MemoryWatch>,
     threads: Vec<JoinHandle<()>>,
     store: Option<JoinHandle<()>>,
     quic: Option<JoinHandle<()>>,
@@ -236,6 +238,7 @@ impl BoundBroker {
             admission: Arc::clone(&admission),
             clock,
             watch: None,
+            memory: None,
             threads: Vec::new(),
             store: None,
             quic: None,
@@ -284,7 +287,7 @@ impl BoundBroker {
         if !quic_doors.is_empty() {
             let stopper = broker.stopper.clone();
             let shared = quic::Shared {
-                inboxes,
+                inboxes: Arc::clone(&inboxes),
                 admission: Arc::clone(&admission),
                 clock,
                 handshakes_max: config.handshakes_max,
@@ -301,6 +304,7 @@ impl BoundBroker {
             info!("listening on {address}{door}");
         }
         broker.watch = Watch::start(&doors, clock)?;
+        broker.memory = MemoryWatch::start(config.memory_max, &inboxes)?;
         Ok(broker)
     }
 }
@@ -528,6 +532,7 @@ fn engines(
     engine.levels = config.levels();
     // They are counted where they come in, for all shards together.
     engine.limits.connections_max = usize::MAX;
+    engine.limits.flapping = Some(config.flapping).filter(|it| it.connects_max > 0);
     engine.authentication = if config.asks_clients() {
         avocet_engine::Authentication::Asked
     } else {

@@ -2,7 +2,7 @@
 
 use avocet_engine::Event;
 use avocet_session::CloseReason;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::arrivals::Arrival;
 
@@ -65,6 +65,29 @@ pub(crate) fn log(event: &Event) {
         Event::Unreadable { session, messages } => error!(
             client_id = session.client_id(),
             messages, "queued messages cannot be read: they are not delivered"
+        ),
+        Event::Flapping {
+            peer,
+            session,
+            connects,
+        } => warn!(
+            client_id = session.client_id(),
+            user = session.user(),
+            address = peer,
+            connects,
+            "connects too often: it is banned for a while"
+        ),
+        Event::ManySessions {
+            disconnected,
+            most,
+            example,
+        } => warn!(
+            disconnected,
+            user = most.0.user(),
+            of_user = most.1,
+            client_id = example.client_id(),
+            "many sessions have no connection; clients that come with another client identifier each \
+             time leave such behind"
         ),
         _ => info!("{event:?}"),
     }

@@ -51,6 +51,8 @@ pub(crate) enum Mail {
     Rules(Arc<Rules>),
     /// Who is banned from here on.
     Bans(Arc<BanList>),
+    /// Whether there is no memory for more.
+    Overloaded(bool),
     /// What the disk does.
     Store(StoreState),
     /// Somebody asks whether the shard still turns.

@@ -18,6 +18,7 @@ mod events;
 mod exchanges;
 mod http;
 mod inbox;
+mod memory;
 mod pace;
 mod queue;
 mod quic;
@@ -28,7 +29,7 @@ mod stream;
 mod tokens;
 
 pub use access::{AccessError, ReloadError, Reloader};
-pub use avocet_engine::EngineConfig;
+pub use avocet_engine::{EngineConfig, Flapping};
 pub use backup::{BackupError, backup};
 pub use broker::{BoundBroker, Broker, Pulse, ShardFailed, StartError, Stopper};
 pub use config::{

@@ -336,6 +336,7 @@ impl Shard {
                 }
                 Mail::Rules(rules) => self.engine.set_rules(rules),
                 Mail::Bans(bans) => self.ban(&bans, now),
+                Mail::Overloaded(overloaded) => self.engine.set_overloaded(overloaded),
                 Mail::Store(state) => self.engine.set_store(state),
                 Mail::Answer(answer) => {
                     // There is room for each shard's answer; who asked may have gone.

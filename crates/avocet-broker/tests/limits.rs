@@ -188,3 +188,52 @@ fn who_is_banned_is_refused_and_disconnected() {
     client.send(&Packet::Pingreq);
     assert_eq!(client.receive().packet(), Packet::Pingresp);
 }
+
+#[test]
+fn who_connects_too_often_is_banned_for_a_while() {
+    let mut server = start(&["limits.flapping_connects=3"]);
+    let answers: Vec<_> = (0..5).map(|_| plain(&server, "flapping").0).collect();
+    let (fine, banned) = (ReasonCode::Success, ReasonCode::Banned);
+    assert_eq!(answers, [fine, fine, fine, banned, banned]);
+    assert_eq!(plain(&server, "other").0, fine);
+    server.wait_for_log("connects too often");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn without_memory_no_new_client_is_taken() {
+    let mut server = start(&["limits.memory_max=1 MiB"]);
+    server.wait_for_log("new load is refused");
+    loop {
+        let (reason_code, _) = plain(&server, "new");
+        if reason_code == ReasonCode::ServerBusy {
+            break;
+        }
+        assert_eq!(reason_code, ReasonCode::Success);
+    }
+}
+
+/// The accept loop waits, and those who are there are served.
+#[cfg(target_os = "linux")]
+#[test]
+fn at_the_limit_of_descriptors_those_who_are_there_are_served() {
+    let mut command = std::process::Command::new("sh");
+    let script = "ulimit -n 64; exec \"$0\" \"$@\"";
+    command
+        .args(["-c", script, env!("CARGO_BIN_EXE_avocet-broker")])
+        .args(["--listen", "127.0.0.1:0", "--shards", "2"])
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::piped());
+    let mut server = Server::spawn(command);
+    let mut client = server.connect(Version::V5, "first");
+    let sockets: Vec<_> = (0..100).map(|_| common::open(server.address)).collect();
+    server.wait_for_log("cannot accept connections");
+    client.send(&Packet::Pingreq);
+    assert_eq!(client.receive().packet(), Packet::Pingresp);
+    drop(sockets);
+    server.wait_for_log("accepting connections again");
+    server.connect(Version::V5, "second");
+    client.send(&Packet::Pingreq);
+    assert_eq!(client.receive().packet(), Packet::Pingresp);
+}

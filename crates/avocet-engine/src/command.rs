@@ -192,6 +192,25 @@ pub enum Event {
         /// How many.
         messages: u64,
     },
+    /// A client connects again and again: it is refused for a while.
+    Flapping {
+        /// Where its last connection comes from.
+        peer: String,
+        /// Its session.
+        session: Arc<SessionKey>,
+        /// How often it connected.
+        connects: u32,
+    },
+    /// There are very many sessions without a connection. Clients that choose another Client Identifier
+    /// each time leave such behind.
+    ManySessions {
+        /// How many in this shard.
+        disconnected: u64,
+        /// Whose most of them are, by tenant and user (the Client Identifier is empty), and how many.
+        most: (Arc<SessionKey>, u64),
+        /// The last one.
+        example: Arc<SessionKey>,
+    },
     /// A connection is gone.
     Disconnected {
         /// The connection.

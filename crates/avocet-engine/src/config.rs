@@ -5,6 +5,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use avocet_codec::{List, UserProperty};
 use avocet_session::ServerConfig;
 use avocet_topic::{FilterTreeLimits, TopicLimits, TopicName};
 
@@ -159,6 +160,40 @@ impl Rate {
     }
 }
 
+/// How many User Properties a packet may have; 0 for as many as it has room for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UserPropertyLimits {
+    /// Their number.
+    pub count_max: u32,
+    /// Bytes of their names and values.
+    pub bytes_max: u32,
+}
+
+impl UserPropertyLimits {
+    /// Whether so many are too many.
+    #[must_use]
+    pub fn are_exceeded_by(&self, properties: List<'_, UserProperty<'_>>) -> bool {
+        if self.count_max == 0 && self.bytes_max == 0 {
+            return false;
+        }
+        let max = |max: u32| if max == 0 { usize::MAX } else { max as usize };
+        let bytes = |it: UserProperty<'_>| it.name.len() + it.value.len();
+        properties.len() > max(self.count_max)
+            || properties.iter().map(bytes).sum::<usize>() > max(self.bytes_max)
+    }
+}
+
+/// When a client is banned for connecting again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flapping {
+    /// Connections within the window that are allowed.
+    pub connects_max: u32,
+    /// How long connections are counted.
+    pub window: Duration,
+    /// For how long it is refused then, with 0x8A (banned).
+    pub ban: Duration,
+}
+
 /// What happens to a client that publishes too fast.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Overrun {
@@ -206,6 +241,22 @@ pub struct EngineLimits {
     pub topics: TopicLimits,
     /// Different Topic Filters. A subscription beyond gets 0x97.
     pub filters: FilterTreeLimits,
+    /// Bytes of a Client Identifier. A CONNECT with a longer one gets 0x85 (client identifier not
+    /// valid).
+    pub client_id_bytes_max: usize,
+    /// User Properties of a CONNECT, a Will Message or a PUBLISH. Beyond, it gets 0x97.
+    pub user_properties: UserPropertyLimits,
+    /// Levels that a Topic Filter has before its first wildcard, at least. One with fewer gets 0x8F.
+    pub wildcard_level_min: usize,
+    /// Whether 3.x clients, which cannot be told another Keep Alive, get 0x85 (return code 2) if theirs
+    /// is greater than [`keep_alive_max`](avocet_session::ServerConfig::keep_alive_max), or 0.
+    pub keep_alive_refused: bool,
+    /// How often a client may connect before it counts as flapping; none for as often as it wants.
+    pub flapping: Option<Flapping>,
+    /// Sessions without a connection that are told to the operator, and again at each doubling.
+    pub sessions_disconnected_told: usize,
+    /// For how long a message is retained at most, from when the shard had it; zero for ever.
+    pub retained_age_max: Duration,
     /// Retained messages this shard owns. Beyond, a message is delivered and not retained, which
     /// is counted.
     pub retained_messages_max: usize,
@@ -259,6 +310,13 @@ impl Default for EngineLimits {
             sessions_max: 2_000_000,
             subscriptions_per_session_max: 10_000,
             shapes_per_session_max: 64,
+            client_id_bytes_max: u16::MAX.into(),
+            user_properties: UserPropertyLimits::default(),
+            wildcard_level_min: 0,
+            keep_alive_refused: false,
+            flapping: None,
+            sessions_disconnected_told: 100_000,
+            retained_age_max: Duration::ZERO,
             topics: TopicLimits::default(),
             filters: FilterTreeLimits::default(),
             retained_messages_max: 10_000_000,

@@ -14,6 +14,7 @@ use avocet_topic::TopicName;
 use foldhash::quality::FixedState;
 
 use crate::connection::{Connection, Question, forget_unjudged};
+use crate::flapping::Flap;
 use crate::session_table::{SessionHandle, SessionKey};
 use crate::will::Will;
 use crate::{
@@ -46,6 +47,10 @@ impl Engine {
             self.refuse(id, ReasonCode::QuotaExceeded, Details::default(), now);
             return;
         }
+        if let Some(reason) = self.check_connect(connect) {
+            self.refuse(id, reason, Details::default(), now);
+            return;
+        }
         if let Some(will) = &connect.will
             && !is_bridge_state(will.topic_name)
             && let Err((reason_code, _)) =
@@ -75,6 +80,24 @@ impl Engine {
                 self.command(Command::Authenticate { id, request });
             }
         }
+    }
+
+    /// Why a CONNECT goes beyond what clients may be, if it does.
+    fn check_connect(&self, connect: &Connect<'_>) -> Option<ReasonCode> {
+        let limits = &self.config.limits;
+        if connect.client_id.len() > limits.client_id_bytes_max {
+            return Some(ReasonCode::ClientIdentifierNotValid);
+        }
+        let properties = connect.properties.user_properties;
+        if limits.user_properties.are_exceeded_by(properties) {
+            return Some(ReasonCode::QuotaExceeded);
+        }
+        let max = self.config.connection.keep_alive_max;
+        let too_long = max.is_some_and(|max| !(1..=max.get()).contains(&connect.keep_alive));
+        if limits.keep_alive_refused && too_long && connect.version != Version::V5 {
+            return Some(ReasonCode::ClientIdentifierNotValid);
+        }
+        None
     }
 
     /// A step of enhanced authentication; the connection has checked that it is in turn
@@ -271,13 +294,28 @@ impl Engine {
             self.refuse(id, ReasonCode::NotAuthorized, Details::default(), now);
             return;
         }
-        let limits = &self.config.limits;
+        let config = Arc::clone(&self.config);
+        let limits = &config.limits;
         let known = self.sessions.find(&key);
         if known.is_none() && self.sessions.len() >= limits.sessions_max
             || self.counters.connections > limits.connections_max as u64
         {
             self.refuse(id, ReasonCode::QuotaExceeded, Details::default(), now);
             return;
+        }
+        if known.is_none() && self.overloaded {
+            self.refuse(id, ReasonCode::ServerBusy, Details::default(), now);
+            return;
+        }
+        if let Some(flapping) = &limits.flapping {
+            let flap = self.flaps.connects(&key, flapping, now.instant);
+            if flap == Flap::TooMany {
+                self.tell_of_flapping(id, &key);
+            }
+            if flap != Flap::Fine {
+                self.refuse(id, ReasonCode::Banned, Details::default(), now);
+                return;
+            }
         }
         let Some(entry) = self.connections.get(&id) else {
             return;
@@ -333,6 +371,16 @@ impl Engine {
         self.members_online(handle);
         self.ask_retained(handle);
         self.need_flush(id);
+    }
+
+    fn tell_of_flapping(&mut self, id: ConnectionId, key: &Arc<SessionKey>) {
+        let peer = self.connections.get(&id).map(|it| it.opened.peer.clone());
+        let connects = self.config.limits.flapping.map(|it| it.connects_max);
+        self.command(Command::Log(Event::Flapping {
+            peer: peer.unwrap_or_default(),
+            session: Arc::clone(key),
+            connects: connects.unwrap_or_default(),
+        }));
     }
 
     /// Keeps in mind until when a client is let in.
@@ -430,6 +478,7 @@ impl Engine {
         counters.connects_refused += 1;
         counters.connects_banned += matches!(reason, ReasonCode::Banned) as u64;
         counters.connects_over_quota += matches!(reason, ReasonCode::QuotaExceeded) as u64;
+        counters.connects_overloaded += matches!(reason, ReasonCode::ServerBusy) as u64;
         counters.connects_over_rate += matches!(reason, ReasonCode::ConnectionRateExceeded) as u64;
     }
 

@@ -435,6 +435,10 @@ impl Engine {
         if hidden && text.starts_with("$share/") || limits.check_name(topic_name).is_err() {
             return Err((ReasonCode::TopicNameInvalid, DropReason::NotAuthorized));
         }
+        let limits = &self.config.limits.user_properties;
+        if limits.are_exceeded_by(properties.user_properties()) {
+            return Err((ReasonCode::QuotaExceeded, DropReason::UserProperties));
+        }
         // [MQTT5-3.3.2.3.2]
         if self.config.check_payload_format
             && properties.payload_format() == Some(PayloadFormat::Utf8)
@@ -473,7 +477,8 @@ impl Engine {
         };
         let (session, key) = (entry.session, entry.key.clone());
         let listener = entry.opened.listener;
-        if let Some(refusal) = self.refuse_for_store(id, &message) {
+        let refusal = token.and_then(|_| self.refuse_for_overload(id));
+        if let Some(refusal) = refusal.or_else(|| self.refuse_for_store(id, &message)) {
             self.refuse_publish(id, token, refusal);
             return;
         }

@@ -35,11 +35,15 @@ pub enum DropReason {
     Unreadable,
     /// Its client publishes faster than it may.
     TooFast,
+    /// There is no memory for more.
+    Overloaded,
+    /// It has more User Properties than allowed.
+    UserProperties,
 }
 
 impl DropReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::QueueFull,
         Self::TotalFull,
         Self::OfflineQoS0,
@@ -53,6 +57,8 @@ impl DropReason {
         Self::NotStored,
         Self::Unreadable,
         Self::TooFast,
+        Self::Overloaded,
+        Self::UserProperties,
     ];
 }
 
@@ -91,6 +97,8 @@ counters! {
     connects_banned,
     /// Of these: because there were as many as there may be (0x97).
     connects_over_quota,
+    /// Of these: because there was no memory for more (0x89).
+    connects_overloaded,
     /// Of these: because they came too fast (0x9F).
     connects_over_rate,
     /// Connections that were ended by the driver's [`Engine::disconnect_where`](crate::Engine::disconnect_where).

@@ -15,6 +15,7 @@ use crate::ConnectionId;
 use crate::config::EngineConfig;
 use crate::connection::Connections;
 use crate::counters::Counters;
+use crate::flapping::Flaps;
 use crate::member::Memberships;
 use crate::outbox::Outbox;
 use crate::publish::{Matches, Ticket};
@@ -49,6 +50,14 @@ pub struct Engine {
     pub(crate) sessions: SessionTable,
     /// With [`Authorization::Rules`](crate::Authorization::Rules): those in force.
     pub(crate) rules: Arc<Rules>,
+    /// Clients that have connected of late, where flapping is looked for.
+    pub(crate) flaps: Flaps,
+    /// Whether there is no memory for more.
+    pub(crate) overloaded: bool,
+    /// Messages and bytes that all queues together may hold.
+    pub(crate) queued_max: (u64, u64),
+    /// How many sessions without a connection are next told to the operator.
+    pub(crate) sessions_told: u64,
     /// Who is not let in.
     pub(crate) bans: Arc<Bans>,
     pub(crate) routes: Routes,
@@ -123,6 +132,13 @@ impl Engine {
             sessions: SessionTable::new(seed),
             rules: Arc::new(Rules::default()),
             bans: Arc::default(),
+            flaps: Flaps::default(),
+            overloaded: false,
+            queued_max: (
+                config.limits.queued_messages_max as u64,
+                config.limits.queued_bytes_max as u64,
+            ),
+            sessions_told: 0,
             routes: Routes::new(config.limits.filters, seed),
             matches: Matches::default(),
             wait: Duration::ZERO,

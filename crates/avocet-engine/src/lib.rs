@@ -25,8 +25,10 @@ mod connect;
 mod connection;
 mod counters;
 mod engine;
+mod flapping;
 mod member;
 mod outbox;
+mod overload;
 mod publish;
 mod queue;
 mod rates;
@@ -53,8 +55,8 @@ pub use command::{
     Opened, Permission, Verdict,
 };
 pub use config::{
-    Authentication, Authorization, ClientIds, Durability, EngineConfig, EngineLimits, Level,
-    Levels, Overrun, Rate, SharedStrategy,
+    Authentication, Authorization, ClientIds, Durability, EngineConfig, EngineLimits, Flapping,
+    Level, Levels, Overrun, Rate, SharedStrategy, UserPropertyLimits,
 };
 pub use counters::{Counters, DropReason};
 pub use engine::Engine;

@@ -126,14 +126,16 @@ impl Engine {
         shared: Option<(MembershipId, u64)>,
         now: Now,
     ) -> bool {
-        let Some(slot) = self.sessions.get_mut(handle) else {
-            return false;
-        };
-        if self.counters.is_full(&self.config.limits) {
-            self.count_dropped(DropReason::TotalFull);
+        if self.is_full()
+            && let Some(reason) = self.full_for(handle)
+        {
+            self.count_dropped(reason);
             self.finish_shared(shared);
             return false;
         }
+        let Some(slot) = self.sessions.get_mut(handle) else {
+            return false;
+        };
         if let Some(access) = &mut slot.access
             && !access.may_receive(
                 &self.rules,
@@ -196,7 +198,7 @@ impl Engine {
             self.count_dropped(DropReason::NotAuthorized);
             return true;
         }
-        let Some(id) = connection.filter(|_| !self.counters.is_full(&self.config.limits)) else {
+        let Some(id) = connection.filter(|_| !self.is_full()) else {
             return false;
         };
         let Some(entry) = self.connections.get_mut(&id) else {

@@ -19,7 +19,13 @@ struct Retained {
     message: Arc<Message>,
     /// For No Local; none for the server's own.
     publisher: Option<Arc<SessionKey>>,
+    /// When it is forgotten: at the end of its Message Expiry Interval, or of the longest time that
+    /// messages are retained.
+    until: UnixTime,
 }
+
+/// Until when what has no end is retained.
+const FOR_EVER: UnixTime = UnixTime::from_millis(u64::MAX);
 
 /// Names that one query looks at: what a wildcard that matches little may take of a turn.
 const STEPS_MAX: usize = 2_000;
@@ -35,7 +41,7 @@ pub(crate) struct RetainedMessages {
     tree: TopicTree<Retained>,
     /// Sessions whose next page is asked for in another turn.
     deferred: VecDeque<SessionHandle>,
-    /// Those with a Message Expiry Interval, by its end.
+    /// Those that are forgotten some time, by when.
     expiries: BTreeSet<(UnixTime, TopicNameBuf)>,
 }
 
@@ -94,7 +100,8 @@ impl Engine {
         let limits = &self.config.limits;
         let bytes = self.counters.retained_bytes + message.len() as u64;
         let full = self.retained.tree.len() >= limits.retained_messages_max
-            || bytes > limits.retained_bytes_max as u64;
+            || bytes > limits.retained_bytes_max as u64
+            || self.overloaded && !existed;
         let cleared = message.payload().is_empty();
         if full && !cleared {
             self.count_dropped(DropReason::RetainedFull);
@@ -126,15 +133,22 @@ impl Engine {
         message: Arc<Message>,
         publisher: Option<Arc<SessionKey>>,
     ) {
-        if let Some(at) = message.expires_at() {
+        let mut until = message.expires_at().unwrap_or(FOR_EVER);
+        let age_max = self.config.limits.retained_age_max;
+        // What the server says of itself is kept up to date by itself.
+        if !age_max.is_zero() && publisher.is_some() {
+            until = until.min(self.clock.messages_now() + age_max);
+        }
+        if until < FOR_EVER {
             let topic_name = message.topic_name().to_buf();
-            self.retained.expiries.insert((at, topic_name));
+            self.retained.expiries.insert((until, topic_name));
         }
         self.counters.retained_messages += 1;
         self.counters.retained_bytes += message.len() as u64;
         let retained = Retained {
             message: Arc::clone(&message),
             publisher,
+            until,
         };
         self.retained.tree.insert(message.topic_name(), retained);
     }
@@ -143,8 +157,9 @@ impl Engine {
         let Some(old) = self.retained.tree.remove(topic_name.as_name()) else {
             return false;
         };
-        if let Some(at) = old.message.expires_at() {
-            self.retained.expiries.remove(&(at, topic_name.clone()));
+        if old.until < FOR_EVER {
+            let entry = (old.until, topic_name.clone());
+            self.retained.expiries.remove(&entry);
         }
         self.counters.retained_messages -= 1;
         self.counters.retained_bytes -= old.message.len() as u64;

@@ -195,6 +195,12 @@ impl SessionTable {
         self.by_key.len()
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Slot> {
+        self.entries
+            .iter()
+            .filter_map(|entry| entry.slot.as_deref())
+    }
+
     pub(crate) fn find(&self, key: &SessionKey) -> Option<SessionHandle> {
         self.by_key.get(key).copied()
     }

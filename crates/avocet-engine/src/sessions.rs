@@ -115,6 +115,7 @@ impl Engine {
         } else {
             self.set_expiry_interval(handle, expiry_interval, false);
             self.begin_will(handle, now);
+            self.tell_of_sessions(handle);
         }
     }
 

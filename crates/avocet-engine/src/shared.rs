@@ -375,13 +375,14 @@ impl Engine {
         now: Now,
     ) -> bool {
         let queue_qos0 = self.config.connection.limits.queue_qos0;
+        let full = self.is_full();
         let Some(group) = self.groups.groups.get_mut(&handle) else {
             return false;
         };
         if published.has_reached(|shards| ShardId::of_group(&group.name, shards)) {
             return false;
         }
-        if self.counters.is_full(&self.config.limits) {
+        if full && !(self.overloaded && group.members.online > 0) {
             self.count_dropped(DropReason::TotalFull);
             return false;
         }

@@ -9,7 +9,7 @@ use avocet_codec::{
     SubscriptionOptions, Unsubscribe,
 };
 use avocet_session::{CommitId, Now};
-use avocet_topic::TopicFilterBuf;
+use avocet_topic::{TopicFilter, TopicFilterBuf};
 
 use crate::member::Membership;
 use crate::record::Record;
@@ -175,6 +175,9 @@ impl Engine {
         let limits = &self.config.limits;
         let checked = limits.topics.check_filter(matched);
         checked.map_err(|_| ReasonCode::TopicFilterInvalid)?;
+        if matched.has_wildcard() && levels_before_wildcard(matched) < limits.wildcard_level_min {
+            return Err(ReasonCode::TopicFilterInvalid);
+        }
         if share.is_some() && !config.shared_subscription_available {
             return Err(ReasonCode::SharedSubscriptionsNotSupported);
         }
@@ -455,4 +458,11 @@ const fn granted_qos(qos: QoS) -> ReasonCode {
         QoS::AtLeastOnce => ReasonCode::GrantedQoS1,
         QoS::ExactlyOnce => ReasonCode::GrantedQoS2,
     }
+}
+
+fn levels_before_wildcard(filter: TopicFilter<'_>) -> usize {
+    let mut levels = filter.as_str().split('/');
+    levels
+        .position(|level| level == "+" || level == "#")
+        .unwrap_or(usize::MAX)
 }

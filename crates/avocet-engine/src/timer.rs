@@ -75,6 +75,11 @@ impl Clock {
         self.believed.unix
     }
 
+    /// The time as last read, as it is for messages.
+    pub(crate) fn messages_now(&self) -> UnixTime {
+        self.of_messages()
+    }
+
     fn of_messages(&self) -> UnixTime {
         self.since.unix + self.believed.instant.duration_since(self.since.instant)
     }

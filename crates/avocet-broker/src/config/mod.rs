@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use avocet_engine::{ClientIds, EngineConfig, Level, Levels};
+use avocet_engine::{ClientIds, EngineConfig, Flapping, Level, Levels};
 
 pub use error::{ConfigError, Origin};
 pub use listener::{
@@ -53,6 +53,10 @@ pub struct Config {
     pub handshakes_max: usize,
     /// How many connections there may be, and how fast they may come.
     pub connections: ConnectionLimits,
+    /// When a client is banned for connecting again and again; with 0 connections nobody is.
+    pub flapping: Flapping,
+    /// Bytes of memory beyond which no new load is taken; 0 for four fifths of what there is.
+    pub memory_max: u64,
     /// Who may connect.
     pub access: Access,
     /// What is logged, by the binary.
@@ -252,6 +256,12 @@ impl Default for Config {
             group: None,
             handshakes_max: 1_000,
             connections: ConnectionLimits::default(),
+            flapping: Flapping {
+                connects_max: 0,
+                window: Duration::from_secs(60),
+                ban: Duration::from_secs(300),
+            },
+            memory_max: 0,
             access: Access::default(),
             log: Log {
                 filter: "info".to_owned(),

@@ -591,6 +591,19 @@ static SETTINGS: &[Setting] = &[
          this one. 0: as the client asks."
     ),
     integer!(
+        "mqtt.keep_alive_min",
+        0..=U16,
+        |config| &mut connection(config).keep_alive_min,
+        "The shortest Keep Alive in seconds. 5.0 clients that ask for less, but not for none, are \
+         told this one. 0: as the client asks."
+    ),
+    flag!(
+        "mqtt.keep_alive_refused",
+        |config| &mut config.engine.limits.keep_alive_refused,
+        "Whether clients of 3.x, which cannot be told another one, are refused (return code 2) if \
+         their Keep Alive is longer than `mqtt.keep_alive_max`, or none."
+    ),
+    integer!(
         "mqtt.session_expiry_interval_max",
         0..=U32,
         |config| &mut config.engine.limits.session_expiry_interval_max,

@@ -1,8 +1,9 @@
+use std::num::NonZeroU16;
 use std::time::Duration;
 
-use avocet_codec::{Connect, PayloadFormat, Version};
-use avocet_engine::{DropReason, EngineConfig, Overrun, Rate};
-use avocet_topic::{FilterTreeLimits, TopicLimits};
+use avocet_codec::{Connect, MessagePropertiesParts, PayloadFormat, UserProperty, Version, Will};
+use avocet_engine::{DropReason, EngineConfig, Event, Flapping, Overrun, Rate};
+use avocet_topic::{FilterTreeLimits, TopicLimits, TopicName};
 
 use crate::cluster::{Cluster, each_with};
 
@@ -137,7 +138,7 @@ fn payloads_are_checked_by_setting() {
         for (payload, qos) in [(&b"\xff"[..], 0), (b"\xff", 1), (b"\xff", 2), (b"fine", 1)] {
             cluster.publish_with(client, "t", "", qos, |publish| {
                 publish.payload = payload;
-                publish.properties = avocet_codec::MessagePropertiesParts {
+                publish.properties = MessagePropertiesParts {
                     payload_format: Some(PayloadFormat::Utf8),
                     ..Default::default()
                 }
@@ -159,7 +160,7 @@ fn payloads_are_checked_by_setting() {
         let mut connect = Connect::new(Version::V5, "mortal");
         let mut will = crate::publish::will("t", "");
         will.payload = b"\xff";
-        will.properties = avocet_codec::MessagePropertiesParts {
+        will.properties = MessagePropertiesParts {
             payload_format: Some(PayloadFormat::Utf8),
             ..Default::default()
         }
@@ -444,4 +445,244 @@ fn messages_are_sent_as_fast_as_allowed_and_answers_at_once() {
             assert!(cluster.counters().deliveries_held > 0);
         });
     }
+}
+
+#[test]
+fn connects_beyond_the_limits_are_refused() {
+    let configure = |config: &mut EngineConfig| {
+        config.limits.client_id_bytes_max = 4;
+        config.limits.user_properties.count_max = 1;
+        config.limits.keep_alive_refused = true;
+        let connection = std::sync::Arc::make_mut(&mut config.connection);
+        connection.keep_alive_max = NonZeroU16::new(60);
+        connection.keep_alive_min = NonZeroU16::new(10);
+    };
+    each_with(configure, |mut cluster| {
+        let two = [UserProperty {
+            name: "a",
+            value: "b",
+        }; 2];
+        let answer = |cluster: &mut Cluster, connect: &Connect<'_>| {
+            let client = cluster.connect(connect);
+            cluster.packet(client)
+        };
+        for (version, id, keep_alive, expected) in [
+            (Version::V5, "long!", 30, "connack 0x85"),
+            (Version::V5, "id", 30, "connack 0x00"),
+            (Version::V3_1_1, "id", 30, "connack 0x00"),
+            (Version::V3_1_1, "id", 61, "connack 0x85"),
+            (Version::V3_1_1, "id", 0, "connack 0x85"),
+            (Version::V3_1_1, "id", 1, "connack 0x00"),
+        ] {
+            let mut connect = Connect::new(version, id);
+            connect.keep_alive = keep_alive;
+            assert_eq!(answer(&mut cluster, &connect), expected);
+        }
+        for (keep_alive, told) in [(0, 60), (61, 60), (60, 60), (10, 10), (9, 10)] {
+            let mut connect = Connect::new(Version::V5, "id");
+            connect.keep_alive = keep_alive;
+            answer(&mut cluster, &connect);
+            let connected = cluster.events.iter().rev().find_map(|event| match event {
+                Event::Connected { keep_alive, .. } => Some(*keep_alive),
+                _ => None,
+            });
+            assert_eq!(connected, Some(told));
+        }
+        let mut connect = Connect::new(Version::V5, "id");
+        connect.properties.user_properties = two.as_slice().into();
+        assert_eq!(answer(&mut cluster, &connect), "connack 0x97");
+        let mut connect = Connect::new(Version::V5, "id");
+        let mut will = Will::new(TopicName::new("t").unwrap(), b"");
+        will.properties = MessagePropertiesParts {
+            user_properties: &two,
+            ..Default::default()
+        }
+        .into();
+        connect.will = Some(will);
+        assert_eq!(answer(&mut cluster, &connect), "connack 0x97");
+    });
+}
+
+#[test]
+fn messages_with_too_many_user_properties_are_refused() {
+    let configure = |config: &mut EngineConfig| {
+        config.limits.user_properties.count_max = 2;
+        config.limits.user_properties.bytes_max = 10;
+    };
+    each_with(configure, |mut cluster| {
+        let client = cluster.client("client");
+        let short = UserProperty {
+            name: "a",
+            value: "b",
+        };
+        let long = UserProperty {
+            name: "a",
+            value: "0123456789",
+        };
+        for properties in [&[short, short][..], &[short; 3], &[long]] {
+            cluster.publish_with(client, "t", "x", 1, |publish| {
+                publish.properties = MessagePropertiesParts {
+                    user_properties: properties,
+                    ..Default::default()
+                }
+                .into();
+            });
+        }
+        let packets = cluster.packets(client);
+        let refused = |packet: &&String| packet.ends_with("0x97");
+        assert_eq!(packets.iter().filter(refused).count(), 2, "{packets:?}");
+        assert_eq!(cluster.dropped(DropReason::UserProperties), 2);
+    });
+}
+
+#[test]
+fn filters_have_so_many_levels_before_their_wildcards() {
+    let configure = |config: &mut EngineConfig| config.limits.wildcard_level_min = 1;
+    each_with(configure, |mut cluster| {
+        let client = cluster.client("client");
+        for filter in ["#", "+", "+/a", "$share/g/#", "$share/g/+/a"] {
+            assert_eq!(
+                cluster.subscribe(client, filter, 0),
+                "suback 0x8f",
+                "{filter}"
+            );
+        }
+        for filter in ["a", "a/#", "a/+/b", "$share/g/a/#", "/#"] {
+            assert_eq!(
+                cluster.subscribe(client, filter, 0),
+                "suback 0x00",
+                "{filter}"
+            );
+        }
+    });
+}
+
+#[test]
+fn retained_messages_are_forgotten_at_their_greatest_age() {
+    let configure = |config: &mut EngineConfig| {
+        config.limits.retained_age_max = Duration::from_secs(10);
+    };
+    each_with(configure, |mut cluster| {
+        let client = cluster.client("client");
+        cluster.publish_retained(client, "old", "x", 0);
+        cluster.advance(Duration::from_secs(9));
+        cluster.publish_retained(client, "new", "x", 0);
+        cluster.subscribe(client, "#", 0);
+        let mut messages = cluster.messages(client);
+        messages.sort();
+        assert_eq!(messages, ["new=x q0 retain", "old=x q0 retain"]);
+        cluster.advance(Duration::from_secs(1));
+        cluster.subscribe(client, "#", 0);
+        assert_eq!(cluster.messages(client), ["new=x q0 retain"]);
+        assert_eq!(cluster.counters().retained_messages, 1);
+        // One that is replaced begins anew.
+        cluster.publish_retained(client, "new", "y", 0);
+        cluster.advance(Duration::from_secs(9));
+        assert_eq!(cluster.counters().retained_messages, 1);
+        cluster.advance(Duration::from_secs(1));
+        assert_eq!(cluster.counters().retained_messages, 0);
+    });
+}
+
+#[test]
+fn a_client_that_connects_too_often_is_banned_for_a_while() {
+    let configure = |config: &mut EngineConfig| {
+        config.limits.flapping = Some(Flapping {
+            connects_max: 2,
+            window: Duration::from_secs(10),
+            ban: Duration::from_secs(60),
+        });
+    };
+    each_with(configure, |mut cluster| {
+        let answer = |cluster: &mut Cluster| {
+            let client = cluster.connect(&Connect::new(Version::V5, "client"));
+            let packet = cluster.packet(client);
+            cluster.disconnect(client);
+            packet
+        };
+        assert_eq!(answer(&mut cluster), "connack 0x00");
+        assert_eq!(answer(&mut cluster), "connack 0x00");
+        cluster.advance(Duration::from_secs(10));
+        assert_eq!(answer(&mut cluster), "connack 0x00");
+        assert_eq!(answer(&mut cluster), "connack 0x00");
+        assert_eq!(answer(&mut cluster), "connack 0x8a");
+        let flapping = |event: &&Event| matches!(event, Event::Flapping { .. });
+        assert_eq!(cluster.events.iter().filter(flapping).count(), 1);
+        cluster.client("other");
+        cluster.advance(Duration::from_secs(59));
+        assert_eq!(answer(&mut cluster), "connack 0x8a");
+        cluster.advance(Duration::from_secs(1));
+        assert_eq!(answer(&mut cluster), "connack 0x00");
+        assert_eq!(cluster.counters().connects_banned, 2);
+    });
+}
+
+#[test]
+fn an_overloaded_broker_takes_no_new_load_and_serves_what_is_there() {
+    each_with(
+        |_| {},
+        |mut cluster| {
+            let (asleep, _) = cluster.persistent("asleep");
+            cluster.subscribe(asleep, "t", 1);
+            cluster.disconnect(asleep);
+            let awake = cluster.client("awake");
+            cluster.subscribe(awake, "t", 1);
+            let old = cluster.client_with(&Connect::new(Version::V3_1_1, "old"));
+            cluster.publish_retained(awake, "kept", "x", 0);
+            cluster.run();
+            for engine in &mut cluster.engines {
+                engine.set_overloaded(true);
+            }
+            for (version, expected) in [
+                (Version::V5, "connack 0x89"),
+                (Version::V3_1_1, "connack 0x88"),
+            ] {
+                let client = cluster.connect(&Connect::new(version, "new"));
+                assert_eq!(cluster.packet(client), expected);
+            }
+            cluster.publish(awake, "t", "one", 1);
+            cluster.publish(awake, "t", "two", 2);
+            cluster.publish(awake, "t", "three", 0);
+            cluster.publish_retained(awake, "other", "x", 0);
+            cluster.publish_retained(awake, "kept", "y", 0);
+            let packets = cluster.packets(awake);
+            let refused = |packet: &&String| packet.ends_with("0x97");
+            assert_eq!(packets.iter().filter(refused).count(), 2, "{packets:?}");
+            assert!(packets.contains(&"t=three q0".to_owned()), "{packets:?}");
+            // 3.x cannot be told: who is connected gets it, who is not does not.
+            cluster.publish(old, "t", "four", 1);
+            assert_eq!(cluster.messages(awake), ["t=four q1"]);
+            assert_eq!(cluster.counters().queued_messages, 0);
+            assert_eq!(cluster.counters().retained_messages, 1);
+            assert!(cluster.dropped(DropReason::Overloaded) >= 3);
+            let (_, present) = cluster.persistent("asleep");
+            assert!(present);
+            for engine in &mut cluster.engines {
+                engine.set_overloaded(false);
+            }
+            cluster.client("new");
+            assert_eq!(cluster.counters().connects_overloaded, 2);
+        },
+    );
+}
+
+#[test]
+fn the_operator_is_told_whose_sessions_pile_up() {
+    let configure = |config: &mut EngineConfig| config.limits.sessions_disconnected_told = 4;
+    let mut cluster = Cluster::new(1, None, configure);
+    for number in 0..9 {
+        let (client, _) = cluster.persistent(&format!("zombie-{number}"));
+        cluster.disconnect(client);
+    }
+    let told = |event: &Event| match event {
+        Event::ManySessions {
+            disconnected,
+            most,
+            example,
+        } => Some((*disconnected, most.1, example.client_id().to_owned())),
+        _ => None,
+    };
+    let told: Vec<_> = cluster.events.iter().filter_map(told).collect();
+    let expected = [(4, 4, "zombie-3".to_owned()), (8, 8, "zombie-7".to_owned())];
+    assert_eq!(told, expected);
 }

@@ -27,6 +27,9 @@ pub struct ServerConfig {
     /// The greatest Keep Alive in seconds; a 5.0 client that asks for more, or for none, is told
     /// this one. 3.x has no way to tell, and keeps the client's.
     pub keep_alive_max: Option<NonZeroU16>,
+    /// The least Keep Alive in seconds; a 5.0 client that asks for less, but not for none, is told this
+    /// one. 3.x keeps the client's.
+    pub keep_alive_min: Option<NonZeroU16>,
     /// Whether a 3.1 client may have a Client Identifier of more than 23 characters.
     pub long_client_ids: bool,
     /// How long a client may take until it is accepted.
@@ -50,6 +53,7 @@ impl Default for ServerConfig {
             subscription_ids_available: true,
             shared_subscription_available: true,
             keep_alive_max: None,
+            keep_alive_min: None,
             long_client_ids: true,
             connect_timeout: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(5),

@@ -194,11 +194,17 @@ impl ServerConnection {
 
     /// The Keep Alive that a client is told to use instead of its own.
     fn server_keep_alive(&self) -> Option<u16> {
+        if self.client.version != Version::V5 {
+            return None;
+        }
         let keep_alive = self.client.keep_alive;
-        let max = self.config.keep_alive_max.map(NonZeroU16::get);
-        max.filter(|max| {
-            self.client.version == Version::V5 && (keep_alive == 0 || keep_alive > *max)
-        })
+        let [min, max] = [self.config.keep_alive_min, self.config.keep_alive_max]
+            .map(|seconds| seconds.map(NonZeroU16::get));
+        let told = max
+            .filter(|max| keep_alive == 0 || keep_alive > *max)
+            .unwrap_or(keep_alive);
+        let told = min.filter(|min| told > 0 && told < *min).unwrap_or(told);
+        (told != keep_alive).then_some(told)
     }
 
     fn own(&self) -> Own {

@@ -1,5 +1,7 @@
 //! The settings of what a broker, a shard and a client may have.
 
+use std::time::Duration;
+
 use avocet_engine::Overrun;
 
 use super::{Config, Kind, MANY, Number, Setting, TIB, U16, U32, Value, names};
@@ -35,6 +37,34 @@ pub(super) static LIMITS: &[Setting] = &[
          rate exceeded). 0: as fast as they come."
     ),
     integer!(
+        "limits.flapping_connects",
+        0..=U32,
+        |config| &mut config.flapping.connects_max,
+        "How often a client may connect within `limits.flapping_window`. Beyond, it is banned for \
+         `limits.flapping_ban`: CONNECT gets 0x8A (banned). 0: as often as it wants."
+    ),
+    duration!(
+        "limits.flapping_window",
+        86_400 s,
+        |config| &mut config.flapping.window,
+        "How long the connections of a client are counted."
+    ),
+    duration!(
+        "limits.flapping_ban",
+        31_536_000 s,
+        |config| &mut config.flapping.ban,
+        "How long a client is banned that connects too often."
+    ),
+    bytes!(
+        "limits.memory_max",
+        0..=TIB,
+        |config| &mut config.memory_max,
+        "Memory of the process beyond which no new load is taken, until it is a tenth below: clients \
+         without a session get 0x89 (server busy), messages of QoS 1 and 2 get 0x97 (quota \
+         exceeded), others are dropped unless they leave at once. 0: four fifths of what the machine \
+         or its container has. Only Linux tells."
+    ),
+    integer!(
         "limits.handshakes_max",
         1..=MANY,
         |config| &mut config.handshakes_max,
@@ -47,6 +77,32 @@ pub(super) static LIMITS: &[Setting] = &[
         1..=MANY,
         |config| &mut config.engine.limits.sessions_max,
         "Sessions of each shard, with and without a connection. Beyond, CONNECT gets 0x97."
+    ),
+    integer!(
+        "limits.sessions_disconnected_told",
+        0..=MANY,
+        |config| &mut config.engine.limits.sessions_disconnected_told,
+        "Sessions of a shard without a connection from which on the log says whose most of them are, \
+         and again each time they have doubled. 0: it does not."
+    ),
+    integer!(
+        "limits.client_id_bytes_max",
+        1..=U16,
+        |config| &mut config.engine.limits.client_id_bytes_max,
+        "Bytes of a Client Identifier. Beyond, CONNECT gets 0x85 (client identifier not valid)."
+    ),
+    integer!(
+        "limits.user_properties_max",
+        0..=U32,
+        |config| &mut config.engine.limits.user_properties.count_max,
+        "User Properties of a message, of a Will or of CONNECT. Beyond: 0x97. 0: as many as its \
+         packet has room for."
+    ),
+    bytes!(
+        "limits.user_properties_bytes_max",
+        0..=U32,
+        |config| &mut config.engine.limits.user_properties.bytes_max,
+        "Bytes of these, names and values; the outcome is the same."
     ),
     integer!(
         "limits.publish_messages_per_second",
@@ -114,6 +170,13 @@ pub(super) static LIMITS: &[Setting] = &[
         "`+` levels of one Topic Filter; the outcome is the same."
     ),
     integer!(
+        "limits.wildcard_level_min",
+        0..=U16,
+        |config| &mut config.engine.limits.wildcard_level_min,
+        "Levels that a Topic Filter has before its first wildcard, at least: 1 refuses `#` and `+/a`. \
+         Those with fewer get 0x8F (topic filter invalid)."
+    ),
+    integer!(
         "limits.filter_shapes_max",
         1..=U16,
         |config| &mut config.engine.limits.filters.shapes_max,
@@ -137,6 +200,13 @@ pub(super) static LIMITS: &[Setting] = &[
         0..=TIB,
         |config| &mut config.engine.limits.retained_bytes_max,
         "Bytes of the retained messages of each shard; the outcome is the same."
+    ),
+    duration!(
+        "limits.retained_age_max",
+        315_360_000 s,
+        |config| &mut config.engine.limits.retained_age_max,
+        "How long a message is retained at most, counted anew when the broker starts. 0: until it is \
+         replaced or expires."
     ),
     integer!(
         "limits.queued_messages_max",
