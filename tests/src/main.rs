@@ -6,6 +6,7 @@ fn main() -> anyhow::Result<()> {
     provision::provision()?;
     provision::avocet_broker()?;
     provision::avocet()?;
+    provision::examples()?;
     provision::rumqttd()?;
     Ok(())
 }

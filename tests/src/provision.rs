@@ -112,6 +112,17 @@ pub fn avocet() -> Result<PathBuf> {
     binary(&CLI, "AVOCET_CLI_BIN", "avocet-cli", "avocet")
 }
 
+/// The folder of `avocet-client`'s examples, built.
+pub fn examples() -> Result<PathBuf> {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    if let Some(folder) = FOLDER.get() {
+        return Ok(folder.clone());
+    }
+    let arguments = ["--package", "avocet-client", "--examples"];
+    let folder = cargo_build("examples", &arguments)?.join("examples");
+    Ok(FOLDER.get_or_init(|| folder).clone())
+}
+
 /// rumqttd: what the search path has, or else the one of crates.io in a folder of its own.
 pub fn rumqttd() -> Result<PathBuf> {
     const VERSION: &str = "0.20.0";
@@ -361,8 +372,15 @@ fn binary(cell: &OnceLock<PathBuf>, variable: &str, package: &str, name: &str) -
     Ok(cell.get_or_init(|| path).clone())
 }
 
-/// Builds a binary of this workspace in the profile these tests were built in.
+/// Builds a binary of this workspace.
 fn build(package: &str, name: &str) -> Result<PathBuf> {
+    let arguments = ["--package", package, "--bin", name];
+    Ok(cargo_build(name, &arguments)?.join(name))
+}
+
+/// Builds something of this workspace in the profile these tests were built in; the folder of what
+/// was built.
+fn cargo_build(name: &str, arguments: &[&str]) -> Result<PathBuf> {
     let program = env::current_exe().context("where is this program?")?;
     let folder = program.parent().context("this program is in no folder")?;
     // Tests are one folder deeper than programs.
@@ -379,9 +397,9 @@ fn build(package: &str, name: &str) -> Result<PathBuf> {
     once_per_run(name, || {
         run(cargo()
             .args(["build", "--quiet", "--locked", "--profile", profile])
-            .args(["--package", package, "--bin", name])
+            .args(arguments)
             .current_dir(workspace()))
     })?;
     drop(lock);
-    Ok(folder.join(name))
+    Ok(folder.to_owned())
 }

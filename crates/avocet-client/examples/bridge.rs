@@ -20,6 +20,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let filter = |text| TopicFilter::new(text).map(|filter| (filter, QoS::AtLeastOnce));
     let states = home.stream(filter("lights/+/state")?).await?;
     let commands = outside.stream(filter("lights/+/set")?).await?;
+    println!("both servers are there");
     tokio::select! {
         outcome = pass_on(states, &outside) => outcome,
         outcome = pass_on(commands, &home) => outcome,

@@ -30,6 +30,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 async fn serve(client: &Client) -> Result<(), Box<dyn Error>> {
     let filter = TopicFilter::new(COMMANDS)?;
     let mut commands = client.stream((filter, QoS::AtLeastOnce)).await?;
+    println!("waiting for commands");
     while let Some(command) = commands.next().await {
         let text = String::from_utf8_lossy(command.payload());
         println!("{text}");

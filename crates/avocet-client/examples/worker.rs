@@ -25,6 +25,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (client, _messages) = Client::connect(config).await?;
     let filter = TopicFilter::new("$share/workers/work")?;
     let work = client.stream((filter, QoS::AtLeastOnce)).await?;
+    println!("waiting for work");
     work.for_each_concurrent(usize::from(AT_ONCE), |mut message| async move {
         let answered = match work_on(&message).await {
             Ok(()) => message.acknowledge(),
