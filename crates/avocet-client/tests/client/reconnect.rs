@@ -315,6 +315,27 @@ async fn a_server_reference_is_followed_if_it_is_allowed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_server_that_sends_the_client_elsewhere_is_left_without_a_wait() {
+    let script = Script::default();
+    let first = script.serve(Server {
+        disconnect_at_subscribe: true,
+        server_reference: Some("other:9"),
+        ..Server::default()
+    });
+    let second = script.serve(Server::default());
+    let config = script.in_config(config(Version::V5));
+    let (client, _messages) = Client::connect(config).await.unwrap();
+    let granted = client.subscribe(filter("a"), QoS::AtLeastOnce).await;
+    assert_eq!(granted, Ok(QoS::AtLeastOnce));
+    assert_eq!(script.asked(), ["localhost:1883", "other:9"]);
+    let at = script.asked_at();
+    assert!(at[1] - at[0] < SECOND, "{at:?}");
+    client.disconnect(SECOND).await;
+    first.await.unwrap();
+    assert_eq!(second.await.unwrap().subscribed.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn servers_that_refer_to_each_other_are_not_followed_for_ever() {
     let script = Script::default();
     for _ in 0..100 {

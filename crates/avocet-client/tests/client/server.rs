@@ -158,9 +158,13 @@ impl Server {
                     let reason_string = Some("enough");
                     let details = Details {
                         reason_string,
-                        ..Details::default()
+                        server_reference: self.server_reference,
                     };
-                    return connection.disconnect(ReasonCode::AdministrativeAction, details, now());
+                    let reason_code = match self.server_reference {
+                        Some(_) => ReasonCode::UseAnotherServer,
+                        None => ReasonCode::AdministrativeAction,
+                    };
+                    return connection.disconnect(reason_code, details, now());
                 }
                 let filters = subscribe.filters.iter();
                 let filters = filters.map(|it| it.topic_filter.to_string()).collect();

@@ -1,8 +1,9 @@
 //! CONNECT, and what may precede CONNACK.
 
 use avocet_client::{
-    Authentication, ClientConfig, Config, ConnectError, Message, QoS, Session, TopicName, Version,
-    WillMessage,
+    Authentication, AuthenticationFailed, ClientConfig, Config, ConnectError,
+    EnhancedAuthentication, Message, MessageProperties, MessagePropertiesParts, QoS, Session,
+    TopicName, Version, WillMessage,
 };
 
 use crate::wire::{accepted, config, connected, connecting, packet, string};
@@ -91,6 +92,40 @@ async fn will_user_name_and_password_are_in_order_as_the_flags_say() {
     }
 }
 
+/// Everything that a will can say in 5.0, and 3.1.1 refuses.
+#[tokio::test]
+async fn a_will_says_when_it_is_published_and_what_goes_with_it() {
+    let properties = MessageProperties::new(MessagePropertiesParts {
+        content_type: Some("text"),
+        correlation_data: Some(b"id"),
+        ..MessagePropertiesParts::default()
+    });
+    let topic_name = TopicName::new("t").unwrap();
+    let message = Message::with_properties(topic_name, &properties, b"gone").unwrap();
+    let will = WillMessage::new(message.with_qos(QoS::AtLeastOnce).with_retain(true))
+        .with_will_delay_interval(30)
+        .with_message_expiry_interval(Some(3600));
+    let mut connection = ClientConfig::new(Version::V5, "c");
+    connection.will = Some(will);
+    let connect = connect_of(connection.clone()).await;
+    let expected: [&[u8]; 4] = [
+        &[0x18, 0, 0, 0, 30],
+        &[0x02, 0, 0, 0x0e, 0x10],
+        b"\x03\x00\x04text",
+        b"\x09\x00\x02id",
+    ];
+    let flags = protocol(Version::V5).len() + 2;
+    assert_eq!(connect[flags], 0x2e);
+    for property in expected {
+        let found = connect.windows(property.len()).any(|it| it == property);
+        assert!(found, "{property:x?} in {connect:x?}");
+    }
+    assert!(connect.ends_with(&[string(b"t"), string(b"gone")].concat()));
+    connection.version = Version::V3_1_1;
+    let refused = avocet_client::Client::connect(Config::with_connection(connection)).await;
+    assert!(matches!(refused, Err(ConnectError::Config(_))));
+}
+
 /// [MQTT311-3.1.2-22]: 5.0 allows it.
 #[tokio::test]
 async fn a_password_without_a_user_name_is_for_5_0_only() {
@@ -156,6 +191,59 @@ fn authenticating() -> Config {
     });
     config.authenticator = Some(Box::new(|data| data.map(<[u8]>::to_vec)));
     config
+}
+
+/// A method of the application's own: it counts what it is asked.
+struct Counting {
+    asked: u8,
+    trusts: bool,
+}
+
+impl EnhancedAuthentication for Counting {
+    fn method(&self) -> &str {
+        "m"
+    }
+
+    fn begin(&mut self) -> Option<Vec<u8>> {
+        self.asked = 0;
+        Some(b"begin".to_vec())
+    }
+
+    fn answer(&mut self, data: Option<&[u8]>) -> Result<Option<Vec<u8>>, AuthenticationFailed> {
+        self.asked += 1;
+        Ok(data.map(|data| [data, &[b'0' + self.asked]].concat()))
+    }
+
+    fn finish(&mut self, data: Option<&[u8]>) -> Result<(), AuthenticationFailed> {
+        match (self.trusts, data) {
+            (true, Some(b"end")) => Ok(()),
+            _ => Err(AuthenticationFailed),
+        }
+    }
+}
+
+/// [MQTT5-4.12.0-3] [MQTT5-3.1.2-30]
+#[tokio::test]
+async fn an_application_brings_its_own_method() {
+    for trusts in [true, false] {
+        let mut config = config(Version::V5);
+        config.authentication = Some(Box::new(Counting { asked: 9, trusts }));
+        let (client, connect, mut wire) = connecting(config, Session::new()).await;
+        let begun = [&[0x15], string(b"m").as_slice(), &[0x16], &string(b"begin")].concat();
+        assert!(connect.windows(begun.len()).any(|it| it == begun));
+        for (asked, answer) in [(b"a", b"a1"), (b"b", b"b2")] {
+            wire.send(&auth(0x18, asked)).await;
+            assert_eq!(wire.next().await, auth(0x18, answer));
+        }
+        let data = [&[0x15], string(b"m").as_slice(), &[0x16], &string(b"end")].concat();
+        wire.accept(0, &data).await;
+        let client = client.await.unwrap();
+        assert_eq!(client.is_ok(), trusts, "{:?}", client.err());
+        if !trusts {
+            // DISCONNECT, with an error.
+            assert_eq!(wire.next().await, [0xe0, 1, 0x80]);
+        }
+    }
 }
 
 /// An AUTH with Authentication Method `m` and this data.

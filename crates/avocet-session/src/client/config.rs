@@ -77,6 +77,25 @@ pub struct ClientConfig {
 }
 
 /// A Will Message: what the server publishes when the client is lost.
+///
+/// ```
+/// use avocet_codec::{MessageProperties, MessagePropertiesParts, QoS};
+/// use avocet_session::{Message, client::WillMessage};
+/// use avocet_topic::TopicName;
+///
+/// let properties = MessageProperties::new(MessagePropertiesParts {
+///     content_type: Some("text/plain"),
+///     ..MessagePropertiesParts::default()
+/// });
+/// let topic_name = TopicName::new("pumps/7/state")?;
+/// let gone = Message::with_properties(topic_name, &properties, b"gone")?;
+/// let will = WillMessage::new(gone.with_qos(QoS::AtLeastOnce).with_retain(true))
+///     .with_will_delay_interval(30)
+///     .with_message_expiry_interval(Some(3600));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// What 3.x cannot carry, [`ClientConfig::check`] refuses.
 #[derive(Clone, Debug)]
 pub struct WillMessage {
     /// Topic, payload, properties, QoS and RETAIN; its deadline is not used.
@@ -305,12 +324,27 @@ impl WillMessage {
             message_expiry_interval: None,
         }
     }
+
+    /// The same, published when the client has not come back for this many seconds (5.0).
+    #[must_use]
+    pub const fn with_will_delay_interval(mut self, seconds: u32) -> Self {
+        self.will_delay_interval = seconds;
+        self
+    }
+
+    /// The same with a Message Expiry Interval of this many seconds, or none (5.0).
+    #[must_use]
+    pub const fn with_message_expiry_interval(mut self, seconds: Option<u32>) -> Self {
+        self.message_expiry_interval = seconds;
+        self
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use alloc::string::ToString;
+    use avocet_codec::{MessageProperties, MessagePropertiesParts};
     use avocet_topic::TopicName;
 
     fn config(version: Version) -> ClientConfig {
@@ -363,7 +397,7 @@ mod tests {
     #[test]
     fn settings_of_5_0_are_refused_by_name_before() {
         type Change = fn(&mut ClientConfig);
-        let changes: [(&str, Change); 5] = [
+        let changes: [(&str, Change); 7] = [
             ("session expiry interval", |config| {
                 config.session_expiry_interval = 1
             }),
@@ -381,11 +415,22 @@ mod tests {
             }),
             ("will delay interval", |config| {
                 let message = Message::new(TopicName::new("t").unwrap(), b"");
-                let will = WillMessage {
-                    will_delay_interval: 1,
-                    ..WillMessage::new(message)
-                };
-                config.will = Some(will);
+                let will = WillMessage::new(message);
+                config.will = Some(will.with_will_delay_interval(1));
+            }),
+            ("a will's expiry", |config| {
+                let message = Message::new(TopicName::new("t").unwrap(), b"");
+                let will = WillMessage::new(message);
+                config.will = Some(will.with_message_expiry_interval(Some(0)));
+            }),
+            ("a will's property", |config| {
+                let properties = MessageProperties::new(MessagePropertiesParts {
+                    response_topic: TopicName::new("r").ok(),
+                    ..MessagePropertiesParts::default()
+                });
+                let topic_name = TopicName::new("t").unwrap();
+                let message = Message::with_properties(topic_name, &properties, b"");
+                config.will = Some(WillMessage::new(message.unwrap()));
             }),
         ];
         for (setting, change) in changes {
