@@ -54,6 +54,11 @@ impl Inbox {
         }
     }
 
+    /// How many messages wait.
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Whether so many messages wait that a slow application stops the reading.
     pub(crate) fn is_full(&self, max: usize) -> bool {
         self.waiting.len() >= max

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::client::wait_for_end;
 use crate::received::Received;
-use crate::state::Shared;
+use crate::state::{Shared, State};
 use crate::{Answered, Closed, Disconnection, SubscribeError};
 
 /// How long messages may take to leave once nobody holds a handle.
@@ -89,7 +89,8 @@ impl futures::Stream for Messages {
 
 impl Drop for Messages {
     fn drop(&mut self) {
-        self.lease.shared.lock().drop_rest();
+        // What it had may be what reading waited for.
+        self.lease.shared.change(State::drop_rest);
     }
 }
 
@@ -163,7 +164,8 @@ impl futures::Stream for Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.lease.shared.lock().drop_stream(self.key);
+        let dropped = |state: &mut State| state.drop_stream(self.key);
+        self.lease.shared.change(dropped);
     }
 }
 
@@ -182,7 +184,8 @@ fn poll_next(
     let Some(mut delivery) = next else {
         return Poll::Ready(None);
     };
-    let driver = if state.taken(&mut delivery) {
+    let waiting = inbox.len();
+    let driver = if state.taken(&mut delivery, waiting) {
         state.take_driver()
     } else {
         None

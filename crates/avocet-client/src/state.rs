@@ -528,9 +528,11 @@ impl State {
         }
     }
 
-    /// The application has taken a message from a stream. True if the driver has something to do.
-    pub(crate) fn taken(&mut self, delivery: &mut Delivery) -> bool {
-        let mut news = self.when_slow == WhenSlow::StopReading;
+    /// The application has taken a message from a stream, where so many wait still. True if the
+    /// driver has something to do.
+    pub(crate) fn taken(&mut self, delivery: &mut Delivery, waiting: usize) -> bool {
+        // A stream that was full has come down to its half, once on its way: reading goes on.
+        let mut news = self.when_slow == WhenSlow::StopReading && waiting == self.receive_max / 2;
         for token in std::mem::take(&mut self.abandoned) {
             news |= self.acknowledge(token, ReasonCode::Success).is_ok();
         }

@@ -55,6 +55,12 @@ impl<'a> IncomingPublish<'a> {
         self.publish.payload
     }
 
+    /// The packet as it came: [`topic_name`](Self::topic_name) says what its alias stands for.
+    #[must_use]
+    pub const fn received(&self) -> &Publish<'a> {
+        &self.publish
+    }
+
     /// The packet with its Topic Name, and without an alias.
     #[must_use]
     pub fn packet(&self) -> Publish<'_> {
@@ -121,23 +127,6 @@ impl Exchange {
             events: VecDeque::new(),
             publishes_sent: 0,
         }
-    }
-
-    /// PUBLISH; nothing to deliver when a QoS 2 message came before.
-    pub(crate) fn handle_publish<'a>(
-        &mut self,
-        publish: Publish<'a>,
-    ) -> Result<Option<(IncomingPublish<'a>, Option<AckToken>)>, Violation> {
-        let came = self.receive(&publish)?;
-        let frame = None;
-        Ok(came.map(|(topic, token)| {
-            let incoming = IncomingPublish {
-                publish,
-                topic,
-                frame,
-            };
-            (incoming, token)
-        }))
     }
 
     /// PUBLISH: its Topic Name and token; nothing to deliver when a QoS 2 message came before.

@@ -3,10 +3,12 @@
 use std::task::Waker;
 
 use avocet_codec::{
-    Auth, Connack, Disconnect, List, QoS, ReasonCode, SubscriptionId, UserProperty, Version,
+    Auth, Connack, Disconnect, List, Publish, QoS, ReasonCode, SubscriptionId, TopicName,
+    UserProperty, Version,
 };
 use avocet_session::client::{
     ClientConfig, ClientConnection, ClientEvent, ClientNotice, PublishId, RequestId,
+    SubscriptionKey,
 };
 use avocet_session::{AckToken, CommitId, Demand, IncomingPublish, TransmitBuf};
 use tokio::time::Instant;
@@ -179,7 +181,7 @@ impl State {
             connection.resume(self.now);
             let read = connection.handle_input(input.get(start..).unwrap_or_default(), self.now);
             start += read.consumed;
-            if let Some(event) = read.event {
+            if let Some(event) = &read.event {
                 self.on_event(event);
             }
             if read.demand != Demand::Again {
@@ -188,9 +190,9 @@ impl State {
         }
     }
 
-    fn on_event(&mut self, event: ClientEvent<'_>) {
+    fn on_event(&mut self, event: &ClientEvent<'_>) {
         match event {
-            ClientEvent::Connected(connack) => self.on_connected(&connack),
+            ClientEvent::Connected(connack) => self.on_connected(connack),
             ClientEvent::Refused(connack) => {
                 debug!(reason_code = %connack.reason_code, "received CONNACK");
                 let server_reference = connack.properties.server_reference.map(str::to_owned);
@@ -201,7 +203,7 @@ impl State {
                     server_reference,
                 }));
             }
-            ClientEvent::Publish { publish, token } => self.on_publish(&publish, token),
+            ClientEvent::Publish { publish, token } => self.on_publish(publish, *token),
             ClientEvent::Published { id, ack } => {
                 trace!(packet_id = %ack.packet_id, reason_code = %ack.reason_code, "published");
                 let reason_code = ack.reason_code;
@@ -219,23 +221,23 @@ impl State {
                         user_properties,
                     })
                 };
-                self.answer_publish(id, outcome);
+                self.answer_publish(*id, outcome);
             }
             ClientEvent::Subscribed { id, suback } => {
                 let answered = Answered {
                     reason_codes: suback.reason_codes.iter().collect(),
                     reason_string: suback.reason_string.map(str::to_owned),
                 };
-                self.on_answered(id, answered);
+                self.on_answered(*id, answered);
             }
             ClientEvent::Unsubscribed { id, unsuback } => {
                 let answered = Answered {
                     reason_codes: unsuback.reason_codes.iter().collect(),
                     reason_string: unsuback.reason_string.map(str::to_owned),
                 };
-                self.on_answered(id, answered);
+                self.on_answered(*id, answered);
             }
-            ClientEvent::Auth(auth) => self.on_auth(&auth),
+            ClientEvent::Auth(auth) => self.on_auth(auth),
             ClientEvent::Disconnected(disconnect) => {
                 debug!(reason_code = %disconnect.reason_code, "received DISCONNECT");
                 self.server_reference = disconnect.server_reference.map(str::to_owned);
@@ -283,7 +285,7 @@ impl State {
     }
 
     fn on_publish(&mut self, publish: &IncomingPublish<'_>, token: Option<AckToken>) {
-        let packet = publish.packet();
+        let packet = publish.received();
         let topic_name = publish.topic_name();
         trace!(
             %topic_name,
@@ -296,26 +298,9 @@ impl State {
         );
         let now = self.now.unix;
         let (max, when_slow) = (self.receive_max, self.when_slow);
-        let mut ids = packet.subscription_ids.iter();
-        let (first, more) = (ids.next(), ids.next());
-        let rest: Vec<SubscriptionId>;
-        let ids = match (&first, more) {
-            (None, _) => &[][..],
-            (Some(id), None) => std::slice::from_ref(id),
-            (Some(_), Some(_)) => {
-                rest = packet.subscription_ids.iter().collect();
-                &rest
-            }
-        };
-        let mut keys = self
-            .subscriptions
-            .route(topic_name, ids)
-            .filter(|key| self.inboxes.contains_key(key));
-        let first = keys.next();
-        // Empty, and without memory, unless subscriptions overlap.
-        let others: Vec<_> = keys.collect();
+        let (first, others) = self.routes(topic_name, packet);
         let streams = 1 + others.len();
-        let mut delivery = Delivery::new(&packet, topic_name, now);
+        let mut delivery = Delivery::new(packet, topic_name, now);
         let mut owed = token.map(Owed::Token);
         if let (Some(outbox), Some(token), Link::Online(connection)) =
             (&mut self.outbox, token, &mut self.link)
@@ -344,6 +329,35 @@ impl State {
             Some(inbox) => self.wakers.extend(inbox.put(delivery, max, when_slow)),
             None => self.abandoned.extend(delivery.due.done()),
         }
+    }
+
+    /// The streams that a message is for: the first, and the others.
+    fn routes(
+        &self,
+        topic_name: TopicName<'_>,
+        publish: &Publish<'_>,
+    ) -> (Option<SubscriptionKey>, Vec<SubscriptionKey>) {
+        if self.inboxes.is_empty() {
+            return (None, Vec::new());
+        }
+        let mut ids = publish.subscription_ids.iter();
+        let (first, more) = (ids.next(), ids.next());
+        let rest: Vec<SubscriptionId>;
+        let ids = match (&first, more) {
+            (None, _) => &[][..],
+            (Some(id), None) => std::slice::from_ref(id),
+            (Some(_), Some(_)) => {
+                rest = publish.subscription_ids.iter().collect();
+                &rest
+            }
+        };
+        let mut keys = self
+            .subscriptions
+            .route(topic_name, ids)
+            .filter(|key| self.inboxes.contains_key(key));
+        let first = keys.next();
+        // Empty, and without memory, unless subscriptions overlap.
+        (first, keys.collect())
     }
 
     /// AUTH of the server: the authenticator goes on, unless it was the last step.

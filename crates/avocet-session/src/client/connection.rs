@@ -18,8 +18,9 @@ use crate::client::{
 };
 use crate::exchange::{Exchange, Own, Peer};
 use crate::{
-    AckError, AckToken, CloseReason, CommitId, ConnectionError, ConnectionEvent, Demand, Instant,
-    Message, Now, Outgoing, Session, Timeout, Timer, TransmitBuf, Violation,
+    AckError, AckToken, CloseReason, CommitId, ConnectionError, ConnectionEvent, Demand,
+    IncomingPublish, Instant, Message, Now, Outgoing, Session, Timeout, Timer, TransmitBuf,
+    Violation,
 };
 
 /// One Network Connection of a client.
@@ -148,17 +149,73 @@ impl ClientConnection {
             };
         };
         self.last_received = now.instant;
-        let event = Packet::decode(frame, self.config.version)
-            .map_err(ConnectionError::from)
-            .and_then(|packet| self.on_packet(packet, now))
-            .unwrap_or_else(|error| {
-                self.fail(error, now);
-                None
-            });
-        ClientInput {
+        // Filled where it is returned: an event is large, and messages are many.
+        let mut input = ClientInput {
             consumed: frame.len(),
             demand: Demand::Again,
-            event,
+            event: None,
+        };
+        if let Err(error) = self.handle_frame(frame, now, &mut input.event) {
+            self.fail(error, now);
+        }
+        input
+    }
+
+    fn handle_frame<'a>(
+        &mut self,
+        frame: &'a [u8],
+        now: Now,
+        event: &mut Option<ClientEvent<'a>>,
+    ) -> Result<(), ConnectionError> {
+        if let Phase::Connecting { .. } = self.phase {
+            *event = self.on_first_packet(frame, now)?;
+            return Ok(());
+        }
+        *event = match Packet::decode(frame, self.config.version)? {
+            Packet::Publish(publish) => return self.on_publish(publish, event),
+            Packet::Puback(ack) => self.on_ack(AckType::Puback, ack)?,
+            Packet::Pubrec(ack) => self.on_ack(AckType::Pubrec, ack)?,
+            Packet::Pubrel(ack) => self.on_ack(AckType::Pubrel, ack)?,
+            Packet::Pubcomp(ack) => self.on_ack(AckType::Pubcomp, ack)?,
+            Packet::Suback(suback) => self.on_suback(suback),
+            Packet::Unsuback(unsuback) => self.on_unsuback(unsuback),
+            Packet::Pingresp => {
+                self.pingresp_due = None;
+                None
+            }
+            Packet::Disconnect(disconnect) => Some(self.on_disconnect(disconnect)?),
+            Packet::Auth(auth) => Some(self.on_auth(auth, now)?),
+            Packet::Connect(_)
+            | Packet::Connack(_)
+            | Packet::Subscribe(_)
+            | Packet::Unsubscribe(_)
+            | Packet::Pingreq => return Err(Violation::WrongDirection.into()),
+        };
+        Ok(())
+    }
+
+    /// Before CONNACK.
+    fn on_first_packet<'a>(
+        &mut self,
+        frame: &'a [u8],
+        now: Now,
+    ) -> Result<Option<ClientEvent<'a>>, ConnectionError> {
+        match Packet::decode(frame, self.config.version)? {
+            Packet::Connack(connack) => self.on_connack(connack, now).map(Some),
+            Packet::Auth(auth) => self.on_auth(auth, now).map(Some),
+            Packet::Connect(_)
+            | Packet::Subscribe(_)
+            | Packet::Unsubscribe(_)
+            | Packet::Pingreq => Err(Violation::WrongDirection.into()),
+            Packet::Publish(_)
+            | Packet::Puback(_)
+            | Packet::Pubrec(_)
+            | Packet::Pubrel(_)
+            | Packet::Pubcomp(_)
+            | Packet::Suback(_)
+            | Packet::Unsuback(_)
+            | Packet::Pingresp
+            | Packet::Disconnect(_) => Err(Violation::BeforeConnack.into()),
         }
     }
 
@@ -487,52 +544,6 @@ impl ClientConnection {
         }
     }
 
-    fn on_packet<'a>(
-        &mut self,
-        packet: Packet<'a>,
-        now: Now,
-    ) -> Result<Option<ClientEvent<'a>>, ConnectionError> {
-        if let Phase::Connecting { .. } = self.phase {
-            return match packet {
-                Packet::Connack(connack) => self.on_connack(connack, now).map(Some),
-                Packet::Auth(auth) => self.on_auth(auth, now).map(Some),
-                Packet::Connect(_)
-                | Packet::Subscribe(_)
-                | Packet::Unsubscribe(_)
-                | Packet::Pingreq => Err(Violation::WrongDirection.into()),
-                Packet::Publish(_)
-                | Packet::Puback(_)
-                | Packet::Pubrec(_)
-                | Packet::Pubrel(_)
-                | Packet::Pubcomp(_)
-                | Packet::Suback(_)
-                | Packet::Unsuback(_)
-                | Packet::Pingresp
-                | Packet::Disconnect(_) => Err(Violation::BeforeConnack.into()),
-            };
-        }
-        match packet {
-            Packet::Publish(publish) => self.on_publish(publish),
-            Packet::Puback(ack) => self.on_ack(AckType::Puback, ack),
-            Packet::Pubrec(ack) => self.on_ack(AckType::Pubrec, ack),
-            Packet::Pubrel(ack) => self.on_ack(AckType::Pubrel, ack),
-            Packet::Pubcomp(ack) => self.on_ack(AckType::Pubcomp, ack),
-            Packet::Suback(suback) => Ok(self.on_suback(suback)),
-            Packet::Unsuback(unsuback) => Ok(self.on_unsuback(unsuback)),
-            Packet::Pingresp => {
-                self.pingresp_due = None;
-                Ok(None)
-            }
-            Packet::Disconnect(disconnect) => self.on_disconnect(disconnect).map(Some),
-            Packet::Auth(auth) => self.on_auth(auth, now).map(Some),
-            Packet::Connect(_)
-            | Packet::Connack(_)
-            | Packet::Subscribe(_)
-            | Packet::Unsubscribe(_)
-            | Packet::Pingreq => Err(Violation::WrongDirection.into()),
-        }
-    }
-
     fn on_connack<'a>(
         &mut self,
         connack: Connack<'a>,
@@ -592,12 +603,20 @@ impl ClientConnection {
     fn on_publish<'a>(
         &mut self,
         publish: Publish<'a>,
-    ) -> Result<Option<ClientEvent<'a>>, ConnectionError> {
+        event: &mut Option<ClientEvent<'a>>,
+    ) -> Result<(), ConnectionError> {
         let Holder::Attached(exchange) = &mut self.holder else {
-            return Ok(None);
+            return Ok(());
         };
-        let came = exchange.handle_publish(publish)?;
-        Ok(came.map(|(publish, token)| ClientEvent::Publish { publish, token }))
+        if let Some((topic, token)) = exchange.receive(&publish)? {
+            let publish = IncomingPublish {
+                publish,
+                topic,
+                frame: None,
+            };
+            *event = Some(ClientEvent::Publish { publish, token });
+        }
+        Ok(())
     }
 
     fn on_ack<'a>(
