@@ -421,6 +421,21 @@ impl Driver {
     }
 }
 
+/// Dropped with its runtime, it leaves nobody to wait for it, and the storage closed: another client
+/// may open it.
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.shared.change(State::stop_storing);
+        let has_ended = self.shared.lock().ended().is_some();
+        if !has_ended {
+            self.shared.end(Closed {
+                reason: CloseReason::ConnectionLost,
+                detail: None,
+            });
+        }
+    }
+}
+
 /// How the client ends after an error.
 fn closed_by(error: ConnectError) -> Closed {
     match error {
