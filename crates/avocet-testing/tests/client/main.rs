@@ -9,6 +9,7 @@
 mod crash;
 mod cuts;
 mod helpers;
+mod seeds;
 mod stories;
 
 use std::time::Duration;
