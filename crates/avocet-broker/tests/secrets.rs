@@ -8,8 +8,11 @@
 mod common;
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 
 use avocet_access::{PasswordHash, ScramClient};
 use avocet_codec::{Auth, Connect, Packet, ReasonCode, Version};
@@ -140,6 +143,74 @@ fn logins_of_all_kinds_leave_no_secret_in_the_log() {
         "{log}"
     );
     assert_without_secrets(&log, &secrets);
+}
+
+/// A server that answers whatever it is asked with what it was asked: as it came, or in a place where
+/// something else belongs.
+fn echo() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for socket in listener.incoming().map_while(Result::ok) {
+            answer(socket);
+        }
+    });
+    address
+}
+
+/// Answers one request, if it comes.
+fn answer(socket: TcpStream) {
+    let mut reader = BufReader::new(socket);
+    let (mut head, mut len) = (String::new(), 0);
+    while !head.ends_with("\r\n\r\n") {
+        let before = head.len();
+        if reader.read_line(&mut head).is_ok_and(|read| read == 0) {
+            return;
+        }
+        let line = head[before..].to_ascii_lowercase();
+        if let Some(value) = line.strip_prefix("content-length:") {
+            len = value.trim().parse().unwrap();
+        }
+    }
+    let mut body = vec![0; len];
+    reader.read_exact(&mut body).unwrap();
+    let asked = format!("{head}{}", String::from_utf8(body).unwrap());
+    let told = if head.contains("/json") {
+        serde_json::json!({"allow": asked, "active": asked, "exp": asked}).to_string()
+    } else {
+        asked
+    };
+    let len = told.len();
+    let fields = format!("HTTP/1.1 200 OK\r\nContent-Length: {len}\r\nConnection: close\r\n\r\n");
+    let mut socket = reader.into_inner();
+    let _ = socket.write_all(format!("{fields}{told}").as_bytes());
+}
+
+#[test]
+fn servers_that_are_asked_cannot_bring_secrets_into_the_log() {
+    let dir = DataDir::new();
+    fs::create_dir_all(&dir.0).unwrap();
+    let secret = dir.0.join("secret");
+    fs::write(&secret, KEY).unwrap();
+    let address = echo();
+    for which in ["authenticate", "introspection"] {
+        for kind in ["json", "text"] {
+            let mut server = Server::start(&[
+                "--log",
+                "trace",
+                "--set",
+                &format!("access.{which}_url=http://{address}/{kind}"),
+                "--set",
+                &format!("access.{which}_secret_file={}", secret.display()),
+            ]);
+            let unavailable = ReasonCode::ServerUnavailable;
+            login(&server, Some("ann"), PASSWORD.as_bytes(), unavailable);
+            server.terminate();
+            let log = server.wait_for_all_up_to("stopped");
+            assert!(log.contains("was asked in vain"), "{log}");
+            assert_without_secrets(&log, &[PASSWORD.to_owned(), KEY.to_owned()]);
+        }
+    }
 }
 
 fn said_of(dir: &Path, setting: &str, text: &str) -> String {
