@@ -555,7 +555,8 @@ impl Reloader {
         }
         if let Some(rules) = files.rules {
             for inbox in &*self.inboxes {
-                inbox.send(Mail::Rules(Arc::clone(&rules)));
+                let lost = self.access.lost_subscriptions;
+                inbox.send(Mail::Rules(Arc::clone(&rules), lost));
             }
         }
         if let Some(bans) = files.bans {

@@ -14,6 +14,7 @@ use mio::Waker;
 use crate::acceptor::Peer;
 use crate::admission::{Pass, Ticket};
 use crate::bans::BanList;
+use crate::config::LostSubscriptions;
 use crate::connection::Connection;
 use crate::stream::Stream;
 
@@ -47,8 +48,9 @@ pub(crate) enum Mail {
     },
     /// Whether a client may connect.
     Authenticated(ConnectionId, Box<Verdict>),
-    /// The rules that hold from here on.
-    Rules(Arc<Rules>),
+    /// The rules that hold from here on, and whether those are disconnected whose subscriptions they
+    /// do not allow.
+    Rules(Arc<Rules>, LostSubscriptions),
     /// Who is banned from here on.
     Bans(Arc<BanList>),
     /// Whether there is no memory for more.

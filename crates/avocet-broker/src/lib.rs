@@ -34,8 +34,8 @@ pub use backup::{BackupError, backup};
 pub use broker::{BoundBroker, Broker, Pulse, ShardFailed, StartError, Stopper};
 pub use config::{
     Access, AddressError, CertificateUser, Config, ConfigBuilder, ConfigError, ConnectionLimits,
-    Durability, ListenAddress, Listener, ListenerTls, ListenerWebSocket, Log, LogFormat, Origin,
-    reference,
+    Durability, ListenAddress, Listener, ListenerTls, ListenerWebSocket, Log, LogFormat,
+    LostSubscriptions, Origin, reference,
 };
 pub use recovery::{DataError, DataErrorReason};
 pub use stream::InProcessStream;

@@ -334,7 +334,7 @@ impl Shard {
                     let verdict = self.judge(id, *verdict);
                     self.engine.handle_authenticated(id, verdict, now);
                 }
-                Mail::Rules(rules) => self.engine.set_rules(rules),
+                Mail::Rules(rules, lost) => self.set_rules(rules, lost, now),
                 Mail::Bans(bans) => self.ban(&bans, now),
                 Mail::Overloaded(overloaded) => self.engine.set_overloaded(overloaded),
                 Mail::Store(state) => self.engine.set_store(state),

@@ -556,3 +556,40 @@ topic = "plant/{claim.site}/{user}"
         assert_eq!(answer(&server, &connect), ReasonCode::BadUserNameOrPassword);
     }
 }
+
+#[test]
+fn who_lost_a_subscription_is_disconnected_by_setting() {
+    let files = Files::new("lost");
+    let lost = ["--set", "access.lost_subscriptions=disconnect"];
+    let mut server = files.start(&[&lost[..], &["--shards", "3"]].concat());
+    let connect = |id| Client::connect(server.address, &with(Version::V5, id, "ann", b"password"));
+    let mut loses = connect("loses");
+    let granted = [ReasonCode::Success];
+    let plant = ["plant/#"];
+    assert_eq!(subscribe(&mut loses, &plant, QoS::AtMostOnce), granted);
+    let mut keeps = connect("keeps");
+    let open = ["plant/open/+"];
+    assert_eq!(subscribe(&mut keeps, &open, QoS::AtMostOnce), granted);
+    let old = Connect {
+        version: Version::V3_1_1,
+        ..with(Version::V5, "old", "ann", b"password")
+    };
+    let mut old = Client::connect(server.address, &old);
+    assert_eq!(subscribe(&mut old, &plant, QoS::AtMostOnce), granted);
+
+    let users = format!("ann:{ARGON2ID}\n");
+    files.write(
+        &users,
+        "[[rule]]\nallow = \"all\"\ntopic = \"plant/open/#\"",
+    );
+    hang_up(&server);
+    server.wait_for_log("were read again");
+    let frame = loses.receive();
+    let Packet::Disconnect(disconnect) = frame.packet() else {
+        panic!("no DISCONNECT: {frame:?}")
+    };
+    assert_eq!(disconnect.reason_code, ReasonCode::AdministrativeAction);
+    assert_eq!(old.try_receive(), None);
+    keeps.send(&Packet::Pingreq);
+    assert_eq!(keeps.receive().packet(), Packet::Pingresp);
+}

@@ -7,6 +7,7 @@ use core::mem;
 
 use avocet_access::{Identity, Permissions, Request, Rules};
 use avocet_codec::{QoS, ReasonCode};
+use avocet_session::{Details, Now};
 use avocet_topic::{TopicFilterBuf, TopicName};
 
 use crate::session_table::{SessionHandle, SessionKey};
@@ -74,6 +75,33 @@ impl Engine {
     /// that they would not get any more, and are sent only what the rules let them have.
     pub fn set_rules(&mut self, rules: Arc<Rules>) {
         self.rules = rules;
+    }
+
+    /// Disconnects the clients that are subscribed to what the rules in force do not let them subscribe
+    /// to, in 5.0 with 0x98 (administrative action). It looks at all sessions of the shard.
+    pub fn disconnect_unauthorized(&mut self, now: Now) {
+        let now = self.clock.read(now);
+        let mut ids = Vec::new();
+        for slot in self.sessions.iter() {
+            let (Some(id), Some(access)) = (slot.connection, &slot.access) else {
+                continue;
+            };
+            let permissions = Permissions::new(&self.rules, &access.identity);
+            let lowest = avocet_access::QoS::AtMostOnce;
+            let mut filters = slot.subscriptions.filters(&self.routes);
+            if filters.any(|it| permissions.subscribe(it.as_filter(), lowest).is_none()) {
+                ids.push(id);
+            }
+        }
+        for id in ids {
+            self.counters.disconnected_by_driver += 1;
+            let details = Details {
+                reason_string: Some("a subscription is not allowed any more"),
+                server_reference: None,
+            };
+            self.end_connection(id, ReasonCode::AdministrativeAction, details, now);
+            self.settle(now);
+        }
     }
 
     /// What the rules are for the client of a session; none if no rules are asked for.

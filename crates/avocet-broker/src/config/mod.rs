@@ -145,6 +145,16 @@ impl Config {
     }
 }
 
+/// What happens to a client with a subscription that new rules do not allow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LostSubscriptions {
+    /// It keeps it, as it believes, and is sent only what the rules let it have.
+    #[default]
+    Keep,
+    /// It is disconnected, in 5.0 with 0x98 (administrative action).
+    Disconnect,
+}
+
 /// Who may connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -185,6 +195,8 @@ pub struct Access {
     pub token_user: String,
     /// The rules for what clients may publish, subscribe to and be sent. `None`: everything.
     pub rules: Option<PathBuf>,
+    /// What happens to clients with a subscription that new rules do not allow.
+    pub lost_subscriptions: LostSubscriptions,
     /// Who is banned. `None`: nobody.
     pub bans: Option<PathBuf>,
 }
@@ -209,6 +221,7 @@ impl Default for Access {
             token_audience: None,
             token_user: "sub".to_owned(),
             rules: None,
+            lost_subscriptions: LostSubscriptions::default(),
             bans: None,
         }
     }

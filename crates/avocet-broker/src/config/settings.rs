@@ -10,7 +10,7 @@ use avocet_engine::{ClientIds, SharedStrategy};
 use avocet_session::{Limits, Overflow, ServerConfig};
 
 use super::value::{Kind, Value};
-use super::{Config, Durability, LogFormat};
+use super::{Config, Durability, LogFormat, LostSubscriptions};
 use crate::http;
 
 /// One setting.
@@ -274,6 +274,11 @@ const SHARED_STRATEGIES: [(&str, SharedStrategy); 5] = [
     ("by topic", SharedStrategy::ByTopic),
 ];
 
+const LOST_SUBSCRIPTIONS: [(&str, LostSubscriptions); 2] = [
+    ("keep", LostSubscriptions::Keep),
+    ("disconnect", LostSubscriptions::Disconnect),
+];
+
 const CLIENT_IDS: [(&str, ClientIds); 2] = [
     ("of each user", ClientIds::OfEachUser),
     ("shared", ClientIds::Shared),
@@ -515,6 +520,14 @@ static SETTINGS: &[Setting] = &[
         |config| &mut config.access.rules,
         "The rules for what clients may publish, subscribe to and be sent; docs/access.md says how to \
          write them. Read again on SIGHUP. Empty: everything is allowed."
+    ),
+    choice!(
+        "access.lost_subscriptions",
+        LOST_SUBSCRIPTIONS,
+        |config| &mut config.access.lost_subscriptions,
+        "What happens, when rules are read again, to a connected client with a subscription that they \
+         do not allow. `keep`: it keeps it, as it believes, and is sent only what the rules let it \
+         have. `disconnect`: it is disconnected with 0x98 (administrative action; 3.x: closed)."
     ),
     choice!(
         "access.client_ids",

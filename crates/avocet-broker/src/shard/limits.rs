@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use avocet_access::Rules;
 use avocet_codec::{Packet, ReasonCode};
 use avocet_engine::{AuthenticationRequest, ConnectionId, Verdict};
 use avocet_session::Now;
@@ -12,6 +13,7 @@ use crate::acceptor::Peer;
 use crate::access::refuse;
 use crate::admission::Pass;
 use crate::bans::BanList;
+use crate::config::LostSubscriptions;
 
 impl Shard {
     /// How a connection that was accepted goes on; none if it is to be closed at once.
@@ -92,6 +94,14 @@ impl Shard {
             return refuse(ReasonCode::QuotaExceeded);
         }
         verdict
+    }
+
+    /// Other rules hold from here on.
+    pub(super) fn set_rules(&mut self, rules: Arc<Rules>, lost: LostSubscriptions, now: Now) {
+        self.engine.set_rules(rules);
+        if lost == LostSubscriptions::Disconnect {
+            self.engine.disconnect_unauthorized(now);
+        }
     }
 
     /// Others are banned from here on.
