@@ -30,7 +30,7 @@ pub(crate) const STEPS: &[Step] = &[
     step("doctests", "the examples in the documentation", doctests),
     step("docs",     "the documentation builds without warnings", docs),
     step("deny",     "dependencies have allowed licenses, sources and users", deny),
-    step("no-std",   "the pure crates link and run without the standard library", no_std),
+    step("no-std",   "the pure crates, and a publisher for small devices, need no standard library", no_std),
     step("package",  "every published crate can be packaged, and builds from its package", package::check),
     step("deb",      "the Debian package and the container can be made and installed, where tools for it are here", deb::check),
     step("benches",  "every bench runs once, as a test", benches),
@@ -43,12 +43,16 @@ pub(crate) const STEPS: &[Step] = &[
 /// The program without the standard library, a workspace of its own.
 const NO_STD: &str = "tests/no_std/Cargo.toml";
 
+/// The program for small devices, another one.
+const PUBLISH_ONLY: &str = "examples/publish-only/Cargo.toml";
+
 fn fmt(workspace: &Workspace) -> Result<()> {
     let fmt = |manifest| workspace.cargo(&format!("fmt --check --manifest-path {manifest}"));
     run_all([
         workspace.cargo("fmt --all --check"),
         fmt("fuzz/Cargo.toml"),
         fmt(NO_STD),
+        fmt(PUBLISH_ONLY),
     ])
 }
 
@@ -128,11 +132,18 @@ fn deny(workspace: &Workspace) -> Result<()> {
 }
 
 fn no_std(workspace: &Workspace) -> Result<()> {
-    let mut program = workspace.cargo("run --manifest-path");
-    run(program
-        .arg(NO_STD)
-        .arg("--target-dir")
-        .arg(workspace.target().join("no-std")))
+    let in_no_std = |command: &str, manifest: &str| {
+        let mut cargo = workspace.cargo(&format!("{command} --manifest-path {manifest}"));
+        cargo
+            .arg("--target-dir")
+            .arg(workspace.target().join("no-std"));
+        cargo
+    };
+    run_all([
+        in_no_std("run", NO_STD),
+        in_no_std("test", PUBLISH_ONLY),
+        in_no_std("build --release", PUBLISH_ONLY),
+    ])
 }
 
 fn benches(workspace: &Workspace) -> Result<()> {

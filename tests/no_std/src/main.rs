@@ -37,7 +37,7 @@ extern "C" fn _Unwind_Resume() -> ! {
 /// 0 when every crate did what it should, or else the number of the first that did not.
 #[unsafe(no_mangle)]
 extern "C" fn main() -> c_int {
-    let crates: [fn() -> Option<()>; _] = [topic, codec, session, engine, access];
+    let crates: [fn() -> Option<()>; _] = [topic, codec, session, engine, access, device];
     for (number, check) in (1..).zip(crates) {
         if check().is_none() {
             return number;
@@ -108,4 +108,46 @@ fn engine() -> Option<()> {
         }
     }
     (out.slices().next()? == CONNACK).then_some(())
+}
+
+/// A server that accepts, and acknowledges the first message.
+struct Server {
+    answers: [&'static [u8]; 2],
+    asked: usize,
+}
+
+impl publish_only::Device for Server {
+    type Error = ();
+
+    fn now(&mut self) -> avocet_session::Now {
+        avocet_session::Now::default()
+    }
+
+    fn write(&mut self, _bytes: &[u8]) -> Result<(), ()> {
+        Ok(())
+    }
+
+    fn read(&mut self, into: &mut [u8], _wait: core::time::Duration) -> Result<Option<usize>, ()> {
+        let answer = self.answers.get(self.asked).ok_or(())?;
+        self.asked += 1;
+        into.get_mut(..answer.len())
+            .ok_or(())?
+            .copy_from_slice(answer);
+        Ok(Some(answer.len()))
+    }
+}
+
+fn device() -> Option<()> {
+    use avocet_codec::{QoS, TopicName, Version};
+    use avocet_session::client::ClientConfig;
+    use avocet_session::{Message, Now};
+    let mut publisher = publish_only::Publisher::new(ClientConfig::new(Version::V3_1_1, "d"));
+    let message = Message::new(TopicName::new("a").ok()?, b"x").with_qos(QoS::AtLeastOnce);
+    publisher.publish(message, Now::default()).ok()?;
+    let mut server = Server {
+        answers: [CONNACK, b"\x40\x02\x00\x01"],
+        asked: 0,
+    };
+    publisher.deliver(&mut server).ok()?;
+    (publisher.waiting() == 0).then_some(())
 }
