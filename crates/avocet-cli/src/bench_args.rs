@@ -308,7 +308,7 @@ pub(crate) struct ServerArgs {
     #[arg(short, long, value_name = "PORT")]
     pub(crate) port: Option<u16>,
     /// Server and credentials in one: mqtt://USER:PASSWORD@HOST:PORT, of which only HOST is needed,
-    /// or mqtts://; ws://HOST:PORT/PATH or wss://; unix:PATH
+    /// or mqtts://; quic://; ws://HOST:PORT/PATH or wss://; unix:PATH
     #[arg(short = 'L', long, value_name = "URL", conflicts_with_all = ["host", "port"])]
     pub(crate) url: Option<Url>,
     /// The User Name of all clients

@@ -1,12 +1,11 @@
 //! One client: a socket, and bytes on their way in and out.
 
-use std::io::{self, IoSlice, Read, Write};
-use std::net::SocketAddr;
+use std::io;
+use std::sync::Arc;
 
 use avocet_codec::{Disconnect, Packet, ReasonCode, Version, frame_len};
-use avocet_transport::Layered;
-use mio::net::TcpStream;
 
+use crate::bench::socket::Socket;
 use crate::clock::Stopwatch;
 use crate::exit::Failure;
 
@@ -21,7 +20,7 @@ const READS_MAX: usize = 8;
 pub(crate) struct Client {
     /// What people call it: "subscriber 3".
     pub(crate) name: String,
-    server: SocketAddr,
+    server: Arc<str>,
     pub(crate) socket: Socket,
     /// The beginning of a packet whose end has not come.
     tail: Vec<u8>,
@@ -46,46 +45,8 @@ pub(crate) enum Reading {
     Unfinished,
 }
 
-/// What a client reads and writes.
-#[derive(Debug)]
-pub(crate) enum Socket {
-    Plain(TcpStream),
-    Layered(Box<Layered<TcpStream>>),
-}
-
-impl Socket {
-    pub(crate) fn tcp(&mut self) -> &mut TcpStream {
-        match self {
-            Self::Plain(socket) => socket,
-            Self::Layered(stream) => stream.socket_mut(),
-        }
-    }
-
-    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(socket) => socket.read(room),
-            Self::Layered(stream) => stream.read(room),
-        }
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(socket) => socket.write(bytes),
-            Self::Layered(stream) => stream.write_vectored(&[IoSlice::new(bytes)]),
-        }
-    }
-
-    /// Whether a read that took less than there was room for has taken all there was.
-    fn is_at_its_end(&self) -> bool {
-        match self {
-            Self::Plain(_) => true,
-            Self::Layered(stream) => !stream.has_more(),
-        }
-    }
-}
-
 impl Client {
-    pub(crate) fn new(name: String, server: SocketAddr, socket: Socket) -> Self {
+    pub(crate) fn new(name: String, server: Arc<str>, socket: Socket) -> Self {
         Self {
             name,
             server,
@@ -227,41 +188,4 @@ impl Client {
 /// A Reason Code as people look it up.
 pub(crate) fn reason(code: ReasonCode) -> String {
     format!("0x{:02x} ({code})", code as u8)
-}
-
-/// A socket that connects to `address`. Sources on loopback have 28,000 ports or so each, and
-/// finding a free one takes longer the more are in use: each of them serves some thousand clients.
-pub(crate) fn connect(address: SocketAddr, index: usize) -> io::Result<TcpStream> {
-    const PER_SOURCE: usize = 4_000;
-    let source = u32::try_from(index / PER_SOURCE).unwrap_or(0);
-    let stream = match address {
-        SocketAddr::V4(v4) if cfg!(target_os = "linux") && v4.ip().is_loopback() && source > 0 => {
-            let from = std::net::Ipv4Addr::from_bits(
-                std::net::Ipv4Addr::LOCALHOST.to_bits() + source % 65_536,
-            );
-            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
-            socket.set_nonblocking(true)?;
-            socket.bind(&SocketAddr::from((from, 0)).into())?;
-            match socket.connect(&address.into()) {
-                Ok(()) => {}
-                Err(error) if is_in_progress(&error) => {}
-                Err(error) => return Err(error),
-            }
-            TcpStream::from_std(socket.into())
-        }
-        SocketAddr::V4(_) | SocketAddr::V6(_) => TcpStream::connect(address)?,
-    };
-    Ok(stream)
-}
-
-/// Connecting without waiting has begun.
-fn is_in_progress(error: &io::Error) -> bool {
-    #[cfg(unix)]
-    let code = Some(rustix::io::Errno::INPROGRESS.raw_os_error());
-    #[cfg(not(unix))]
-    let code = None;
-    error.kind() == io::ErrorKind::WouldBlock
-        || error
-            .raw_os_error()
-            .is_some_and(|given| Some(given) == code)
 }

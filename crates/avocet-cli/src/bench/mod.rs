@@ -14,9 +14,12 @@ mod open;
 mod phases;
 mod plan;
 mod publisher;
+#[cfg(unix)]
+mod quic;
 mod reactor;
 mod report;
 mod retained;
+mod socket;
 mod subscriber;
 mod subscriptions;
 mod traffic;

@@ -1,6 +1,7 @@
 //! From an address to clients that are connected and subscribed.
 
 use std::net::{SocketAddr, TcpStream as BlockingStream, ToSocketAddrs};
+use std::sync::Arc;
 use std::time::Duration;
 
 use avocet_codec::{
@@ -10,10 +11,13 @@ use avocet_codec::{
 use avocet_transport::Endpoint;
 use mio::{Events, Poll};
 
-use crate::bench::client::{Client, Reading, Socket, connect, reason};
+use crate::bench::client::{Client, Reading, reason};
 use crate::bench::histogram::Histogram;
+#[cfg(unix)]
+use crate::bench::quic::Quic;
 use crate::bench::reactor::register;
 use crate::bench::report::{Progress, number};
+use crate::bench::socket::{Socket, Target};
 use crate::bench_args::ServerArgs;
 use crate::clock::Stopwatch;
 use crate::exit::Failure;
@@ -35,8 +39,9 @@ const FILES: u64 = 64;
 /// The server under load, and what all clients say to it.
 #[derive(Clone, Debug)]
 pub(crate) struct Server {
-    pub(crate) address: SocketAddr,
-    /// None: plain TCP.
+    pub(crate) address: Arc<str>,
+    target: Target,
+    /// None: MQTT lies on the socket.
     endpoint: Option<Endpoint>,
     pub(crate) version: Version,
     user_name: Option<String>,
@@ -66,18 +71,31 @@ impl Server {
                 "-L: the topics of a load are drawn at random, the URL must have none",
             ));
         }
-        let Place::Tcp { host, port } = &transport.place else {
-            return Err(Failure::new("--unix: a load needs an address"));
-        };
         let endpoint = transport.endpoint()?;
-        let address = address(host, *port, args.connect_timeout)?;
+        let target = match &transport.place {
+            Place::Tcp { host, port } => Target::Tcp(address(host, *port, args.connect_timeout)?),
+            #[cfg(unix)]
+            Place::Unix(path) => Target::Unix(path.clone()),
+            #[cfg(unix)]
+            Place::Udp { .. } => {
+                let quic = Quic::start(endpoint.clone(), args.connect_timeout);
+                let quic = quic.map_err(|error| Failure::new(error.to_string()))?;
+                Target::Quic(Box::new(quic))
+            }
+            #[cfg(not(unix))]
+            Place::Unix(_) | Place::Udp { .. } => {
+                return Err(Failure::new("-L: a load needs Unix sockets for that"));
+            }
+        };
+        let is_plain = transport.is_plain() || matches!(transport.place, Place::Udp { .. });
         let progress = Progress::new(args.quiet);
         if let Some(warning) = transport.warning() {
             progress.say(warning);
         }
         let server = Self {
-            endpoint: (!transport.is_plain()).then_some(endpoint),
-            address,
+            endpoint: (!is_plain).then_some(endpoint),
+            address: target.to_string().into(),
+            target,
             version: args.protocol_version,
             user_name: args
                 .username
@@ -157,6 +175,20 @@ pub(crate) fn allow_files(clients: u64) -> Result<(), Failure> {
         )));
     }
     Ok(())
+}
+
+/// Lets this process have as many sockets as the system allows.
+#[cfg(unix)]
+pub(crate) fn allow_all_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    // What fails for want of it says so.
+    let _ = setrlimit(Resource::Nofile, raised);
 }
 
 /// Lets this process have a socket for each of so many clients: nothing is known to stand against it.
@@ -431,13 +463,13 @@ fn start(
             wanted.name, server.address
         ))
     };
-    let mut socket = connect(server.address, source).map_err(failed)?;
+    let mut socket = server.target.connect(source).map_err(failed)?;
     register(poll, &mut socket, index).map_err(failed)?;
     let socket = match &server.endpoint {
         None => Socket::Plain(socket),
         Some(endpoint) => Socket::Layered(Box::new(endpoint.over(socket).map_err(failed)?)),
     };
-    let mut client = Client::new(wanted.name.clone(), server.address, socket);
+    let mut client = Client::new(wanted.name.clone(), Arc::clone(&server.address), socket);
     client.out = server.connect_packet(wanted)?;
     *slot = Slot::Opening(Box::new(Opening {
         wanted: wanted.clone(),
@@ -491,14 +523,9 @@ fn step(
         ))
     };
     if *step == Step::Connecting {
-        if let Some(error) = client.socket.tcp().take_error().map_err(failed)? {
-            return Err(failed(error));
-        }
-        if client.socket.tcp().peer_addr().is_err() {
+        if !client.socket.raw().is_connected().map_err(failed)? {
             return Ok(Reading::Drained);
         }
-        // One write goes out at once, whatever is still unacknowledged.
-        client.socket.tcp().set_nodelay(true).map_err(failed)?;
         *step = Step::Connack;
     }
     client.flush(clock.nanoseconds()).map_err(failed)?;

@@ -123,7 +123,7 @@ impl Reactor {
     /// Says goodbye and closes, without waiting for anything.
     pub(crate) fn close(&mut self) {
         for client in &mut self.clients {
-            let _ = client.socket.tcp().deregister(self.poll.registry());
+            let _ = client.socket.raw().deregister(self.poll.registry());
         }
         let clients = std::mem::take(&mut self.clients);
         close(clients, &self.server, self.clock.nanoseconds());
