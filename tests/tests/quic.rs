@@ -42,8 +42,11 @@ impl Door {
         let authority = Issuer::new(params, key);
         issue(&scratch, &authority, "broker", &["localhost", "127.0.0.1"]);
         issue(&scratch, &authority, "pump-7", &["pump-7"]);
-        let rules = "[[rule]]\nallow = 'all'\ntopic = 'devices/{user}/#'\n[[rule]]\nallow = 'all'\n\
-                     topic = 'all/#'\n";
+        let default = if required { "deny" } else { "allow" };
+        let rules = format!(
+            "default = '{default}'\n[[rule]]\nallow = 'all'\ntopic = 'devices/{{user}}/#'\n[[rule]]\n\
+             allow = 'all'\ntopic = 'all/#'\n"
+        );
         scratch.write("rules.toml", rules);
         let path = |name: &str| scratch.path().join(name).display().to_string();
         let of_clients = if required {
@@ -306,4 +309,20 @@ async fn the_command_line_speaks_quic() {
         subscriber.line("the payload", is_it).await;
         assert!(subscriber.exit().await.success());
     }
+}
+
+#[tokio::test]
+async fn a_load_crosses_quic_without_loss() {
+    let door = Door::open(false).await;
+    let avocet = provision::avocet().unwrap_or_else(|error| panic!("{error:#}"));
+    let mut command = Command::new(&avocet);
+    let url = format!("quic://{}", door.quic);
+    command
+        .args([
+            "bench", "pairs", "--pairs", "5", "--count", "2000", "-q", "1",
+        ])
+        .args(["-L", &url, "--cafile", &door.file("ca.pem")])
+        .args(["--json", "-", "--quiet"]);
+    // It ends with an error when a message is lost, doubled or out of order.
+    output(command).await;
 }

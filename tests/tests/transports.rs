@@ -245,7 +245,7 @@ async fn paho_and_mqttjs_echo_over_tls_and_websocket() {
 }
 
 #[tokio::test]
-async fn a_load_crosses_tls_and_websocket_without_loss() {
+async fn a_load_crosses_every_door_without_loss() {
     let doors = Doors::open().await;
     let ca = doors.path("ca.pem").display().to_string();
     let avocet = provision::avocet().unwrap_or_else(|error| panic!("{error:#}"));
@@ -253,13 +253,14 @@ async fn a_load_crosses_tls_and_websocket_without_loss() {
         format!("mqtts://{}", doors.tls),
         format!("ws://{}/mqtt", doors.websocket),
         format!("wss://{}/mqtt", doors.secure_websocket),
+        format!("unix:{}", doors.path("socket").display()),
     ] {
         let mut command = Command::new(&avocet);
         command.args([
             "bench", "pairs", "--pairs", "5", "--count", "2000", "-q", "1",
         ]);
         command.args(["-L", &url, "--json", "-", "--quiet"]);
-        if !url.starts_with("ws://") {
+        if url.starts_with("mqtts://") || url.starts_with("wss://") {
             command.args(["--cafile", &ca]);
         }
         // It ends with an error when a message is lost, doubled or out of order.
