@@ -76,6 +76,11 @@ const NEEDS: &[Need] = &[
         packages: &["npm"],
         is_there: || runs("npm", &["--version"]),
     },
+    Need {
+        name: "chromium",
+        packages: &["chromium"],
+        is_there: || find("chromium").is_some(),
+    },
 ];
 
 /// Makes sure that everything is installed, once per process and one process at a time.
