@@ -1,5 +1,10 @@
 #![doc = include_str!("../README.md")]
 
+/// The guide's program compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/from-rumqttc.md")]
+struct FromRumqttc;
+
 mod aging;
 mod authentication;
 pub mod blocking;
