@@ -21,6 +21,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     config.connection.client_id.clone_from(name);
     // The server keeps what it has of this client for a week.
     config.connection.session_expiry_interval = 7 * 86_400;
+    // And as many readings may wait for it.
+    config.publish_max = 7 * 86_400;
     config.storage = Some(Box::new(FileStorage::open(format!("{name}.outbox"))?));
     let (client, _messages) = Client::start(config)?;
     let mut events = client.events();
