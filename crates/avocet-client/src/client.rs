@@ -25,7 +25,8 @@ use crate::{Closed, Config, ConnectError, PublishError, SubscribeError, WhenFull
 
 /// A client: a cheap handle, clones of which share the connection.
 ///
-/// It ends with [`Client::disconnect`], or when all handles, streams and [`Messages`] are dropped.
+/// It ends with [`Client::disconnect`], when all handles, streams and [`Messages`] are dropped, and at
+/// once with the runtime.
 /// The protocol runs in a task of its own, on the runtime in which it was made; what is published
 /// and what comes do not wait for each other.
 #[derive(Clone, Debug)]
