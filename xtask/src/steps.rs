@@ -26,7 +26,7 @@ pub(crate) const STEPS: &[Step] = &[
     step("msrv",     "the installed compiler is as new as `rust-version` asks", msrv),
     step("clippy",   "no warnings, in any target, with and without each feature", clippy),
     step("tests",    "unit and integration tests, with and without features", tests),
-    step("sim",      "200 seeds of the simulator meet every fault and keep every invariant", sim),
+    step("sim",      "200 seeds of the simulator, and 500 of clients that are killed, keep every invariant", sim),
     step("doctests", "the examples in the documentation", doctests),
     step("docs",     "the documentation builds without warnings", docs),
     step("deny",     "dependencies have allowed licenses, sources and users", deny),
@@ -110,7 +110,12 @@ fn tests(workspace: &Workspace) -> Result<()> {
 }
 
 fn sim(workspace: &Workspace) -> Result<()> {
-    run(&mut workspace.cargo("run --package avocet-sim -- --seeds 200 --stats"))
+    let mut clients = workspace.cargo("test --package avocet-testing --test client seeds::");
+    clients.env("AVOCET_CLIENT_SEEDS", "500");
+    run_all([
+        workspace.cargo("run --package avocet-sim -- --seeds 200 --stats"),
+        clients,
+    ])
 }
 
 fn doctests(workspace: &Workspace) -> Result<()> {
