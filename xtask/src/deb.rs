@@ -51,8 +51,16 @@ const FILES: &[(&str, &str)] = &[
         "usr/share/doc/avocet-broker/from-mosquitto.md",
     ),
     (
+        "../../../docs/limits.md",
+        "usr/share/doc/avocet-broker/limits.md",
+    ),
+    (
         "../../../docs/listeners.md",
         "usr/share/doc/avocet-broker/listeners.md",
+    ),
+    (
+        "../../../docs/running.md",
+        "usr/share/doc/avocet-broker/running.md",
     ),
     (
         "../../../docs/config/factory.toml",
