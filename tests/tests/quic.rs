@@ -18,6 +18,7 @@ use avocet_tests::scratch::Scratch;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
 };
+use tokio::io::AsyncWriteExt;
 use tokio::net::UdpSocket;
 use tokio::process::Command;
 use tokio::task::JoinHandle;
@@ -55,7 +56,7 @@ impl Door {
             String::new()
         };
         let text = format!(
-            "shards = 2\naccess.rules = '{}'\n[[listen]]\naddress = '127.0.0.1:0'\nquic = true\n\
+            "shards = 2\nlimits.handshakes_max = 4\naccess.rules = '{}'\n[[listen]]\naddress = '127.0.0.1:0'\nquic = true\n\
              [listen.tls]\ncertificate = '{}'\nkey = '{}'\n{of_clients}[[listen]]\naddress = '127.0.0.1:0'\n",
             path("rules.toml"),
             path("broker.pem"),
@@ -280,6 +281,40 @@ async fn who_has_no_certificate_or_speaks_no_mqtt_gets_no_connection() {
     let error = Client::connect(other).await.expect_err("it is refused");
     let text = error.to_string();
     assert!(text.contains("no TLS connection to 127.0.0.1:"), "{text}");
+}
+
+#[tokio::test]
+async fn connections_that_say_nothing_are_few() {
+    let door = Door::open(false).await;
+    let endpoint = door.config(door.quic, "c", None).endpoint;
+    let endpoint = endpoint.expect("it is one of QUIC");
+    let deadline = Duration::from_secs(60);
+    let mut silent = Vec::new();
+    loop {
+        match endpoint.connect(deadline).await {
+            Ok(mut stream) => {
+                // The stream begins with its first byte, and this is not a whole packet.
+                stream.write_all(b"\x10").await.expect("it is taken");
+                silent.push(stream);
+            }
+            Err(error) => {
+                let error = error.to_string();
+                assert!(error.starts_with("cannot connect to"), "{error}");
+                break;
+            }
+        }
+    }
+    assert_eq!(silent.len(), 4);
+    drop(silent);
+    // Those who are gone make room, as soon as the broker has heard of it.
+    let client = loop {
+        let mut config = door.config(door.quic, "c", None);
+        config.reconnect = None;
+        if let Ok((client, _others)) = Client::connect(config).await {
+            break client;
+        }
+    };
+    client.disconnect(Duration::from_secs(60)).await;
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use std::time::Duration;
 use avocet_transport::quic::{QuicArrival, QuicListener, QuicStream};
 use avocet_transport::{HandshakeError, TlsAcceptor};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 use tracing::{debug, error};
 
@@ -27,7 +27,7 @@ use crate::stream::{InProcessStream, Stream, pipe};
 const CHUNK: usize = 16 << 10;
 
 /// How long a client that the broker closes may take to acknowledge what was sent.
-const LINGER: Duration = Duration::from_secs(5);
+const LINGER: Duration = Duration::from_secs(2);
 
 /// A socket, and what is spoken there.
 pub(crate) struct QuicDoor {
@@ -164,10 +164,8 @@ impl Door {
         };
         let door = Arc::clone(self);
         tokio::spawn(async move {
-            let established = door.establish(arrival).await;
-            drop(handshake);
-            if let Some(stream) = established {
-                door.hand_over(stream).await;
+            if let Some(stream) = door.establish(arrival).await {
+                door.hand_over(stream, handshake).await;
             }
         });
     }
@@ -187,7 +185,7 @@ impl Door {
         None
     }
 
-    async fn hand_over(&self, stream: QuicStream) {
+    async fn hand_over(&self, stream: QuicStream, handshake: OwnedSemaphorePermit) {
         // Before the handshake nobody knows whether the address is its client's.
         let (peer, now) = (stream.peer(), self.clock.now().instant);
         let arrived = self.admission.arrive(self.listener, Some(peer.ip()), now);
@@ -209,13 +207,14 @@ impl Door {
             listener: self.listener,
             pass,
         });
-        carry(stream, ours).await;
+        carry(stream, ours, handshake).await;
     }
 }
 
 /// Moves bytes between a client and its shard until either closes. A direction that is idle holds no
-/// buffer.
-async fn carry(stream: QuicStream, pipe: InProcessStream) {
+/// buffer. Its handshake counts as one until the broker has answered: no descriptor bounds those who
+/// connect and say nothing.
+async fn carry(stream: QuicStream, pipe: InProcessStream, handshake: OwnedSemaphorePermit) {
     let (mut reader, mut writer) = stream.split();
     let inwards = async {
         while let Ok(Some(bytes)) = reader.read(CHUNK).await {
@@ -228,7 +227,9 @@ async fn carry(stream: QuicStream, pipe: InProcessStream) {
         pending::<()>().await;
     };
     let outwards = async {
+        let mut handshake = Some(handshake);
         while let Some(bytes) = pipe.take().await {
+            drop(handshake.take());
             if writer.write(bytes.into()).await.is_err() {
                 return;
             }
