@@ -170,12 +170,15 @@ pub struct UserPropertyLimits {
 }
 
 impl UserPropertyLimits {
+    /// Whether there is a limit at all.
+    #[must_use]
+    pub const fn is_limited(&self) -> bool {
+        self.count_max > 0 || self.bytes_max > 0
+    }
+
     /// Whether so many are too many.
     #[must_use]
     pub fn are_exceeded_by(&self, properties: List<'_, UserProperty<'_>>) -> bool {
-        if self.count_max == 0 && self.bytes_max == 0 {
-            return false;
-        }
         let max = |max: u32| if max == 0 { usize::MAX } else { max as usize };
         let bytes = |it: UserProperty<'_>| it.name.len() + it.value.len();
         properties.len() > max(self.count_max)

@@ -150,7 +150,11 @@ impl Engine {
         let (mut packets, mut work) = (0, 0);
         let queued = self.counters.queued_bytes;
         let published = self.counters.publishes_received;
-        let (packets_max, bytes_max) = self.slice(id, now);
+        let limits = &self.config.limits;
+        let (mut packets_max, mut bytes_max) = (limits.slice_packets, limits.slice_bytes);
+        if self.paces_input {
+            (packets_max, bytes_max) = self.slice(id, now);
+        }
         let match_work = 1 + self.routes.probes() / PROBES;
         let demand = loop {
             let Some(entry) = self.connections.get_mut(&id) else {
@@ -195,7 +199,7 @@ impl Engine {
         self.wait_for_commit(id, again);
         self.counters.packets_received += packets as u64;
         self.counters.bytes_received += consumed as u64;
-        if self.config.limits.publish_rate.is_limited() {
+        if self.paces_input {
             let messages = self.counters.publishes_received - published;
             self.pace_input(id, messages, consumed as u64, now);
         }
@@ -218,7 +222,7 @@ impl Engine {
     /// sent. True if there is more: to be called again when `out` was written.
     pub fn poll_transmit(&mut self, id: ConnectionId, now: Now, out: &mut TransmitBuf) -> bool {
         let now = self.clock.read(now);
-        let paced = self.config.limits.delivery_rate.is_limited();
+        let paced = self.paces_output;
         if paced {
             self.grant_deliveries(id, now);
         }
@@ -366,7 +370,7 @@ impl Engine {
         self.counters.publishes_received += 1;
         let topic_name = publish.topic_name();
         let (properties, payload) = (publish.properties(), publish.payload());
-        if self.config.limits.publish_overrun == Overrun::Refuse {
+        if self.paces_input && self.config.limits.publish_overrun == Overrun::Refuse {
             let bytes = topic_name.as_str().len() + payload.len();
             if let Some(refusal) = self.refuse_for_rate(id, bytes, now) {
                 self.refuse_publish(id, token, refusal);
@@ -436,7 +440,7 @@ impl Engine {
             return Err((ReasonCode::TopicNameInvalid, DropReason::NotAuthorized));
         }
         let limits = &self.config.limits.user_properties;
-        if limits.are_exceeded_by(properties.user_properties()) {
+        if limits.is_limited() && limits.are_exceeded_by(properties.user_properties()) {
             return Err((ReasonCode::QuotaExceeded, DropReason::UserProperties));
         }
         // [MQTT5-3.3.2.3.2]

@@ -58,6 +58,9 @@ pub struct Engine {
     pub(crate) queued_max: (u64, u64),
     /// How many sessions without a connection are next told to the operator.
     pub(crate) sessions_told: u64,
+    /// Whether it is limited how fast clients publish, and how fast they are sent messages.
+    pub(crate) paces_input: bool,
+    pub(crate) paces_output: bool,
     /// Who is not let in.
     pub(crate) bans: Arc<Bans>,
     pub(crate) routes: Routes,
@@ -131,6 +134,8 @@ impl Engine {
             connections: Connections::default(),
             sessions: SessionTable::new(seed),
             rules: Arc::new(Rules::default()),
+            paces_input: config.limits.publish_rate.is_limited(),
+            paces_output: config.limits.delivery_rate.is_limited(),
             bans: Arc::default(),
             flaps: Flaps::default(),
             overloaded: false,

@@ -101,9 +101,6 @@ impl Engine {
     pub(crate) fn slice(&mut self, id: ConnectionId, now: Now) -> (usize, usize) {
         let limits = &self.config.limits;
         let (packets, bytes) = (limits.slice_packets, limits.slice_bytes);
-        if !limits.publish_rate.is_limited() {
-            return (packets, bytes);
-        }
         let Some(entry) = self.connections.get_mut(&id) else {
             return (packets, bytes);
         };
@@ -148,9 +145,6 @@ impl Engine {
         now: Now,
     ) -> Option<(ReasonCode, DropReason)> {
         let rate = &self.config.limits.publish_rate;
-        if !rate.is_limited() {
-            return None;
-        }
         let entry = self.connections.get_mut(&id)?;
         let meter = entry.meter.get_or_insert_default();
         let spent = meter.publish.try_spend(rate, bytes as u64, now.instant);
