@@ -66,8 +66,8 @@ pub(crate) enum Request {
     Snapshot(SyncSender<Result<Snapshot, ExportError>>),
     /// A chore is done.
     Chore(ChoreDone<File>),
-    /// A sync is done, and took so long.
-    Synced(GroupSynced<File>, Duration),
+    /// A sync that others do is done.
+    Synced,
 }
 
 impl Request {
@@ -75,7 +75,7 @@ impl Request {
     fn is_urgent(&self) -> bool {
         match self {
             Self::Commit { level, .. } => *level == Level::Os,
-            Self::Fetch { .. } | Self::Snapshot(_) | Self::Chore(_) | Self::Synced(..) => true,
+            Self::Fetch { .. } | Self::Snapshot(_) | Self::Chore(_) | Self::Synced => true,
         }
     }
 }
@@ -290,26 +290,31 @@ impl Chores {
     }
 }
 
+/// What came of a sync, and how long it took.
+type Done = (GroupSynced<File>, Duration);
+
 /// The threads that sync for the store, started when they are first needed.
 struct Syncers {
     inbox: Arc<StoreInbox>,
     clock: Clock,
-    sender: Sender<GroupSync<File>>,
-    receiver: Arc<Mutex<Receiver<GroupSync<File>>>>,
+    todo: Sender<GroupSync<File>>,
+    next: Arc<Mutex<Receiver<GroupSync<File>>>>,
     threads: Vec<JoinHandle<()>>,
+    done: (Sender<Done>, Receiver<Done>),
     /// How many have something to do.
     busy: usize,
 }
 
 impl Syncers {
     fn new(inbox: Arc<StoreInbox>, clock: Clock) -> Self {
-        let (sender, receiver) = mpsc::channel();
+        let (todo, next) = mpsc::channel();
         Self {
             inbox,
             clock,
-            sender,
-            receiver: Arc::new(Mutex::new(receiver)),
+            todo,
+            next: Arc::new(Mutex::new(next)),
             threads: Vec::new(),
+            done: mpsc::channel(),
             busy: 0,
         }
     }
@@ -319,21 +324,22 @@ impl Syncers {
         self.busy < SYNCS_MAX
     }
 
-    /// Lets one of them sync; [`Request::Synced`] says what came of it.
+    /// Lets one of them sync; [`Request::Synced`] says that it is done.
     fn begin(&mut self, sync: GroupSync<File>) {
         self.busy += 1;
         if self.busy > self.threads.len() {
             let (inbox, clock) = (Arc::clone(&self.inbox), self.clock);
-            let receiver = Arc::clone(&self.receiver);
+            let (next, done) = (Arc::clone(&self.next), self.done.0.clone());
             let next = move || {
                 // Whoever panicked with the lock had taken nothing.
-                let receiver = receiver.lock().unwrap_or_else(PoisonError::into_inner);
-                receiver.recv().ok()
+                let next = next.lock().unwrap_or_else(PoisonError::into_inner);
+                next.recv().ok()
             };
             let thread = thread::Builder::new().name("store-sync".to_owned());
             let thread = thread.spawn(move || {
                 while let Some(sync) = next() {
-                    run(sync, &inbox, clock);
+                    run(sync, clock, &done);
+                    inbox.push(Request::Synced, 0);
                 }
             });
             match thread {
@@ -342,16 +348,31 @@ impl Syncers {
             }
         }
         if self.threads.is_empty() {
-            run(sync, &self.inbox, self.clock);
+            run(sync, self.clock, &self.done.0);
+            self.inbox.push(Request::Synced, 0);
         } else {
             // The receiver is here too.
-            let _ = self.sender.send(sync);
+            let _ = self.todo.send(sync);
         }
     }
 
-    /// Waits until all are done.
+    /// What came of one; waits for it if `wait` is set and one has something to do.
+    fn end_one(&mut self, wait: bool) -> Option<Done> {
+        if self.busy == 0 {
+            return None;
+        }
+        let done = if wait {
+            self.done.1.recv().ok()
+        } else {
+            self.done.1.try_recv().ok()
+        };
+        self.busy -= usize::from(done.is_some());
+        done
+    }
+
+    /// Waits until all threads have ended.
     fn end(self) {
-        drop(self.sender);
+        drop(self.todo);
         for thread in self.threads {
             // One that has panicked does no harm any more.
             let _ = thread.join();
@@ -359,11 +380,12 @@ impl Syncers {
     }
 }
 
-fn run(sync: GroupSync<File>, inbox: &StoreInbox, clock: Clock) {
+fn run(sync: GroupSync<File>, clock: Clock, done: &Sender<Done>) {
     let begin = clock.now().instant;
-    let done = sync.run();
+    let synced = sync.run();
     let took = clock.now().instant.duration_since(begin);
-    inbox.push(Request::Synced(done, took), 0);
+    // Who asked may be gone.
+    let _ = done.send((synced, took));
 }
 
 /// The store's thread.
@@ -572,6 +594,10 @@ impl StoreThread {
                 Err(error) => self.failed(&mut health, &error),
             }
         }
+        if let Err(error) = self.end_syncs(true, &mut unreported, &mut syncers) {
+            // What it was about is synced again.
+            error!("{error}");
+        }
         // The next broker that uses the directory makes a socket of the same name.
         #[cfg(unix)]
         drop(self.backups);
@@ -669,8 +695,12 @@ impl StoreThread {
         syncers: &mut Syncers,
         at_once: bool,
     ) -> Result<Level, GroupError> {
+        let at_once = at_once || !self.pace.is_slow() && syncers.busy == 0;
+        if at_once || self.journal.store().wants_sync_alone() {
+            self.end_syncs(true, unreported, syncers)?;
+        }
         let begin = self.clock.now().instant;
-        let position = if at_once || !self.pace.is_slow() && syncers.busy == 0 {
+        let position = if at_once {
             let position = self.journal.sync()?;
             let end = self.clock.now().instant;
             self.pace.ended(end.duration_since(begin));
@@ -690,19 +720,22 @@ impl StoreThread {
         Ok(Level::Fsync)
     }
 
-    /// Takes what came of a sync that others did.
-    fn synced(
+    /// Takes what came of syncs that others did; of all, if `all` is set.
+    fn end_syncs(
         &mut self,
-        done: GroupSynced<File>,
-        took: Duration,
+        all: bool,
         unreported: &mut Unreported,
         syncers: &mut Syncers,
     ) -> Result<(), SyncError> {
-        syncers.busy = syncers.busy.saturating_sub(1);
-        self.pace.ended(took);
-        let position = self.journal.store_mut().end_sync(done)?;
-        self.durable(unreported, position);
-        Ok(())
+        let mut result = Ok(());
+        while let Some((done, took)) = syncers.end_one(all) {
+            self.pace.ended(took);
+            match self.journal.store_mut().end_sync(done) {
+                Ok(position) => self.durable(unreported, position),
+                Err(error) => result = Err(error),
+            }
+        }
+        result
     }
 
     fn durable(&self, unreported: &mut Unreported, position: Position) {
@@ -752,12 +785,14 @@ impl StoreThread {
                     from,
                 } => self.fetch(shard, session, from),
                 Request::Snapshot(reply) => {
+                    let ended = self.end_syncs(true, unreported, syncers);
                     // Whoever asked may be gone.
                     let _ = reply.send(self.journal.store_mut().snapshot());
+                    ended.map_err(|error| (error.into(), some))?;
                 }
                 Request::Chore(done) => self.journal.store_mut().end_chore(done),
-                Request::Synced(done, took) => self
-                    .synced(done, took, unreported, syncers)
+                Request::Synced => self
+                    .end_syncs(false, unreported, syncers)
                     .map_err(|error| (error.into(), some))?,
             }
         }

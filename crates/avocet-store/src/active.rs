@@ -1,11 +1,13 @@
 //! The segment that is written to: groups go out, and it ends when it is full or its file failed.
 
+use std::collections::VecDeque;
 use std::io;
 use std::mem;
 
 use bytes::Bytes;
 
 use crate::blobs::{ActiveBlob, HELD};
+use crate::flight::Flight;
 use crate::log::{LogStore, Segment, Tables, file_name};
 use crate::queue::Item;
 use crate::record::{
@@ -56,6 +58,8 @@ pub(crate) struct Active<F> {
     /// The file, open for those who sync it for the store, and whether it was opened for them.
     pub(crate) others: Vec<F>,
     pub(crate) opened: bool,
+    /// What they do, in the order in which they began.
+    pub(crate) flights: VecDeque<Flight>,
 }
 
 impl<F> Active<F> {
@@ -94,6 +98,7 @@ impl<F> Active<F> {
             position,
             others: Vec::new(),
             opened: false,
+            flights: VecDeque::new(),
         }
     }
 
@@ -298,6 +303,9 @@ impl<V: Vfs> LogStore<V> {
 
     /// Makes what was written durable.
     pub(crate) fn sync_groups(&mut self) -> Result<(), SyncError> {
+        if !self.active.flights.is_empty() {
+            return Err(SyncError::Begun);
+        }
         if !self.active.unsynced() {
             return Ok(());
         }
@@ -397,6 +405,10 @@ impl<V: Vfs> LogStore<V> {
     /// that is written, the file holds it for those who come after a crash of the program.
     pub(crate) fn give_up(&mut self) {
         let old = self.active.id;
+        for flight in mem::take(&mut self.active.flights) {
+            // What says that they may go is written again.
+            self.dead.extend(flight.dead);
+        }
         let keeps = self.active.begun();
         if !keeps {
             self.left = Some(old);

@@ -1,7 +1,8 @@
 //! Syncs that others do while the log goes on.
 //!
-//! Each has the file open for itself: a failure of the disk is told once to everybody who has a file open, and so
-//! nobody's success can hide what somebody else was told.
+//! One counts once all that began before it have ended well: the flush of a disk that failed is told to nobody but who
+//! asked for it. And each has the file open for itself: a write that failed is told once to everybody who has the file
+//! open, so nobody's success hides what somebody else was told.
 
 use std::io;
 
@@ -20,11 +21,8 @@ pub const SYNCS_MAX: usize = 4;
 pub struct GroupSync<F> {
     file: F,
     segment: u32,
-    /// What it makes durable ends here, and with this position.
-    end: u32,
+    number: u64,
     position: Position,
-    /// Segments of which it makes durable that they are dead.
-    dead: Vec<Dead>,
 }
 
 /// What came of a [`GroupSync`].
@@ -32,6 +30,17 @@ pub struct GroupSync<F> {
 pub struct GroupSynced<F> {
     sync: GroupSync<F>,
     result: io::Result<()>,
+}
+
+/// What a sync of the active segment covers that is not durable yet.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    number: u64,
+    ended: bool,
+    end: u32,
+    position: Position,
+    /// Segments that may go with it.
+    pub(crate) dead: Vec<Dead>,
 }
 
 impl<F: VfsFile> GroupSync<F> {
@@ -50,10 +59,12 @@ impl<F: VfsFile> GroupSync<F> {
 impl<V: Vfs> LogStore<V> {
     /// Writes every batch committed so far, and gives the sync that makes them durable; `None` if they are: what
     /// cannot be left to others, as the first sync of a segment, is done at once. [`LogStore::end_sync`] takes what
-    /// comes of it; syncs may end in any order. None may be dropped, or others will have to be waited for.
+    /// comes of it, of the one that was done first before others; they count in the order in which they began. While any
+    /// has not ended, [`Store::sync`](crate::Store::sync) fails with [`SyncError::Begun`].
     pub fn begin_sync(&mut self) -> Result<Option<GroupSync<V::File>>, SyncError> {
         self.write_group()?;
-        let file = if self.named && !self.must_sync() && self.active.unsynced() {
+        let alone = self.active.flights.is_empty();
+        let file = if self.named && self.active.unsynced() && !(alone && self.must_sync()) {
             self.open_again()
         } else {
             None
@@ -62,42 +73,53 @@ impl<V: Vfs> LogStore<V> {
             self.sync_groups()?;
             return Ok(None);
         };
+        self.syncs_begun += 1;
+        let (number, position) = (self.syncs_begun, self.written);
+        self.active.flights.push_back(Flight {
+            number,
+            ended: false,
+            end: self.active.written_end(),
+            position,
+            dead: std::mem::take(&mut self.dead),
+        });
         Ok(Some(GroupSync {
             file,
             segment: self.active.id,
-            end: self.active.written_end(),
-            position: self.written,
-            dead: std::mem::take(&mut self.dead),
+            number,
+            position,
         }))
     }
 
-    /// Takes what came of a sync: what it covers is durable, or the next sync writes it to another file.
+    /// Takes what came of a sync: what it covers is durable once those before it are, or the next sync writes it to
+    /// another file.
     pub fn end_sync(&mut self, done: GroupSynced<V::File>) -> Result<Position, SyncError> {
         let GroupSynced { sync, result } = done;
-        // Of another segment all is durable, or was written to this one.
-        let failed = sync.segment == self.active.id && {
-            if result.is_ok() {
-                self.active.synced(sync.end);
-                self.durable = self.durable.max(sync.position);
-                self.active.others.push(sync.file);
-            }
-            result.is_err()
-        };
-        if failed {
+        if sync.segment != self.active.id {
+            // What it covers was written to this one.
+            return Ok(self.durable);
+        }
+        if let Err(error) = result {
             self.give_up();
+            return Err(sync_error(&error));
         }
-        if sync.position <= self.durable {
-            self.removable.extend(sync.dead);
-        } else {
-            self.dead.extend(sync.dead);
+        self.active.others.push(sync.file);
+        let mut flights = self.active.flights.iter_mut();
+        if let Some(flight) = flights.find(|flight| flight.number == sync.number) {
+            flight.ended = true;
         }
-        match result {
-            Err(error) if failed => Err(sync_error(&error)),
-            Ok(()) | Err(_) => {
-                self.do_chore();
-                Ok(self.durable)
-            }
+        while let Some(flight) = self.active.flights.pop_front_if(|flight| flight.ended) {
+            self.active.synced(flight.end);
+            self.durable = flight.position;
+            self.removable.extend(flight.dead);
         }
+        self.do_chore();
+        Ok(self.durable)
+    }
+
+    /// Whether the next sync is one that the store does itself, or would rather: the others have to end before.
+    pub fn wants_sync_alone(&self) -> bool {
+        let none_left = self.active.opened && self.active.others.is_empty();
+        !self.named || none_left || self.must_sync()
     }
 
     /// The file of the active segment, open once more, unless there is none left. All are opened before the first is

@@ -146,6 +146,9 @@ pub enum SyncError {
     /// durable to another one.
     #[error("cannot sync: {0}")]
     Sync(io::ErrorKind),
+    /// Syncs that others do have not ended: see [`LogStore::begin_sync`].
+    #[error("other syncs have not ended")]
+    Begun,
 }
 
 /// Atomic batches in, pages out. Synchronous, for one thread.

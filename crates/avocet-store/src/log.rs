@@ -81,6 +81,8 @@ pub struct LogStore<V: Vfs = DirVfs> {
     pub(crate) left: Option<u32>,
     /// Whether the name of the active segment's file is durable.
     pub(crate) named: bool,
+    /// How many syncs others have begun.
+    pub(crate) syncs_begun: u64,
     /// Footers that are not written yet.
     pub(crate) footers: VecDeque<Pending>,
     pub(crate) change: Change,
@@ -351,7 +353,7 @@ impl<V: Vfs> Store for LogStore<V> {
 
     fn write(&mut self) -> Result<Position, SyncError> {
         self.write_group()?;
-        if self.must_sync() {
+        if self.must_sync() && self.active.flights.is_empty() {
             self.sync_groups()?;
         }
         Ok(self.written)

@@ -474,6 +474,7 @@ impl<V: Vfs> LogStore<V> {
             active: Active::new(next, salt, 0, 0, Position(0)),
             left: None,
             named: false,
+            syncs_begun: 0,
             footers: VecDeque::new(),
             change: Default::default(),
             forgotten: VecDeque::new(),

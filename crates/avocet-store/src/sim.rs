@@ -44,6 +44,7 @@ struct Disk {
     syncs: u64,
     power_ends: Option<u64>,
     failing_syncs: u32,
+    failing_flushes: u32,
     failing_writes: u32,
     failing_reads: u32,
     /// The number of the call that fails.
@@ -245,6 +246,12 @@ impl SimVfs {
         self.disk().failing_syncs = count;
     }
 
+    /// Lets the next `count` syncs of files fail, of which nobody else is told who has the file open: the writes succeed,
+    /// the flush of the disk does not.
+    pub fn fail_flushes(&self, count: u32) {
+        self.disk().failing_flushes = count;
+    }
+
     /// Lets the next `count` writes fail for want of space, after a part of them was written.
     pub fn fail_writes(&self, count: u32) {
         self.disk().failing_writes = count;
@@ -438,11 +445,13 @@ impl VfsFile for SimFile {
         disk.step()?;
         let fails = disk.failing_syncs > 0 || disk.fails();
         disk.failing_syncs = disk.failing_syncs.saturating_sub(1);
+        let alone = disk.failing_flushes > 0;
+        disk.failing_flushes = disk.failing_flushes.saturating_sub(1);
         let inode = disk.inode(self.inode)?;
         inode.failed_syncs += u64::from(fails);
         // Each open file tells of it once, and writes what follows without a flush when it does.
         let told = self.told.swap(inode.failed_syncs, Ordering::Relaxed);
-        let fails = fails || told < inode.failed_syncs;
+        let fails = fails || alone || told < inode.failed_syncs;
         let changes = std::mem::take(&mut inode.changes);
         if fails {
             inode.lost.extend(changes);

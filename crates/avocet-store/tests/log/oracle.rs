@@ -1,6 +1,8 @@
 //! Random histories against the store in memory.
 
-use avocet_store::{Batch, CommitError, LogStore, MemoryStore, Position, QueueId, SimVfs, Store};
+use avocet_store::{
+    Batch, CommitError, LogStore, MemoryStore, Position, QueueId, SimVfs, Store, SyncError,
+};
 use proptest::prelude::*;
 
 use crate::support::{EVERYTHING, Flying, batch, contents, message, open, small};
@@ -62,6 +64,7 @@ proptest! {
                     prop_assert_eq!(result.err(), expected.err());
                 }
                 Step::Sync => {
+                    flying.end_all(&mut store);
                     let position = store.sync().unwrap();
                     prop_assert_eq!(position, store.durable());
                     prop_assert_eq!(store.buffered_bytes(), 0);
@@ -76,6 +79,7 @@ proptest! {
                     continue;
                 }
                 Step::FailSync => {
+                    flying.end_all(&mut store);
                     let before = store.durable();
                     vfs.fail_syncs(1);
                     let failed = store.buffered_bytes() > 0;
@@ -84,7 +88,8 @@ proptest! {
                     prop_assert_eq!(store.durable(), before);
                 }
                 Step::BeginSync => {
-                    flying.begin(&mut store).unwrap();
+                    let begun = flying.begin(&mut store);
+                    prop_assert!(matches!(begun, Ok(()) | Err(SyncError::Begun)));
                     prop_assert_eq!(store.written(), oracle.written());
                 }
                 Step::EndSync(which, well) => {
@@ -111,6 +116,7 @@ proptest! {
                 }
                 Step::Close => {
                     vfs.fail_reads(0);
+                    flying.end_all(&mut store);
                     let position = store.close().unwrap();
                     flying = Flying::default();
                     store = open(&vfs);

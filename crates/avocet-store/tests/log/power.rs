@@ -16,8 +16,8 @@ enum Step {
     BeginSync,
     /// One of those is done.
     RunSync(usize),
-    /// It fails.
-    FailRun(usize),
+    /// It fails, and nobody else is told if that is set.
+    FailRun(usize, bool),
     /// The store is told that one is done, which may have to be done before.
     EndSync(usize),
     Maintain,
@@ -48,6 +48,8 @@ fn run(vfs: &SimVfs, history: &[Step], steps: u64) -> (u64, bool) {
                 durable = durable.max(store.durable().0);
             }
             Step::Sync => {
+                flying.end_all(&mut store);
+                durable = durable.max(store.durable().0);
                 if let Ok(position) = store.sync() {
                     durable = position.0;
                 }
@@ -62,10 +64,12 @@ fn run(vfs: &SimVfs, history: &[Step], steps: u64) -> (u64, bool) {
                 durable = durable.max(store.durable().0);
             }
             Step::RunSync(which) => flying.run(*which),
-            Step::FailRun(which) => {
-                vfs.fail_syncs(1);
+            Step::FailRun(which, alone) => {
+                vfs.fail_syncs((!alone).into());
+                vfs.fail_flushes((*alone).into());
                 flying.run(*which);
                 vfs.fail_syncs(0);
+                vfs.fail_flushes(0);
             }
             Step::EndSync(which) => {
                 if let Some(Ok(position)) = flying.end(&mut store, *which) {
@@ -107,7 +111,7 @@ fn batches(history: &[Step]) -> Vec<Batch> {
         | Step::FailSync
         | Step::BeginSync
         | Step::RunSync(_)
-        | Step::FailRun(_)
+        | Step::FailRun(..)
         | Step::EndSync(_)
         | Step::Maintain
         | Step::TakeChore
@@ -271,7 +275,7 @@ fn every_power_cut_between_syncs_that_others_do_leaves_a_prefix() {
 /// What failed for one is told to the others, although they sync more.
 #[test]
 fn every_power_cut_after_one_of_two_syncs_failed_leaves_a_prefix() {
-    for which in [0, 1] {
+    for (which, alone) in [(0, false), (1, false), (0, true), (1, true)] {
         let history = [
             Step::Commit(message(1, &[0, 1], b"a message")),
             Step::Sync,
@@ -279,13 +283,13 @@ fn every_power_cut_after_one_of_two_syncs_failed_leaves_a_prefix() {
             Step::BeginSync,
             Step::Commit(message(3, &[1], b"the third")),
             Step::BeginSync,
-            Step::FailRun(which),
+            Step::FailRun(which, alone),
             Step::EndSync(0),
             Step::EndSync(0),
             advance(0, 1),
             Step::Sync,
         ];
-        assert!(every_cut(&history) > 100, "{which}");
+        assert!(every_cut(&history) > 100, "{which} {alone}");
     }
 }
 
@@ -415,7 +419,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::FailSync),
         4 => Just(Step::BeginSync),
         2 => any::<usize>().prop_map(Step::RunSync),
-        1 => any::<usize>().prop_map(Step::FailRun),
+        1 => any::<(usize, bool)>().prop_map(|(which, alone)| Step::FailRun(which, alone)),
         3 => any::<usize>().prop_map(Step::EndSync),
         2 => Just(Step::Maintain),
         2 => Just(Step::TakeChore),

@@ -1,5 +1,7 @@
 //! Histories, and the comparison with the store in memory.
 
+use std::collections::VecDeque;
+
 use avocet_store::{
     Batch, BlobId, Entry, GroupSync, GroupSynced, KeyValue, LogOptions, LogStore, MemoryStore,
     Operation, PageLimit, Position, QueueId, SimFile, SimVfs, Store, SyncError,
@@ -104,45 +106,44 @@ pub(crate) fn message(id: u64, queues: &[u64], payload: &[u8]) -> Batch {
     batch
 }
 
-/// Syncs that others do, begun or done.
+/// Syncs that others do.
 #[derive(Default)]
-pub(crate) struct Flying(Vec<Flight>);
-
-enum Flight {
-    Begun(GroupSync<SimFile>),
-    Done(GroupSynced<SimFile>),
+pub(crate) struct Flying {
+    begun: Vec<GroupSync<SimFile>>,
+    done: VecDeque<GroupSynced<SimFile>>,
 }
 
 impl Flying {
     pub(crate) fn begin(&mut self, store: &mut LogStore<SimVfs>) -> Result<(), SyncError> {
-        if let Some(sync) = store.begin_sync()? {
-            self.0.push(Flight::Begun(sync));
-        }
+        self.begun.extend(store.begin_sync()?);
         Ok(())
     }
 
     /// One of them is done, but the store does not know.
     pub(crate) fn run(&mut self, which: usize) {
-        if !self.0.is_empty() {
-            let which = which % self.0.len();
-            let done = match self.0.swap_remove(which) {
-                Flight::Begun(sync) => sync.run(),
-                Flight::Done(done) => done,
-            };
-            self.0.push(Flight::Done(done));
+        if !self.begun.is_empty() {
+            let sync = self.begun.remove(which % self.begun.len());
+            self.done.push_back(sync.run());
         }
     }
 
-    /// The store is told of one of them.
+    /// The store is told of the first that was done, or of one that has to be done before.
     pub(crate) fn end(
         &mut self,
         store: &mut LogStore<SimVfs>,
         which: usize,
     ) -> Option<Result<Position, SyncError>> {
-        self.run(which);
-        match self.0.pop()? {
-            Flight::Begun(_) => None,
-            Flight::Done(done) => Some(store.end_sync(done)),
+        if self.done.is_empty() {
+            self.run(which);
+        }
+        self.done.pop_front().map(|done| store.end_sync(done))
+    }
+
+    /// The store is told of all.
+    pub(crate) fn end_all(&mut self, store: &mut LogStore<SimVfs>) {
+        while let Some(ended) = self.end(store, 0) {
+            // What failed is synced again.
+            let _ = ended;
         }
     }
 }
