@@ -293,6 +293,25 @@ fn every_power_cut_after_one_of_two_syncs_failed_leaves_a_prefix() {
     }
 }
 
+/// The flush of the first one failed, the second one ended well, and the store hears of the second one first.
+#[test]
+fn every_power_cut_after_a_failure_that_is_told_late_leaves_a_prefix() {
+    let history = [
+        Step::Commit(message(1, &[0, 1], b"a message")),
+        Step::Sync,
+        Step::Commit(message(2, &[0], b"another one")),
+        Step::BeginSync,
+        Step::Commit(message(3, &[1], b"the third")),
+        Step::BeginSync,
+        Step::FailRun(0, true),
+        Step::RunSync(0),
+        Step::EndSync(1),
+        Step::EndSync(0),
+        Step::Sync,
+    ];
+    assert!(every_cut(&history) > 100);
+}
+
 #[test]
 fn every_power_cut_after_writes_whose_sync_failed_leaves_a_prefix() {
     let history = [

@@ -1,7 +1,5 @@
 //! Histories, and the comparison with the store in memory.
 
-use std::collections::VecDeque;
-
 use avocet_store::{
     Batch, BlobId, Entry, GroupSync, GroupSynced, KeyValue, LogOptions, LogStore, MemoryStore,
     Operation, PageLimit, Position, QueueId, SimFile, SimVfs, Store, SyncError,
@@ -106,28 +104,32 @@ pub(crate) fn message(id: u64, queues: &[u64], payload: &[u8]) -> Batch {
     batch
 }
 
-/// Syncs that others do.
+/// Syncs that others do, numbered as they began.
 #[derive(Default)]
 pub(crate) struct Flying {
-    begun: Vec<GroupSync<SimFile>>,
-    done: VecDeque<GroupSynced<SimFile>>,
+    count: u64,
+    begun: Vec<(u64, GroupSync<SimFile>)>,
+    done: Vec<(u64, GroupSynced<SimFile>)>,
 }
 
 impl Flying {
     pub(crate) fn begin(&mut self, store: &mut LogStore<SimVfs>) -> Result<(), SyncError> {
-        self.begun.extend(store.begin_sync()?);
+        self.count += 1;
+        let sync = store.begin_sync()?;
+        self.begun.extend(sync.map(|sync| (self.count, sync)));
         Ok(())
     }
 
     /// One of them is done, but the store does not know.
     pub(crate) fn run(&mut self, which: usize) {
         if !self.begun.is_empty() {
-            let sync = self.begun.remove(which % self.begun.len());
-            self.done.push_back(sync.run());
+            let (number, sync) = self.begun.remove(which % self.begun.len());
+            self.done.push((number, sync.run()));
         }
     }
 
-    /// The store is told of the first that was done, or of one that has to be done before.
+    /// The store is told of one, which may have to be done before: of the one that was done first, or sooner than of those
+    /// that began before it.
     pub(crate) fn end(
         &mut self,
         store: &mut LogStore<SimVfs>,
@@ -136,7 +138,16 @@ impl Flying {
         if self.done.is_empty() {
             self.run(which);
         }
-        self.done.pop_front().map(|done| store.end_sync(done))
+        let first = |at: &usize| {
+            let (number, _) = self.done[*at];
+            self.done[..*at].iter().all(|(done, _)| *done < number)
+        };
+        let choice: Vec<usize> = (0..self.done.len()).filter(first).collect();
+        if choice.is_empty() {
+            return None;
+        }
+        let (_, done) = self.done.remove(choice[which % choice.len()]);
+        Some(store.end_sync(done))
     }
 
     /// The store is told of all.
