@@ -286,7 +286,7 @@ impl Client {
             let (published, ages) = self.shared().change(|state| {
                 let published = state.publish(&message);
                 if is_full(&published) {
-                    state.crowd();
+                    state.crowd(message.len());
                     // Nobody else can wake it between here and the wait.
                     room.as_mut().enable();
                 }

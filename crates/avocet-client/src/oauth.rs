@@ -213,7 +213,8 @@ impl ClientCredentials {
             }
             endpoint.tls = Some(TlsConnector::new(&self.tls)?);
         }
-        endpoint.proxy = self.proxy.clone();
+        // On the proxy's machine `localhost` is another one, and the way there is not protected.
+        endpoint.proxy = self.proxy.clone().filter(|_| is_secure);
         let source = Arc::new(Source {
             host: authority.to_owned(),
             path: path.to_owned(),

@@ -80,10 +80,11 @@ pub(crate) struct State {
     pub(crate) manual_acknowledge: bool,
     receive_max: usize,
     when_slow: WhenSlow,
-    publish_max: usize,
     when_full: WhenFull,
     /// Somebody waits for room.
     crowded: bool,
+    /// The largest message among theirs.
+    crowded_bytes: u64,
     /// Whether the DISCONNECT of the application ends a Session that is kept for reconnecting only.
     pub(crate) ends_session: bool,
     /// What the peer, or the system, said about the end of the connection.
@@ -217,9 +218,9 @@ impl Shared {
             manual_acknowledge: config.manual_acknowledge,
             receive_max: config.receive_max.max(1),
             when_slow: config.when_slow,
-            publish_max: config.publish_max.max(1),
             when_full: config.when_full,
             crowded: false,
+            crowded_bytes: 0,
             ends_session: false,
             detail: None,
             server_reference: None,
@@ -291,6 +292,7 @@ impl Shared {
         let room = state.crowded && (state.has_room() || state.ended.is_some());
         if room {
             state.crowded = false;
+            state.crowded_bytes = 0;
         }
         let stores = state.outbox.as_ref().is_some_and(Outbox::is_due);
         drop(state);
@@ -321,6 +323,8 @@ impl Shared {
             std::mem::take(&mut state.answers),
         );
         state.crowded = true;
+        // Its task has this state, which would never end otherwise.
+        state.aging.hurry();
         self.unlock(state);
         drop(unanswered);
     }
@@ -355,7 +359,10 @@ impl State {
     }
 
     fn has_room(&self) -> bool {
-        self.session().queued() <= self.publish_max / 2
+        let (session, limits) = (self.session(), &self.config.limits);
+        let bytes = limits.queued_bytes_max;
+        session.queued() <= limits.queued_messages_max / 2
+            && session.queued_bytes() <= (bytes / 2).min(bytes.saturating_sub(self.crowded_bytes))
     }
 
     /// Whether to wait for room for this message, which there can be.
@@ -365,9 +372,10 @@ impl State {
             && len.is_ok_and(|len| len <= self.config.limits.queued_bytes_max)
     }
 
-    /// Notes that somebody waits for room.
-    pub(crate) fn crowd(&mut self) {
+    /// Notes that somebody waits for room for so many bytes.
+    pub(crate) fn crowd(&mut self, bytes: usize) {
         self.crowded = true;
+        self.crowded_bytes = self.crowded_bytes.max(bytes as u64);
     }
 
     /// Puts a message behind the others; at QoS 1 and 2 the answer is to be waited for.
