@@ -13,6 +13,9 @@ use crate::{ConnectionId, Engine};
 /// As much as in this time may come at once.
 const BURST: Duration = Duration::from_secs(1);
 
+/// No pause is longer, so that a client which is gone is noticed. What was too much is still owed.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+
 /// What a connection has done of what it may do.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
@@ -133,7 +136,7 @@ impl Engine {
         let wait = meter.publish.spend(rate, messages, bytes, now.instant);
         if !wait.is_zero() {
             self.counters.publishers_paused += 1;
-            self.pause_for(id, wait, now);
+            self.pause_for(id, wait.min(PAUSE_MAX), now);
         }
     }
 
@@ -172,8 +175,9 @@ impl Engine {
         if messages > 0 {
             meter.deliver.spend(rate, messages, bytes, now.instant);
         }
-        let waits = |session: &avocet_session::Session| session.queued() > 0;
-        if entry.server.messages_left() > 0 || !entry.server.session().is_some_and(waits) {
+        let session = entry.server.session();
+        let waits = session.is_some_and(avocet_session::Session::has_messages_to_send);
+        if entry.server.messages_left() > 0 || !waits {
             return;
         }
         let wait = meter.deliver.wait(rate, now.instant);

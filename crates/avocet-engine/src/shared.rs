@@ -375,15 +375,23 @@ impl Engine {
         now: Now,
     ) -> bool {
         let queue_qos0 = self.config.connection.limits.queue_qos0;
-        let full = self.is_full();
+        let (full, really) = (self.is_full(), self.counters.is_full(&self.config.limits));
+        let overloaded = self.overloaded;
         let Some(group) = self.groups.groups.get_mut(&handle) else {
             return false;
         };
         if published.has_reached(|shards| ShardId::of_group(&group.name, shards)) {
             return false;
         }
-        if full && !(self.overloaded && group.members.online > 0) {
-            self.count_dropped(DropReason::TotalFull);
+        // Members that keep up take a message at once.
+        let keeps_up = group.members.online > 0 && group.queue.is_empty();
+        if really || full && !(overloaded && keeps_up) {
+            let reason = if really || !overloaded {
+                DropReason::TotalFull
+            } else {
+                DropReason::Overloaded
+            };
+            self.count_dropped(reason);
             return false;
         }
         let qos0 = published.message.qos() == QoS::AtMostOnce;

@@ -223,17 +223,18 @@ impl Exchange {
             );
             return 1;
         }
-        if *messages_left == 0 {
-            return 0;
-        }
+        let messages = *messages_left > 0;
         let aliases = &mut self.outgoing_aliases;
         let publishes_sent = &mut self.publishes_sent;
         let maximum = self.maximum_packet_size;
         let mut packets = 1;
         let polled =
-            self.session
-                .sender
-                .poll(now, committed, &mut self.events, |next| match next {
+            self.session.sender.poll(
+                now,
+                committed,
+                messages,
+                &mut self.events,
+                |next| match next {
                     Next::Publish {
                         outgoing,
                         packet_id,
@@ -269,7 +270,8 @@ impl Exchange {
                         *publishes_sent += packets as u64;
                         packets > 0
                     }
-                });
+                },
+            );
         if polled && *messages_left < u16::MAX {
             let written = u16::try_from(packets).unwrap_or(u16::MAX);
             *messages_left = messages_left.saturating_sub(written);

@@ -357,18 +357,21 @@ impl Sender {
     }
 
     /// Sends at most one packet through `write`, which says whether it fits the peer's Maximum
-    /// Packet Size. False when nothing may leave now.
+    /// Packet Size: an acknowledgement, or what comes behind them if `messages` is set. False when nothing may
+    /// leave now.
     pub(crate) fn poll(
         &mut self,
         now: Now,
         committed: CommitId,
+        messages: bool,
         events: &mut VecDeque<ConnectionEvent>,
         mut write: impl FnMut(Next<'_>) -> bool,
     ) -> bool {
         self.poll_pubrel(committed, &mut write)
-            || self.poll_resend(committed, events, &mut write)
-            || self.poll_frames(&mut write)
-            || self.poll_queue(now, committed, events, &mut write)
+            || messages
+                && (self.poll_resend(committed, events, &mut write)
+                    || self.poll_frames(&mut write)
+                    || self.poll_queue(now, committed, events, &mut write))
     }
 
     fn poll_pubrel(
@@ -545,6 +548,11 @@ impl Sender {
             && next.sequence - first < PACKET_IDS
             && next.outgoing.gate.is_none_or(|gate| gate <= committed)
             && (self.requests.is_empty() || !self.requests.contains(&packet_id(next.sequence)))
+    }
+
+    /// Whether something that was in flight before is to be sent again.
+    pub(crate) fn is_resending(&self) -> bool {
+        self.resend < self.inflight.len()
     }
 
     /// Where the message with this sequence is in flight.

@@ -55,6 +55,12 @@ impl Session {
         self.sender.queued()
     }
 
+    /// Whether messages wait to be sent, for the first time or again.
+    #[must_use]
+    pub fn has_messages_to_send(&self) -> bool {
+        self.sender.queued() > 0 || self.sender.is_resending()
+    }
+
     /// Bytes of the messages not yet sent: topics, properties and payloads.
     #[must_use]
     pub fn queued_bytes(&self) -> u64 {

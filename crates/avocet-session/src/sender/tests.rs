@@ -62,7 +62,7 @@ impl World {
         let now = Now::default();
         while self
             .sender
-            .poll(now, CommitId::ZERO, &mut self.events, |next| {
+            .poll(now, CommitId::ZERO, true, &mut self.events, |next| {
                 sent.push(match next {
                     Next::Publish { packet_id, .. } => packet_id.map_or(0, PacketId::get),
                     Next::Pubrel { packet_id, .. } => packet_id.get(),
@@ -107,16 +107,19 @@ fn packets_of_an_ended_connection_become_messages() {
     assert_eq!(world.sender.queued(), 3);
     world.sender.attach(ROOM);
     let mut payloads = Vec::new();
-    while world
-        .sender
-        .poll(Now::default(), CommitId::ZERO, &mut world.events, |next| {
+    while world.sender.poll(
+        Now::default(),
+        CommitId::ZERO,
+        true,
+        &mut world.events,
+        |next| {
             let Next::Publish { outgoing, .. } = next else {
                 panic!("{next:?} is no PUBLISH");
             };
             payloads.push(outgoing.message.payload().to_vec());
             true
-        })
-    {}
+        },
+    ) {}
     assert_eq!(payloads, [b"1", b"2", b"x"]);
     assert_eq!((world.sender.queued(), world.sender.queued_bytes()), (0, 0));
 }

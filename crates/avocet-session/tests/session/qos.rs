@@ -76,6 +76,37 @@ fn resends_pubrel_and_not_publish_once_pubrec_came() {
     }
 }
 
+/// A connection that may be sent no more messages is sent what releases those it has; the others wait, and are
+/// known to.
+#[test]
+fn a_pubrel_is_no_message_and_what_is_sent_again_is() {
+    for version in BOTH {
+        let mut pair = silent(version);
+        let _ = pair.publish(qos2("x"));
+        let _ = pair.publish(qos2("y"));
+        pair.run();
+        assert!(!pair.session().has_messages_to_send());
+        pair.server.set_messages_left(0);
+        pair.client.take_seen();
+        pair.client.ack(AckType::Pubrec, 1, ReasonCode::Success);
+        pair.run();
+        assert_eq!(pair.client.take_seen(), [(Pubrel, 1)]);
+        let _ = pair.publish(qos1("z"));
+        pair.run();
+        assert_eq!(pair.client.take_seen(), []);
+        assert!(pair.session().has_messages_to_send());
+        pair.cut();
+        pair.reconnect();
+        pair.server.set_messages_left(1);
+        pair.run();
+        assert_eq!(pair.client.take_seen()[1..], [(Pubrel, 1)]);
+        assert!(pair.session().has_messages_to_send());
+        pair.server.set_messages_left(2);
+        pair.run();
+        assert_eq!(pair.client.take_seen(), [(Publish, 2), (Publish, 3)]);
+    }
+}
+
 /// [MQTT5-4.3.3-8] [MQTT5-4.3.3-11] [MQTT311-4.3.3-2]
 #[test]
 fn resumes_when_cut_between_pubrec_and_pubrel() {
