@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
@@ -23,6 +24,7 @@ impl MemoryWatch {
     pub(crate) fn start(max: u64, inboxes: &Arc<[Arc<Inbox>]>) -> io::Result<Option<Self>> {
         let max = if max > 0 { Some(max) } else { four_fifths() };
         let (Some(max), Some(_)) = (max, used()) else {
+            warn!("the system does not say how much memory there is: load is taken without bound");
             return Ok(None);
         };
         let inboxes = Arc::clone(inboxes);
@@ -83,14 +85,37 @@ fn used() -> Option<u64> {
     kibibytes(&fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
 }
 
-/// Four fifths of what the machine has, or its container.
+/// Four fifths of what the machine has, or the least that a control group around the process may have.
 fn four_fifths() -> Option<u64> {
-    let machine = fs::read_to_string("/proc/meminfo").ok();
-    let machine = machine.and_then(|text| kibibytes(&text, "MemTotal:"));
-    let container = fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
-    let container = container.and_then(|text| text.trim().parse().ok());
-    let all = machine.into_iter().chain(container).min()?;
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let all = machine().into_iter().chain(group_max(&own)).min()?;
     Some(all / 5 * 4)
+}
+
+/// All memory of the machine.
+fn machine() -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    {
+        // Also where a service does not see all of /proc.
+        let known = rustix::system::sysinfo();
+        let unit = u64::from(known.mem_unit).max(1);
+        Some((known.totalram as u64).saturating_mul(unit))
+    }
+    #[cfg(not(target_os = "linux"))]
+    None
+}
+
+/// The least that one of the control groups of such a list (`0::/a/b`) may have.
+fn group_max(list: &str) -> Option<u64> {
+    let path = list.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let root = Path::new("/sys/fs/cgroup");
+    let own = root.join(path.trim_start_matches('/'));
+    let groups = own.ancestors().take_while(|group| group.starts_with(root));
+    let max = |group: &Path| -> Option<u64> {
+        let text = fs::read_to_string(group.join("memory.max")).ok()?;
+        text.trim().parse().ok()
+    };
+    groups.filter_map(max).min()
 }
 
 /// The value of a line such as `VmRSS:  1234 kB`.
@@ -121,6 +146,15 @@ mod tests {
         ] {
             assert_eq!(gauge.read(used), changed, "{used}");
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn there_is_a_line_without_a_setting() {
+        let (used, line) = (used().unwrap(), four_fifths().unwrap());
+        assert!(0 < used && used < line, "{used} of {line}");
+        assert_eq!(group_max("0::/no/such/group/../../.."), None);
+        assert_eq!(group_max("1:cpu:/\n"), None);
     }
 
     #[test]

@@ -13,7 +13,8 @@ use avocet_transport::quic::{QuicArrival, QuicListener, QuicStream};
 use avocet_transport::{HandshakeError, TlsAcceptor};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::timeout;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
 use tracing::{debug, error};
 
 use crate::acceptor::Peer;
@@ -108,13 +109,20 @@ async fn serve(
     mut stop: watch::Receiver<bool>,
     most: Duration,
 ) {
-    let listen = |(listener, door)| tokio::spawn(listen(listener, door, stop.clone(), most));
-    let tasks: Vec<_> = doors.into_iter().map(listen).collect();
-    // Fails when the broker is gone.
-    let _ = stop.wait_for(|stop| *stop).await;
-    for task in tasks {
-        let _ = task.await;
+    let mut tasks: JoinSet<()> = doors
+        .into_iter()
+        .map(|(listener, door)| listen(listener, door, stop.clone(), most))
+        .collect();
+    tokio::select! {
+        biased;
+        // Fails when the broker is gone.
+        _ = stop.wait_for(|stop| *stop) => {}
+        Some(_) = tasks.join_next() => {
+            error!("a QUIC listener has ended by itself: the broker stops");
+            return;
+        }
     }
+    while tasks.join_next().await.is_some() {}
 }
 
 async fn listen(
@@ -230,8 +238,17 @@ async fn carry(stream: QuicStream, pipe: InProcessStream, handshake: OwnedSemaph
         let mut handshake = Some(handshake);
         while let Some(bytes) = pipe.take().await {
             drop(handshake.take());
-            if writer.write(bytes.into()).await.is_err() {
-                return;
+            let late = async {
+                pipe.closed().await;
+                sleep(LINGER).await;
+            };
+            tokio::select! {
+                biased;
+                written = writer.write(bytes.into()) => if written.is_err() {
+                    return;
+                },
+                // A client that takes nothing keeps nothing here.
+                () = late => return,
             }
         }
         let _ = timeout(LINGER, writer.finish()).await;

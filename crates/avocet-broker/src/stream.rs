@@ -458,6 +458,19 @@ impl InProcessStream {
         state.announce();
     }
 
+    /// Waits until the broker has closed; not beside [`Self::take`].
+    pub(crate) async fn closed(&self) {
+        poll_fn(|context| {
+            let mut state = self.0.lock();
+            if state.from_broker.closed {
+                return Poll::Ready(());
+            }
+            state.from_broker.wait(context);
+            Poll::Pending
+        })
+        .await;
+    }
+
     /// Takes everything that the broker has written; none at the end.
     pub(crate) async fn take(&self) -> Option<Vec<u8>> {
         poll_fn(|context| {
