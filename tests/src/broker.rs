@@ -86,6 +86,11 @@ impl Broker {
         ["-h".into(), host.into(), "-p".into(), port.into()]
     }
 
+    /// Ends it without warning, and waits until it is gone.
+    pub async fn kill(mut self) {
+        self.process.kill().await;
+    }
+
     /// Stops it as an operator does, with SIGTERM.
     pub async fn stop(mut self) -> ExitStatus {
         self.process.terminate().await

@@ -150,12 +150,16 @@ impl Path {
                     .wrapping_mul(6_364_136_223_846_793_005)
                     .wrapping_add(1);
                 let one_of = loss.load(Ordering::Relaxed);
-                if one_of > 0 && (random >> 33) % one_of == 0 {
+                if one_of > 0 && (random >> 33).is_multiple_of(one_of) {
                     lost.fetch_add(1, Ordering::Relaxed);
                 } else if from_client {
-                    outer.send_to(&out[..len], server).await?;
+                    outer
+                        .send_to(out.get(..len).unwrap_or_default(), server)
+                        .await?;
                 } else if let Some(client) = client {
-                    inner.send_to(&back[..len], client).await?;
+                    inner
+                        .send_to(back.get(..len).unwrap_or_default(), client)
+                        .await?;
                 }
             }
         });
