@@ -1,32 +1,33 @@
 //! One shard: an engine, and the loop that drives it.
 
+mod arriving;
+mod commands;
 mod limits;
+mod transfer;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
-use std::io::{self, IoSlice};
+use std::io;
 use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use avocet_engine::{Command, ConnectionId, Engine, Moved, Opened, ShardId};
-use avocet_session::{Demand, Instant, Now, TransmitBuf};
-use avocet_transport::{EstablishedStream, Handshake, HandshakeError};
-use mio::{Events, Interest, Poll, Token};
-use tracing::{debug, error};
+use avocet_engine::{ConnectionId, Engine, ShardId};
+use avocet_session::{Instant, Now, TransmitBuf};
+use mio::{Events, Poll, Token};
+use tracing::error;
 
-use crate::acceptor::{Acceptor, Peer};
+use self::transfer::{feed_unread, read, receive, send};
+use crate::acceptor::Acceptor;
 use crate::access::Authenticator;
-use crate::admission::{Admission, Pass, Ticket};
-use crate::arrivals::{self, Arrival, Arrivals};
+use crate::admission::Admission;
+use crate::arrivals::{self, Arrivals};
 use crate::clock::Clock;
-use crate::connection::{Closing, Connection, Reading};
+use crate::connection::{Closing, Reading};
 use crate::connections::{Connections, Key};
 use crate::doors::Doors;
-use crate::events;
 use crate::inbox::{Inbox, Mail};
 use crate::store::StoreHandle;
-use crate::stream::{LayeredStream, Socket, Stream};
 
 /// Bytes read from one connection at once, into the one buffer of the shard.
 const READ_BYTES: usize = 64 << 10;
@@ -42,16 +43,8 @@ const SCATTERED_BYTES: usize = 8 * TURN_BYTES;
 /// What is little for a connection.
 const SCATTERED_MAX: u64 = 4 << 10;
 
-/// A connection with more unread bytes than this keeps them in a buffer of its own, in which the
-/// rest of its large packet gathers.
-const UNREAD_IN_PLACE: usize = READ_BYTES / 4;
-
 /// Bytes taken from the engine for one connection at once.
 const TRANSMIT_BYTES: usize = 64 << 10;
-
-/// Slices given to one system call. Systems allow more (Linux 1,024); what is beyond goes with the
-/// next call.
-const SLICES: usize = 64;
 
 const EVENTS: usize = 1_024;
 
@@ -360,162 +353,6 @@ impl Shard {
         }
     }
 
-    fn accept(&mut self, now: Now) {
-        let mut acceptor = mem::take(&mut self.acceptor);
-        acceptor.accept(now, |stream, peer, listener| {
-            let Some(pass) = self.admit(peer, listener, now) else {
-                return;
-            };
-            let to = self.next_shard;
-            self.next_shard = (to + 1) % self.inboxes.len();
-            let stream = stream.into();
-            if to == self.id.index() {
-                self.open(stream, peer, listener, pass, now);
-            } else {
-                self.push(
-                    to,
-                    Mail::Accepted {
-                        stream,
-                        peer,
-                        listener,
-                        pass,
-                    },
-                );
-            }
-        });
-        self.acceptor = acceptor;
-    }
-
-    fn open(&mut self, stream: Stream, peer: Peer, listener: u16, pass: Pass, now: Now) {
-        if self.stop_at.is_some() {
-            return;
-        }
-        // Pipes begin where there is nothing left in between.
-        let is_pipe = matches!(stream, Stream::Pipe(_));
-        let door = self.doors.get(usize::from(listener));
-        let door = door.filter(|_| !is_pipe);
-        match door.map(|door| (door.layers.is_empty(), door.handshake_timeout)) {
-            Some((false, timeout)) => {
-                self.arrive(stream, peer, listener, pass, now.instant + timeout);
-            }
-            Some((true, _)) | None => {
-                let opened = Opened::new(peer.to_string(), listener);
-                self.connect(stream, opened, pass, &[], now);
-            }
-        }
-    }
-
-    /// A connection whose first bytes may have been read.
-    fn connect(&mut self, stream: Stream, opened: Opened, pass: Pass, input: &[u8], now: Now) {
-        let id = ConnectionId::new(self.id, self.count);
-        self.count += 1;
-        let mut connection = Connection::new(id, stream);
-        if !input.is_empty() {
-            connection.unread.set(input);
-            connection.reading = Reading::Unread;
-        }
-        if let Some(every) = connection.stream.ping_interval() {
-            self.pings.push(Reverse((now.instant + every, id)));
-        }
-        let mut opened = opened;
-        opened.refused = pass.refused;
-        if self.insert(connection, pass.ticket).is_some() {
-            if opened.refused.is_none() {
-                self.admission.count();
-            }
-            self.engine.handle_opened(id, opened, now);
-        }
-    }
-
-    /// A socket that has a handshake before it.
-    fn arrive(&mut self, stream: Stream, peer: Peer, listener: u16, pass: Pass, deadline: Instant) {
-        let mut socket = match stream {
-            Stream::Tcp(socket) => Socket::Tcp(socket),
-            #[cfg(unix)]
-            Stream::Unix(socket) => Socket::Unix(socket),
-            Stream::Layered(_) | Stream::Pipe(_) => return,
-        };
-        let address = match peer {
-            Peer::Address(address) => Some(address),
-            Peer::Local | Peer::InProcess => None,
-        };
-        if self.arrivals.len() >= self.handshakes_max {
-            let reason = "too many at once";
-            let Some(slow) = self.arrivals.next_to_be_overdue() else {
-                events::arrival_refused(&peer.to_string(), listener, reason);
-                return;
-            };
-            events::handshake_failed(&slow, reason);
-        }
-        let token = self.arrivals.next_token();
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        let watched = self
-            .poll
-            .registry()
-            .register(socket.source(), token, interest);
-        if let Err(error) = watched {
-            error!("cannot watch a connection from {peer}: {error}");
-            return;
-        }
-        let handshake = Handshake::new(socket, address);
-        self.arrivals.insert(handshake, listener, pass, deadline);
-    }
-
-    /// Takes one handshake a step further: a step may take the time of a thousand messages.
-    fn advance_arrival(&mut self, now: Now) {
-        while let Some(slow) = self.arrivals.next_overdue(now.instant) {
-            events::handshake_failed(&slow, "it took too long");
-        }
-        let Some((key, arrival)) = self.arrivals.next_ready() else {
-            return;
-        };
-        let Some(door) = self.doors.get(usize::from(arrival.listener)) else {
-            return;
-        };
-        let (advanced, ping) = (arrival.handshake.advance(&door.layers), door.ping);
-        if let Ok(false) = advanced {
-            return;
-        }
-        let Some(mut arrival) = self.arrivals.remove(key) else {
-            return;
-        };
-        match advanced {
-            Ok(_) => {}
-            Err(HandshakeError::Closed) => {
-                debug!(
-                    address = events::peer(&arrival),
-                    "closed within its handshake"
-                );
-                return;
-            }
-            Err(error) => return events::handshake_failed(&arrival, &error.to_string()),
-        }
-        let socket = arrival.handshake.socket_mut();
-        if let Err(error) = self.poll.registry().deregister(socket.source()) {
-            error!("cannot take over a connection: {error}");
-            return;
-        }
-        let peer = events::peer(&arrival);
-        let Arrival {
-            handshake,
-            listener,
-            pass,
-            ..
-        } = arrival;
-        let Some(pass) = self.admit_from(pass, handshake.peer(), listener, now) else {
-            return;
-        };
-        let established = handshake.finish();
-        let stream = match established.stream {
-            EstablishedStream::Plain(socket) => socket.into(),
-            EstablishedStream::Layered(layers) => {
-                Stream::Layered(Box::new(LayeredStream::new(layers, ping)))
-            }
-        };
-        let opened = Opened::new(peer, listener);
-        self.connect(stream, opened, pass, &established.input, now);
-    }
-
     /// Pings the WebSocket clients whose time has come.
     fn ping(&mut self, now: Now) {
         while let Some(Reverse((at, id))) = self.pings.peek().copied() {
@@ -531,52 +368,6 @@ impl Shard {
                 self.pings.push(Reverse((now.instant + every, id)));
             }
         }
-    }
-
-    fn take_over(
-        &mut self,
-        mut connection: Connection,
-        moved: Box<Moved>,
-        ticket: Option<Box<Ticket>>,
-        now: Now,
-    ) {
-        let id = connection.id;
-        connection.reading = Reading::Unread;
-        if let Some(every) = connection.stream.ping_interval() {
-            self.pings.push(Reverse((now.instant + every, id)));
-        }
-        if self.insert(connection, ticket).is_some() {
-            self.engine.handle_moved(id, moved, now);
-        } else {
-            self.admission.uncount();
-            debug!("connection {id} was lost on its way to shard {}", self.id);
-        }
-    }
-
-    /// None, and the connection is closed, when the system cannot watch it.
-    fn insert(&mut self, mut connection: Connection, ticket: Option<Box<Ticket>>) -> Option<Key> {
-        let key = self.connections.next_key();
-        match &mut connection.stream {
-            Stream::Pipe(end) => {
-                end.attach(Arc::clone(&self.inbox), connection.id);
-                connection.readable = true;
-            }
-            // It may hold bytes that it has read ahead.
-            Stream::Layered(_) => connection.readable = true,
-            Stream::Tcp(_) => {}
-            #[cfg(unix)]
-            Stream::Unix(_) => {}
-        }
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Some(source) = connection.stream.source()
-            && let Err(error) = self.poll.registry().register(source, Token(key), interest)
-        {
-            error!("cannot watch connection {}: {error}", connection.id);
-            return None;
-        }
-        let key = self.connections.insert(connection, ticket);
-        self.set_ready(key);
-        Some(key)
     }
 
     /// Reads each connection that is ready once, up to the bytes of a turn.
@@ -671,130 +462,6 @@ impl Shard {
         }
         // Output that writing gave rise to goes out in the next turn.
         self.handle_commands(now);
-    }
-
-    fn handle_commands(&mut self, now: Now) {
-        while let Some(command) = self.engine.poll_command() {
-            self.command(command, now);
-        }
-        self.send_outgoing();
-        for shard in self.to_wake.drain(..) {
-            if let Some(inbox) = self.inboxes.get(shard) {
-                inbox.wake();
-            }
-        }
-    }
-
-    fn command(&mut self, command: Command, now: Now) {
-        match command {
-            Command::Commit { id, records, level } => match &self.store {
-                Some(store) => store.commit(id, records, level),
-                // All state is in memory, where it is as soon as it is said.
-                None => self.engine.handle_committed(id, now),
-            },
-            Command::Fetch { session, from } => {
-                debug_assert!(self.store.is_some(), "what is in memory is not fetched");
-                if let Some(store) = &self.store {
-                    store.fetch(session, from);
-                }
-            }
-            Command::ToShard { to, value } => {
-                self.push(to.index(), Mail::FromShard(self.id, value));
-            }
-            Command::Move { id, to, moved } => self.hand_over(id, to, moved),
-            Command::Resume(id) => {
-                let Some(key) = self.connections.key(id) else {
-                    return;
-                };
-                if let Some(connection) = self.connections.get_mut(key) {
-                    connection.reading = Reading::Unread;
-                }
-                self.set_ready(key);
-            }
-            Command::Flush(id) => {
-                let Some(key) = self.connections.key(id) else {
-                    return;
-                };
-                // While its stream takes nothing, the poll tells when to go on.
-                if self
-                    .connections
-                    .get_mut(key)
-                    .is_some_and(|found| found.unsent.is_none())
-                {
-                    self.set_dirty(key);
-                }
-            }
-            Command::Close(id) => self.close(id, now),
-            Command::Log(event) => events::log(&event),
-            Command::Authenticate { id, request } => {
-                self.name_client(id, &request);
-                let asked = self.authenticator.as_mut();
-                let key = self.connections.key(id);
-                let connection = key.and_then(|key| self.connections.get_mut(key));
-                let names = connection.and_then(|it| it.stream.certificate());
-                let verdict = asked.and_then(|it| it.ask(self.id, id, &request, names));
-                if let Some(verdict) = verdict {
-                    let verdict = self.judge(id, verdict);
-                    self.engine.handle_authenticated(id, verdict, now);
-                }
-            }
-            // What is not configured, the engine does not ask for.
-            Command::Authorize { .. } | _ => {
-                debug_assert!(false, "the engine asked for what is not configured");
-                error!("shard {}: unexpected command of the engine", self.id);
-            }
-        }
-    }
-
-    fn hand_over(&mut self, id: ConnectionId, to: ShardId, moved: Box<Moved>) {
-        let removed = self
-            .connections
-            .key(id)
-            .and_then(|key| self.connections.take(key));
-        let Some((mut connection, ticket)) = removed else {
-            return;
-        };
-        if let Some(source) = connection.stream.source()
-            && let Err(error) = self.poll.registry().deregister(source)
-        {
-            error!("cannot hand over connection {id}: {error}");
-            self.admission.uncount();
-            return;
-        }
-        connection.in_ready = false;
-        connection.in_dirty = false;
-        self.push(
-            to.index(),
-            Mail::Moved {
-                connection: Box::new(connection),
-                moved,
-                ticket,
-            },
-        );
-    }
-
-    /// Mail for another shard. It is in the inbox before any later mail is in that of a third one,
-    /// which that could lead to an answer.
-    fn push(&mut self, to: usize, mail: Mail) {
-        if self.outgoing_to != to {
-            self.send_outgoing();
-            self.outgoing_to = to;
-        }
-        self.outgoing.push(mail);
-    }
-
-    fn send_outgoing(&mut self) {
-        if self.outgoing.is_empty() {
-            return;
-        }
-        let to = self.outgoing_to;
-        let inbox = self.inboxes.get(to);
-        if inbox.is_some_and(|inbox| inbox.append(&mut self.outgoing)) {
-            self.to_wake.push(to);
-        }
-        if self.outgoing.capacity() > EVENTS {
-            self.outgoing = Vec::new();
-        }
     }
 
     /// The engine is done with a connection.
@@ -894,104 +561,4 @@ impl Shard {
             }
         }
     }
-}
-
-/// Reads once, and feeds the engine. The number of bytes read; an error means that the connection
-/// is gone.
-fn read(
-    engine: &mut Engine,
-    connection: &mut Connection,
-    buffer: &mut [u8],
-    now: Now,
-) -> io::Result<usize> {
-    let unread = connection.unread.len();
-    if unread > UNREAD_IN_PLACE {
-        let n = receive(connection, buffer)?;
-        connection.unread.push(buffer.get(..n).unwrap_or_default());
-        if n > 0 {
-            feed_unread(engine, connection, now);
-        }
-        return Ok(n);
-    }
-    // The unread bytes are put in front of those that follow them.
-    let Some((front, room)) = buffer.split_at_mut_checked(unread) else {
-        return Ok(0);
-    };
-    front.copy_from_slice(connection.unread.bytes());
-    let n = receive(connection, room)?;
-    if n == 0 {
-        return Ok(0);
-    }
-    let input = buffer.get(..unread + n).unwrap_or_default();
-    let (consumed, demand) = engine.handle_input(connection.id, input, now);
-    connection
-        .unread
-        .set(input.get(consumed..).unwrap_or_default());
-    connection.obey(demand);
-    Ok(n)
-}
-
-fn feed_unread(engine: &mut Engine, connection: &mut Connection, now: Now) {
-    let (consumed, demand) = engine.handle_input(connection.id, connection.unread.bytes(), now);
-    connection.unread.consume(consumed);
-    connection.obey(demand);
-}
-
-impl Connection {
-    fn obey(&mut self, demand: Demand) {
-        self.reading = match demand {
-            Demand::More => Reading::Stream,
-            Demand::Again => Reading::Unread,
-            Demand::Paused => Reading::Paused,
-        };
-    }
-}
-
-/// Reads what is there, 0 bytes when there is nothing yet. The end of the stream is an error.
-fn receive(connection: &mut Connection, room: &mut [u8]) -> io::Result<usize> {
-    match connection.stream.read(room) {
-        Ok(0) => {
-            connection.readable = false;
-            Err(io::ErrorKind::UnexpectedEof.into())
-        }
-        Ok(n) => {
-            connection.spoke_last = false;
-            // A short read has emptied the stream, but the end of it would not be announced again.
-            // Windows announces nothing until a read has found nothing.
-            connection.readable = n == room.len()
-                || connection.read_closed
-                || connection.stream.has_more()
-                || cfg!(windows);
-            Ok(n)
-        }
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            connection.readable = false;
-            Ok(0)
-        }
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
-        Err(error) => {
-            connection.readable = false;
-            Err(error)
-        }
-    }
-}
-
-/// Writes until all is written (true) or the stream takes no more.
-fn send(stream: &mut Stream, output: &mut TransmitBuf) -> io::Result<bool> {
-    while !output.is_empty() {
-        let mut slices = [IoSlice::new(&[]); SLICES];
-        let mut used = 0;
-        for (slice, bytes) in slices.iter_mut().zip(output.slices()) {
-            *slice = IoSlice::new(bytes);
-            used += 1;
-        }
-        match stream.write_vectored(slices.get(..used).unwrap_or_default()) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(n) => output.advance(n),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    stream.flush()
 }

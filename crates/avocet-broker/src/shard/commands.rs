@@ -1,0 +1,136 @@
+//! What an engine wants, carried out.
+
+use avocet_engine::{Command, ConnectionId, Moved, ShardId};
+use avocet_session::Now;
+use tracing::error;
+
+use super::{EVENTS, Shard};
+use crate::connection::Reading;
+use crate::events;
+use crate::inbox::Mail;
+
+impl Shard {
+    pub(super) fn handle_commands(&mut self, now: Now) {
+        while let Some(command) = self.engine.poll_command() {
+            self.command(command, now);
+        }
+        self.send_outgoing();
+        for shard in self.to_wake.drain(..) {
+            if let Some(inbox) = self.inboxes.get(shard) {
+                inbox.wake();
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command, now: Now) {
+        match command {
+            Command::Commit { id, records, level } => match &self.store {
+                Some(store) => store.commit(id, records, level),
+                // All state is in memory, where it is as soon as it is said.
+                None => self.engine.handle_committed(id, now),
+            },
+            Command::Fetch { session, from } => {
+                debug_assert!(self.store.is_some(), "what is in memory is not fetched");
+                if let Some(store) = &self.store {
+                    store.fetch(session, from);
+                }
+            }
+            Command::ToShard { to, value } => {
+                self.push(to.index(), Mail::FromShard(self.id, value));
+            }
+            Command::Move { id, to, moved } => self.hand_over(id, to, moved),
+            Command::Resume(id) => {
+                let Some(key) = self.connections.key(id) else {
+                    return;
+                };
+                if let Some(connection) = self.connections.get_mut(key) {
+                    connection.reading = Reading::Unread;
+                }
+                self.set_ready(key);
+            }
+            Command::Flush(id) => {
+                let Some(key) = self.connections.key(id) else {
+                    return;
+                };
+                // While its stream takes nothing, the poll tells when to go on.
+                if self
+                    .connections
+                    .get_mut(key)
+                    .is_some_and(|found| found.unsent.is_none())
+                {
+                    self.set_dirty(key);
+                }
+            }
+            Command::Close(id) => self.close(id, now),
+            Command::Log(event) => events::log(&event),
+            Command::Authenticate { id, request } => {
+                self.name_client(id, &request);
+                let asked = self.authenticator.as_mut();
+                let key = self.connections.key(id);
+                let connection = key.and_then(|key| self.connections.get_mut(key));
+                let names = connection.and_then(|it| it.stream.certificate());
+                let verdict = asked.and_then(|it| it.ask(self.id, id, &request, names));
+                if let Some(verdict) = verdict {
+                    let verdict = self.judge(id, verdict);
+                    self.engine.handle_authenticated(id, verdict, now);
+                }
+            }
+            // What is not configured, the engine does not ask for.
+            Command::Authorize { .. } | _ => {
+                debug_assert!(false, "the engine asked for what is not configured");
+                error!("shard {}: unexpected command of the engine", self.id);
+            }
+        }
+    }
+
+    fn hand_over(&mut self, id: ConnectionId, to: ShardId, moved: Box<Moved>) {
+        let removed = self
+            .connections
+            .key(id)
+            .and_then(|key| self.connections.take(key));
+        let Some((mut connection, ticket)) = removed else {
+            return;
+        };
+        if let Some(source) = connection.stream.source()
+            && let Err(error) = self.poll.registry().deregister(source)
+        {
+            error!("cannot hand over connection {id}: {error}");
+            self.admission.uncount();
+            return;
+        }
+        connection.in_ready = false;
+        connection.in_dirty = false;
+        self.push(
+            to.index(),
+            Mail::Moved {
+                connection: Box::new(connection),
+                moved,
+                ticket,
+            },
+        );
+    }
+
+    /// Mail for another shard. It is in the inbox before any later mail is in that of a third one,
+    /// which that could lead to an answer.
+    pub(super) fn push(&mut self, to: usize, mail: Mail) {
+        if self.outgoing_to != to {
+            self.send_outgoing();
+            self.outgoing_to = to;
+        }
+        self.outgoing.push(mail);
+    }
+
+    fn send_outgoing(&mut self) {
+        if self.outgoing.is_empty() {
+            return;
+        }
+        let to = self.outgoing_to;
+        let inbox = self.inboxes.get(to);
+        if inbox.is_some_and(|inbox| inbox.append(&mut self.outgoing)) {
+            self.to_wake.push(to);
+        }
+        if self.outgoing.capacity() > EVENTS {
+            self.outgoing = Vec::new();
+        }
+    }
+}

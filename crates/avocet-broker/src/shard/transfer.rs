@@ -1,0 +1,118 @@
+//! Bytes between streams and the engine.
+
+use std::io::{self, IoSlice};
+
+use avocet_engine::Engine;
+use avocet_session::{Demand, Now, TransmitBuf};
+
+use super::READ_BYTES;
+use crate::connection::{Connection, Reading};
+use crate::stream::Stream;
+
+/// A connection with more unread bytes than this keeps them in a buffer of its own, in which the
+/// rest of its large packet gathers.
+const UNREAD_IN_PLACE: usize = READ_BYTES / 4;
+
+/// Slices given to one system call. Systems allow more (Linux 1,024); what is beyond goes with the
+/// next call.
+const SLICES: usize = 64;
+
+/// Reads once, and feeds the engine. The number of bytes read; an error means that the connection
+/// is gone.
+pub(super) fn read(
+    engine: &mut Engine,
+    connection: &mut Connection,
+    buffer: &mut [u8],
+    now: Now,
+) -> io::Result<usize> {
+    let unread = connection.unread.len();
+    if unread > UNREAD_IN_PLACE {
+        let n = receive(connection, buffer)?;
+        connection.unread.push(buffer.get(..n).unwrap_or_default());
+        if n > 0 {
+            feed_unread(engine, connection, now);
+        }
+        return Ok(n);
+    }
+    // The unread bytes are put in front of those that follow them.
+    let Some((front, room)) = buffer.split_at_mut_checked(unread) else {
+        return Ok(0);
+    };
+    front.copy_from_slice(connection.unread.bytes());
+    let n = receive(connection, room)?;
+    if n == 0 {
+        return Ok(0);
+    }
+    let input = buffer.get(..unread + n).unwrap_or_default();
+    let (consumed, demand) = engine.handle_input(connection.id, input, now);
+    connection
+        .unread
+        .set(input.get(consumed..).unwrap_or_default());
+    connection.obey(demand);
+    Ok(n)
+}
+
+pub(super) fn feed_unread(engine: &mut Engine, connection: &mut Connection, now: Now) {
+    let (consumed, demand) = engine.handle_input(connection.id, connection.unread.bytes(), now);
+    connection.unread.consume(consumed);
+    connection.obey(demand);
+}
+
+impl Connection {
+    fn obey(&mut self, demand: Demand) {
+        self.reading = match demand {
+            Demand::More => Reading::Stream,
+            Demand::Again => Reading::Unread,
+            Demand::Paused => Reading::Paused,
+        };
+    }
+}
+
+/// Reads what is there, 0 bytes when there is nothing yet. The end of the stream is an error.
+pub(super) fn receive(connection: &mut Connection, room: &mut [u8]) -> io::Result<usize> {
+    match connection.stream.read(room) {
+        Ok(0) => {
+            connection.readable = false;
+            Err(io::ErrorKind::UnexpectedEof.into())
+        }
+        Ok(n) => {
+            connection.spoke_last = false;
+            // A short read has emptied the stream, but the end of it would not be announced again.
+            // Windows announces nothing until a read has found nothing.
+            connection.readable = n == room.len()
+                || connection.read_closed
+                || connection.stream.has_more()
+                || cfg!(windows);
+            Ok(n)
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            connection.readable = false;
+            Ok(0)
+        }
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+        Err(error) => {
+            connection.readable = false;
+            Err(error)
+        }
+    }
+}
+
+/// Writes until all is written (true) or the stream takes no more.
+pub(super) fn send(stream: &mut Stream, output: &mut TransmitBuf) -> io::Result<bool> {
+    while !output.is_empty() {
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let mut used = 0;
+        for (slice, bytes) in slices.iter_mut().zip(output.slices()) {
+            *slice = IoSlice::new(bytes);
+            used += 1;
+        }
+        match stream.write_vectored(slices.get(..used).unwrap_or_default()) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => output.advance(n),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    stream.flush()
+}
