@@ -10,6 +10,8 @@ use avocet_codec::{QoS, ReasonCode};
 use avocet_session::{Details, Now};
 use avocet_topic::{TopicFilterBuf, TopicName};
 
+use crate::counters::DropReason;
+use crate::queue::{Tag, state};
 use crate::session_table::{SessionHandle, SessionKey};
 use crate::{Accepted, Authorization, ConnectionId, Engine};
 
@@ -17,6 +19,8 @@ use crate::{Accepted, Authorization, ConnectionId, Engine};
 pub(crate) struct Access {
     identity: Identity,
     permissions: Permissions,
+    /// Some of what is queued was judged by other permissions, or by none.
+    queue_is_older: bool,
 }
 
 impl Access {
@@ -30,8 +34,14 @@ impl Access {
     fn permissions(&mut self, rules: &Arc<Rules>) -> &Permissions {
         if !Arc::ptr_eq(self.permissions.rules(), rules) {
             self.permissions = Permissions::new(rules, &self.identity);
+            self.queue_is_older = true;
         }
         &self.permissions
+    }
+
+    /// Whether something may be queued that is not to be sent any more.
+    pub(crate) fn has_older_queue(&self, rules: &Arc<Rules>) -> bool {
+        self.queue_is_older || !Arc::ptr_eq(self.permissions.rules(), rules)
     }
 
     pub(crate) fn may_publish(
@@ -115,6 +125,7 @@ impl Engine {
         Some(Box::new(Access {
             identity,
             permissions,
+            queue_is_older: true,
         }))
     }
 
@@ -132,7 +143,39 @@ impl Engine {
         access.identity = accepted.identity.clone();
         access.identity.client_id = client_id;
         access.permissions = Permissions::new(&self.rules, &access.identity);
+        access.queue_is_older = true;
         true
+    }
+
+    /// Drops what waits for the client of a session and may not be sent to it any more: new rules
+    /// came, or it was queued while nobody knew who the client is.
+    pub(crate) fn drop_forbidden(&mut self, handle: SessionHandle) {
+        let Some(slot) = self.sessions.get_mut(handle) else {
+            return;
+        };
+        let Some(mut access) = slot.access.take() else {
+            return;
+        };
+        let mut taken = Vec::new();
+        let mut counted = None;
+        if !access.permissions(&self.rules).delivers_all()
+            && let Some(session) = state(slot, &mut self.connections)
+        {
+            taken = session.take_unsent(|outgoing| {
+                let topic_name = outgoing.message.topic_name();
+                !access.may_receive(&self.rules, topic_name, outgoing.qos, outgoing.retain)
+            });
+            counted = Some((session.queued(), session.queued_bytes()));
+        }
+        access.queue_is_older = false;
+        slot.access = Some(access);
+        if let Some(counted) = counted {
+            self.count_queue(handle, counted);
+        }
+        for (sequence, outgoing) in taken {
+            self.count_dropped(DropReason::NotAuthorized);
+            self.on_finished(handle, sequence, Tag::from_u64(outgoing.tag));
+        }
     }
 
     /// Whether the client of a session may publish a message, by the rules if there are some.

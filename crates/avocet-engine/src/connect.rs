@@ -365,6 +365,7 @@ impl Engine {
         if let Some(slot) = self.sessions.get_mut(handle) {
             slot.access = access;
         }
+        self.drop_forbidden(handle);
         self.set_connect_will(handle, connect, now);
         self.accept(id, &admission, accept, now);
         self.permit(id, accepted);

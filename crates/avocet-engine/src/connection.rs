@@ -226,6 +226,14 @@ impl Engine {
         if paced {
             self.grant_deliveries(id, now);
         }
+        if self.config.authorization == Authorization::Rules
+            && let Some(handle) = self.connections.get(&id).and_then(|entry| entry.session)
+            && let Some(slot) = self.sessions.get(handle)
+            && let Some(access) = &slot.access
+            && access.has_older_queue(&self.rules)
+        {
+            self.drop_forbidden(handle);
+        }
         let Some(entry) = self.connections.get_mut(&id) else {
             return false;
         };

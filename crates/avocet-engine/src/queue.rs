@@ -407,6 +407,7 @@ impl Engine {
             self.count_queue(handle, counted);
             self.lose_unreadable(handle, &lost, given_up);
         }
+        self.drop_forbidden(handle);
         if let Some(connection) = connection {
             self.wait_for_commit(connection, Some(gate));
             self.need_flush(connection);

@@ -942,6 +942,17 @@ impl Sender {
             self.bury(index);
         }
         taken.reverse();
+        taken.extend(self.take_unsent(wanted));
+        taken
+    }
+
+    /// Takes messages away that have not been sent.
+    pub(crate) fn take_unsent(
+        &mut self,
+        mut wanted: impl FnMut(&Outgoing) -> bool,
+    ) -> Vec<(u64, Outgoing)> {
+        self.unpack_frames();
+        let mut taken = Vec::new();
         for queue in [&mut self.queued, &mut self.qos0] {
             let (matching, rest) = core::mem::take(queue)
                 .into_iter()

@@ -181,6 +181,12 @@ impl Session {
         self.sender.take_where(wanted)
     }
 
+    /// Takes messages away that have not been sent, with their sequences: their client may not have
+    /// them any more. Those that only the store has are not among them.
+    pub fn take_unsent(&mut self, wanted: impl FnMut(&Outgoing) -> bool) -> Vec<(u64, Outgoing)> {
+        self.sender.take_unsent(wanted)
+    }
+
     /// Drops the packets given to [`ServerConnection::enqueue_frame`](crate::ServerConnection::enqueue_frame)
     /// that have not left, unless they have a mark; how many.
     pub fn drop_frames(&mut self) -> usize {

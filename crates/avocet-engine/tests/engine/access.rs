@@ -1,14 +1,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use avocet_access::Bans;
+use avocet_access::{Action, Bans, Effect, Rule, Rules, TopicPattern};
 use avocet_codec::{Auth, Connect, Packet, QoS, ReasonCode, Version};
 use avocet_engine::{
     Accepted, Authentication, AuthenticationRequest, Authorization, AuthorizationRequest,
-    ClientIds, EngineConfig, Permission, Verdict,
+    ClientIds, DropReason, EngineConfig, Permission, Record, Verdict,
 };
 
 use crate::cluster::{Cluster, each, each_with, persistent};
+use crate::durability::resident;
 
 fn asked(config: &mut EngineConfig) {
     config.authentication = Authentication::Asked;
@@ -181,11 +182,11 @@ fn a_client_is_disconnected_when_what_let_it_in_is_over() {
 /// [MQTT5-4.12.1]
 #[test]
 fn a_client_that_authenticates_again_stays_who_it_is() {
-    let ruled = |config: &mut EngineConfig| {
+    let ruled_and_asked = |config: &mut EngineConfig| {
         asked(config);
-        config.authorization = Authorization::Rules;
+        ruled(config);
     };
-    each_with(ruled, |mut cluster| {
+    each_with(ruled_and_asked, |mut cluster| {
         let accepted = |user: &str| {
             let mut accepted = Accepted::default();
             accepted.identity.user = Some(user.into());
@@ -205,6 +206,108 @@ fn a_client_that_authenticates_again_stays_who_it_is() {
         cluster.run();
         cluster.verdict(client, accepted("bob"));
         assert_eq!(cluster.packets(client), ["disconnect 0x87"]);
+    });
+}
+
+/// Everything is allowed.
+fn without_rules() -> Arc<Rules> {
+    Arc::new(Rules::new([], Effect::Allow).unwrap())
+}
+
+/// Nobody may be sent what is below `secret`.
+fn without_secrets() -> Arc<Rules> {
+    let secret: TopicPattern = "secret/#".parse().unwrap();
+    let mut rule = Rule::new(Effect::Deny, [Action::Deliver].into_iter().collect());
+    rule.topics = vec![secret];
+    Arc::new(Rules::new([rule], Effect::Allow).unwrap())
+}
+
+fn set_rules(cluster: &mut Cluster, rules: &Arc<Rules>) {
+    for engine in &mut cluster.engines {
+        engine.set_rules(Arc::clone(rules));
+    }
+}
+
+fn ruled(config: &mut EngineConfig) {
+    config.authorization = Authorization::Rules;
+}
+
+#[test]
+fn what_was_queued_for_a_client_that_is_away_is_judged_when_it_is_back() {
+    each_with(ruled, |mut cluster| {
+        set_rules(&mut cluster, &without_rules());
+        let (away, _) = cluster.persistent("away");
+        assert_eq!(cluster.subscribe(away, "#", 2), "suback 0x02");
+        cluster.disconnect(away);
+        let publisher = cluster.client("publisher");
+        for (qos, topic) in [
+            (1, "secret/1"),
+            (1, "open/1"),
+            (2, "secret/2"),
+            (2, "open/2"),
+        ] {
+            cluster.publish(publisher, topic, "x", qos);
+        }
+        cluster.run();
+        set_rules(&mut cluster, &without_secrets());
+        let (back, present) = cluster.persistent("away");
+        assert!(present);
+        assert_eq!(cluster.messages(back), ["open/1=x q1", "open/2=x q2"]);
+        assert_eq!(cluster.dropped(DropReason::NotAuthorized), 2);
+    });
+}
+
+#[test]
+fn what_only_the_store_has_is_judged_when_it_comes_back() {
+    let configure = |config: &mut EngineConfig| {
+        resident::<2>(config);
+        ruled(config);
+    };
+    each_with(configure, |mut cluster| {
+        set_rules(&mut cluster, &without_rules());
+        let (away, _) = cluster.persistent("away");
+        assert_eq!(cluster.subscribe(away, "#", 1), "suback 0x01");
+        cluster.disconnect(away);
+        let publisher = cluster.client("publisher");
+        for n in 0..20 {
+            let topic = ["secret", "open"][n % 2];
+            cluster.publish(publisher, topic, &n.to_string(), 1);
+        }
+        cluster.run();
+        set_rules(&mut cluster, &without_secrets());
+        let (back, _) = cluster.persistent("away");
+        cluster.serve_fetches();
+        let open: Vec<_> = (0..10).map(|n| format!("open={} q1", 2 * n + 1)).collect();
+        assert_eq!(cluster.messages(back), open);
+        let finished = |record: &&Record| matches!(record, Record::Finished { .. });
+        assert_eq!(cluster.records.iter().filter(finished).count(), 20);
+        assert_eq!(cluster.counters().queued_messages, 0);
+    });
+}
+
+#[test]
+fn what_waits_for_a_client_is_judged_by_new_rules() {
+    each_with(ruled, |mut cluster| {
+        set_rules(&mut cluster, &without_rules());
+        let slow = cluster.client("slow");
+        assert_eq!(cluster.subscribe(slow, "#", 1), "suback 0x01");
+        cluster.set_reads(slow, false);
+        let publisher = cluster.client("publisher");
+        for topic in ["open/1", "secret/1"] {
+            for qos in [0, 1] {
+                cluster.publish(publisher, topic, "x", qos);
+            }
+        }
+        cluster.run();
+        set_rules(&mut cluster, &without_secrets());
+        cluster.publish(publisher, "open/2", "x", 1);
+        cluster.run();
+        cluster.set_reads(slow, true);
+        cluster.run();
+        let mut messages = cluster.messages(slow);
+        messages.sort();
+        assert_eq!(messages, ["open/1=x q0", "open/1=x q1", "open/2=x q1"]);
+        assert_eq!(cluster.dropped(DropReason::NotAuthorized), 2);
     });
 }
 
