@@ -148,7 +148,6 @@ async fn tools_meet_through_every_door() {
     let doors = Doors::open().await;
     let (ca, socket) = (doors.path("ca.pem"), doors.path("socket"));
     let plain = at(doors.tls, &[&ca]);
-    let old = [plain.clone(), words("--tls-version tlsv1.2")].concat();
     let web = words(&format!("-L ws://{}/mqtt", doors.websocket));
     let secure = format!(
         "-L wss://{}/mqtt --cafile {}",
@@ -158,7 +157,7 @@ async fn tools_meet_through_every_door() {
     let secure = words(&secure);
     let unix = words(&format!("--unix {}", socket.display()));
     for (mine, theirs) in [
-        (&plain, &old),
+        (&plain, &plain),
         (&web, &unix),
         (&secure, &plain),
         (&unix, &plain),

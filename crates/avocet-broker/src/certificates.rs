@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use avocet_session::{Instant, UnixTime};
-use avocet_transport::{TlsAcceptor, TlsError};
+use avocet_transport::{Expiring, TlsAcceptor, TlsError};
 use tracing::{error, info, warn};
 
 use crate::clock::Clock;
@@ -21,7 +21,8 @@ use crate::doors::Doors;
 /// so that a certificate and its key may be replaced one after the other.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How long before its end a certificate is told of.
+/// How long before its end a certificate is told of. A revocation list is told of after its end only: many
+/// are made for a few days.
 const WARN_DAYS: i64 = 21;
 
 const DAY: i64 = 86_400;
@@ -126,11 +127,10 @@ fn marks(acceptor: &TlsAcceptor) -> HashMap<PathBuf, Mark> {
 }
 
 fn watch(watched: &mut [Watched], clock: Clock, ended: &Receiver<()>) {
-    let mut tell_at = Instant::ORIGIN;
+    let mut daily = Daily(Instant::ORIGIN);
     loop {
         let now = clock.now();
-        if tell_at <= now.instant {
-            tell_at = now.instant + TELL;
+        if daily.is_due(now.instant) {
             tell(watched.iter().map(|it| &it.acceptor), now.unix);
         }
         if ended.recv_timeout(LOOK) != Err(RecvTimeoutError::Timeout) {
@@ -142,27 +142,42 @@ fn watch(watched: &mut [Watched], clock: Clock, ended: &Receiver<()>) {
     }
 }
 
-/// Tells of certificates that have ended or end soon.
+/// When certificates are told of next.
+struct Daily(Instant);
+
+impl Daily {
+    fn is_due(&mut self, now: Instant) -> bool {
+        let due = self.0 <= now;
+        if due {
+            self.0 = now + TELL;
+        }
+        due
+    }
+}
+
+/// Tells of what has ended or ends soon.
 fn tell<'a>(acceptors: impl IntoIterator<Item = &'a Arc<TlsAcceptor>>, now: UnixTime) {
     let now = i64::try_from(now.as_millis() / 1_000).unwrap_or(i64::MAX);
     let mut told = Vec::new();
     let acceptors = acceptors.into_iter();
-    for (path, names) in acceptors.flat_map(|acceptor| acceptor.certificates()) {
-        let left = names.not_after - now;
-        if told.contains(&path) {
+    for expiry in acceptors.flat_map(|acceptor| acceptor.expiries()) {
+        if told.contains(&expiry) {
             continue;
         }
-        let day = date(names.not_after - 1);
+        let (path, day) = (expiry.path.display(), date(expiry.end - 1));
+        let (what, soon) = match &expiry.of {
+            Expiring::Certificate => (format!("the certificate {path}"), WARN_DAYS),
+            Expiring::Authority(name) => (format!("the authority {name} in {path}"), WARN_DAYS),
+            Expiring::RevocationList => (format!("a revocation list in {path}"), 0),
+            _ => continue,
+        };
+        let left = expiry.end - now;
         if left <= 0 {
-            error!("the certificate {} has expired on {day}", path.display());
-        } else if left <= WARN_DAYS * DAY {
-            let days = left / DAY;
-            warn!(
-                "the certificate {} expires on {day}, in {days} days",
-                path.display()
-            );
+            error!("{what} has expired on {day}");
+        } else if left <= soon * DAY {
+            warn!("{what} expires on {day}, in {} days", left / DAY);
         }
-        told.push(path);
+        told.push(expiry);
     }
 }
 
@@ -187,6 +202,17 @@ fn date(seconds: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_ends_soon_is_told_of_once_a_day() {
+        let mut daily = Daily(Instant::ORIGIN);
+        let start = Instant::ORIGIN + LOOK;
+        assert!(daily.is_due(start));
+        assert!(!daily.is_due(start + LOOK));
+        assert!(!daily.is_due(start + (TELL - LOOK)));
+        assert!(daily.is_due(start + TELL));
+        assert!(!daily.is_due(start + TELL + LOOK));
+    }
 
     #[test]
     fn days_are_those_of_the_calendar() {

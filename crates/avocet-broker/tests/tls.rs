@@ -13,13 +13,22 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use avocet_codec::{
     Connect, Delivery, Disconnect, Packet, QoS, ReasonCode, Subscribe, SubscribeFilter,
     TopicFilter, Version,
 };
-use avocet_transport::{ClientTls, Roots, TlsConnector, TlsVersion};
-use rustls::{ClientConnection, HandshakeKind, StreamOwned};
+use avocet_transport::{ALPN_MQTT, ClientTls, Roots, TlsConnector};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::version::{TLS12, TLS13};
+use rustls::{
+    ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, RootCertStore, StreamOwned,
+    SupportedProtocolVersion,
+};
 
 use certificates::{Authority, Issued};
 use common::{Client, DataDir, Server, id};
@@ -61,6 +70,26 @@ fn open(server: &Server, connector: &TlsConnector) -> Stream {
     StreamOwned::new(connection, common::open(server.address))
 }
 
+/// Opens a connection that speaks one version of TLS and no other.
+fn open_with(
+    server: &Server,
+    authority: &Authority,
+    version: &'static SupportedProtocolVersion,
+) -> Stream {
+    let mut roots = RootCertStore::empty();
+    let root = CertificateDer::from_pem_file(authority.file()).unwrap();
+    roots.add(root).unwrap();
+    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![ALPN_MQTT.to_vec()];
+    let name = "localhost".try_into().unwrap();
+    let connection = ClientConnection::new(Arc::new(config), name).unwrap();
+    StreamOwned::new(connection, common::open(server.address))
+}
+
 /// What CONNACK says; none when the connection ends before.
 fn try_connect(stream: Stream, connect: &Connect<'_>) -> Option<(Client<Stream>, ReasonCode)> {
     let mut stream = stream;
@@ -91,20 +120,18 @@ fn messages_of_all_sizes_cross_both_versions() {
         &tls(&authority.issue("localhost"), ""),
         "shards = 2\nmqtt.maximum_packet_size = '16 MiB'",
     );
-    for min_version in [TlsVersion::V1_2, TlsVersion::V1_3] {
-        let connector = TlsConnector::new(&ClientTls {
-            roots: Roots::File(authority.file()),
-            min_version,
-            ..ClientTls::default()
-        });
-        let connector = connector.unwrap();
+    for (version, number) in [
+        (&TLS12, ProtocolVersion::TLSv1_2),
+        (&TLS13, ProtocolVersion::TLSv1_3),
+    ] {
         let connect = |name| {
-            let stream = open(&server, &connector);
+            let stream = open_with(&server, &authority, version);
             Client::connect_over(stream, &Connect::new(Version::V5, name))
         };
         let mut subscriber = connect("subscriber");
         subscriber.subscribe("#", QoS::AtLeastOnce);
         let mut publisher = connect("publisher");
+        assert_eq!(publisher.socket.conn.protocol_version(), Some(number));
         assert_eq!(publisher.socket.conn.alpn_protocol(), Some(&b"mqtt"[..]));
         for size in [0, 1, 16_000, 70_000, 5_000_000] {
             let payload: Vec<u8> = (0..size).map(|n: u32| (n >> 5) as u8).collect();
@@ -120,6 +147,27 @@ fn messages_of_all_sizes_cross_both_versions() {
         publisher.send(&Packet::Disconnect(Disconnect::new(ReasonCode::Success)));
         // The end is told, so that nobody can cut the connection unseen.
         assert!(publisher.try_receive().is_none());
+    }
+}
+
+#[test]
+fn a_version_that_is_too_old_is_refused() {
+    let dir = folder();
+    let authority = Authority::new(&dir.0, "ca");
+    let issued = authority.issue("localhost");
+    for (setting, old_may) in [("", true), ("min_version = '1.3'", false)] {
+        let mut server = start(&dir, &tls(&issued, setting), "");
+        let connect = Connect::new(Version::V5, "c");
+        for (version, may) in [(&TLS12, old_may), (&TLS13, true)] {
+            let stream = open_with(&server, &authority, version);
+            let answer = try_connect(stream, &connect).map(|(_, reason)| reason);
+            let expected = may.then_some(ReasonCode::Success);
+            assert_eq!(answer, expected, "{setting:?}, {:?}", version.version);
+        }
+        if !old_may {
+            let line = server.wait_for_log("refused within its handshake");
+            assert!(line.contains("TLS: peer is incompatible"), "{line}");
+        }
     }
 }
 
@@ -166,10 +214,10 @@ fn a_client_is_known_by_its_certificate() {
                 topic = 'by-cn/{cert_cn}'\n";
     fs::write(&rules, text).unwrap();
     let more = format!("access.rules = '{}'", rules.display());
-    let pump = authority.issue("pump-7");
+    let pump = authority.issue_also_named("pump-7", &["pump-7.plant.example", "p7.example"]);
     for (user, name) in [
         ("cn", "pump-7"),
-        ("san", "pump-7"),
+        ("san", "pump-7.plant.example"),
         ("dn", "CN=pump-7,O=Plant"),
     ] {
         let settings = format!(
@@ -272,12 +320,32 @@ fn revoked_certificates_and_removed_authorities_end_with_their_files() {
         client.socket.conn.handshake_kind()
     };
     assert_eq!(resumed(&server), Some(HandshakeKind::Resumed));
+    let stays = Connect::new(Version::V5, "stays");
+    let (mut stays, _) = try_connect(open(&server, &pump), &stays).unwrap();
 
     authority.revoke(&[&Issued::of(&dir.0, "pump-7", "ca")]);
     server.wait_for_log("certificates were read again");
     assert_eq!(resumed(&server), None);
     assert_eq!(reason(&server, &pump), None);
     assert_eq!(reason(&server, &fan), Some(ReasonCode::Success));
+    // Who is connected stays: it is connecting that a certificate is for.
+    stays.send(&Packet::Pingreq);
+    assert_eq!(stays.receive().packet(), Packet::Pingresp);
+
+    // Nobody is let in because a file cannot be read, and nobody who may come in is refused.
+    for (file, missing) in [
+        (&crl, "holds no certificate revocation list"),
+        (&trusted, "holds no certificate of an authority"),
+    ] {
+        let good = fs::read(file).unwrap();
+        fs::write(file, "nonsense").unwrap();
+        let line = server.wait_for_log("certificates stay as they were");
+        assert!(line.contains(missing), "{line}");
+        assert_eq!(reason(&server, &pump), None);
+        assert_eq!(reason(&server, &fan), Some(ReasonCode::Success));
+        fs::write(file, good).unwrap();
+        server.wait_for_log("certificates were read again");
+    }
 
     fs::copy(next.file(), &trusted).unwrap();
     server.wait_for_log("certificates were read again");
@@ -347,6 +415,48 @@ fn an_expired_certificate_is_told_of() {
     server.hang_up();
     let line = server.wait_for_log("has expired");
     assert!(line.contains("on 2022-01-01"), "{line}");
+}
+
+#[test]
+fn what_expires_soon_is_told_of_in_time() {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let dir = folder();
+    let authority = Authority::new(&dir.0, "ca");
+    let (soon, later) = (
+        authority.issue_for("localhost", 10 * DAY + DAY / 2),
+        authority.issue_for("plant.example", 60 * DAY),
+    );
+    let list = |of: fn(&Issued) -> &Path| {
+        let quoted = [&soon, &later].map(|it| format!("'{}'", of(it).display()));
+        format!("[{}]", quoted.join(", "))
+    };
+    let clients = Authority::expired(&dir.0, "clients");
+    let crl = clients.revoke_until(&[], 2021);
+    let text = format!(
+        "[listen.tls]\ncertificate = {}\nkey = {}\nclient_ca = '{}'\nclient_crl = '{}'\n",
+        list(|it| &it.certificate),
+        list(|it| &it.key),
+        clients.file().display(),
+        crl.display()
+    );
+    let mut server = start(&dir, &text, "");
+    server.hang_up();
+    let lines = server.wait_for_all_up_to("were read again");
+    for (told, day) in [
+        (
+            &*format!("{} expires on ", soon.certificate.display()),
+            "in 10 days",
+        ),
+        ("the authority CN=clients in ", "has expired on 2021-01-01"),
+        ("a revocation list in ", "has expired on 2021-01-01"),
+    ] {
+        let line = lines.lines().find(|line| line.contains(told));
+        assert!(line.is_some_and(|line| line.contains(day)), "{lines}");
+    }
+    assert!(!lines.contains("plant.example"), "{lines}");
+    // An authority and a list are told of so that they are replaced; they count until then.
+    let pump = connector(&authority, Some(&clients.issue("pump-7")));
+    assert_eq!(reason(&server, &pump), Some(ReasonCode::Success));
 }
 
 #[test]

@@ -25,8 +25,8 @@ pub use listen::{BoundTcp, ListenError, accept, bind, listen};
 pub use network::{Network, NetworkError};
 pub use proxy::{ProxyError, proxy_header};
 pub use tls::{
-    ALPN_HTTP, ALPN_MQTT, CertificateNames, ClientCertificates, ClientTls, Roots, ServerTls,
-    TlsAcceptor, TlsConnector, TlsError, TlsVersion,
+    ALPN_HTTP, ALPN_MQTT, CertificateNames, ClientCertificates, ClientTls, Expiring, Expiry, Roots,
+    ServerTls, TlsAcceptor, TlsConnector, TlsError, TlsVersion,
 };
 pub use tunnel::{Proxy, ProxyProtocol, ProxyUrlError, TunnelError};
 #[cfg(unix)]

@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 
@@ -41,14 +43,33 @@ impl Server {
         &mut self,
         client: &ClientTls,
     ) -> (Result<ClientStream, ConnectError>, Established) {
-        let connecting = begin(client, self.port);
+        self.meet_again(&TlsConnector::new(client).unwrap()).await
+    }
+
+    /// The same, with a client that resumes its session if it has one.
+    async fn meet_again(
+        &mut self,
+        client: &TlsConnector,
+    ) -> (Result<ClientStream, ConnectError>, Established) {
+        let connecting = begin(client.clone(), self.port);
         let established = self.arrival().await.establish().await;
         (connecting.await.unwrap(), established)
     }
+
+    /// Whom the certificate of a client names, which gets a ticket; or why it is refused.
+    async fn know(&mut self, client: &TlsConnector) -> Result<String, String> {
+        let (stream, established) = self.meet_again(client).await;
+        let served = established.map_err(|error| error.to_string())?;
+        let names = served.peer_names().unwrap();
+        let (_reader, mut writer) = served.split();
+        writer.write(Bytes::from_static(b"+")).await.unwrap();
+        // What lies before it, the ticket, has come too.
+        assert_eq!(stream.unwrap().read_u8().await.unwrap(), b'+');
+        Ok(names.common_name.unwrap())
+    }
 }
 
-fn begin(client: &ClientTls, port: u16) -> JoinHandle<Result<ClientStream, ConnectError>> {
-    let tls = TlsConnector::new(client).unwrap();
+fn begin(tls: TlsConnector, port: u16) -> JoinHandle<Result<ClientStream, ConnectError>> {
     tokio::spawn(async move {
         let endpoint = crate::Endpoint::quic("localhost", port, tls);
         let mut stream = endpoint.connect(DEADLINE).await?;
@@ -165,12 +186,69 @@ async fn a_client_without_a_certificate_that_is_required_is_refused() {
         certificate: Some(authority.issue("pump-7")),
         ..client
     };
-    // The second time the session is resumed.
-    for _ in 0..2 {
-        let (_client, established) = server.meet(&client).await;
-        let names = established.unwrap().peer_names().unwrap();
-        assert_eq!(names.common_name.as_deref(), Some("pump-7"));
-    }
+    let client = TlsConnector::new(&client).unwrap();
+    assert_eq!(server.know(&client).await.as_deref(), Ok("pump-7"));
+}
+
+#[tokio::test]
+async fn revoked_certificates_and_removed_authorities_end_sessions_that_could_be_resumed() {
+    let dir = scratch();
+    let (authority, mut settings, client) = files(&dir);
+    let own = settings.certificates[0].clone();
+    let (next, stranger) = (
+        Authority::new(&dir, "next"),
+        Authority::new(&dir, "stranger"),
+    );
+    let trusted = dir.path().join("trusted.pem");
+    std::fs::copy(authority.file(), &trusted).unwrap();
+    settings.client_certificates = ClientCertificates::Required;
+    settings.client_ca = Some(trusted.clone());
+    settings.client_crl = Some(authority.revoke(&[]));
+    let mut server = Server::open(settings);
+    let connector = |certificate| {
+        let certificate = Some(certificate);
+        let client = ClientTls {
+            certificate,
+            ..client.clone()
+        };
+        TlsConnector::new(&client).unwrap()
+    };
+    let [pump, fan] = ["pump-7", "fan-1"].map(|name| connector(authority.issue(name)));
+    assert_eq!(server.know(&pump).await.as_deref(), Ok("pump-7"));
+    assert_eq!(server.know(&fan).await.as_deref(), Ok("fan-1"));
+
+    // Where the server presents what the clients do not trust, only a session that is resumed is left.
+    let keep = |pair: &(PathBuf, PathBuf)| [&pair.0, &pair.1].map(|it| std::fs::read(it).unwrap());
+    let put = |[certificate, key]: [Vec<u8>; 2]| {
+        std::fs::write(&own.0, certificate).unwrap();
+        std::fs::write(&own.1, key).unwrap();
+    };
+    let mine = keep(&own);
+    put(keep(&stranger.issue("localhost")));
+    server.acceptor.reload().unwrap();
+    assert_eq!(server.know(&pump).await.as_deref(), Ok("pump-7"), "resumed");
+    let anew = connector(authority.issue("pump-7"));
+    assert!(server.know(&anew).await.is_err(), "not resumed");
+    put(mine);
+
+    authority.revoke(&["pump-7"]);
+    server.acceptor.reload().unwrap();
+    let error = server.know(&pump).await.unwrap_err();
+    assert!(
+        error.contains("Revoked") || error.contains("revoked"),
+        "{error}"
+    );
+    assert_eq!(server.know(&fan).await.as_deref(), Ok("fan-1"));
+
+    std::fs::copy(next.file(), &trusted).unwrap();
+    server.acceptor.reload().unwrap();
+    let error = server.know(&fan).await.unwrap_err();
+    assert!(
+        error.contains("UnknownIssuer") || error.contains("unknown"),
+        "{error}"
+    );
+    let valve = connector(next.issue("valve-3"));
+    assert_eq!(server.know(&valve).await.as_deref(), Ok("valve-3"));
 }
 
 #[tokio::test]
@@ -236,7 +314,7 @@ async fn who_is_to_show_that_he_is_there_comes_again() {
     let dir = scratch();
     let (_, settings, client) = files(&dir);
     let mut server = Server::open(settings);
-    let connecting = begin(&client, server.port);
+    let connecting = begin(TlsConnector::new(&client).unwrap(), server.port);
     let arrival = server.arrival().await;
     assert!(!arrival.is_validated());
     arrival.validate();
@@ -246,7 +324,7 @@ async fn who_is_to_show_that_he_is_there_comes_again() {
     assert!(arrival.establish().await.is_ok());
     assert!(connecting.await.unwrap().is_ok());
 
-    let connecting = begin(&client, server.port);
+    let connecting = begin(TlsConnector::new(&client).unwrap(), server.port);
     server.arrival().await.refuse();
     let error = connecting.await.unwrap().unwrap_err().to_string();
     assert!(error.starts_with("cannot connect to localhost:"), "{error}");

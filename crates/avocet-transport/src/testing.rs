@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer,
+    KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
+};
 
 /// A folder that goes with the test.
 pub(crate) struct Scratch(PathBuf);
@@ -42,6 +45,7 @@ impl Authority {
     pub(crate) fn new(dir: &Scratch, name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().unwrap();
         let certificate = params.self_signed(&key).unwrap();
@@ -68,13 +72,14 @@ impl Authority {
     pub(crate) fn issue_until(&self, name: &str, end: SystemTime) -> (PathBuf, PathBuf) {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         let since_1970 = end.duration_since(UNIX_EPOCH).unwrap();
-        params.not_after = rcgen::date_time_ymd(1970, 1, 1) + since_1970;
+        params.not_after = date_time_ymd(1970, 1, 1) + since_1970;
         self.sign(name, params)
     }
 
     fn sign(&self, name: &str, mut params: CertificateParams) -> (PathBuf, PathBuf) {
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, name);
+        params.serial_number = Some(serial(name));
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let file = |kind| self.dir.join(format!("{name}-by-{}.{kind}", self.name));
@@ -82,4 +87,31 @@ impl Authority {
         fs::write(file("key"), key.serialize_pem()).unwrap();
         (file("pem"), file("key"))
     }
+
+    /// Writes a list of revoked certificates, by their names.
+    pub(crate) fn revoke(&self, names: &[&str]) -> PathBuf {
+        let revoked = names.iter().map(|name| RevokedCertParams {
+            serial_number: serial(name),
+            revocation_time: date_time_ymd(2020, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(4096, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let list = params.signed_by(&self.issuer).unwrap();
+        let path = self.dir.join(format!("{}.crl", self.name));
+        fs::write(&path, list.pem().unwrap()).unwrap();
+        path
+    }
+}
+
+fn serial(name: &str) -> SerialNumber {
+    let bytes: Vec<u8> = name.bytes().take(15).collect();
+    SerialNumber::from_slice(&bytes)
 }

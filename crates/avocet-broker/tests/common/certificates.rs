@@ -7,6 +7,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName,
@@ -43,7 +44,17 @@ impl Issued {
 
 impl Authority {
     pub(crate) fn new(dir: &Path, name: &str) -> Self {
+        Self::new_until(dir, name, 4096)
+    }
+
+    /// One whose own certificate has expired.
+    pub(crate) fn expired(dir: &Path, name: &str) -> Self {
+        Self::new_until(dir, name, 2021)
+    }
+
+    fn new_until(dir: &Path, name: &str, year: i32) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.not_after = date_time_ymd(year, 1, 1);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![
             KeyUsagePurpose::KeyCertSign,
@@ -76,6 +87,30 @@ impl Authority {
     pub(crate) fn issue_until(&self, name: &str, year: i32) -> Issued {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.not_after = date_time_ymd(year, 1, 1);
+        self.sign(name, params)
+    }
+
+    /// The same, valid for some time from now on.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "certificates say what time it is"
+    )]
+    pub(crate) fn issue_for(&self, name: &str, time: Duration) -> Issued {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let end = SystemTime::now() + time;
+        params.not_after = date_time_ymd(1970, 1, 1) + end.duration_since(UNIX_EPOCH).unwrap();
+        self.sign(name, params)
+    }
+
+    /// A new certificate whose Subject Alternative Names are others than its Common Name.
+    pub(crate) fn issue_also_named(&self, name: &str, others: &[&str]) -> Issued {
+        let others: Vec<_> = others.iter().copied().map(str::to_owned).collect();
+        let mut params = CertificateParams::new(others).unwrap();
+        params.not_after = date_time_ymd(4096, 1, 1);
+        self.sign(name, params)
+    }
+
+    fn sign(&self, name: &str, mut params: CertificateParams) -> Issued {
         params.distinguished_name = DistinguishedName::new();
         params
             .distinguished_name
@@ -92,6 +127,11 @@ impl Authority {
 
     /// Writes a list of revoked certificates.
     pub(crate) fn revoke(&self, revoked: &[&Issued]) -> PathBuf {
+        self.revoke_until(revoked, 4096)
+    }
+
+    /// The same, to be replaced by the first day of a year.
+    pub(crate) fn revoke_until(&self, revoked: &[&Issued], year: i32) -> PathBuf {
         let revoked = revoked.iter().map(|issued| RevokedCertParams {
             serial_number: SerialNumber::from_slice(&issued.serial),
             revocation_time: date_time_ymd(2020, 1, 1),
@@ -100,7 +140,7 @@ impl Authority {
         });
         let params = CertificateRevocationListParams {
             this_update: date_time_ymd(2020, 1, 1),
-            next_update: date_time_ymd(4096, 1, 1),
+            next_update: date_time_ymd(year, 1, 1),
             crl_number: SerialNumber::from(1),
             issuing_distribution_point: None,
             revoked_certs: revoked.collect(),

@@ -113,6 +113,20 @@ impl CertificateNames {
     }
 }
 
+/// When a certificate revocation list in DER is over, in seconds since 1970; `None` if it does not say,
+/// or is none.
+pub(crate) fn next_update(der: &[u8]) -> Option<i64> {
+    let mut file = Der(der);
+    let mut list = Der(file.expect(SEQUENCE)?);
+    let mut fields = Der(list.expect(SEQUENCE)?);
+    let _version = fields.expect(INTEGER);
+    let _signature = fields.expect(SEQUENCE)?;
+    let _issuer = fields.expect(SEQUENCE)?;
+    let _this_update = fields.next()?;
+    let (tag, next_update) = fields.next()?;
+    Some(time(tag, next_update)?.saturating_add(1))
+}
+
 const BOOLEAN: u8 = 0x01;
 const INTEGER: u8 = 0x02;
 const OCTET_STRING: u8 = 0x04;

@@ -38,6 +38,27 @@ fn reads_names_and_the_end_of_a_certificate() {
 }
 
 #[test]
+fn reads_when_a_revocation_list_is_over() {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.key_usages = vec![rcgen::KeyUsagePurpose::CrlSign];
+    let issuer = rcgen::Issuer::new(params, KeyPair::generate().unwrap());
+    let list = rcgen::CertificateRevocationListParams {
+        this_update: rcgen::date_time_ymd(2020, 1, 1),
+        next_update: rcgen::date_time_ymd(2031, 3, 1),
+        crl_number: rcgen::SerialNumber::from(1),
+        issuing_distribution_point: None,
+        revoked_certs: Vec::new(),
+        key_identifier_method: rcgen::KeyIdMethod::Sha256,
+    };
+    let list = list.signed_by(&issuer).unwrap().der().to_vec();
+    assert_eq!(next_update(&list), Some(1_930_089_600 + 1));
+    for len in 0..list.len() {
+        assert_eq!(next_update(&list[..len]), None);
+    }
+    assert_eq!(next_update(&certificate()), None);
+}
+
+#[test]
 fn times_are_those_of_the_calendar() {
     for (tag, text, expected) in [
         (UTC_TIME, "700101000000Z", 0),
@@ -71,6 +92,7 @@ proptest! {
     #[test]
     fn no_bytes_make_it_panic(bytes: Vec<u8>) {
         let _ = CertificateNames::read(&bytes);
+        let _ = next_update(&bytes);
     }
 
     #[test]

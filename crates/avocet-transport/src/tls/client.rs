@@ -76,7 +76,8 @@ impl TlsConnector {
         let builder = match &settings.roots {
             Roots::System => builder.with_root_certificates(system_roots()?),
             Roots::File(path) => {
-                builder.with_root_certificates(files::roots(path, &files::read(path)?)?)
+                let authorities = files::authorities(path, &files::read(path)?)?;
+                builder.with_root_certificates(files::roots(path, authorities)?)
             }
             Roots::DangerousAnybody => builder
                 .dangerous()

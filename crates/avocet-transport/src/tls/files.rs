@@ -120,9 +120,20 @@ pub(crate) fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     }
 }
 
-pub(crate) fn roots(path: &Path, text: &[u8]) -> Result<RootCertStore, TlsError> {
+/// The certificates of authorities.
+pub(crate) fn authorities(
+    path: &Path,
+    text: &[u8],
+) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    all(path, text, "certificate of an authority")
+}
+
+pub(crate) fn roots(
+    path: &Path,
+    authorities: Vec<CertificateDer<'static>>,
+) -> Result<RootCertStore, TlsError> {
     let mut store = RootCertStore::empty();
-    for certificate in all::<CertificateDer<'_>>(path, text, "certificate of an authority")? {
+    for certificate in authorities {
         store
             .add(certificate)
             .map_err(|error| unusable(path, error))?;

@@ -14,7 +14,7 @@ use rustls::crypto::CryptoProvider;
 pub use certificate::CertificateNames;
 pub use client::{ClientTls, Roots, TlsConnector};
 pub use files::TlsError;
-pub use server::{ClientCertificates, ServerTls, TlsAcceptor};
+pub use server::{ClientCertificates, Expiring, Expiry, ServerTls, TlsAcceptor};
 
 /// What a client and a server that speak MQTT agree on (ALPN).
 pub const ALPN_MQTT: &[u8] = b"mqtt";

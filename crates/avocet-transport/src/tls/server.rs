@@ -10,6 +10,7 @@ use rustls::server::{ProducesTickets, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{Error, ServerConfig, ServerConnection};
 
+use super::certificate::next_update;
 use super::files::{self, TlsError, unusable, wrong_pair};
 use super::resolver::Resolver;
 use super::{CertificateNames, TlsVersion, provider};
@@ -60,7 +61,32 @@ struct State {
     verifier: Arc<dyn ClientCertVerifier>,
     /// What clients are verified with, as it was read.
     trust: Trust,
-    certificates: Vec<(PathBuf, CertificateNames)>,
+    expiries: Vec<Expiry>,
+}
+
+/// What of the files of a listener ends by itself, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Expiry {
+    /// The file.
+    pub path: PathBuf,
+    /// What in it.
+    pub of: Expiring,
+    /// The first second in which it is over, in UTC since 1970.
+    pub end: i64,
+}
+
+/// What in a file of a listener ends by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Expiring {
+    /// A certificate of the server.
+    Certificate,
+    /// The certificate of an authority of clients, with its Distinguished Name. Those that it has signed are
+    /// believed beyond that.
+    Authority(String),
+    /// A list of revoked certificates, which counts beyond that.
+    RevocationList,
 }
 
 /// The bytes of the files of client authorities and of revoked certificates.
@@ -104,10 +130,10 @@ impl TlsAcceptor {
         &self.settings
     }
 
-    /// The server's certificates by their files, as they are in use.
+    /// What of the files, as they are in use, ends by itself.
     #[must_use]
-    pub fn certificates(&self) -> Vec<(PathBuf, CertificateNames)> {
-        self.lock().certificates.clone()
+    pub fn expiries(&self) -> Vec<Expiry> {
+        self.lock().expiries.clone()
     }
 
     /// All files that it reads.
@@ -161,7 +187,7 @@ impl State {
     fn load(settings: &ServerTls, current: Option<&Self>) -> Result<Self, TlsError> {
         let provider = provider();
         let mut keys = Vec::new();
-        let mut certificates = Vec::new();
+        let mut expiries = Vec::new();
         for (certificate, key) in &settings.certificates {
             let chain = files::chain(certificate)?;
             let private_key = files::key(key)?;
@@ -171,10 +197,14 @@ impl State {
             let certified = CertifiedKey::from_der(chain, private_key, &provider);
             let certified = certified.map_err(|error| wrong_pair(certificate, key, &error))?;
             keys.push(Arc::new(certified));
-            certificates.push((certificate.clone(), names));
+            expiries.push(Expiry {
+                path: certificate.clone(),
+                of: Expiring::Certificate,
+                end: names.not_after,
+            });
         }
         let mut trust = Trust::default();
-        let verifier = verifier(settings, &mut trust)?;
+        let verifier = verifier(settings, &mut trust, &mut expiries)?;
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(settings.min_version.and_later())
             .map_err(TlsError::Setup)?
@@ -188,7 +218,7 @@ impl State {
             config: Arc::new(config),
             verifier,
             trust,
-            certificates,
+            expiries,
         })
     }
 }
@@ -205,6 +235,7 @@ fn ticketer(current: Option<&State>) -> Result<Arc<dyn ProducesTickets>, TlsErro
 fn verifier(
     settings: &ServerTls,
     trust: &mut Trust,
+    expiries: &mut Vec<Expiry>,
 ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
     let Some(ca) = &settings.client_ca else {
         return Ok(WebPkiClientVerifier::no_client_auth());
@@ -213,14 +244,26 @@ fn verifier(
         return Ok(WebPkiClientVerifier::no_client_auth());
     }
     let text = files::read(ca)?;
-    let roots = Arc::new(files::roots(ca, &text)?);
+    let authorities = files::authorities(ca, &text)?;
+    let names = authorities.iter().map(|it| CertificateNames::read(it));
+    expiries.extend(names.flatten().map(|names| Expiry {
+        path: ca.clone(),
+        of: Expiring::Authority(names.distinguished_name),
+        end: names.not_after,
+    }));
+    let roots = Arc::new(files::roots(ca, authorities)?);
     trust.ca = Some(text);
     let mut builder = WebPkiClientVerifier::builder_with_provider(roots, provider());
     if let Some(crl) = &settings.client_crl {
         let text = files::read(crl)?;
-        builder = builder
-            .with_crls(files::revocations(crl, &text)?)
-            .allow_unknown_revocation_status();
+        let lists = files::revocations(crl, &text)?;
+        let ends = lists.iter().filter_map(|list| next_update(list));
+        expiries.extend(ends.map(|end| Expiry {
+            path: crl.clone(),
+            of: Expiring::RevocationList,
+            end,
+        }));
+        builder = builder.with_crls(lists).allow_unknown_revocation_status();
         trust.crl = Some(text);
     }
     if settings.client_certificates == ClientCertificates::Optional {
