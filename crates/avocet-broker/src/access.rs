@@ -375,17 +375,6 @@ impl Authenticator {
         let Packet::Connect(connect) = connect.packet() else {
             return Some(refuse(ReasonCode::UnspecifiedError));
         };
-        let properties = &connect.properties;
-        let data = properties.authentication_data.unwrap_or_default();
-        match (properties.authentication_method, &self.users) {
-            (None, _) => {}
-            (Some(SCRAM_SHA_256), Some(users)) => {
-                let (users, identity) = (Arc::clone(&lock(users)), identity_of(names));
-                let (file, name) = (&users.file, connect.user_name);
-                return Some(self.exchanges.begin(id, file, name, identity, data));
-            }
-            (Some(_), _) => return Some(refuse(ReasonCode::BadAuthenticationMethod)),
-        }
         let known = self.listeners.get(usize::from(opened.listener));
         let user = known.and_then(|known| known.user);
         let user = names.as_ref().and_then(|names| {
@@ -393,13 +382,22 @@ impl Authenticator {
             user.map(|user| user.map(Box::from))
         });
         let mut identity = identity_of(names);
-        match user {
-            Some(None) => return Some(refuse(ReasonCode::NotAuthorized)),
-            Some(user) => {
+        let properties = &connect.properties;
+        let data = properties.authentication_data.unwrap_or_default();
+        match (user, properties.authentication_method, &self.users) {
+            (Some(None), _, _) => return Some(refuse(ReasonCode::NotAuthorized)),
+            (Some(user), None, _) => {
                 identity.user = user;
                 return Some(accept(identity));
             }
-            None => {}
+            (None, None, _) => {}
+            (None, Some(SCRAM_SHA_256), Some(users)) => {
+                let users = Arc::clone(&lock(users));
+                let (file, name) = (&users.file, connect.user_name);
+                return Some(self.exchanges.begin(id, file, name, identity, data));
+            }
+            // Whom a certificate names cannot be somebody else, and proves nothing by another method.
+            (_, Some(_), _) => return Some(refuse(ReasonCode::BadAuthenticationMethod)),
         }
         let password = connect.password.unwrap_or_default();
         let nameless = connect.user_name.is_none() && connect.password.is_none();
