@@ -188,13 +188,18 @@ impl Key {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        reason = "a test fails by panicking"
+    )]
     #![allow(clippy::disallowed_methods, reason = "tokens say what time it is")]
 
     use std::time::{SystemTime, UNIX_EPOCH};
 
     use base64ct::{Base64UrlUnpadded, Encoding as _};
     use jsonwebtoken::{EncodingKey, Header, encode};
+    use rcgen::KeyPair;
     use serde_json::json;
 
     use super::*;
@@ -230,6 +235,48 @@ mod tests {
         let mut header = Header::new(algorithm);
         header.kid = id.map(str::to_owned);
         encode(&header, claims, &EncodingKey::from_secret(secret)).unwrap()
+    }
+
+    /// Keys to sign with and to verify with, and what tokens are signed with by them.
+    fn key_pairs() -> [(EncodingKey, Value, &'static [Algorithm]); 4] {
+        use Algorithm::{ES256, ES384, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
+        let encoded = Base64UrlUnpadded::encode_string;
+        let size = rcgen::RsaKeySize::_2048;
+        let rsa = KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, size).unwrap();
+        // The key itself lies behind 26 bytes of PKCS #8, the modulus behind 9 bytes of PKCS #1.
+        let (signs, n) = (
+            &rsa.serialized_der()[26..],
+            &rsa.public_key_raw()[9..9 + 256],
+        );
+        let n = json!({"kty": "RSA", "n": encoded(n), "e": "AQAB"});
+        let all = &[RS256, RS384, RS512, PS256, PS384, PS512];
+        let curve = |kind, name: &str| {
+            let key = KeyPair::generate_for(kind).unwrap();
+            // Behind a byte, both coordinates.
+            let (x, y) = key.public_key_raw()[1..].split_at(key.public_key_raw().len() / 2);
+            let jwk = json!({"kty": "EC", "crv": name, "x": encoded(x), "y": encoded(y)});
+            (EncodingKey::from_ec_der(key.serialized_der()), jwk)
+        };
+        let (p256, p256_jwk) = curve(&rcgen::PKCS_ECDSA_P256_SHA256, "P-256");
+        let (p384, p384_jwk) = curve(&rcgen::PKCS_ECDSA_P384_SHA384, "P-384");
+        let ed = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        let x = encoded(ed.public_key_raw());
+        let ed_jwk = json!({"kty": "OKP", "crv": "Ed25519", "x": x});
+        [
+            (EncodingKey::from_rsa_der(signs), n, all),
+            (p256, p256_jwk, &[ES256]),
+            (p384, p384_jwk, &[ES384]),
+            (
+                EncodingKey::from_ed_der(ed.serialized_der()),
+                ed_jwk,
+                &[EdDSA],
+            ),
+        ]
+    }
+
+    fn sign_with(algorithm: Algorithm, key: &EncodingKey) -> String {
+        let claims = json!({"sub": "pump", "exp": now() + 60});
+        encode(&Header::new(algorithm), &claims, key).unwrap()
     }
 
     fn holder(tokens: &Tokens, token: &str) -> Option<Holder> {
@@ -325,6 +372,81 @@ mod tests {
             tokens.verify(unsigned.as_bytes(), Identity::default()),
             Checked::Refused
         );
+    }
+
+    #[test]
+    fn a_token_is_verified_with_a_public_key_of_each_kind() {
+        let (mine, theirs) = (key_pairs(), key_pairs());
+        for ((key, jwk, algorithms), (other, ..)) in mine.iter().zip(&theirs) {
+            for algorithm in *algorithms {
+                let mut named = jwk.clone();
+                named["alg"] = json!(algorithm);
+                for jwk in [jwk, &named] {
+                    let tokens = tokens(std::slice::from_ref(jwk), |_| {}).unwrap();
+                    let token = sign_with(*algorithm, key);
+                    assert!(holder(&tokens, &token).is_some(), "{algorithm:?}");
+                    let token = sign_with(*algorithm, other);
+                    assert!(
+                        holder(&tokens, &token).is_none(),
+                        "of another {algorithm:?}"
+                    );
+                }
+                // What the key is for is what counts.
+                let only = tokens(&[named], |_| {}).unwrap();
+                for another in algorithms.iter().filter(|it| *it != algorithm) {
+                    let token = sign_with(*another, key);
+                    assert!(holder(&only, &token).is_none(), "{another:?} {algorithm:?}");
+                }
+            }
+        }
+        // All of them together, without names.
+        let all: Vec<_> = mine.iter().map(|(_, jwk, _)| jwk.clone()).collect();
+        let all = tokens(&all, |_| {}).unwrap();
+        for (key, _, algorithms) in &mine {
+            for algorithm in *algorithms {
+                assert!(holder(&all, &sign_with(*algorithm, key)).is_some());
+            }
+        }
+    }
+
+    #[test]
+    fn a_public_key_is_never_taken_for_a_secret() {
+        let (pairs, secret) = (key_pairs(), jwk("a", SECRET));
+        for (_, public, _) in &pairs {
+            let values = public.as_object().unwrap().values();
+            let texts: Vec<_> = values.filter_map(Value::as_str).collect();
+            let bytes = texts
+                .iter()
+                .filter_map(|it| Base64UrlUnpadded::decode_vec(it).ok());
+            let mut secrets: Vec<Vec<u8>> = bytes.collect();
+            secrets.extend(texts.iter().map(|it| it.as_bytes().to_vec()));
+            secrets.push(public.to_string().into_bytes());
+            for keys in [vec![public.clone()], vec![public.clone(), secret.clone()]] {
+                let tokens = tokens(&keys, |_| {}).unwrap();
+                for guess in &secrets {
+                    let guess = EncodingKey::from_secret(guess);
+                    for algorithm in [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512] {
+                        let token = sign_with(algorithm, &guess);
+                        assert!(holder(&tokens, &token).is_none(), "{public}");
+                    }
+                }
+            }
+            // A key that says it is for what its kind is not for is of no use.
+            for algorithm in ["HS256", "RS256", "ES256", "EdDSA"] {
+                let mut wrong = public.clone();
+                wrong["alg"] = json!(algorithm);
+                let fits = match public["kty"].as_str().unwrap() {
+                    "RSA" => "RS256",
+                    "EC" => "ES256",
+                    _ => "EdDSA",
+                };
+                let read = tokens(&[wrong], |_| {});
+                assert_eq!(read.is_ok(), algorithm == fits, "{public} {algorithm}");
+            }
+        }
+        let mut wrong = secret;
+        wrong["alg"] = json!("RS256");
+        assert!(tokens(&[wrong], |_| {}).is_err());
     }
 
     #[test]

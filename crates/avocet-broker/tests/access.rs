@@ -13,7 +13,8 @@ use avocet_codec::{
     Auth, Connect, Delivery, Packet, QoS, ReasonCode, Subscribe, SubscribeFilter, TopicFilter,
     TopicName, Version, Will,
 };
-use common::{Client, Server, command, id};
+use base64ct::{Base64UrlUnpadded, Encoding as _};
+use common::{Client, Server, command, connect_with, id};
 
 /// The password `pencil ☃`, written by mosquitto_passwd 2.0.11.
 const PBKDF2: &str = "$7$101$+/oXCXIFu9tWauw1$8UY1YgcfHMW5+iRUCzNGUq1Ew7t7q//Kd3NizIjAEvFDkd+Hgg7Gf0JFflnWIU0CXfVuYq9BC4DmimsTWcm6Eg==";
@@ -507,7 +508,6 @@ fn scram_authenticates_a_client_and_authenticates_it_again() {
 
 /// A token is presented as the Password; at its end the connection is closed, and the Session State stays.
 #[test]
-#[allow(clippy::disallowed_methods, reason = "tokens say what time it is")]
 fn a_token_lets_a_client_in_until_it_is_over() {
     let files = Files::new("token");
     let keys = files.folder.join("keys.json");
@@ -519,22 +519,15 @@ allow = "publish"
 topic = "plant/{claim.site}/{user}"
 "#;
     files.write(&format!("ann:{ARGON2ID}\n"), rules);
-    let token = |seconds: u64| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        let exp = now.unwrap().as_secs() + seconds;
-        let claims = serde_json::json!({"sub": "pump", "site": "north", "exp": exp});
-        let key = jsonwebtoken::EncodingKey::from_secret(secret);
-        jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
-    };
     let keys = format!("access.token_keys={}", keys.display());
     for shards in ["1", "3"] {
         let server = files.start(&["--shards", shards, "--set", &keys]);
-        let forged = token(60).replace('.', ".e");
+        let forged = signed(secret, 60).replace('.', ".e");
         let connect = with(Version::V5, "p", "ignored", forged.as_bytes());
         assert_eq!(answer(&server, &connect), ReasonCode::BadUserNameOrPassword);
         let beside = with(Version::V5, "a", "ann", b"password");
         assert_eq!(answer(&server, &beside), ReasonCode::Success, "a password");
-        let token = token(3);
+        let token = signed(secret, 3);
         let mut connect = with(Version::V5, "p", "ignored", token.as_bytes());
         connect.properties.session_expiry_interval = 600;
         let mut client = Client::open(server.address, Version::V5);
@@ -554,7 +547,63 @@ topic = "plant/{claim.site}/{user}"
         };
         assert_eq!(disconnect.reason_code, ReasonCode::NotAuthorized);
         assert_eq!(answer(&server, &connect), ReasonCode::BadUserNameOrPassword);
+        let next = signed(secret, 600);
+        connect.password = Some(next.as_bytes());
+        connect.clean_start = false;
+        let (_, session_present) = connect_with(&server, &connect);
+        assert!(session_present);
     }
+}
+
+/// [MQTT5-3.1.4-2]
+#[test]
+fn keys_of_tokens_are_read_again() {
+    let files = Files::new("keys");
+    let path = files.folder.join("keys.json");
+    let secrets: [[u8; 32]; 2] = [[1; 32], [2; 32]];
+    let [old, new] = secrets.map(|secret| {
+        let secret = Base64UrlUnpadded::encode_string(&secret);
+        format!(r#"{{"keys":[{{"kty":"oct","alg":"HS256","k":"{secret}"}}]}}"#)
+    });
+    let [by_old, by_new] = secrets.map(|secret| signed(&secret, 600));
+    let keys = format!("access.token_keys={}", path.display());
+    fs::write(&path, &old).unwrap();
+    let mut server = files.start(&["--set", &keys]);
+    let code = |server: &Server, token: &str| {
+        answer(server, &with(Version::V5, "p", "ignored", token.as_bytes()))
+    };
+    let (good, bad) = (ReasonCode::Success, ReasonCode::BadUserNameOrPassword);
+    assert_eq!(
+        [code(&server, &by_old), code(&server, &by_new)],
+        [good, bad]
+    );
+    for text in ["nonsense", r#"{"keys":[]}"#] {
+        fs::write(&path, text).unwrap();
+        hang_up(&server);
+        let line = server.wait_for_log("stay as they were");
+        assert!(line.contains("keys.json, line 1: "), "{line}");
+        assert_eq!(
+            [code(&server, &by_old), code(&server, &by_new)],
+            [good, bad]
+        );
+    }
+    fs::write(&path, &new).unwrap();
+    hang_up(&server);
+    server.wait_for_log("were read again");
+    assert_eq!(
+        [code(&server, &by_old), code(&server, &by_new)],
+        [bad, good]
+    );
+}
+
+/// A token for a client that ends after some seconds.
+#[allow(clippy::disallowed_methods, reason = "tokens say what time it is")]
+fn signed(secret: &[u8], seconds: u64) -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let exp = now.unwrap().as_secs() + seconds;
+    let claims = serde_json::json!({"sub": "pump", "site": "north", "exp": exp});
+    let key = jsonwebtoken::EncodingKey::from_secret(secret);
+    jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
 }
 
 #[test]
