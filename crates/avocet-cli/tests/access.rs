@@ -112,6 +112,15 @@ fn a_password_file_of_mosquitto_is_read_and_kept() {
     );
     assert_eq!(code(&avocet(&["passwd", &file, "bob"], "x")), 0);
     assert!(fs::read_to_string(&file).unwrap().starts_with(line));
+    // Setting a password anew is what makes its hash a stronger one.
+    assert_eq!(code(&avocet(&["passwd", &file, "ann"], "pencil ☃")), 0);
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(text.starts_with("ann:$argon2id$v=19$"), "{text}");
+    assert_eq!(text.lines().count(), 2);
+    let check = avocet(&["passwd", "--check", &file, "ann"], "pencil ☃");
+    assert_eq!(code(&check), 0);
+    let list = said(&avocet(&["passwd", "--list", &file], ""));
+    assert_eq!(list, "ann: argon2id\nbob: argon2id\n");
 }
 
 #[test]
