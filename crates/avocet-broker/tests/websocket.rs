@@ -34,7 +34,11 @@ const REQUEST: &str = "GET /mqtt HTTP/1.1\r\nHost: broker\r\nUpgrade: websocket\
 
 /// The answer to a request with these further lines, up to the empty line.
 fn upgrade(socket: &mut TcpStream, fields: &str) -> String {
-    write!(socket, "{REQUEST}{fields}\r\n").unwrap();
+    ask(socket, &format!("{REQUEST}{fields}"))
+}
+
+fn ask(socket: &mut TcpStream, request: &str) -> String {
+    write!(socket, "{request}\r\n").unwrap();
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") && socket.read(&mut byte).unwrap() > 0 {
@@ -263,4 +267,24 @@ fn a_proxy_says_where_a_client_is() {
     assert_eq!(socket.read(&mut [0]).unwrap(), 0);
     let line = server.wait_for_log("refused within its handshake");
     assert!(line.contains("not from a trusted proxy"), "{line}");
+}
+
+#[test]
+fn a_request_for_another_path_than_the_one_that_is_set_is_refused() {
+    let (server, _dir) = start("websocket = { path = '/broker/web' }");
+    for (path, code) in [
+        ("/broker/web", "101"),
+        ("/broker/web?token=x", "101"),
+        ("/mqtt", "404"),
+        ("/broker", "404"),
+        ("/broker/web/", "404"),
+        ("/", "404"),
+    ] {
+        let request = REQUEST.replacen("/mqtt", path, 1);
+        let answer = ask(&mut common::open(server.address), &request);
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {code} ")),
+            "{path}: {answer}"
+        );
+    }
 }
