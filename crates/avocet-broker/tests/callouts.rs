@@ -32,6 +32,8 @@ enum Answer {
     Say(u16, String),
     /// Nothing, ever.
     Wait,
+    /// The end of the connection so many times, and this after that.
+    Close(usize, String),
 }
 
 fn say(value: &Value) -> Answer {
@@ -118,7 +120,15 @@ fn serve<S: Read + Write>(
         stream.read_exact(&mut body).ok()?;
         let body = String::from_utf8(body).unwrap();
         asked.lock().unwrap().push(Question { head, body });
-        let answer = answer.lock().unwrap().clone();
+        let mut next = answer.lock().unwrap();
+        let answer = next.clone();
+        if let Answer::Close(left, then) = &mut *next {
+            *left -= 1;
+            if *left == 0 {
+                *next = Answer::Say(200, then.clone());
+            }
+        }
+        drop(next);
         match answer {
             Answer::Say(status, body) => {
                 let length = body.len();
@@ -132,6 +142,7 @@ fn serve<S: Read + Write>(
                 let _ = stream.read(&mut [0]);
                 return None;
             }
+            Answer::Close(..) => return None,
         }
     }
 }
@@ -344,6 +355,27 @@ fn an_http_server_says_who_may_connect_and_nobody_may_when_it_does_not() {
     http.set(say(&json!({"allow": true})));
     assert_eq!(reason(&server, Some("ann"), b"x"), ReasonCode::Success);
     server.wait_for_log("answers again");
+}
+
+#[test]
+fn a_question_whose_connection_ends_is_asked_once_more() {
+    let dir = folder();
+    let yes = json!({"allow": true}).to_string();
+    let http = Http::start(Answer::Close(1, yes.clone()));
+    let access = format!("authenticate_url = '{}'\nhttp_cache = '0s'", http.url());
+    let server = start(&dir, &access);
+    assert_eq!(reason(&server, Some("ann"), b"x"), ReasonCode::Success);
+    let asked = http.asked();
+    assert_eq!(asked.len(), 2);
+    assert_eq!(asked[0].body, asked[1].body);
+    // Over the connection that is kept, and then over new ones: not for ever.
+    http.set(Answer::Close(3, yes));
+    assert_eq!(
+        reason(&server, Some("ann"), b"x"),
+        ReasonCode::ServerUnavailable
+    );
+    assert_eq!(http.asked().len(), 5);
+    assert_eq!(reason(&server, Some("ann"), b"x"), ReasonCode::Success);
 }
 
 #[test]
