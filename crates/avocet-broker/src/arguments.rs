@@ -22,6 +22,9 @@ pub(crate) struct Arguments {
 pub(crate) enum Action {
     /// Check the configuration and exit: 0 when it is fine
     Check,
+    /// Have the broker that runs with this configuration read users, rules, keys and certificates again: 0 when all of them are
+    /// fine, 1 when not, or when no broker answers
+    Reload,
     /// Print all settings with their defaults, as Markdown
     Settings,
     /// Check, export or import a data directory

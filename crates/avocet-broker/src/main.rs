@@ -1,8 +1,11 @@
 //! The broker's binary.
 
 mod arguments;
+#[cfg(unix)]
+mod control;
 mod notify;
 mod privileges;
+mod reload;
 mod store_command;
 
 use std::io::{self, IsTerminal};
@@ -25,6 +28,7 @@ use tracing_subscriber::prelude::*;
 
 use crate::arguments::{Action, Arguments};
 use crate::notify::Manager;
+use crate::reload::Reload;
 
 /// Exit code for what the user asked for wrongly: flags, configuration.
 const USAGE: u8 = 2;
@@ -56,6 +60,9 @@ fn main() -> ExitCode {
         println!("the configuration is fine");
         return ExitCode::SUCCESS;
     }
+    if matches!(arguments.command, Some(Action::Reload)) {
+        return ask_to_reload(&config);
+    }
     start_log(&config);
     privileges::raise_open_files();
     match serve(config) {
@@ -67,6 +74,49 @@ fn main() -> ExitCode {
     }
 }
 
+/// Has the broker that runs with this configuration read its files again, and tells what came of it.
+fn ask_to_reload(config: &Config) -> ExitCode {
+    let Some(path) = config.control_socket() else {
+        eprintln!(
+            "avocet-broker: a broker without `data_dir` is reached where `control_socket` says; set it"
+        );
+        return ExitCode::from(USAGE);
+    };
+    #[cfg(unix)]
+    let answer = control::ask(&path);
+    #[cfg(not(unix))]
+    let answer: anyhow::Result<String> = {
+        let _ = path;
+        Err(anyhow::anyhow!("this system has no Unix sockets"))
+    };
+    match answer {
+        Ok(told) => {
+            println!("{told}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("avocet-broker: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Opens the socket of `avocet-broker reload`. Where nobody has asked for it, the broker does without.
+#[cfg(unix)]
+fn open_control(config: &Config, reload: Arc<Reload>) -> anyhow::Result<Option<control::Control>> {
+    let Some(path) = config.control_socket() else {
+        return Ok(None);
+    };
+    match control::Control::start(&path, reload) {
+        Ok(control) => Ok(Some(control)),
+        Err(error) if config.control_socket.is_none() => {
+            tracing::warn!("`avocet-broker reload` needs `control_socket`: {error}");
+            Ok(None)
+        }
+        Err(error) => anyhow::bail!("control_socket: {error}"),
+    }
+}
+
 fn serve(config: Config) -> anyhow::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let manager = Manager::of_environment();
@@ -75,22 +125,20 @@ fn serve(config: Config) -> anyhow::Result<()> {
     let broker = bound.start().map_err(advise)?;
     describe(&config, &broker);
     let manager = Arc::new(manager);
+    let reload = Arc::new(Reload::new(broker.reloader(), Arc::clone(&manager)));
+    #[cfg(unix)]
+    let _control = open_control(&config, Arc::clone(&reload))?;
     manager.ready();
     Arc::clone(&manager).watch(broker.pulse())?;
-    let (stopper, reloader) = (broker.stopper(), broker.reloader());
+    let stopper = broker.stopper();
     thread::Builder::new()
         .name("signals".to_owned())
         .spawn(move || {
             let mut asked = false;
             for signal in signals.forever() {
                 if signal == SIGHUP {
-                    manager.reloading();
-                    match reloader.reload() {
-                        Ok(0) => info!("nothing to read again: no users, rules or certificates"),
-                        Ok(_) => info!("users, rules and certificates were read again"),
-                        Err(error) => error!("{error}"),
-                    }
-                    manager.ready();
+                    // What came of it is in the log.
+                    let _ = reload.run();
                     continue;
                 }
                 if asked {

@@ -9,9 +9,10 @@
 mod common;
 
 use std::fs;
+use std::io::Write as _;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::{MetadataExt as _, chown};
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 use std::path::Path;
 use std::process::Command;
 
@@ -86,6 +87,90 @@ fn the_service_manager_hears_when_clients_are_served_and_when_not() {
     assert!(manager.hear_news().starts_with("STOPPING=1"));
     drop(client);
     assert!(server.wait().success());
+}
+
+#[test]
+fn files_are_read_again_by_command_which_tells_what_came_of_it() {
+    let dir = DataDir::new();
+    fs::create_dir_all(&dir.0).unwrap();
+    let file = |name: &str| dir.0.join(name).to_str().unwrap().to_owned();
+    let (config, rules) = (file("avocet.toml"), file("rules.toml"));
+    let reload = |arguments: &[&str]| {
+        let output = command().arg("reload").args(arguments).output().unwrap();
+        let both = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(both).unwrap())
+    };
+    for place in ["data_dir", "control_socket"] {
+        let (path, socket) = match place {
+            "data_dir" => (file("data"), file("data/control.sock")),
+            _ => (file("control"), file("control")),
+        };
+        let text =
+            format!("listen = '127.0.0.1:0'\n{place} = '{path}'\naccess.rules = '{rules}'\n");
+        fs::write(&config, text).unwrap();
+        let at = ["--config", &*config];
+        let (code, said) = reload(&at);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(
+            said.contains(&format!("no broker answers at {socket}")),
+            "{said}"
+        );
+
+        fs::write(&rules, "[[rule]]\nallow = 'all'\n").unwrap();
+        let path = file("notify");
+        let _ = fs::remove_file(&path);
+        let manager = Manager::at(&SocketAddr::from_pathname(&path).unwrap());
+        let mut broker = command();
+        broker.args(at).env("NOTIFY_SOCKET", &path);
+        let mut server = Server::spawn(broker);
+        assert!(manager.hear().starts_with("READY=1"));
+        // A client that says nothing, or nonsense, is not waited for.
+        let silent = UnixStream::connect(&socket).unwrap();
+        UnixStream::connect(&socket)
+            .unwrap()
+            .write_all(b"restart")
+            .unwrap();
+        assert_eq!(fs::metadata(&socket).unwrap().mode() & 0o777, 0o600);
+        let done = "users, rules and certificates were read again";
+        assert_eq!(reload(&at), (Some(0), format!("{done}\n")));
+        server.wait_for_log(done);
+        assert!(manager.hear().starts_with("RELOADING=1"));
+        assert!(manager.hear().starts_with("READY=1"));
+
+        fs::write(&rules, "[[rule]]\nallow = 'everything'\n").unwrap();
+        let (code, said) = reload(&at);
+        assert_eq!(code, Some(1), "{said}");
+        let wrong = "users and rules stay as they were";
+        assert!(
+            said.contains(wrong) && said.contains("rules.toml, line 2: "),
+            "{said}"
+        );
+        server.wait_for_log(wrong);
+        // Another broker does not take its place.
+        if place == "control_socket" {
+            fs::write(&rules, "[[rule]]\nallow = 'all'\n").unwrap();
+            let second = command().args(at).output().unwrap();
+            let said = String::from_utf8_lossy(&second.stderr);
+            assert_eq!(second.status.code(), Some(1), "{said}");
+            assert!(said.contains("control_socket: cannot listen on "), "{said}");
+            assert_eq!(reload(&at).0, Some(0));
+        }
+        server.terminate();
+        assert!(server.wait().success());
+        assert!(!Path::new(&socket).exists());
+        drop(silent);
+    }
+    let (code, said) = reload(&[]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("where `control_socket` says"), "{said}");
+    let long = format!("control_socket=/{}", "x".repeat(95));
+    let check = command().args(["check", "--set", &long]).output().unwrap();
+    let said = String::from_utf8_lossy(&check.stderr);
+    assert_eq!(check.status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("control_socket") && said.contains("95 bytes"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -35,6 +35,8 @@ pub struct Config {
     pub listen: Vec<Listener>,
     /// Where durable state is kept; made when it is missing. `None`: all state is in memory.
     pub data_dir: Option<PathBuf>,
+    /// Where the binary is told to read its files again. `None`: in the data directory, if there is one.
+    pub control_socket: Option<PathBuf>,
     /// What an acknowledgement says, where there is a data directory.
     pub durability: Durability,
     /// The same for messages by the beginning of their Topic Names. Of several that fit, and of what
@@ -120,6 +122,14 @@ impl Config {
     #[must_use]
     pub fn is_durable(&self) -> bool {
         self.data_dir.is_some() && self.strictest() != Durability::Memory
+    }
+
+    /// Where the binary is told to read its files again, if anywhere.
+    #[must_use]
+    pub fn control_socket(&self) -> Option<PathBuf> {
+        let dir = self.data_dir.as_ref().filter(|_| self.is_durable());
+        let default = || dir.map(|dir| dir.join("control.sock"));
+        self.control_socket.clone().or_else(default)
     }
 
     /// The strictest level that anything has.
@@ -261,6 +271,7 @@ impl Default for Config {
         Self {
             listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 1883)).into()],
             data_dir: None,
+            control_socket: None,
             durability: Durability::default(),
             topic_durability: Vec::new(),
             shards: None,
@@ -347,6 +358,12 @@ impl Config {
         if access.introspection_url.is_some() && access.authenticate_url.is_some() {
             let reason = "`access.introspection_url` knows clients too, and one of them decides";
             return Err(refused("access.authenticate_url", reason.to_owned()));
+        }
+        // An address has room for 108 bytes on Linux, a few of which are for a name that it has at first.
+        let path = self.control_socket.as_ref();
+        if path.is_some_and(|path| path.as_os_str().len() > 95) {
+            let reason = "the path of a socket has at most 95 bytes";
+            return Err(refused("control_socket", reason.to_owned()));
         }
         self.check_durability(refused)
     }

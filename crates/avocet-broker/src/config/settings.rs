@@ -370,6 +370,12 @@ static SETTINGS: &[Setting] = &[
             config.data_dir = (!path.is_empty()).then(|| PathBuf::from(path));
         },
     },
+    path!(
+        "control_socket",
+        |config| &mut config.control_socket,
+        "Where `avocet-broker reload` reaches the broker: a Unix socket, which is for the user that the broker runs \
+         as. Empty: `control.sock` in `data_dir`; without one, SIGHUP is the only way."
+    ),
     choice!(
         "durability",
         DURABILITIES,
