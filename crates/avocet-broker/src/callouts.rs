@@ -442,7 +442,7 @@ pub(crate) fn start<K>(
     inboxes: Arc<[Arc<Inbox>]>,
 ) -> io::Result<()>
 where
-    K: Copy + Eq + std::hash::Hash + Send + 'static,
+    K: Copy + Ord + std::hash::Hash + Send + 'static,
 {
     let runtime = Builder::new_multi_thread()
         .worker_threads(1)

@@ -1,7 +1,7 @@
 //! A queue of bounded length that is fair between those it is for: each has a turn, and when it is
 //! full, the one that fills it gives way.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::Hash;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -21,6 +21,9 @@ struct State<K, T> {
     waiting: HashMap<K, VecDeque<T>>,
     /// Those with waiting items, in the order of their turns.
     turns: VecDeque<K>,
+    /// The same, each with how many items it has: when the queue is full, which is when it is attacked, the
+    /// one with most of them is found at once.
+    lens: BTreeSet<(usize, K)>,
     len: usize,
     max: usize,
     givers: usize,
@@ -32,6 +35,7 @@ pub(crate) fn fair<K, T>(max: usize) -> (Giver<K, T>, Taker<K, T>) {
         state: Mutex::new(State {
             waiting: HashMap::new(),
             turns: VecDeque::new(),
+            lens: BTreeSet::new(),
             len: 0,
             max,
             givers: 1,
@@ -41,7 +45,7 @@ pub(crate) fn fair<K, T>(max: usize) -> (Giver<K, T>, Taker<K, T>) {
     (Giver(Arc::clone(&shared)), Taker(shared))
 }
 
-impl<K: Copy + Eq + Hash, T> Giver<K, T> {
+impl<K: Copy + Ord + Hash, T> Giver<K, T> {
     /// Puts an item behind others of its key. If there is no room, the one that came last for the key
     /// with most items is given back: this one, or another.
     pub(crate) fn put(&self, key: K, item: T) -> Result<(), T> {
@@ -53,13 +57,9 @@ impl<K: Copy + Eq + Hash, T> Giver<K, T> {
             return Ok(());
         }
         let own = state.waiting.get(&key).map_or(0, VecDeque::len);
-        let lens = state.turns.iter().map(|key| {
-            let len = state.waiting.get(key).map_or(0, VecDeque::len);
-            (len, *key)
-        });
-        let longest = lens.reduce(|most, next| if most.0 >= next.0 { most } else { next });
         // One that waits alone stays.
-        let Some((_, longest)) = longest.filter(|(len, _)| *len > own + 1) else {
+        let longest = state.lens.last().filter(|(len, _)| *len > own + 1);
+        let Some((_, longest)) = longest.copied() else {
             return Err(item);
         };
         let Some(last) = state.take_last(longest) else {
@@ -70,7 +70,7 @@ impl<K: Copy + Eq + Hash, T> Giver<K, T> {
     }
 }
 
-impl<K: Copy + Eq + Hash, T> Taker<K, T> {
+impl<K: Copy + Ord + Hash, T> Taker<K, T> {
     /// Waits for an item. None once nobody is left to put any.
     pub(crate) fn take(&self) -> Option<T> {
         let mut state = self.0.lock();
@@ -117,7 +117,7 @@ impl<K, T> Shared<K, T> {
     }
 }
 
-impl<K: Copy + Eq + Hash, T> State<K, T> {
+impl<K: Copy + Ord + Hash, T> State<K, T> {
     fn put(&mut self, key: K, item: T) {
         let items = self.waiting.entry(key).or_default();
         if items.is_empty() {
@@ -125,6 +125,8 @@ impl<K: Copy + Eq + Hash, T> State<K, T> {
         }
         items.push_back(item);
         self.len += 1;
+        let len = items.len();
+        self.recount(key, len - 1, len);
     }
 
     fn take(&mut self) -> Option<T> {
@@ -132,19 +134,32 @@ impl<K: Copy + Eq + Hash, T> State<K, T> {
         let items = self.waiting.get_mut(&key)?;
         let item = items.pop_front()?;
         self.len -= 1;
-        if items.is_empty() {
+        let len = items.len();
+        if len == 0 {
             self.waiting.remove(&key);
         } else {
             self.turns.push_back(key);
         }
+        self.recount(key, len + 1, len);
         Some(item)
     }
 
     fn take_last(&mut self, key: K) -> Option<T> {
         // It has others before it, so its turn stays.
-        let item = self.waiting.get_mut(&key)?.pop_back()?;
+        let items = self.waiting.get_mut(&key)?;
+        let item = items.pop_back()?;
         self.len -= 1;
+        let len = items.len();
+        self.recount(key, len + 1, len);
         Some(item)
+    }
+
+    /// A key has another number of items.
+    fn recount(&mut self, key: K, before: usize, len: usize) {
+        self.lens.remove(&(before, key));
+        if len > 0 {
+            self.lens.insert((len, key));
+        }
     }
 }
 
@@ -177,6 +192,54 @@ mod tests {
         drop(giver);
         let taken: Vec<_> = std::iter::from_fn(|| taker.take()).collect();
         assert_eq!(taken, [0, 10, 1, 11]);
+    }
+
+    /// Also when it is full, with one item of each.
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "it measures")]
+    fn a_queue_of_many_costs_no_more_than_one_of_few() {
+        let put = |count: u32| {
+            let (giver, taker) = fair(count as usize);
+            for key in 0..count {
+                assert_eq!(giver.put(key, key), Ok(()));
+            }
+            // The least of some rounds: whatever else the machine does takes nothing of it.
+            let rounds = (0..20).map(|round| {
+                let start = std::time::Instant::now();
+                for key in 0..50 {
+                    let key = count + 50 * round + key;
+                    assert_eq!(giver.put(key, key), Err(key));
+                }
+                start.elapsed()
+            });
+            let least = rounds.min();
+            drop(taker);
+            least.unwrap_or_default()
+        };
+        let (few, many) = (put(100), put(10_000));
+        println!("{few:?} with 100, {many:?} with 10,000");
+        assert!(many < few * 10, "{few:?} with 100, {many:?} with 10,000");
+    }
+
+    #[test]
+    fn what_is_known_of_each_stays_true() {
+        let (giver, taker) = fair(20);
+        let mut random = 7_u64;
+        for item in 0..10_000 {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            if giver.0.lock().len > 0 && random >> 62 == 0 {
+                taker.take();
+            } else {
+                let _ = giver.put((random >> 40) % 6, item);
+            }
+            let state = giver.0.lock();
+            let lens = state.waiting.iter().map(|(key, items)| (items.len(), *key));
+            assert_eq!(state.lens, lens.collect());
+            let sum: usize = state.lens.iter().map(|(len, _)| len).sum();
+            assert_eq!((sum, state.turns.len()), (state.len, state.lens.len()));
+        }
     }
 
     #[test]
