@@ -72,7 +72,7 @@ enum Kind {
 
 /// The keys of tokens, from a URL.
 struct Keys {
-    server: Server,
+    server: Mutex<Arc<Server>>,
     url: Box<str>,
     access: Access,
     asked: Mutex<Asked>,
@@ -108,7 +108,7 @@ impl Remote {
         };
         let keys = match &access.token_keys_url {
             Some(url) => Some(Keys {
-                server: server("access.token_keys_url", url, None)?,
+                server: Mutex::new(Arc::new(server("access.token_keys_url", url, None)?)),
                 url: url.clone(),
                 access: access.clone(),
                 asked: Mutex::new(Asked {
@@ -175,7 +175,8 @@ impl Remote {
             *lock(source) = Arc::clone(&lock(&read));
         }
         self.cache.clear();
-        if let Some(keys) = &self.keys {
+        if let (Some(keys), Some(read)) = (&self.keys, read.keys) {
+            *lock(&keys.server) = Arc::clone(&lock(&read.server));
             keys.wanted.notify_one();
         }
     }
@@ -384,7 +385,8 @@ impl Keys {
 
     /// Replaces the keys, or leaves them as they are. Whether it did.
     async fn fetch(&self, current: &Current, deadline: Duration) -> bool {
-        let fetched = match self.server.ask(&Body::None, deadline).await {
+        let server = Arc::clone(&lock(&self.server));
+        let fetched = match server.ask(&Body::None, deadline).await {
             Ok(answer) if answer.status == StatusCode::OK => {
                 let text = String::from_utf8_lossy(&answer.body);
                 let tokens = Tokens::parse(&self.access, &text, &self.url);

@@ -531,6 +531,31 @@ fn keys_of_tokens_come_from_a_url_and_change_there() {
     assert_eq!(with(&server, 1), ReasonCode::Success);
 }
 
+/// The authority of the server that has the keys is another one from SIGHUP on.
+#[test]
+fn keys_are_asked_for_by_the_authorities_that_were_read_again() {
+    let dir = folder();
+    let (before, after) = (Authority::new(&dir.0, "a"), Authority::new(&dir.0, "b"));
+    let issued = after.issue("localhost");
+    let http = Http::start_with(say(&json!({"keys": [jwk(0)]})), Some(tls(&issued)));
+    let ca = dir.0.join("ca.pem");
+    fs::copy(before.file(), &ca).unwrap();
+    let port = http.address.port();
+    let access = format!(
+        "token_keys_url = 'https://localhost:{port}/'\nhttp_ca = '{}'",
+        ca.display()
+    );
+    let mut server = start(&dir, &access);
+    server.wait_for_log("no keys of tokens");
+    fs::copy(after.file(), &ca).unwrap();
+    server.hang_up();
+    server.wait_for_log("answers again");
+    assert_eq!(
+        reason(&server, None, token(0).as_bytes()),
+        ReasonCode::Success
+    );
+}
+
 #[test]
 fn unknown_keys_are_asked_for_once_in_a_while() {
     let dir = folder();
