@@ -1,6 +1,7 @@
 //! What arrives at a shard from other threads.
 
 use std::mem;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -72,6 +73,8 @@ pub(crate) struct Inbox {
     /// None once the shard has ended.
     contents: Mutex<Option<Contents>>,
     waker: Waker,
+    /// Bytes that the shard holds, as far as they can be counted.
+    held: AtomicU64,
 }
 
 #[derive(Default)]
@@ -93,7 +96,18 @@ impl Inbox {
         Self {
             contents: Mutex::new(Some(Contents::default())),
             waker,
+            held: AtomicU64::new(0),
         }
+    }
+
+    /// The shard holds so many bytes.
+    pub(crate) fn set_held(&self, bytes: u64) {
+        self.held.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes that the shard holds, as it said last.
+    pub(crate) fn held(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
     }
 
     /// Adds all of `mail`, of which the memory stays; true when the shard must be woken. Mail for

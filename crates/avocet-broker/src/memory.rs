@@ -32,12 +32,10 @@ impl MemoryWatch {
         thread::Builder::new()
             .name("memory".to_owned())
             .spawn(move || {
-                let mut gauge = Gauge {
-                    max,
-                    overloaded: false,
-                };
+                let mut gauge = Gauge::new(max);
                 loop {
-                    if let Some(overloaded) = used().and_then(|used| gauge.read(used)) {
+                    let held = inboxes.iter().map(|inbox| inbox.held()).sum();
+                    if let Some(overloaded) = used().and_then(|used| gauge.read(used, held)) {
                         for inbox in &*inboxes {
                             inbox.send(Mail::Overloaded(overloaded));
                         }
@@ -52,14 +50,37 @@ impl MemoryWatch {
 }
 
 /// Where the line is, with some way back.
+///
+/// What is given back goes to the allocator, which keeps pages that the system goes on counting. So of what
+/// the shards hold no more, that counts as free which the process had grown by when they took it and which
+/// the system has not got back: new load takes that first.
 struct Gauge {
     max: u64,
     overloaded: bool,
+    /// What the process had, and the shards held, the last time.
+    last: Option<(u64, u64)>,
+    /// What the process has grown by, or had free, for what the shards hold.
+    backed: u64,
+    /// Bytes of the process that nobody holds.
+    free: u64,
 }
 
 impl Gauge {
-    /// Whether there is too little memory, if that has changed.
-    fn read(&mut self, used: u64) -> Option<bool> {
+    const fn new(max: u64) -> Self {
+        Self {
+            max,
+            overloaded: false,
+            last: None,
+            backed: 0,
+            free: 0,
+        }
+    }
+
+    /// Whether there is too little memory, if that has changed. The process has `resident` bytes, of which
+    /// the shards hold about `held`.
+    fn read(&mut self, resident: u64, held: u64) -> Option<bool> {
+        self.estimate(resident, held);
+        let used = resident.saturating_sub(self.free);
         let line = if self.overloaded {
             self.max / 10 * 9
         } else {
@@ -77,6 +98,32 @@ impl Gauge {
             info!("{used} MiB of memory are used: new load is taken again");
         }
         Some(overloaded)
+    }
+
+    fn estimate(&mut self, resident: u64, held: u64) {
+        let Some((resident_before, held_before)) = self.last.replace((resident, held)) else {
+            self.backed = held.min(resident);
+            return;
+        };
+        let grown = resident.saturating_sub(resident_before);
+        let shrunk = resident_before.saturating_sub(resident);
+        if held >= held_before {
+            // What waits for several clients is held once, and counted for each.
+            let more = held - held_before;
+            let of_free = more.min(self.free);
+            self.backed += more.min(of_free + grown);
+            self.free -= of_free;
+            // Somebody else has taken the rest of what the process has grown by.
+            let rest = grown.saturating_sub(more - of_free);
+            self.free = self.free.saturating_sub(rest);
+        } else {
+            let share = u128::from(self.backed) * u128::from(held_before - held);
+            let less = share / u128::from(held_before);
+            let less = u64::try_from(less).unwrap_or(u64::MAX).min(self.backed);
+            self.backed -= less;
+            self.free = (self.free + less).saturating_sub(grown);
+        }
+        self.free = self.free.saturating_sub(shrunk);
     }
 }
 
@@ -131,10 +178,7 @@ mod tests {
 
     #[test]
     fn load_is_taken_again_once_there_is_some_room() {
-        let mut gauge = Gauge {
-            max: 1_000,
-            overloaded: false,
-        };
+        let mut gauge = Gauge::new(1_000);
         for (used, changed) in [
             (1_000, None),
             (1_001, Some(true)),
@@ -144,8 +188,57 @@ mod tests {
             (900, Some(false)),
             (1_000, None),
         ] {
-            assert_eq!(gauge.read(used), changed, "{used}");
+            assert_eq!(gauge.read(used, 0), changed, "{used}");
         }
+    }
+
+    /// Whether the process is overloaded after each of these.
+    fn readings(readings: &[(u64, u64)]) -> Vec<bool> {
+        let mut gauge = Gauge::new(1_000);
+        let readings = readings.iter().map(|(resident, held)| {
+            gauge.read(*resident, *held);
+            gauge.overloaded
+        });
+        readings.collect()
+    }
+
+    #[test]
+    fn load_is_taken_again_although_the_allocator_keeps_what_it_got_back() {
+        // It grows with its queues, is overloaded, and they are drained while it stays as large.
+        let (yes, no) = (true, false);
+        let drained = readings(&[
+            (100, 0),
+            (600, 400),
+            (1_100, 800),
+            (1_101, 700),
+            (1_101, 500),
+        ]);
+        assert_eq!(drained, [no, no, yes, yes, no]);
+        // The next load takes what is free, and then more.
+        let again = readings(&[
+            (100, 0),
+            (1_100, 900),
+            (1_100, 0),
+            (1_100, 900),
+            (1_100, 0),
+            (1_200, 950),
+        ]);
+        assert_eq!(again, [no, yes, no, yes, no, yes]);
+        // What the system gets back is free no more.
+        let returned = readings(&[(100, 0), (1_100, 900), (300, 0), (1_050, 0)]);
+        assert_eq!(returned, [no, yes, no, yes]);
+        // Something else takes what was free.
+        let taken = readings(&[(100, 0), (1_100, 900), (1_900, 0)]);
+        assert_eq!(taken, [no, yes, yes]);
+    }
+
+    #[test]
+    fn what_was_held_once_and_counted_often_does_not_count_as_often_when_it_is_gone() {
+        // A message for many: the process grows by 50, and 100,000 more are held.
+        let counted = readings(&[(900, 0), (950, 100_000), (950, 0), (990, 0), (1_001, 0)]);
+        assert_eq!(counted, [false, false, false, false, true]);
+        let at_the_start = readings(&[(900, 10_000_000), (2_000, 10_000_000), (2_000, 9_990_000)]);
+        assert_eq!(at_the_start, [false, true, true]);
     }
 
     #[cfg(target_os = "linux")]

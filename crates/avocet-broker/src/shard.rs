@@ -196,6 +196,7 @@ impl Shard {
             self.carry_out(now);
             self.drop_overdue(now);
             self.ping(now);
+            self.tell_held();
         }
     }
 

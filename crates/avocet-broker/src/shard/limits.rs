@@ -15,6 +15,11 @@ use crate::admission::Pass;
 use crate::bans::BanList;
 use crate::config::LostSubscriptions;
 
+/// What the least of its kind takes: rather too little than too much.
+const CONNECTION_BYTES: u64 = 1_024;
+const SESSION_BYTES: u64 = 512;
+const SUBSCRIPTION_BYTES: u64 = 64;
+
 impl Shard {
     /// How a connection that was accepted goes on; none if it is to be closed at once.
     pub(super) fn admit(&mut self, peer: Peer, listener: u16, now: Now) -> Option<Pass> {
@@ -59,6 +64,18 @@ impl Shard {
             self.engine.count_refused(refusal.reason_code());
         }
         told
+    }
+
+    /// Says what the shard holds, for those who watch the memory.
+    pub(super) fn tell_held(&self) {
+        let counters = self.engine.counters();
+        let sessions = counters.sessions_connected + counters.sessions_disconnected;
+        let held = counters.queued_bytes
+            + counters.retained_bytes
+            + counters.connections * CONNECTION_BYTES
+            + sessions * SESSION_BYTES
+            + counters.subscriptions * SUBSCRIPTION_BYTES;
+        self.inbox.set_held(held);
     }
 
     fn is_proxy(&self, listener: u16, address: IpAddr) -> bool {
