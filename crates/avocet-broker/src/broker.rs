@@ -207,6 +207,7 @@ impl BoundBroker {
                         socket,
                         tls: Arc::clone(tls),
                         handshake_timeout: door.handshake_timeout,
+                        idle_timeout: Some(listener.idle_timeout).filter(|it| !it.is_zero()),
                     });
                     address
                 }

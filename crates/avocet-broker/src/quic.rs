@@ -37,6 +37,8 @@ pub(crate) struct QuicDoor {
     pub(crate) socket: UdpSocket,
     pub(crate) tls: Arc<TlsAcceptor>,
     pub(crate) handshake_timeout: Duration,
+    /// How long a client may give no sign of life.
+    pub(crate) idle_timeout: Option<Duration>,
 }
 
 /// What all listeners share.
@@ -88,7 +90,8 @@ fn open(
     let next_shard = Arc::new(AtomicUsize::new(0));
     let handshakes = Arc::new(Semaphore::new(shared.handshakes_max));
     let open = |bound: QuicDoor| {
-        let listener = QuicListener::new(bound.socket, bound.tls, shared.handshakes_max)?;
+        let (max, silence) = (shared.handshakes_max, bound.idle_timeout);
+        let listener = QuicListener::new(bound.socket, bound.tls, max, silence)?;
         let door = Door {
             listener: bound.listener,
             handshake_timeout: bound.handshake_timeout,

@@ -179,6 +179,15 @@ fn mistakes_name_the_key_the_value_the_line_and_what_is_allowed() {
             "avocet.toml, line 1: `listen.handshake_timeout = '0s'` is not allowed: it must be a time",
         ),
         (
+            "listen = { address = '127.0.0.1:1', idle_timeout = '1m' }",
+            "avocet.toml, line 1: `listen = [{ address = \"127.0.0.1:1\", idle_timeout = \"1m\" }]` is \
+             refused: only QUIC has an `idle_timeout`",
+        ),
+        (
+            "listen = { address = '127.0.0.1:1', quic = true, idle_timeout = '2d' }",
+            "avocet.toml, line 1: `listen.idle_timeout = '2d'` is not allowed: it must be a time",
+        ),
+        (
             "[[listen]]\naddress = 'unix:/run/mqtt'\nmode = 'rw'",
             "avocet.toml, line 3: `listen.mode = 'rw'` is not allowed: it must be three octal digits",
         ),

@@ -42,6 +42,10 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// How long a client waits for a sign of the server, which answers what [`KEEP_ALIVE`] sends.
 const SILENCE: Duration = Duration::from_secs(60);
 
+/// How often a server asks a silent client for a sign of life, within the time after which it is gone:
+/// datagrams get lost.
+const ASKED_WITHIN_SILENCE: u32 = 3;
+
 /// How much later than one address the next one is tried (RFC 8305 has 250 ms).
 const STAGGER: Duration = Duration::from_millis(250);
 
@@ -95,17 +99,26 @@ pub struct QuicListener {
 
 impl QuicListener {
     /// Listens at a socket of [`bind`], within a runtime of tokio that has I/O and time. Beyond
-    /// `early_max` clients that wait for [`Self::accept`], others are refused.
+    /// `early_max` clients that wait for [`Self::accept`], others are refused. A client that gives no sign
+    /// of life for `idle_timeout` is gone; one that is silent because it has nothing to say is asked for
+    /// one before. None: for ever.
     ///
     /// # Errors
     ///
     /// Those of the socket, or when TLS has no cipher that QUIC begins with.
-    pub fn new(socket: UdpSocket, tls: Arc<TlsAcceptor>, early_max: usize) -> io::Result<Self> {
+    pub fn new(
+        socket: UdpSocket,
+        tls: Arc<TlsAcceptor>,
+        early_max: usize,
+        idle_timeout: Option<Duration>,
+    ) -> io::Result<Self> {
         let mut transport = limits();
-        // MQTT knows itself how long a client may be silent.
+        let silence = idle_timeout.and_then(|it| it.try_into().ok());
         transport
             .max_concurrent_bidi_streams(VarInt::from_u32(1))
-            .max_idle_timeout(None);
+            .max_idle_timeout(silence)
+            // MQTT knows itself how long a client may be silent: what answers is there.
+            .keep_alive_interval(idle_timeout.map(|it| it / ASKED_WITHIN_SILENCE));
         let transport = Arc::new(transport);
         let current = tls.config();
         let config = server_config(&current, &transport, early_max)?;

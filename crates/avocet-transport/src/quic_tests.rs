@@ -26,7 +26,7 @@ impl Server {
         let acceptor = Arc::new(TlsAcceptor::new(settings).unwrap());
         let socket = bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let port = socket.local_addr().unwrap().port();
-        let listener = QuicListener::new(socket, Arc::clone(&acceptor), 10).unwrap();
+        let listener = QuicListener::new(socket, Arc::clone(&acceptor), 10, None).unwrap();
         Self {
             listener,
             acceptor,

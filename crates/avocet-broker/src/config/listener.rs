@@ -17,11 +17,17 @@ const MODE: u32 = 0o660;
 /// How long a handshake may take unless the listener says otherwise.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a client over QUIC may give no sign of life unless the listener says otherwise. Being asked for
+/// one costs a device that sleeps more than it costs the broker to wait.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+
 /// How often WebSocket clients are pinged unless the listener says otherwise: proxies close
 /// connections that are silent for a minute.
 const PING: Duration = Duration::from_secs(50);
 
 const HOUR: Duration = Duration::from_secs(3_600);
+
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// Where clients are served, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +51,8 @@ pub struct Listener {
     pub trusted_proxies: Vec<Network>,
     /// How long all that comes before CONNECT may take: the PROXY protocol, TLS and WebSocket.
     pub handshake_timeout: Duration,
+    /// QUIC: how long a client that gives no sign of life counts as there; zero: for ever.
+    pub idle_timeout: Duration,
     /// Connections that it has at a time; `None`: as many as come.
     pub connections_max: Option<usize>,
     /// Connections that come to it in a second; `None`: as fast as they come.
@@ -141,6 +149,8 @@ impl Listener {
             "QUIC needs `tls`, with a certificate and its key"
         } else if self.quic && (asks || trusts) {
             "QUIC goes with `tls` alone, and proxies cannot be told from others"
+        } else if !self.quic && self.idle_timeout != IDLE_TIMEOUT {
+            "only QUIC has an `idle_timeout`"
         } else if self.proxy_protocol && !trusts {
             "`proxy_protocol` needs `trusted_proxies`, the addresses or networks of the proxies"
         } else if trusts && !asks {
@@ -167,6 +177,7 @@ impl From<ListenAddress> for Listener {
             proxy_protocol: false,
             trusted_proxies: Vec::new(),
             handshake_timeout: HANDSHAKE_TIMEOUT,
+            idle_timeout: IDLE_TIMEOUT,
             connections_max: None,
             connects_per_second: None,
         }
@@ -285,6 +296,10 @@ pub(crate) fn field(name: &str) -> Option<Kind> {
             min: Duration::from_millis(1),
             max: HOUR,
         },
+        "idle_timeout" => Kind::Duration {
+            min: Duration::ZERO,
+            max: DAY,
+        },
         "connections_max" | "connects_per_second" => Kind::Integer {
             min: 1,
             max: u32::MAX.into(),
@@ -346,6 +361,7 @@ pub(crate) fn read(raw: &Raw) -> Option<Listener> {
                 listener.trusted_proxies = networks.collect::<Option<_>>()?;
             }
             "handshake_timeout" => listener.handshake_timeout = read.duration(),
+            "idle_timeout" => listener.idle_timeout = read.duration(),
             "connections_max" => {
                 listener.connections_max = usize::try_from(read.integer()).ok();
             }
@@ -451,6 +467,10 @@ pub(crate) fn show(listener: &Listener, f: &mut fmt::Formatter<'_>) -> fmt::Resu
     if listener.handshake_timeout != plain.handshake_timeout {
         let timeout = value::show_duration(listener.handshake_timeout);
         table.text("handshake_timeout", &timeout)?;
+    }
+    if listener.idle_timeout != plain.idle_timeout {
+        let timeout = value::show_duration(listener.idle_timeout);
+        table.text("idle_timeout", &timeout)?;
     }
     if let Some(max) = listener.connections_max {
         table.key("connections_max")?;
