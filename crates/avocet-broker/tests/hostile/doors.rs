@@ -85,7 +85,7 @@ pub(crate) fn start() -> (Server, Doors) {
          retained_messages_max = 200\nqueued_messages_max = 20000\nqueued_bytes_max = '16 MiB'\n\
          {listen}{listen}{secure}{listen}websocket = true\n{listen}websocket = true\n{secure}\
          {listen}proxy_protocol = true\ntrusted_proxies = '127.0.0.1'\n\
-         {listen}quic = true\n{secure}\
+         {listen}quic = true\nidle_timeout = '1s'\n{secure}\
          [[listen]]\naddress = 'unix:{}'\n",
         unix.display()
     );
