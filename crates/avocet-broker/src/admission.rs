@@ -9,17 +9,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use avocet_codec::ReasonCode;
+use avocet_engine::RefuseReason;
 use avocet_session::Instant;
-use tracing::info;
 
 use crate::bans::BanList;
 use crate::config::{Config, ConnectionLimits, Listener};
+use crate::refusals::{Refusals, Refused};
 
 /// Refused connections that may wait for their CONNECT to be told why; others are closed at once.
 const REFUSED_MAX: usize = 1_000;
-
-/// How often refusals are logged at most.
-const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -52,7 +50,7 @@ impl Refusal {
         }
     }
 
-    const fn text(self) -> &'static str {
+    pub(crate) const fn text(self) -> &'static str {
         match self {
             Self::Banned => "the address is banned",
             Self::Connections => "too many connections",
@@ -82,14 +80,14 @@ impl From<IpAddr> for Source {
 
 /// So many in a second, of which as many may come at once.
 #[derive(Clone, Copy, Debug, Default)]
-struct Pace {
+pub(crate) struct Pace {
     /// When all that came would have come, one after the other.
     until: Instant,
 }
 
 impl Pace {
     /// Counts one more; false if it comes too fast.
-    fn take(&mut self, per_second: u32, now: Instant) -> bool {
+    pub(crate) fn take(&mut self, per_second: u32, now: Instant) -> bool {
         let interval = SECOND / per_second.max(1);
         let until = self.until.max(now) + interval;
         if until.duration_since(now) > SECOND {
@@ -123,9 +121,6 @@ struct State {
     users: HashMap<Box<str>, HashMap<Box<str>, usize>>,
     /// Connections that wait to be told why they are refused.
     refused: usize,
-    /// When refusals were logged last, and how many there were since.
-    logged: Option<Instant>,
-    unlogged: u64,
 }
 
 /// Counts the connections of a broker, for all its shards.
@@ -137,6 +132,7 @@ pub(crate) struct Admission {
     connections: AtomicUsize,
     bans: Mutex<Arc<BanList>>,
     state: Mutex<State>,
+    pub(crate) refusals: Refusals,
 }
 
 /// What is counted for one connection until it is gone.
@@ -161,11 +157,6 @@ impl Ticket {
             client: None,
             refused: false,
         }
-    }
-
-    /// Whether it is that of a connection that is refused, which is not counted with the others.
-    pub(crate) const fn is_refused(&self) -> bool {
-        self.refused
     }
 
     /// The client says its name, before it is known whose it is.
@@ -200,9 +191,22 @@ impl Drop for Ticket {
     }
 }
 
+/// The place of one connection among all that the broker may have, from when it is accepted until it is
+/// gone.
+#[derive(Debug)]
+pub(crate) struct Slot(Arc<Admission>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// How a connection goes on.
 #[derive(Debug, Default)]
 pub(crate) struct Pass {
+    /// Its place; none if it is refused.
+    pub(crate) slot: Option<Slot>,
     /// Where something is counted for it.
     pub(crate) ticket: Option<Box<Ticket>>,
     /// What its CONNECT is answered with, if it is refused.
@@ -220,6 +224,7 @@ impl Admission {
             connections: AtomicUsize::new(0),
             bans: Mutex::new(Arc::new(bans)),
             state: Mutex::default(),
+            refusals: Refusals::default(),
         }
     }
 
@@ -237,28 +242,28 @@ impl Admission {
         *self.bans.lock().unwrap_or_else(PoisonError::into_inner) = bans;
     }
 
-    /// A connection belongs to a shard.
-    pub(crate) fn count(&self) {
-        self.connections.fetch_add(1, Ordering::Relaxed);
+    /// A place for one more connection, if there is one.
+    fn slot(self: &Arc<Self>) -> Option<Slot> {
+        let max = self.limits.connections_max;
+        let more = |count| (count < max).then_some(count + 1);
+        let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
+        let taken = self.connections.fetch_update(set, fetch, more);
+        taken.is_ok().then(|| Slot(Arc::clone(self)))
     }
 
-    /// It does so no more.
-    pub(crate) fn uncount(&self) {
-        self.connections.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// A connection came to a listener. Its `address` is that of its client, none if only a proxy can
-    /// say that.
+    /// A connection came to a listener, and counts from here on. Its `address` is that of its client, none
+    /// if only a proxy can say that.
     pub(crate) fn arrive(
         self: &Arc<Self>,
         listener: u16,
         address: Option<IpAddr>,
         now: Instant,
     ) -> Result<Pass, Refusal> {
-        if self.connections.load(Ordering::Relaxed) >= self.limits.connections_max {
-            return Err(Refusal::Connections);
-        }
-        let mut pass = Pass::default();
+        let slot = self.slot().ok_or(Refusal::Connections)?;
+        let mut pass = Pass {
+            slot: Some(slot),
+            ..Pass::default()
+        };
         let limits = self.listeners.get(usize::from(listener)).copied();
         let (connections_max, connects_per_second) = limits.unwrap_or_default();
         if connections_max.is_some() || connects_per_second.is_some() {
@@ -318,6 +323,38 @@ impl Admission {
             .get_or_insert_with(|| Box::new(Ticket::new(self)))
     }
 
+    /// A connection is refused: that is counted, and told to the operator.
+    pub(crate) fn tell(
+        &self,
+        refusal: Refusal,
+        address: &dyn Display,
+        listener: u16,
+        now: Instant,
+    ) {
+        let refused = Refused {
+            reason: refusal.reason_code().into(),
+            address,
+            listener,
+            client_id: "",
+            connection: None,
+            text: &refusal.text(),
+        };
+        self.refusals.count_and_tell(&refused, now);
+    }
+
+    /// The same where a connection would be one more within its handshake than there may be.
+    pub(crate) fn too_many_handshakes(&self, address: &dyn Display, listener: u16, now: Instant) {
+        let refused = Refused {
+            reason: RefuseReason::Handshakes,
+            address,
+            listener,
+            client_id: "",
+            connection: None,
+            text: &"too many at once",
+        };
+        self.refusals.count_and_tell(&refused, now);
+    }
+
     /// Lets a connection that is refused wait for its CONNECT; none if too many do.
     pub(crate) fn refuse(self: &Arc<Self>, refusal: Refusal) -> Option<Pass> {
         let mut state = self.lock();
@@ -327,33 +364,12 @@ impl Admission {
         state.refused += 1;
         drop(state);
         let mut pass = Pass {
-            ticket: None,
             refused: Some(refusal.reason_code()),
             located: true,
+            ..Pass::default()
         };
         self.ticket(&mut pass).refused = true;
         Some(pass)
-    }
-
-    /// Tells the operator, not more often than every second.
-    pub(crate) fn log(&self, refusal: Refusal, peer: &impl Display, listener: u16, now: Instant) {
-        let mut state = self.lock();
-        let due = state.logged.is_none_or(|at| at + LOG_INTERVAL <= now);
-        if !due {
-            state.unlogged += 1;
-            return;
-        }
-        state.logged = Some(now);
-        let others = std::mem::take(&mut state.unlogged);
-        drop(state);
-        info!(
-            address = %peer,
-            listener,
-            closed_by = "broker",
-            reason = refusal.text(),
-            others,
-            "refused"
-        );
     }
 
     /// Whether the connections of users are counted.
@@ -423,6 +439,41 @@ mod tests {
         let admission = admission(|_| {});
         let pass = admission.arrive(LISTENER, address("10.0.0.1"), at(0));
         assert!(pass.unwrap().ticket.is_none());
+    }
+
+    #[test]
+    fn a_connection_has_its_place_from_when_it_comes_until_it_is_gone() {
+        let admission = admission(|config| {
+            config.connections.connections_max = 2;
+            config.connections.per_address_max = NonZeroU32::new(1);
+        });
+        let arrive = |text| admission.arrive(LISTENER, address(text), at(0));
+        let first = arrive("10.0.0.1").unwrap();
+        // Who is refused for another limit takes no place.
+        assert_eq!(arrive("10.0.0.1").unwrap_err(), Refusal::Address);
+        let _second = arrive("10.0.0.2").unwrap();
+        assert_eq!(arrive("10.0.0.3").unwrap_err(), Refusal::Connections);
+        let _told = admission.refuse(Refusal::Connections).unwrap();
+        drop(first);
+        let _third = arrive("10.0.0.3").unwrap();
+        assert_eq!(arrive("10.0.0.4").unwrap_err(), Refusal::Connections);
+    }
+
+    #[test]
+    fn no_more_get_in_when_many_come_at_once() {
+        let admission = admission(|config| config.connections.connections_max = 10);
+        let taken = std::thread::scope(|scope| {
+            let come = || {
+                let arrive = |_| admission.arrive(LISTENER, None, at(0)).ok();
+                (0..1_000).filter_map(arrive).collect::<Vec<_>>()
+            };
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(come)).collect();
+            let taken = threads.into_iter().map(|it| it.join().unwrap());
+            taken.collect::<Vec<_>>()
+        });
+        assert_eq!(taken.iter().map(Vec::len).sum::<usize>(), 10);
+        drop(taken);
+        assert_eq!(admission.connections.load(Ordering::Relaxed), 0);
     }
 
     #[test]

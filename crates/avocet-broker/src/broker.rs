@@ -29,7 +29,7 @@ use tracing::info;
 
 use crate::acceptor::{Acceptor, Bound, Peer, Socket};
 use crate::access::{self, AccessError, Files, Reloader};
-use crate::admission::{Admission, Refusal};
+use crate::admission::Admission;
 #[cfg(unix)]
 use crate::backup::Backups;
 use crate::certificates::Watch;
@@ -396,10 +396,15 @@ impl Broker {
         let inboxes = &self.stopper.inboxes;
         let now = self.clock.now().instant;
         let arrived = self.admission.arrive(u16::MAX, None, now);
-        // Where too many wait to be told why they are refused, the stream is closed from the start.
-        let pass = arrived
-            .ok()
-            .or_else(|| self.admission.refuse(Refusal::Connections));
+        let pass = match arrived {
+            Ok(pass) => Some(pass),
+            Err(refusal) => {
+                self.admission
+                    .tell(refusal, &Peer::InProcess, u16::MAX, now);
+                // Where too many wait to be told why, the stream is closed from the start.
+                self.admission.refuse(refusal)
+            }
+        };
         if let (Some(inbox), Some(pass)) = (inboxes.get(shard % inboxes.len().max(1)), pass) {
             inbox.send(Mail::Accepted {
                 stream: Stream::Pipe(end),

@@ -3,6 +3,7 @@
 use avocet_engine::ConnectionId;
 use avocet_session::TransmitBuf;
 
+use crate::admission::Slot;
 use crate::stream::Stream;
 
 /// One connection: its stream, and what could not be used or sent at once. While it is idle, it
@@ -28,6 +29,8 @@ pub(crate) struct Connection {
     pub(crate) in_dirty: bool,
     /// Something was written since something was last read.
     pub(crate) spoke_last: bool,
+    /// It counts as a connection until this is dropped; none if it is refused.
+    _slot: Option<Slot>,
 }
 
 /// What reading this connection means.
@@ -52,8 +55,9 @@ pub(crate) enum Closing {
 }
 
 impl Connection {
-    pub(crate) fn new(id: ConnectionId, stream: Stream) -> Self {
+    pub(crate) fn new(id: ConnectionId, stream: Stream, slot: Option<Slot>) -> Self {
         Self {
+            _slot: slot,
             id,
             stream,
             unread: Unread::default(),

@@ -50,7 +50,7 @@ impl Connections {
         self.free.last().copied().unwrap_or(self.places.len())
     }
 
-    /// Adds a connection that is [counted](Admission::count).
+    /// Adds a connection.
     pub(crate) fn insert(&mut self, connection: Connection, ticket: Option<Box<Ticket>>) -> Key {
         let key = self.next_key();
         let ticket = ticket.map(|ticket| (connection.id, ticket));
@@ -81,10 +81,6 @@ impl Connections {
 
     /// Takes out a connection that is gone.
     pub(crate) fn remove(&mut self, key: Key) -> Option<Connection> {
-        let (connection, ticket) = self.take(key)?;
-        if !ticket.is_some_and(|ticket| ticket.is_refused()) {
-            self.admission.uncount();
-        }
-        Some(connection)
+        Some(self.take(key)?.0)
     }
 }

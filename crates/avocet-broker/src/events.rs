@@ -1,12 +1,13 @@
 //! What the operator reads: one line per connect and one per disconnect.
 
-use avocet_engine::Event;
-use avocet_session::CloseReason;
+use avocet_engine::{Event, RefuseReason};
+use avocet_session::{CloseReason, Instant};
 use tracing::{error, info, warn};
 
 use crate::arrivals::Arrival;
+use crate::refusals::{Refusals, Refused};
 
-pub(crate) fn log(event: &Event) {
+pub(crate) fn log(event: &Event, refusals: &Refusals, now: Instant) {
     match event {
         Event::Connected {
             id,
@@ -28,24 +29,30 @@ pub(crate) fn log(event: &Event) {
         Event::Refused {
             id,
             peer,
+            listener,
             client_id,
             reason,
-        } => info!(
-            client_id,
-            address = peer,
-            connection = %id,
-            closed_by = "broker",
-            reason = %reason,
-            "refused"
+        } => refusals.tell(
+            &Refused {
+                reason: (*reason).into(),
+                address: peer,
+                listener: *listener,
+                client_id,
+                connection: Some(*id),
+                text: reason,
+            },
+            now,
         ),
         Event::Disconnected {
             id,
             peer,
+            listener,
+            client_id,
             session,
             version,
             reason,
-        } => match session {
-            Some(session) => info!(
+        } => match (session, RefuseReason::of(*reason)) {
+            (Some(session), _) => info!(
                 client_id = session.client_id(),
                 version = %version,
                 address = peer,
@@ -54,7 +61,18 @@ pub(crate) fn log(event: &Event) {
                 reason = %reason,
                 "disconnected"
             ),
-            None => info!(
+            (None, Some(kind)) => refusals.tell(
+                &Refused {
+                    reason: kind,
+                    address: peer,
+                    listener: *listener,
+                    client_id,
+                    connection: Some(*id),
+                    text: reason,
+                },
+                now,
+            ),
+            (None, None) => info!(
                 address = peer,
                 connection = %id,
                 closed_by = closed_by(*reason),
@@ -107,20 +125,4 @@ fn closed_by(reason: CloseReason) -> &'static str {
 pub(crate) fn peer(arrival: &Arrival) -> String {
     let address = arrival.handshake.peer();
     address.map_or_else(|| "unix".to_owned(), |address| address.to_string())
-}
-
-/// A socket that was closed before it was a connection.
-pub(crate) fn handshake_failed(arrival: &Arrival, reason: &str) {
-    arrival_refused(&peer(arrival), arrival.listener, reason);
-}
-
-/// The same of one from there.
-pub(crate) fn arrival_refused(address: &str, listener: u16, reason: &str) {
-    info!(
-        address,
-        listener,
-        closed_by = "broker",
-        reason,
-        "refused within its handshake"
-    );
 }

@@ -23,6 +23,7 @@ mod pace;
 mod queue;
 mod quic;
 mod recovery;
+mod refusals;
 mod shard;
 mod store;
 mod stream;

@@ -1,6 +1,7 @@
 //! QUIC listeners: a thread with a runtime of its own shakes hands, and gives each connection to a
 //! shard as a pipe.
 
+use std::fmt::Display;
 use std::future::pending;
 use std::io;
 use std::net::UdpSocket;
@@ -9,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use avocet_engine::RefuseReason;
 use avocet_transport::quic::{QuicArrival, QuicListener, QuicStream};
 use avocet_transport::{HandshakeError, TlsAcceptor};
 use tokio::runtime::{Builder, Runtime};
@@ -20,8 +22,8 @@ use tracing::{debug, error};
 use crate::acceptor::Peer;
 use crate::admission::Admission;
 use crate::clock::Clock;
-use crate::events;
 use crate::inbox::{Inbox, Mail};
+use crate::refusals::Refused;
 use crate::stream::{InProcessStream, Stream, pipe};
 
 /// Bytes given to a shard at once.
@@ -169,8 +171,9 @@ impl Door {
             return arrival.validate();
         }
         let Ok(handshake) = Arc::clone(&self.handshakes).try_acquire_owned() else {
-            let peer = arrival.peer().to_string();
-            events::arrival_refused(&peer, self.listener, "too many at once");
+            let now = self.clock.now().instant;
+            let (admission, peer) = (&self.admission, arrival.peer());
+            admission.too_many_handshakes(&peer, self.listener, now);
             return arrival.refuse();
         };
         let door = Arc::clone(self);
@@ -182,17 +185,27 @@ impl Door {
     }
 
     async fn establish(&self, arrival: QuicArrival) -> Option<QuicStream> {
-        let peer = arrival.peer().to_string();
-        let reason = match timeout(self.handshake_timeout, arrival.establish()).await {
-            Ok(Ok(stream)) => return Some(stream),
+        let peer = arrival.peer();
+        let established = timeout(self.handshake_timeout, arrival.establish()).await;
+        let (reason, text): (_, &dyn Display) = match &established {
             Ok(Err(HandshakeError::Closed)) => {
-                debug!(address = peer, "closed within its handshake");
+                debug!(address = %peer, "closed within its handshake");
                 return None;
             }
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "it took too long".to_owned(),
+            Ok(Err(error)) => (RefuseReason::Handshake, error),
+            Err(_) => (RefuseReason::HandshakeTimeout, &"it took too long"),
+            Ok(Ok(_)) => return established.ok()?.ok(),
         };
-        events::arrival_refused(&peer, self.listener, &reason);
+        let refused = Refused {
+            reason,
+            address: &peer,
+            listener: self.listener,
+            client_id: "",
+            connection: None,
+            text,
+        };
+        let now = self.clock.now().instant;
+        self.admission.refusals.count_and_tell(&refused, now);
         None
     }
 
@@ -201,7 +214,7 @@ impl Door {
         let (peer, now) = (stream.peer(), self.clock.now().instant);
         let arrived = self.admission.arrive(self.listener, Some(peer.ip()), now);
         let pass = arrived.or_else(|refusal| {
-            self.admission.log(refusal, &peer, self.listener, now);
+            self.admission.tell(refusal, &peer, self.listener, now);
             self.admission.refuse(refusal).ok_or(())
         });
         let Ok(pass) = pass else {

@@ -11,6 +11,7 @@ use avocet_session::{Now, UnixTime};
 use avocet_store::{LogOptions, LogStore, OpenError, SyncError};
 
 use crate::events;
+use crate::refusals::Refusals;
 
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -176,7 +177,7 @@ fn settle(
                         engine.handle_fetched(&session, next, messages, now);
                     }
                     Command::ToShard { to, value } => values.push_back((to.index(), from, value)),
-                    Command::Log(event) => events::log(&event),
+                    Command::Log(event) => events::log(&event, &Refusals::default(), now.instant),
                     _ => {}
                 }
             }

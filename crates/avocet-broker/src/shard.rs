@@ -186,6 +186,7 @@ impl Shard {
                 self.read_ready(now);
             }
             self.advance_arrival(now);
+            self.count_refused();
             if self
                 .engine
                 .poll_timeout()

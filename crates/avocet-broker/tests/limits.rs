@@ -5,9 +5,11 @@
 mod common;
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use avocet_codec::{Connect, Packet, ReasonCode, Version};
+use avocet_codec::{Ack, Connect, Delivery, Packet, QoS, ReasonCode, Version};
 use common::{Client, Server, command};
 
 /// The password `password`.
@@ -95,6 +97,143 @@ fn there_are_as_many_connections_of_all_shards_as_may_be() {
     assert_eq!(reason_code, ReasonCode::NotAuthorized);
     drop(clients.pop());
     connect_when_there_is_room(&server, &Connect::new(Version::V5, "more"));
+}
+
+/// A listener whose connections have something before MQTT, and a plain one.
+fn start_with_websocket(settings: &str) -> (Server, SocketAddr) {
+    let text = format!(
+        "shards = 2\nmqtt.sys_interval = '100ms'\n{settings}\n[[listen]]\naddress = '127.0.0.1:0'\n\
+         [[listen]]\naddress = '127.0.0.1:0'\nwebsocket = true\n"
+    );
+    let file = File::new("websocket", &text);
+    let mut command = command();
+    command.args(["--config", file.0.to_str().unwrap()]);
+    let mut server = Server::spawn(command);
+    let line = server.wait_for_log("listening on ");
+    let address = line.split_once("listening on ").unwrap().1;
+    let address = address.split(' ').next().unwrap().parse().unwrap();
+    (server, address)
+}
+
+/// Waits until a counter that `$SYS` shows has a value.
+fn wait_for_sys(client: &mut Client, topic: &str, value: &str) {
+    let topic = format!("$SYS/broker/connects/refused{topic}");
+    client.subscribe(&topic, QoS::AtMostOnce);
+    loop {
+        let (shown, _) = client.receive_publish();
+        let shown = String::from_utf8(shown).unwrap();
+        if shown == value {
+            return;
+        }
+        assert!(
+            shown.parse::<u64>().unwrap() < value.parse().unwrap(),
+            "{topic}: {shown}"
+        );
+    }
+}
+
+#[test]
+fn connections_count_from_when_they_are_accepted() {
+    let (server, websocket) = start_with_websocket("limits.connections_max = 3");
+    // Both are silent: they are no clients of MQTT yet.
+    let mut silent = [(); 2].map(|()| common::open(websocket));
+    let request = b"GET /mqtt HTTP/1.1\r\n";
+    for socket in &mut silent {
+        socket.write_all(request).unwrap();
+    }
+    let _third = loop {
+        let (reason_code, client) = plain(&server, "third");
+        let (next, _) = plain(&server, "fourth");
+        // As soon as both are accepted, there is room for one.
+        if (reason_code, next) == (ReasonCode::Success, ReasonCode::QuotaExceeded) {
+            break client;
+        }
+    };
+    drop(silent);
+    connect_when_there_is_room(&server, &Connect::new(Version::V5, "fourth"));
+}
+
+#[test]
+fn who_is_banned_during_his_handshake_is_refused() {
+    let bans = File::new("ban-handshake", "");
+    let (mut server, websocket) =
+        start_with_websocket(&format!("access.bans = '{}'", bans.0.display()));
+    let mut socket = common::open(websocket);
+    socket.write_all(b"GET /mqtt HTTP/1.1\r\n").unwrap();
+    // It was accepted before another one that is let in.
+    drop(server.connect(Version::V5, "other"));
+    bans.write("address = '127.0.0.1'");
+    server.hang_up();
+    server.wait_for_log("were read again");
+    let rest = b"Host: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: mqtt\r\n\
+        Sec-WebSocket-Version: 13\r\n\r\n";
+    socket.write_all(rest).unwrap();
+    socket
+        .write_all(b"\x82\x8f\0\0\0\0\x10\x0d\0\x04MQTT\x05\x02\0\0\0\0\0")
+        .unwrap();
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer).unwrap();
+    let connack = answer
+        .windows(4)
+        .find(|it| it[..2] == [0x20, 0x03])
+        .unwrap();
+    assert_eq!(connack[3], ReasonCode::Banned as u8, "{answer:x?}");
+}
+
+/// Each has a counter, and a line with what is known of it.
+#[test]
+fn every_refusal_is_counted_and_told() {
+    let settings = "limits.handshakes_max = 1\nlimits.connections_per_address_max = 8\n\
+        limits.client_id_bytes_max = 20\nmqtt.connect_timeout = '300ms'";
+    let (mut server, websocket) = start_with_websocket(settings);
+    let mut observer = server.connect(Version::V5, "observer");
+    let open = |bytes: &[u8], address| {
+        let mut socket = common::open(address);
+        socket.write_all(bytes).unwrap();
+        socket
+    };
+    let plain_address = server.address;
+
+    // A request that is none.
+    let socket = open(b"PUT / HTTP/1.1\r\n\r\n", websocket);
+    let line = server.wait_for_log("refused within its handshake");
+    let address = format!("address={}", socket.local_addr().unwrap());
+    for part in [
+        &*address,
+        "listener=1",
+        "closed_by=\"broker\"",
+        "reason=WebSocket",
+    ] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    wait_for_sys(&mut observer, "/handshake", "1");
+
+    // Another one than there may be, of the same shard: every second connection is.
+    let _sockets: Vec<_> = (0..4).map(|_| open(b"GET", websocket)).collect();
+    let line = server.wait_for_log("too many at once");
+    assert!(line.contains("listener=1"), "{line}");
+
+    // What is no CONNECT, and nothing at all.
+    let _socket = open(b"\xc0\0", plain_address);
+    let line = server.wait_for_log("closed before it was connected");
+    assert!(
+        line.contains("listener=0") && line.contains("not CONNECT"),
+        "{line}"
+    );
+    wait_for_sys(&mut observer, "/malformed", "1");
+    let _socket = open(b"", plain_address);
+    server.wait_for_log("no connect in time");
+    wait_for_sys(&mut observer, "/timeout", "1");
+
+    // A CONNECT.
+    let (reason_code, _) = plain(&server, "a client identifier that is long");
+    assert_eq!(reason_code, ReasonCode::ClientIdentifierNotValid);
+    let line = server.wait_for_log("refused");
+    assert!(
+        line.contains("client_id=\"a client identifier that is long\""),
+        "{line}"
+    );
 }
 
 #[test]
@@ -211,6 +350,49 @@ fn without_memory_no_new_client_is_taken() {
         }
         assert_eq!(reason_code, ReasonCode::Success);
     }
+}
+
+/// The allocator keeps what the queue had: the process is as large as before.
+#[cfg(target_os = "linux")]
+#[test]
+fn once_the_queues_are_drained_new_load_is_taken_again() {
+    // Of several shards one may know a little sooner, and drop what others have acknowledged.
+    let mut server = Server::start(&["--shards", "1", "--set", "limits.memory_max=40 MiB"]);
+    let (mut sleeper, _) = common::resume(&server, "sleeper");
+    sleeper.subscribe("t", QoS::AtLeastOnce);
+    drop(sleeper);
+    let mut publisher = server.connect(Version::V5, "publisher");
+    let mut queued = 0;
+    let mut refused = false;
+    while !refused {
+        for number in 1..=100 {
+            let delivery = Delivery::AtLeastOnce(common::id(number));
+            publisher.publish("t", delivery, &[b'x'; 500]);
+        }
+        for _ in 0..100 {
+            let frame = publisher.receive();
+            let Packet::Puback(puback) = frame.packet() else {
+                panic!("no PUBACK: {frame:?}")
+            };
+            match puback.reason_code {
+                ReasonCode::Success => queued += 1,
+                ReasonCode::QuotaExceeded => refused = true,
+                other => panic!("{other:?} after {queued}"),
+            }
+        }
+        assert!(queued < 100_000, "a queue has no room for more");
+    }
+    server.wait_for_log("new load is refused");
+    let (mut sleeper, _) = common::resume(&server, "sleeper");
+    for _ in 0..queued {
+        let (_, delivery) = sleeper.receive_publish();
+        let Delivery::AtLeastOnce(id) = delivery else {
+            panic!("{delivery:?}")
+        };
+        sleeper.send(&Packet::Puback(Ack::new(id)));
+    }
+    server.wait_for_log("new load is taken again");
+    server.connect(Version::V5, "new");
 }
 
 /// The accept loop waits, and those who are there are served.

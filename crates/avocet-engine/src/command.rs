@@ -75,6 +75,19 @@ pub struct Moved {
     pub(crate) accepted: Accepted,
 }
 
+impl Moved {
+    /// What the driver has said of the connection.
+    #[must_use]
+    pub const fn opened(&self) -> &Opened {
+        &self.opened
+    }
+
+    /// The driver takes it no further: its CONNECT is to be answered with this.
+    pub const fn refuse(&mut self, reason: ReasonCode) {
+        self.opened.refused = Some(reason);
+    }
+}
+
 impl fmt::Debug for Moved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Moved")
@@ -180,6 +193,8 @@ pub enum Event {
         id: ConnectionId,
         /// Where it comes from.
         peer: String,
+        /// Which of the driver's listeners accepted it.
+        listener: u16,
         /// The Client Identifier, empty if it has none.
         client_id: String,
         /// Why.
@@ -217,6 +232,10 @@ pub enum Event {
         id: ConnectionId,
         /// Where it came from.
         peer: String,
+        /// Which of the driver's listeners accepted it.
+        listener: u16,
+        /// What it called itself, if it has no session: empty before its CONNECT.
+        client_id: String,
         /// The session, none if it had no successful CONNECT.
         session: Option<Arc<SessionKey>>,
         /// The version it spoke, which is known once it has a session.

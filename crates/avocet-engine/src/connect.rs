@@ -14,6 +14,7 @@ use avocet_topic::TopicName;
 use foldhash::quality::FixedState;
 
 use crate::connection::{Connection, Question, forget_unjudged};
+use crate::counters::RefuseReason;
 use crate::flapping::Flap;
 use crate::session_table::{SessionHandle, SessionKey};
 use crate::will::Will;
@@ -196,12 +197,8 @@ impl Engine {
 
     /// A client may connect: its connection belongs to the shard that owns its session.
     fn admit(&mut self, id: ConnectionId, connect: &Connect<'_>, accepted: Accepted, now: Now) {
-        let user = accepted.identity.user.as_deref();
-        if self.bans.has(connect.client_id, user) {
-            self.refuse(id, ReasonCode::Banned, Details::default(), now);
-            return;
-        }
         let assigned = connect.client_id.is_empty();
+        let user = accepted.identity.user.as_deref();
         let user = user.filter(|_| self.config.client_ids == ClientIds::OfEachUser);
         let key = if assigned {
             self.assign_key(&accepted.tenant, user)
@@ -242,9 +239,12 @@ impl Engine {
             key,
             accepted,
         } = *moved;
+        let refused = opened.refused;
         self.insert_connection(id, Connection::new(server, opened));
         if self.shutdown {
             self.refuse(id, ReasonCode::ServerUnavailable, Details::default(), now);
+        } else if let Some(reason) = refused {
+            self.refuse(id, reason, Details::default(), now);
         } else if let Packet::Connect(connect) = connect.packet() {
             self.establish(id, &connect, key, false, &accepted, now);
         }
@@ -279,6 +279,12 @@ impl Engine {
         accepted: &Accepted,
         now: Now,
     ) {
+        let user = accepted.identity.user.as_deref();
+        // Here, since bans may have come on the way from another shard.
+        if self.bans.has(connect.client_id, user) {
+            self.refuse(id, ReasonCode::Banned, Details::default(), now);
+            return;
+        }
         if accepted
             .until
             .is_some_and(|until| until <= self.clock.unix())
@@ -308,9 +314,12 @@ impl Engine {
             return;
         }
         if let Some(flapping) = &limits.flapping {
-            let flap = self.flaps.connects(&key, flapping, now.instant);
+            // Also where users share Client Identifiers, nobody has the client of another one banned.
+            let who = SessionKey::of_user(key.tenant(), user, connect.client_id);
+            let who = Arc::new(who);
+            let flap = self.flaps.connects(&who, flapping, now.instant);
             if flap == Flap::TooMany {
-                self.tell_of_flapping(id, &key);
+                self.tell_of_flapping(id, &who);
             }
             if flap != Flap::Fine {
                 self.refuse(id, ReasonCode::Banned, Details::default(), now);
@@ -368,6 +377,10 @@ impl Engine {
         self.drop_forbidden(handle);
         self.set_connect_will(handle, connect, now);
         self.accept(id, &admission, accept, now);
+        let kept = self.connections.get(&id).map(|it| it.server.keep_alive());
+        let changed = kept.is_some_and(|kept| kept != connect.keep_alive);
+        self.counters.keep_alives_changed += u64::from(changed);
+        self.counters.session_expiries_cut += u64::from(expiry_interval < requested);
         self.permit(id, accepted);
         self.members_online(handle);
         self.ask_retained(handle);
@@ -473,14 +486,10 @@ impl Engine {
         self.set_will(handle, Some(Box::new(will)));
     }
 
-    /// Counts a connection that was refused. The driver says so of those that it closed unread.
-    pub const fn count_refused(&mut self, reason: ReasonCode) {
-        let counters = &mut self.counters;
-        counters.connects_refused += 1;
-        counters.connects_banned += matches!(reason, ReasonCode::Banned) as u64;
-        counters.connects_over_quota += matches!(reason, ReasonCode::QuotaExceeded) as u64;
-        counters.connects_overloaded += matches!(reason, ReasonCode::ServerBusy) as u64;
-        counters.connects_over_rate += matches!(reason, ReasonCode::ConnectionRateExceeded) as u64;
+    /// Counts connections that the driver refused: those that the engine never knew, and those of which
+    /// [`Opened::refused`](crate::Opened::refused) says so, which the engine does not count.
+    pub const fn count_refused(&mut self, reason: RefuseReason, connections: u64) {
+        self.counters.count_refused(reason, connections);
     }
 
     fn refuse(&mut self, id: ConnectionId, reason: ReasonCode, details: Details<'_>, now: Now) {
@@ -488,13 +497,17 @@ impl Engine {
             return;
         };
         entry.server.refuse(reason, details, now);
+        let counted = entry.opened.refused.is_some();
         let event = Event::Refused {
             id,
             peer: entry.opened.peer.clone(),
+            listener: entry.opened.listener,
             client_id: entry.server.client_id().to_string(),
             reason,
         };
-        self.count_refused(reason);
+        if !counted {
+            self.counters.count_refused(reason.into(), 1);
+        }
         self.command(Command::Log(event));
         self.need_flush(id);
     }

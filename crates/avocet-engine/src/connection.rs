@@ -1,6 +1,7 @@
 //! Network Connections: bytes in, packets to those who act on them, bytes out, and the end.
 
 use alloc::boxed::Box;
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::mem;
@@ -18,7 +19,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use crate::config::Overrun;
-use crate::counters::DropReason;
+use crate::counters::{DropReason, RefuseReason};
 use crate::publish::{Answer, Origin};
 use crate::queue::Tag;
 use crate::rates::Meter;
@@ -345,11 +346,24 @@ impl Engine {
         let Some(entry) = self.forget_connection(id) else {
             return;
         };
-        let refused = entry.key.is_none() && matches!(reason, CloseReason::Refused(_));
-        if !refused {
+        // Of one that was refused, or that the driver refuses, somebody has told.
+        let refused = matches!(reason, CloseReason::Refused(_)) || entry.opened.refused.is_some();
+        if entry.key.is_some() {
+            self.counters.count_end(reason);
+        }
+        if entry.key.is_some() || !refused {
+            let mut client_id = String::new();
+            if entry.key.is_none() {
+                client_id.push_str(entry.server.client_id());
+                if let Some(reason) = RefuseReason::of(reason) {
+                    self.counters.count_refused(reason, 1);
+                }
+            }
             self.command(Command::Log(Event::Disconnected {
                 id,
                 peer: entry.opened.peer,
+                listener: entry.opened.listener,
+                client_id,
                 session: entry.key,
                 version: entry.server.version(),
                 reason,
@@ -629,6 +643,7 @@ impl Engine {
         if session.is_some_and(|session| session.in_flight() > 0 || session.queued() > 0) {
             return;
         }
+        self.counters.publishers_slowed += 1;
         self.pause_for(id, wait, now);
     }
 

@@ -58,7 +58,7 @@ pub use config::{
     Authentication, Authorization, ClientIds, Durability, EngineConfig, EngineLimits, Flapping,
     Level, Levels, Overrun, Rate, SharedStrategy, UserPropertyLimits,
 };
-pub use counters::{Counters, DropReason};
+pub use counters::{Counters, DropReason, RefuseReason};
 pub use engine::Engine;
 pub use record::{Fetched, GroupPlace, MessageId, Record, RetainedPlace};
 pub use restore::Restored;

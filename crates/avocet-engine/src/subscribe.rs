@@ -354,6 +354,7 @@ impl Engine {
                 gate,
                 ..
             } = &suback;
+            self.counters.count_suback(reason_codes);
             // A connection that is being closed takes no answers.
             let _closing = entry.server.suback(*packet_id, reason_codes, *gate, now);
             let (session, gate) = (entry.session, *gate);

@@ -132,6 +132,34 @@ impl Engine {
                 sum.connects_over_rate.to_string(),
             ),
             (
+                "$SYS/broker/connects/refused/busy",
+                sum.connects_overloaded.to_string(),
+            ),
+            (
+                "$SYS/broker/connects/refused/authorization",
+                sum.connects_not_authorized.to_string(),
+            ),
+            (
+                "$SYS/broker/connects/refused/malformed",
+                sum.connects_malformed.to_string(),
+            ),
+            (
+                "$SYS/broker/connects/refused/timeout",
+                sum.connects_timed_out.to_string(),
+            ),
+            (
+                "$SYS/broker/connects/refused/handshake",
+                sum.handshakes_failed.to_string(),
+            ),
+            (
+                "$SYS/broker/connects/refused/handshake_timeout",
+                sum.handshakes_timed_out.to_string(),
+            ),
+            (
+                "$SYS/broker/connects/refused/handshakes",
+                sum.handshakes_over_limit.to_string(),
+            ),
+            (
                 "$SYS/broker/messages/received",
                 sum.packets_received.to_string(),
             ),

@@ -17,6 +17,18 @@ pub struct Network {
 pub struct NetworkError;
 
 impl Network {
+    /// An address of it.
+    #[must_use]
+    pub const fn address(&self) -> IpAddr {
+        self.first
+    }
+
+    /// How many bits its addresses begin with in common.
+    #[must_use]
+    pub const fn bits(&self) -> u8 {
+        self.bits
+    }
+
     /// Whether an address belongs to it. An IPv4 address within IPv6 counts as what it is.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {

@@ -1,11 +1,13 @@
 //! How connections come to a shard: accepted, through a handshake, or from another shard.
 
 use std::cmp::Reverse;
+use std::fmt::Display;
 use std::mem;
 use std::sync::Arc;
+use std::time::Duration;
 
-use avocet_engine::{ConnectionId, Moved, Opened};
-use avocet_session::{Instant, Now};
+use avocet_engine::{ConnectionId, Moved, Opened, RefuseReason};
+use avocet_session::Now;
 use avocet_transport::{EstablishedStream, Handshake, HandshakeError};
 use mio::{Interest, Token};
 use tracing::{debug, error};
@@ -57,7 +59,7 @@ impl Shard {
         let door = door.filter(|_| !is_pipe);
         match door.map(|door| (door.layers.is_empty(), door.handshake_timeout)) {
             Some((false, timeout)) => {
-                self.arrive(stream, peer, listener, pass, now.instant + timeout);
+                self.arrive(stream, peer, listener, pass, timeout, now);
             }
             Some((true, _)) | None => {
                 let opened = Opened::new(peer.to_string(), listener);
@@ -70,7 +72,7 @@ impl Shard {
     fn connect(&mut self, stream: Stream, opened: Opened, pass: Pass, input: &[u8], now: Now) {
         let id = ConnectionId::new(self.id, self.count);
         self.count += 1;
-        let mut connection = Connection::new(id, stream);
+        let mut connection = Connection::new(id, stream, pass.slot);
         if !input.is_empty() {
             connection.unread.set(input);
             connection.reading = Reading::Unread;
@@ -79,17 +81,22 @@ impl Shard {
             self.pings.push(Reverse((now.instant + every, id)));
         }
         let mut opened = opened;
-        opened.refused = pass.refused;
+        opened.refused = pass.refused.or_else(|| self.judge_again(&opened, now));
         if self.insert(connection, pass.ticket).is_some() {
-            if opened.refused.is_none() {
-                self.admission.count();
-            }
             self.engine.handle_opened(id, opened, now);
         }
     }
 
     /// A socket that has a handshake before it.
-    fn arrive(&mut self, stream: Stream, peer: Peer, listener: u16, pass: Pass, deadline: Instant) {
+    fn arrive(
+        &mut self,
+        stream: Stream,
+        peer: Peer,
+        listener: u16,
+        pass: Pass,
+        timeout: Duration,
+        now: Now,
+    ) {
         let mut socket = match stream {
             Stream::Tcp(socket) => Socket::Tcp(socket),
             #[cfg(unix)]
@@ -101,12 +108,14 @@ impl Shard {
             Peer::Local | Peer::InProcess => None,
         };
         if self.arrivals.len() >= self.handshakes_max {
-            let reason = "too many at once";
-            let Some(slow) = self.arrivals.next_to_be_overdue() else {
-                events::arrival_refused(&peer.to_string(), listener, reason);
-                return;
+            let refuse = |address: &dyn Display, listener| {
+                let admission = &self.admission;
+                admission.too_many_handshakes(address, listener, now.instant);
             };
-            events::handshake_failed(&slow, reason);
+            let Some(slow) = self.arrivals.next_to_be_overdue() else {
+                return refuse(&peer, listener);
+            };
+            refuse(&events::peer(&slow), slow.listener);
         }
         let token = self.arrivals.next_token();
         let interest = Interest::READABLE | Interest::WRITABLE;
@@ -119,13 +128,15 @@ impl Shard {
             return;
         }
         let handshake = Handshake::new(socket, address);
+        let deadline = now.instant + timeout;
         self.arrivals.insert(handshake, listener, pass, deadline);
     }
 
     /// Takes one handshake a step further: a step may take the time of a thousand messages.
     pub(super) fn advance_arrival(&mut self, now: Now) {
         while let Some(slow) = self.arrivals.next_overdue(now.instant) {
-            events::handshake_failed(&slow, "it took too long");
+            let reason = RefuseReason::HandshakeTimeout;
+            self.fail_handshake(&slow, reason, &"it took too long", now);
         }
         let Some((key, arrival)) = self.arrivals.next_ready() else {
             return;
@@ -149,7 +160,9 @@ impl Shard {
                 );
                 return;
             }
-            Err(error) => return events::handshake_failed(&arrival, &error.to_string()),
+            Err(error) => {
+                return self.fail_handshake(&arrival, RefuseReason::Handshake, &error, now);
+            }
         }
         let socket = arrival.handshake.socket_mut();
         if let Err(error) = self.poll.registry().deregister(socket.source()) {
@@ -180,7 +193,7 @@ impl Shard {
     pub(super) fn take_over(
         &mut self,
         mut connection: Connection,
-        moved: Box<Moved>,
+        mut moved: Box<Moved>,
         ticket: Option<Box<Ticket>>,
         now: Now,
     ) {
@@ -189,10 +202,12 @@ impl Shard {
         if let Some(every) = connection.stream.ping_interval() {
             self.pings.push(Reverse((now.instant + every, id)));
         }
+        if let Some(reason) = self.judge_again(moved.opened(), now) {
+            moved.refuse(reason);
+        }
         if self.insert(connection, ticket).is_some() {
             self.engine.handle_moved(id, moved, now);
         } else {
-            self.admission.uncount();
             debug!("connection {id} was lost on its way to shard {}", self.id);
         }
     }

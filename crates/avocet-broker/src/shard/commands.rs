@@ -62,7 +62,7 @@ impl Shard {
                 }
             }
             Command::Close(id) => self.close(id, now),
-            Command::Log(event) => events::log(&event),
+            Command::Log(event) => events::log(&event, &self.admission.refusals, now.instant),
             Command::Authenticate { id, request } => {
                 self.name_client(id, &request);
                 let asked = self.authenticator.as_mut();
@@ -95,7 +95,6 @@ impl Shard {
             && let Err(error) = self.poll.registry().deregister(source)
         {
             error!("cannot hand over connection {id}: {error}");
-            self.admission.uncount();
             return;
         }
         connection.in_ready = false;

@@ -1,19 +1,23 @@
 //! What a shard does about connections beyond a limit, and those that are banned.
 
+use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use avocet_access::Rules;
 use avocet_codec::{Packet, ReasonCode};
-use avocet_engine::{AuthenticationRequest, ConnectionId, Verdict};
+use avocet_engine::{AuthenticationRequest, ConnectionId, Opened, RefuseReason, Verdict};
 use avocet_session::Now;
 
 use super::Shard;
 use crate::acceptor::Peer;
 use crate::access::refuse;
-use crate::admission::Pass;
+use crate::admission::{Pass, Refusal};
+use crate::arrivals::Arrival;
 use crate::bans::BanList;
 use crate::config::LostSubscriptions;
+use crate::events;
+use crate::refusals::Refused;
 
 /// What the least of its kind takes: rather too little than too much.
 const CONNECTION_BYTES: u64 = 1_024;
@@ -30,15 +34,11 @@ impl Shard {
         match self.admission.arrive(listener, address, now.instant) {
             Ok(pass) => Some(pass),
             Err(refusal) => {
-                self.admission.log(refusal, &peer, listener, now.instant);
+                self.admission.tell(refusal, &peer, listener, now.instant);
                 let door = self.doors.get(usize::from(listener));
                 // To say why would cost a handshake.
                 let plain = door.is_none_or(|door| door.layers.is_empty());
-                let told = self.admission.refuse(refusal).filter(|_| plain);
-                if told.is_none() {
-                    self.engine.count_refused(refusal.reason_code());
-                }
-                told
+                plain.then(|| self.admission.refuse(refusal)).flatten()
             }
         }
     }
@@ -58,12 +58,41 @@ impl Shard {
         let Err(refusal) = self.admission.locate(&mut pass, from.ip(), now.instant) else {
             return Some(pass);
         };
-        self.admission.log(refusal, &from, listener, now.instant);
-        let told = self.admission.refuse(refusal);
-        if told.is_none() {
-            self.engine.count_refused(refusal.reason_code());
+        self.admission.tell(refusal, &from, listener, now.instant);
+        self.admission.refuse(refusal)
+    }
+
+    /// Why a connection that was taken is refused after all: who is banned may have become known during
+    /// its handshake, or on its way between shards. What becomes known later ends it by [`Self::ban`].
+    pub(super) fn judge_again(&self, opened: &Opened, now: Now) -> Option<ReasonCode> {
+        if opened.refused.is_some() || !self.admission.bans().has_peer(&opened.peer) {
+            return opened.refused;
         }
-        told
+        let (refusal, listener) = (Refusal::Banned, opened.listener);
+        self.admission
+            .tell(refusal, &opened.peer, listener, now.instant);
+        Some(refusal.reason_code())
+    }
+
+    /// A socket is closed before there is a connection.
+    pub(super) fn fail_handshake(
+        &self,
+        arrival: &Arrival,
+        reason: RefuseReason,
+        text: &dyn Display,
+        now: Now,
+    ) {
+        let refused = Refused {
+            reason,
+            address: &events::peer(arrival),
+            listener: arrival.listener,
+            client_id: "",
+            connection: None,
+            text,
+        };
+        self.admission
+            .refusals
+            .count_and_tell(&refused, now.instant);
     }
 
     /// Says what the shard holds, for those who watch the memory.
@@ -76,6 +105,18 @@ impl Shard {
             + sessions * SESSION_BYTES
             + counters.subscriptions * SUBSCRIPTION_BYTES;
         self.inbox.set_held(held);
+    }
+
+    /// Counts what was refused where there is no engine.
+    pub(super) fn count_refused(&mut self) {
+        // One shard counts for all.
+        if self.id.index() == 0
+            && let Some(counts) = self.admission.refusals.take_counts()
+        {
+            for (reason, count) in counts {
+                self.engine.count_refused(reason, count);
+            }
+        }
     }
 
     fn is_proxy(&self, listener: u16, address: IpAddr) -> bool {
@@ -126,8 +167,7 @@ impl Shard {
         self.engine.set_bans(Arc::clone(&bans.clients));
         let reason_code = ReasonCode::AdministrativeAction;
         self.engine.disconnect_where(reason_code, now, |client| {
-            let address = client.peer.parse::<SocketAddr>();
-            address.is_ok_and(|address| bans.has_address(address.ip()))
+            bans.has_peer(client.peer)
                 || client
                     .key
                     .is_some_and(|key| bans.clients.has(key.client_id(), client.user))

@@ -1,11 +1,15 @@
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
+use std::sync::Arc;
 use std::time::Duration;
 
 use avocet_codec::{Connect, MessagePropertiesParts, PayloadFormat, UserProperty, Version, Will};
-use avocet_engine::{DropReason, EngineConfig, Event, Flapping, Overrun, Rate};
+use avocet_engine::{
+    Accepted, Authentication, ClientIds, DropReason, EngineConfig, Event, Flapping, Overrun, Rate,
+    RefuseReason, Verdict,
+};
 use avocet_topic::{FilterTreeLimits, TopicLimits, TopicName};
 
-use crate::cluster::{Cluster, each_with};
+use crate::cluster::{Cluster, each, each_with};
 
 #[test]
 fn connections_beyond_the_limit_are_refused() {
@@ -255,7 +259,7 @@ fn messages_too_large_for_a_client_are_dropped_and_counted() {
         |_| {},
         |mut cluster| {
             let mut connect = Connect::new(Version::V5, "small");
-            connect.properties.maximum_packet_size = std::num::NonZeroU32::new(50);
+            connect.properties.maximum_packet_size = NonZeroU32::new(50);
             let small = cluster.client_with(&connect);
             cluster.subscribe(small, "t", 1);
             let publisher = cluster.client("publisher");
@@ -453,7 +457,7 @@ fn connects_beyond_the_limits_are_refused() {
         config.limits.client_id_bytes_max = 4;
         config.limits.user_properties.count_max = 1;
         config.limits.keep_alive_refused = true;
-        let connection = std::sync::Arc::make_mut(&mut config.connection);
+        let connection = Arc::make_mut(&mut config.connection);
         connection.keep_alive_max = NonZeroU16::new(60);
         connection.keep_alive_min = NonZeroU16::new(10);
     };
@@ -617,6 +621,38 @@ fn a_client_that_connects_too_often_is_banned_for_a_while() {
     });
 }
 
+/// Whether users share Client Identifiers or not.
+#[test]
+fn nobody_has_the_client_of_another_user_banned() {
+    for client_ids in [ClientIds::Shared, ClientIds::OfEachUser] {
+        let configure = |config: &mut EngineConfig| {
+            config.authentication = Authentication::Asked;
+            config.client_ids = client_ids;
+            config.limits.flapping = Some(Flapping {
+                connects_max: 2,
+                window: Duration::from_secs(10),
+                ban: Duration::from_secs(60),
+            });
+        };
+        each_with(configure, |mut cluster| {
+            let answer = |cluster: &mut Cluster, user: &str| {
+                let client = cluster.connect(&Connect::new(Version::V5, "pump"));
+                let mut accepted = Accepted::default();
+                accepted.identity.user = Some(user.into());
+                cluster.verdict(client, Verdict::Accept(accepted));
+                let packet = cluster.packet(client);
+                cluster.disconnect(client);
+                packet
+            };
+            for expected in ["connack 0x00", "connack 0x00", "connack 0x8a"] {
+                assert_eq!(answer(&mut cluster, "mallory"), expected);
+            }
+            assert_eq!(answer(&mut cluster, "ann"), "connack 0x00");
+            assert_eq!(answer(&mut cluster, "mallory"), "connack 0x8a");
+        });
+    }
+}
+
 #[test]
 fn an_overloaded_broker_takes_no_new_load_and_serves_what_is_there() {
     each_with(
@@ -685,4 +721,108 @@ fn the_operator_is_told_whose_sessions_pile_up() {
     let told: Vec<_> = cluster.events.iter().filter_map(told).collect();
     let expected = [(4, 4, "zombie-3".to_owned()), (8, 8, "zombie-7".to_owned())];
     assert_eq!(told, expected);
+}
+
+/// What became of connections that never were accepted.
+#[test]
+fn refusals_are_counted_by_reason() {
+    each(|mut cluster| {
+        let late = cluster.open(Version::V5);
+        let wrong = cluster.open(Version::V5);
+        cluster.send_bytes(wrong, b"\xc0\0");
+        cluster.run();
+        assert!(cluster.is_closed(wrong));
+        cluster.advance(Duration::from_secs(10));
+        assert!(cluster.is_closed(late));
+        let gone = cluster.open(Version::V5);
+        cluster.cut(gone);
+        let told = |event: &Event| match event {
+            Event::Disconnected { reason, .. } => RefuseReason::of(*reason),
+            _ => None,
+        };
+        let told: Vec<_> = cluster.events.iter().filter_map(told).collect();
+        assert_eq!(
+            told,
+            [RefuseReason::Malformed, RefuseReason::ConnectTimeout]
+        );
+        let counters = cluster.counters();
+        assert_eq!(
+            (counters.connects_malformed, counters.connects_timed_out),
+            (1, 1)
+        );
+        assert_eq!(counters.connects_refused, 2);
+    });
+}
+
+/// The driver counts what it refuses, by the reason that it knows, and the engine all the rest.
+#[test]
+fn every_reason_for_a_refusal_has_a_counter() {
+    let mut cluster = Cluster::new(1, None, |_| {});
+    for reason in RefuseReason::ALL {
+        cluster.engines[0].count_refused(reason, 10 + reason as u64);
+    }
+    let counters = cluster.counters();
+    let by_reason = [
+        counters.connects_banned,
+        counters.connects_over_quota,
+        counters.connects_over_rate,
+        counters.connects_overloaded,
+        counters.connects_not_authorized,
+        counters.connects_malformed,
+        counters.connects_timed_out,
+        counters.handshakes_failed,
+        counters.handshakes_timed_out,
+        counters.handshakes_over_limit,
+    ];
+    assert_eq!(by_reason, [10, 11, 12, 13, 14, 16, 17, 18, 19, 20]);
+    assert_eq!(
+        counters.connects_refused,
+        by_reason.iter().sum::<u64>() + 15
+    );
+}
+
+/// What clients get less of than they ask for.
+#[test]
+fn what_is_refused_or_changed_is_counted() {
+    let configure = |config: &mut EngineConfig| {
+        config.limits.subscriptions_per_session_max = 1;
+        config.limits.wildcard_level_min = 1;
+        config.limits.session_expiry_interval_max = 60;
+        let connection = Arc::make_mut(&mut config.connection);
+        connection.keep_alive_max = NonZeroU16::new(30);
+        connection.maximum_packet_size = NonZeroU32::new(100).unwrap();
+        connection.receive_maximum = NonZeroU16::new(1).unwrap();
+    };
+    each_with(configure, |mut cluster| {
+        let mut connect = Connect::new(Version::V5, "client");
+        connect.keep_alive = 60;
+        connect.properties.session_expiry_interval = 3_600;
+        let client = cluster.client_with(&connect);
+        assert_eq!(cluster.subscribe(client, "#", 0), "suback 0x8f");
+        assert_eq!(cluster.subscribe(client, "a", 0), "suback 0x00");
+        assert_eq!(cluster.subscribe(client, "b", 0), "suback 0x97");
+        connect.keep_alive = 20;
+        connect.properties.session_expiry_interval = 60;
+        let other = cluster.client_with(&Connect {
+            client_id: "other",
+            ..connect
+        });
+        cluster.publish(client, "a", &"x".repeat(200), 0);
+        cluster.run();
+        assert!(cluster.is_closed(client));
+        cluster.publish(other, "a", "x", 2);
+        cluster.publish(other, "a", "x", 2);
+        cluster.run();
+        assert!(cluster.is_closed(other));
+        let counters = cluster.counters();
+        let counted = [
+            counters.subscriptions_not_valid,
+            counters.subscriptions_over_quota,
+            counters.keep_alives_changed,
+            counters.session_expiries_cut,
+            counters.packets_too_large,
+            counters.receive_maximum_exceeded,
+        ];
+        assert_eq!(counted, [1; 6]);
+    });
 }
