@@ -7,7 +7,7 @@ use avocet_access::{
     Identity, PasswordFile, PasswordHash, ScramChallenge, ScramError, ScramKeys, ScramServer,
 };
 use avocet_codec::ReasonCode;
-use avocet_engine::{Accepted, ConnectionId, Verdict};
+use avocet_engine::{Accepted, ConnectionId, Tenant, Verdict};
 
 use crate::access::refuse;
 
@@ -61,7 +61,7 @@ impl Exchanges {
         identity.user = Some(challenge.user().into());
         Some(match challenge.verify(data) {
             Ok(signature) => {
-                let mut accepted = Accepted::new("", Some(signature.into_bytes()));
+                let mut accepted = Accepted::new(Tenant::NONE, Some(signature.into_bytes()));
                 accepted.identity = identity;
                 Verdict::Accept(accepted)
             }

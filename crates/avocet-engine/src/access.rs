@@ -98,7 +98,7 @@ impl Engine {
             };
             let permissions = Permissions::new(&self.rules, &access.identity);
             let lowest = avocet_access::QoS::AtMostOnce;
-            let mut filters = slot.subscriptions.filters(&self.routes);
+            let mut filters = slot.subscriptions.filters(self.spaces.routes(slot.space));
             if filters.any(|it| permissions.subscribe(it.as_filter(), lowest).is_none()) {
                 ids.push(id);
             }

@@ -15,6 +15,7 @@ use crate::config::Level;
 use crate::record::Record;
 use crate::session_table::SessionKey;
 use crate::shard::{ShardId, ShardMessage};
+use crate::tenant::Tenant;
 
 /// Names a Network Connection in all shards: the driver gives each one a number of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,6 +50,8 @@ pub struct Opened {
     pub peer: String,
     /// Which of the driver's listeners accepted it, for authentication.
     pub listener: u16,
+    /// Whose listener that is.
+    pub tenant: Tenant,
     /// What its CONNECT is to be answered with, whatever it says: the driver takes it no further.
     pub refused: Option<ReasonCode>,
 }
@@ -60,6 +63,7 @@ impl Opened {
         Self {
             peer: peer.into(),
             listener,
+            tenant: Tenant::NONE,
             refused: None,
         }
     }
@@ -297,8 +301,9 @@ pub enum Verdict {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Accepted {
-    /// Whose Client Identifiers and sessions are apart from those of others. Topics are not.
-    pub tenant: String,
+    /// Whose topics, Client Identifiers and sessions are apart from those of others; none for that of
+    /// the listener. Where both name one it must be the same.
+    pub tenant: Tenant,
     /// Authentication Data for the CONNACK, or the last AUTH.
     pub data: Option<Vec<u8>>,
     /// Who it is, for rules; the engine puts the Client Identifier in.
@@ -308,11 +313,11 @@ pub struct Accepted {
 }
 
 impl Accepted {
-    /// Let in with the Client Identifiers of this tenant, which is empty by default.
+    /// Let in as a client of this tenant.
     #[must_use]
-    pub fn new(tenant: impl Into<String>, data: Option<Vec<u8>>) -> Self {
+    pub fn new(tenant: Tenant, data: Option<Vec<u8>>) -> Self {
         Self {
-            tenant: tenant.into(),
+            tenant,
             data,
             identity: Identity::default(),
             until: None,

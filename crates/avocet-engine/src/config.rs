@@ -235,6 +235,9 @@ pub struct EngineLimits {
     pub connections_max: usize,
     /// Sessions, with or without a connection. A CONNECT beyond gets 0x97.
     pub sessions_max: usize,
+    /// Tenants that have or had sessions, messages or subscriptions here since the start. A CONNECT of
+    /// another one gets 0x97.
+    pub tenants_max: usize,
     /// Subscriptions of one session. Beyond, the SUBACK says 0x97.
     pub subscriptions_per_session_max: usize,
     /// Shapes of the wildcard filters of one session: what keeps a client from using up those of
@@ -311,6 +314,7 @@ impl Default for EngineLimits {
         Self {
             connections_max: 1_000_000,
             sessions_max: 2_000_000,
+            tenants_max: 10_000,
             subscriptions_per_session_max: 10_000,
             shapes_per_session_max: 64,
             client_id_bytes_max: u16::MAX.into(),

@@ -17,6 +17,7 @@ use crate::connection::{Connection, Question, forget_unjudged};
 use crate::counters::RefuseReason;
 use crate::flapping::Flap;
 use crate::session_table::{SessionHandle, SessionKey};
+use crate::tenant::Tenant;
 use crate::will::Will;
 use crate::{
     Accepted, Authentication, AuthenticationRequest, ClientIds, Command, ConnectionId, Engine,
@@ -164,12 +165,13 @@ impl Engine {
         }
     }
 
-    /// Where there are rules, a client that authenticates again stays who it is.
+    /// A client that authenticates again stays with its tenant; where there are rules, it stays who it
+    /// is.
     fn answer_reauthentication(&mut self, id: ConnectionId, verdict: &Verdict, now: Now) {
         let same = match verdict {
             Verdict::Accept(accepted) => {
                 self.permit(id, accepted);
-                self.renew_access(id, accepted)
+                self.is_of_same_tenant(id, accepted) && self.renew_access(id, accepted)
             }
             Verdict::Continue { .. } | Verdict::Refuse { .. } => true,
         };
@@ -195,15 +197,27 @@ impl Engine {
         };
     }
 
+    fn is_of_same_tenant(&self, id: ConnectionId, accepted: &Accepted) -> bool {
+        let key = self.connections.get(&id).and_then(|it| it.key.as_deref());
+        let tenant = &accepted.tenant;
+        tenant.is_none() || key.is_none_or(|key| key.tenant() == tenant.as_str())
+    }
+
     /// A client may connect: its connection belongs to the shard that owns its session.
     fn admit(&mut self, id: ConnectionId, connect: &Connect<'_>, accepted: Accepted, now: Now) {
+        let listener = self.connections.get(&id).map(|it| &it.opened.tenant);
+        let tenant = Tenant::of_client(&accepted.tenant, listener.unwrap_or(&Tenant::NONE));
+        let Some(tenant) = tenant else {
+            self.refuse(id, ReasonCode::NotAuthorized, Details::default(), now);
+            return;
+        };
         let assigned = connect.client_id.is_empty();
         let user = accepted.identity.user.as_deref();
         let user = user.filter(|_| self.config.client_ids == ClientIds::OfEachUser);
         let key = if assigned {
-            self.assign_key(&accepted.tenant, user)
+            self.assign_key(tenant.as_str(), user)
         } else {
-            SessionKey::of_user(&accepted.tenant, user, connect.client_id)
+            SessionKey::of_user(tenant.as_str(), user, connect.client_id)
         };
         let owner = self.owner_of_session(&key);
         let key = Arc::new(key);
@@ -303,6 +317,10 @@ impl Engine {
         let config = Arc::clone(&self.config);
         let limits = &config.limits;
         let known = self.sessions.find(&key);
+        let Some(space) = self.find_or_begin_space(key.tenant()) else {
+            self.refuse(id, ReasonCode::QuotaExceeded, Details::default(), now);
+            return;
+        };
         if known.is_none() && self.sessions.len() >= limits.sessions_max
             || self.counters.connections > limits.connections_max as u64
         {
@@ -357,7 +375,7 @@ impl Engine {
         {
             self.end_session(handle, now);
         }
-        let handle = present.unwrap_or_else(|| self.begin_session(Arc::clone(&key)));
+        let handle = present.unwrap_or_else(|| self.begin_session(Arc::clone(&key), space));
         // Its client is back before the delay was over [MQTT5-3.1.3-9].
         self.set_will(handle, None);
         self.keep_session(handle);
@@ -425,6 +443,7 @@ impl Engine {
         entry.server.handle_committed(self.committed);
         entry.session = Some(handle);
         entry.key = Some(Arc::clone(&key));
+        entry.space = slot.space;
         entry.bridge = admission.bridge;
         let event = Event::Connected {
             id,

@@ -26,6 +26,7 @@ use crate::rates::Meter;
 use crate::record::Record;
 use crate::session_table::{SessionHandle, SessionKey};
 use crate::subscribe::{PendingSubacks, SubscribeRequest, told};
+use crate::tenant::SpaceId;
 use crate::timer::DUE_MAX;
 use crate::{
     Authorization, AuthorizationRequest, Command, ConnectionId, Engine, Event, Opened, Permission,
@@ -51,6 +52,8 @@ pub(crate) struct Connection {
     pub(crate) session: Option<SessionHandle>,
     /// The name of its session, which stays for the log.
     pub(crate) key: Option<Arc<SessionKey>>,
+    /// The topics of the tenant of its session.
+    pub(crate) space: SpaceId,
     /// Whether another broker is at the other end.
     pub(crate) bridge: bool,
     /// Whether a flush is already asked for.
@@ -92,6 +95,7 @@ impl Connection {
             opened,
             session: None,
             key: None,
+            space: SpaceId::NO_TENANT,
             bridge: false,
             flush: false,
             timer: None,
@@ -156,11 +160,11 @@ impl Engine {
         if self.paces_input {
             (packets_max, bytes_max) = self.slice(id, now);
         }
-        let match_work = 1 + self.routes.probes() / PROBES;
         let demand = loop {
             let Some(entry) = self.connections.get_mut(&id) else {
                 break Demand::Paused;
             };
+            let space = entry.space;
             let rest = input.get(consumed..).unwrap_or_default();
             let read = entry.server.handle_input(rest, now);
             consumed += read.consumed;
@@ -183,7 +187,9 @@ impl Engine {
             }
             work += match &read.event {
                 None => 1,
-                Some(ServerEvent::Publish { .. }) => match_work,
+                Some(ServerEvent::Publish { .. }) => {
+                    1 + self.spaces.routes(space).probes() / PROBES
+                }
                 Some(_) => REQUEST_WORK,
             };
             let limits = &self.config.limits;

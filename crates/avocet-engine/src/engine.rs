@@ -21,13 +21,14 @@ use crate::outbox::Outbox;
 use crate::publish::{Matches, Ticket};
 use crate::restore::Restoring;
 use crate::retained::RetainedMessages;
-use crate::routes::Routes;
+use crate::routes::PendingInterests;
 use crate::session_table::SessionKey;
 use crate::session_table::SessionTable;
 use crate::shard::{Received, ShardId, ShardMessage, TicketId, Unaccepted, Value};
 use crate::shared::Groups;
 use crate::store::{StoreState, Uncommitted};
 use crate::sys::Sys;
+use crate::tenant::Spaces;
 use crate::timer::{Clock, Timers};
 
 /// One shard of a broker: its connections, its sessions, the topics and groups it owns.
@@ -63,7 +64,9 @@ pub struct Engine {
     pub(crate) paces_output: bool,
     /// Who is not let in.
     pub(crate) bans: Arc<Bans>,
-    pub(crate) routes: Routes,
+    /// The topics of each tenant.
+    pub(crate) spaces: Spaces,
+    pub(crate) interests: PendingInterests,
     pub(crate) matches: Matches,
     /// How long the publisher of the message that is being distributed is to wait.
     pub(crate) wait: Duration,
@@ -144,7 +147,8 @@ impl Engine {
                 config.limits.queued_bytes_max as u64,
             ),
             sessions_told: 0,
-            routes: Routes::new(config.limits.filters, seed),
+            spaces: Spaces::new(config.limits.filters, seed),
+            interests: PendingInterests::default(),
             matches: Matches::default(),
             wait: Duration::ZERO,
             retained: RetainedMessages::default(),
@@ -207,10 +211,13 @@ impl Engine {
             } => self.close_one(ticket, matched, wait, now),
             Value::Interest {
                 token,
+                tenant,
                 filter,
                 durable,
-            } => self.on_interest(from, token, filter.as_filter(), durable),
-            Value::Disinterest { filter } => self.on_disinterest(from, filter.as_filter()),
+            } => self.on_interest(from, token, &tenant, filter.as_filter(), durable),
+            Value::Disinterest { tenant, filter } => {
+                self.on_disinterest(from, &tenant, filter.as_filter());
+            }
             Value::InterestConfirmed { token, granted } => {
                 self.on_interest_confirmed(token, granted, now);
             }

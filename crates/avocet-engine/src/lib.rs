@@ -46,6 +46,7 @@ mod store;
 mod subscribe;
 mod subscriptions;
 mod sys;
+mod tenant;
 mod timer;
 mod will;
 
@@ -65,3 +66,4 @@ pub use restore::Restored;
 pub use session_table::SessionKey;
 pub use shard::{Part, ShardId, ShardMessage};
 pub use store::StoreState;
+pub use tenant::{GroupName, Tenant, TenantError};

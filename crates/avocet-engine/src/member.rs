@@ -16,14 +16,14 @@ use crate::record::{GroupPlace, Record};
 use crate::session_table::{SessionHandle, SessionKey};
 use crate::shard::{GroupChange, GroupMessage, Lane, MembershipId, Published, ShardId, Value};
 use crate::subscribe::SubackWaiter;
+use crate::tenant::{GroupName, SpaceId};
 use crate::{Engine, Level};
 
 /// A session's place in a group.
 #[derive(Debug)]
 pub(crate) struct Membership {
     pub(crate) session: SessionHandle,
-    /// The filter with `$share/` and Share Name.
-    pub(crate) group: TopicFilterBuf,
+    pub(crate) group: GroupName,
     /// As the last SUBSCRIBE says, which may be on its way to the group.
     pub(crate) maximum_qos: QoS,
     pub(crate) subscription_id: Option<SubscriptionId>,
@@ -101,7 +101,7 @@ impl SharedMarks {
 
 impl Memberships {
     /// The group of a membership, unless that has ended.
-    pub(crate) fn group(&self, id: MembershipId) -> Option<&TopicFilterBuf> {
+    pub(crate) fn group(&self, id: MembershipId) -> Option<&GroupName> {
         self.entries.get(&id).map(|membership| &membership.group)
     }
 
@@ -114,6 +114,11 @@ impl Memberships {
 }
 
 impl Engine {
+    /// The shared subscription with this filter of those whose space it is.
+    pub(crate) fn group_name(&self, space: SpaceId, filter: TopicFilterBuf) -> GroupName {
+        GroupName::new(self.spaces.get(space).tenant.clone(), filter)
+    }
+
     pub(crate) fn new_membership(&mut self) -> MembershipId {
         self.memberships.next += 1;
         MembershipId(self.memberships.next)
@@ -159,7 +164,7 @@ impl Engine {
 
     pub(crate) fn tell_group(
         &mut self,
-        group: TopicFilterBuf,
+        group: GroupName,
         membership: MembershipId,
         change: GroupChange,
     ) {
@@ -175,7 +180,7 @@ impl Engine {
     pub(crate) fn on_shared_deliver(
         &mut self,
         from: ShardId,
-        group: TopicFilterBuf,
+        group: GroupName,
         id: MembershipId,
         qos: QoS,
         message: GroupMessage,
@@ -414,11 +419,15 @@ impl Engine {
         let Some(slot) = self.sessions.get(handle) else {
             return;
         };
+        let tenant = &self.spaces.get(slot.space).tenant;
         let groups: Vec<_> = slot
             .subscriptions
             .open()
             .iter()
-            .filter_map(|(group, subscription)| Some((group.clone(), subscription.membership?)))
+            .filter_map(|(filter, subscription)| {
+                let group = GroupName::new(tenant.clone(), filter.clone());
+                Some((group, subscription.membership?))
+            })
             .collect();
         for (group, membership) in groups {
             self.tell_group(group, membership, GroupChange::Online);

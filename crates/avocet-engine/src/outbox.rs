@@ -63,11 +63,15 @@ impl Outbox {
 const TIME_INTERVAL: Duration = Duration::from_secs(60);
 
 impl Engine {
-    pub(crate) fn owner_of_topic(&self, topic_name: avocet_topic::TopicName<'_>) -> ShardId {
-        self.owner(|| ShardId::of_topic(topic_name, self.shards))
+    pub(crate) fn owner_of_topic(
+        &self,
+        tenant: &str,
+        topic_name: avocet_topic::TopicName<'_>,
+    ) -> ShardId {
+        self.owner(|| ShardId::of_topic(tenant, topic_name, self.shards))
     }
 
-    pub(crate) fn owner_of_group(&self, group: &avocet_topic::TopicFilterBuf) -> ShardId {
+    pub(crate) fn owner_of_group(&self, group: &crate::GroupName) -> ShardId {
         self.owner(|| ShardId::of_group(group, self.shards))
     }
 

@@ -23,6 +23,7 @@ use crate::shard::{
     Value,
 };
 use crate::shared::GroupHandle;
+use crate::tenant::SpaceId;
 use crate::{ConnectionId, Durability, Engine};
 
 /// Packets with more bytes together are forwarded as two values.
@@ -122,11 +123,11 @@ pub(crate) struct Matches {
 }
 
 impl Matches {
-    /// Finds who wants the messages of a topic, of which the name is asked for if it is not a recent
-    /// one.
+    /// Finds who wants the messages of a topic of a space, of which the name is asked for if it is not
+    /// a recent one.
     fn find<'a>(
         &mut self,
-        routes: &Routes,
+        (space, routes): (SpaceId, &Routes),
         sessions: &mut SessionTable,
         topic: &[u8],
         topic_name: impl FnOnce() -> TopicName<'a>,
@@ -136,7 +137,7 @@ impl Matches {
         self.routes = 0;
         self.no_local = false;
         self.shards.clear();
-        let missed = match self.recent.find(topic, routes.generation()) {
+        let missed = match self.recent.find(space, topic, routes.generation()) {
             Ok(takers) => {
                 let sessions = takers.sessions.iter().flatten();
                 self.deliveries.extend(sessions.map(Delivery::new));
@@ -283,7 +284,7 @@ impl Engine {
             return;
         }
         let retain = published.message.retain();
-        let owner = self.owner_of_topic(published.message.topic_name());
+        let owner = self.owner_of_topic(published.tenant(), published.message.topic_name());
         // What an earlier run left of a topic goes one way: the session that would tell of relays may
         // have ended [MQTT5-4.6.0-5].
         let follows = origin.unrouted.is_some() || self.has_relay(origin.session, owner);
@@ -305,10 +306,11 @@ impl Engine {
             matched: false,
             durable: origin.recorded,
         };
-        let topic_name = || published.message.topic_name();
-        if published.message.retain()
-            && !published.has_reached(|shards| ShardId::of_topic(topic_name(), shards))
-        {
+        let owner = |shards| {
+            let topic_name = published.message.topic_name();
+            ShardId::of_topic(published.tenant(), topic_name, shards)
+        };
+        if published.message.retain() && !published.has_reached(owner) {
             reach.durable |= self.retain_message(&published, now);
         }
         self.find_matches(&published);
@@ -329,12 +331,16 @@ impl Engine {
             return true;
         };
         let session = entry.session;
-        if self.shards > 1 && self.has_relay(session, self.owner_of_topic(topic_name)) {
-            return false;
-        }
         let publisher = entry.key.as_ref();
-        let (routes, sessions) = (&self.routes, &mut self.sessions);
+        if self.shards > 1 {
+            let tenant = publisher.map_or("", |key| key.tenant());
+            if self.has_relay(session, self.owner_of_topic(tenant, topic_name)) {
+                return false;
+            }
+        }
+        let routes = (entry.space, self.spaces.routes(entry.space));
         let topic = topic_name.as_str().as_bytes();
+        let sessions = &mut self.sessions;
         self.matches
             .find(routes, sessions, topic, || topic_name, publisher);
         self.wait = Duration::ZERO;
@@ -425,9 +431,13 @@ impl Engine {
     }
 
     fn find_matches(&mut self, published: &Published) {
+        let Some(space) = self.spaces.find(published.tenant()) else {
+            self.matches.shards.clear();
+            return;
+        };
         let message = &published.message;
         let publisher = published.publisher.as_ref();
-        let (routes, sessions) = (&self.routes, &mut self.sessions);
+        let (routes, sessions) = ((space, self.spaces.routes(space)), &mut self.sessions);
         let (topic, topic_name) = (message.topic_bytes(), || message.topic_name());
         self.matches
             .find(routes, sessions, topic, topic_name, publisher);
@@ -476,15 +486,21 @@ impl Engine {
 
     /// Whether what must survive will refer to a message, in this shard or another.
     fn is_wanted_durably(&self, published: &Published) -> bool {
-        published.id.is_some() && self.matches_durably(published.message.topic_name())
+        let Some(space) = self.spaces.find(published.tenant()) else {
+            return false;
+        };
+        published.id.is_some() && self.matches_durably(space, published.message.topic_name())
     }
 
     /// Whether a topic matches a filter of what survives, in this shard or another.
-    pub(crate) fn matches_durably(&self, topic_name: TopicName<'_>) -> bool {
+    pub(crate) fn matches_durably(&self, space: SpaceId, topic_name: TopicName<'_>) -> bool {
         let mut wanted = false;
-        self.routes.tree().for_each_match(topic_name, |route| {
-            wanted |= route.is_durable() || route.shards().iter().any(|shard| shard.durable);
-        });
+        self.spaces
+            .routes(space)
+            .tree()
+            .for_each_match(topic_name, |route| {
+                wanted |= route.is_durable() || route.shards().iter().any(|shard| shard.durable);
+            });
         wanted
     }
 
@@ -622,8 +638,16 @@ impl Engine {
     ) {
         self.wait = Duration::ZERO;
         let publisher = forwarded.publisher.as_ref();
-        for frame in forwarded.frames.iter() {
-            let (routes, sessions) = (&self.routes, &mut self.sessions);
+        let tenant = publisher.filter(|_| !planted!(TenantForgotten));
+        let tenant = tenant.map_or("", |key| key.tenant());
+        // What nobody here has heard of is wanted by nobody.
+        let space = self.spaces.find(tenant);
+        let frames = space.into_iter().flat_map(|space| {
+            let frames = forwarded.frames.iter();
+            frames.map(move |frame| (space, frame))
+        });
+        for (space, frame) in frames {
+            let (routes, sessions) = ((space, self.spaces.routes(space)), &mut self.sessions);
             let (topic, topic_name) = (frame.topic_bytes(), || frame.topic_name());
             self.matches
                 .find(routes, sessions, topic, topic_name, publisher);

@@ -7,6 +7,7 @@ use foldhash::fast::FixedState;
 
 use crate::routes::{Interested, SessionSubscriber};
 use crate::shared::GroupHandle;
+use crate::tenant::SpaceId;
 
 /// Topics remembered, each at the place that its hash names.
 const PLACES: usize = 1024;
@@ -53,9 +54,15 @@ pub(crate) struct Missed {
 }
 
 impl RecentTopics {
-    /// Who wants the messages of a topic; or what [`remember`](Self::remember) wants.
-    pub(crate) fn find(&mut self, topic: &[u8], generation: u64) -> Result<&Takers, Missed> {
-        let hash = self.hasher.hash_one(topic);
+    /// Who wants the messages of a topic; or what [`remember`](Self::remember) wants. The hashes of
+    /// a topic in two spaces differ, so that one is never taken for the other.
+    pub(crate) fn find(
+        &mut self,
+        space: SpaceId,
+        topic: &[u8],
+        generation: u64,
+    ) -> Result<&Takers, Missed> {
+        let hash = self.hasher.hash_one(topic) ^ space.salt();
         let mut again = false;
         if let Some(place) = self.place(hash) {
             let known = place.hash == hash && place.generation == generation;
@@ -119,7 +126,8 @@ mod tests {
     use crate::session_table::{SessionTable, Slot};
 
     fn taker() -> SessionSubscriber {
-        let session = SessionTable::new(0).insert(Slot::new(Arc::new(SessionKey::new("", "a"))));
+        let slot = Slot::new(Arc::new(SessionKey::new("", "a")), SpaceId::NO_TENANT);
+        let session = SessionTable::new(0).insert(slot);
         SessionSubscriber {
             session,
             maximum_qos: QoS::AtMostOnce,
@@ -138,7 +146,7 @@ mod tests {
     /// Publishes to a topic `takers` want; whether they were known.
     fn comes(recent: &mut RecentTopics, topic: &str, generation: u64, takers: usize) -> bool {
         let topic = topic.as_bytes();
-        match recent.find(topic, generation) {
+        match recent.find(SpaceId::NO_TENANT, topic, generation) {
             Ok(known) => {
                 assert_eq!(known.sessions.iter().flatten().count(), takers);
                 assert_eq!(known.group, group(takers));

@@ -12,6 +12,7 @@ use avocet_topic::{TopicFilterBuf, TopicName, TopicNameBuf};
 
 use crate::session_table::SessionKey;
 use crate::shard::{Part, ShardId};
+use crate::tenant::{GroupName, Tenant};
 
 /// Names a stored message: no other one ever has the same, whatever the number of shards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,8 +50,8 @@ const COUNT_BITS: u32 = 48;
 /// The place of a message in the order of a shared subscription.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupPlace {
-    /// The filter with its `$share/` and Share Name.
-    pub group: TopicFilterBuf,
+    /// The shared subscription.
+    pub group: GroupName,
     /// Rises with each message of the group, with gaps.
     pub sequence: u64,
 }
@@ -66,10 +67,10 @@ pub struct RetainedPlace {
 }
 
 impl RetainedPlace {
-    /// Whether the retained message of a topic is queued.
-    pub(crate) fn includes(&self, topic_name: TopicName<'_>) -> bool {
+    /// Whether the retained message of a tenant's topic is queued.
+    pub(crate) fn includes(&self, tenant: &Tenant, topic_name: TopicName<'_>) -> bool {
         let Part { shard, shards } = self.part;
-        match ShardId::of_topic(topic_name, shards).cmp(&shard) {
+        match ShardId::of_topic(tenant.as_str(), topic_name, shards).cmp(&shard) {
             Ordering::Less => true,
             Ordering::Equal => topic_name.cmp_by_level(self.topic_name.as_name()).is_le(),
             Ordering::Greater => false,
@@ -224,8 +225,8 @@ pub enum Record {
     },
     /// No session that survives is left in a shared subscription, nor does what it held.
     GroupDeleted {
-        /// The filter with its `$share/` and Share Name.
-        group: TopicFilterBuf,
+        /// The shared subscription.
+        group: GroupName,
     },
     /// A QoS 2 PUBLISH came from the client of a session [MQTT5-4.3.3-10].
     PublishReceived {
@@ -241,15 +242,17 @@ pub enum Record {
         /// The Packet Identifier.
         packet_id: PacketId,
     },
-    /// The retained message of its topic.
+    /// The retained message of its topic, with the tenant who published it.
     RetainedPut {
         /// The message.
         message: Arc<Message>,
-        /// Who published it, for No Local.
+        /// Who published it, for No Local and for the tenant.
         publisher: Option<Arc<SessionKey>>,
     },
     /// A topic has no retained message any more.
     RetainedDeleted {
+        /// Whose topic it is.
+        tenant: Tenant,
         /// The topic.
         topic_name: TopicNameBuf,
     },

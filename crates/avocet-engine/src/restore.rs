@@ -157,7 +157,10 @@ impl Restored {
             | Self::OfGroup { session, .. }
             | Self::Will { session, .. } => of_session(session),
             Self::GroupMessage { place, .. } => ShardId::of_group(&place.group, shards),
-            Self::Retained { message, .. } => ShardId::of_topic(message.topic_name(), shards),
+            Self::Retained { message, publisher } => {
+                let tenant = publisher.as_deref().map_or("", SessionKey::tenant);
+                ShardId::of_topic(tenant, message.topic_name(), shards)
+            }
             // Messages of one client keep their order.
             Self::Unrouted { publisher, .. } => publisher
                 .as_deref()
@@ -285,7 +288,11 @@ impl Engine {
                 };
                 self.restore_group_message(place, published);
             }
-            Restored::Retained { message, publisher } => self.insert_retained(message, publisher),
+            Restored::Retained { message, publisher } => {
+                let tenant = publisher.as_deref().map_or("", SessionKey::tenant);
+                let space = self.spaces.find_or_begin(tenant);
+                self.insert_retained(space, message, publisher);
+            }
             Restored::Unrouted {
                 id,
                 message,
@@ -399,7 +406,10 @@ impl Engine {
     fn find_or_begin(&mut self, session: Arc<SessionKey>) -> SessionHandle {
         match self.sessions.find(&session) {
             Some(handle) => handle,
-            None => self.begin_session(session),
+            None => {
+                let space = self.spaces.find_or_begin(session.tenant());
+                self.begin_session(session, space)
+            }
         }
     }
 
@@ -418,6 +428,9 @@ impl Engine {
         let Some(handle) = self.sessions.find(session) else {
             return;
         };
+        let Some(space) = self.sessions.get(handle).map(|slot| slot.space) else {
+            return;
+        };
         let shared = matches!(filter.as_filter().share(), Ok(Some(_)));
         let mut subscription = Subscription {
             membership: None,
@@ -432,7 +445,7 @@ impl Engine {
             subscription.membership = Some(membership);
             let member = Membership {
                 session: handle,
-                group: filter.clone(),
+                group: self.group_name(space, filter.clone()),
                 maximum_qos: options.maximum_qos,
                 subscription_id,
                 retain_as_published: options.retain_as_published,
@@ -446,7 +459,7 @@ impl Engine {
         } else {
             let subscriber = SessionSubscriber::new(handle, options, subscription_id);
             let subscriber = Subscriber::Session(subscriber);
-            let added = self.add_subscriber(&filter, subscriber, true, Waiter::Nobody);
+            let added = self.add_subscriber(space, &filter, subscriber, true, Waiter::Nobody);
             if added.is_err() {
                 self.counters.subscriptions_not_restored += 1;
                 return;
@@ -457,7 +470,7 @@ impl Engine {
         if let Some(slot) = self.sessions.get_mut(handle) {
             slot.shapes.insert(&filter);
             slot.subscriptions
-                .insert(filter, subscription, &self.routes);
+                .insert(filter, subscription, self.spaces.routes(space));
         }
     }
 
@@ -467,15 +480,19 @@ impl Engine {
         filter: TopicFilterBuf,
         queued: Vec<RetainedPlace>,
     ) {
-        let (number, cursor) = self.retained_cursor(filter, queued);
-        if let Some(handle) = self.sessions.find(session)
-            && let Some(mut subscription) = self.subscription(handle, &cursor.filter)
+        let handle = self.sessions.find(session);
+        let slot = handle.and_then(|handle| self.sessions.get(handle));
+        let (Some(handle), Some(space)) = (handle, slot.map(|slot| slot.space)) else {
+            return;
+        };
+        let (number, cursor) = self.retained_cursor(space, filter, queued);
+        if let Some(mut subscription) = self.subscription(handle, &cursor.filter)
             && let Some(slot) = self.sessions.get_mut(handle)
         {
             subscription.cursor = number;
             let filter = cursor.filter.clone();
             slot.subscriptions
-                .insert(filter, subscription, &self.routes);
+                .insert(filter, subscription, self.spaces.routes(space));
             slot.cursors.insert(number, cursor);
         }
     }
@@ -493,7 +510,7 @@ impl Engine {
         let Some(slot) = handle.and_then(|handle| self.sessions.get_mut(handle)) else {
             return;
         };
-        let subscription = slot.subscriptions.open().get(&place.group);
+        let subscription = slot.subscriptions.open().get(&place.group.filter);
         let Some(membership) = subscription.and_then(|subscription| subscription.membership) else {
             // Who has left the group keeps what it had.
             return;

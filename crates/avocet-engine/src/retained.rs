@@ -12,10 +12,12 @@ use crate::counters::DropReason;
 use crate::record::{Record, RetainedPlace};
 use crate::session_table::{SessionHandle, SessionKey};
 use crate::shard::{Lane, Part, Published, QueryId, RetainedQuery, ShardId, Value};
+use crate::tenant::{Space, SpaceId};
 use crate::timer::DUE_MAX;
 use crate::{Durability, Engine};
 
-struct Retained {
+/// A retained message of a topic.
+pub(crate) struct Retained {
     message: Arc<Message>,
     /// For No Local; none for the server's own.
     publisher: Option<Arc<SessionKey>>,
@@ -36,13 +38,13 @@ const STEPS_AT_SUBSCRIBE_MAX: usize = 16;
 /// Sessions that ask for a page in one turn, beside those whose clients have just read one.
 const DEFERRED_MAX: usize = 8;
 
+/// What the retained messages of all spaces have in common.
 #[derive(Default)]
 pub(crate) struct RetainedMessages {
-    tree: TopicTree<Retained>,
     /// Sessions whose next page is asked for in another turn.
     deferred: VecDeque<SessionHandle>,
     /// Those that are forgotten some time, by when.
-    expiries: BTreeSet<(UnixTime, TopicNameBuf)>,
+    expiries: BTreeSet<(UnixTime, SpaceId, TopicNameBuf)>,
 }
 
 impl RetainedMessages {
@@ -52,7 +54,7 @@ impl RetainedMessages {
     }
 
     pub(crate) fn next_expiry(&self) -> Option<UnixTime> {
-        self.expiries.first().map(|(at, _)| *at)
+        self.expiries.first().map(|(at, ..)| *at)
     }
 }
 
@@ -96,10 +98,14 @@ impl Engine {
         let topic_name = message.topic_name();
         let own = published.publisher.is_none();
         let stored = self.config.durability == Durability::Stored && !own;
-        let existed = self.remove_retained(&topic_name.to_buf());
+        let Some(space) = self.find_or_begin_space(published.tenant()) else {
+            self.count_dropped(DropReason::RetainedFull);
+            return false;
+        };
+        let existed = self.remove_retained(space, &topic_name.to_buf());
         let limits = &self.config.limits;
         let bytes = self.counters.retained_bytes + message.len() as u64;
-        let full = self.retained.tree.len() >= limits.retained_messages_max
+        let full = self.counters.retained_messages >= limits.retained_messages_max as u64
             || bytes > limits.retained_bytes_max as u64
             || self.overloaded && !existed;
         let cleared = message.payload().is_empty();
@@ -112,12 +118,13 @@ impl Engine {
             // An earlier deletion may not be stored yet, and the acknowledgement promises one.
             let recorded = stored && (existed || published.id.is_some() && self.is_behind());
             if recorded {
+                let tenant = self.spaces.get(space).tenant.clone();
                 let topic_name = topic_name.to_buf();
-                self.record(Record::RetainedDeleted { topic_name });
+                self.record(Record::RetainedDeleted { tenant, topic_name });
             }
             return recorded;
         }
-        self.insert_retained(Arc::clone(message), published.publisher.clone());
+        self.insert_retained(space, Arc::clone(message), published.publisher.clone());
         if stored {
             self.record(Record::RetainedPut {
                 message: Arc::clone(message),
@@ -130,6 +137,7 @@ impl Engine {
     /// Adds the retained message of a topic that has none.
     pub(crate) fn insert_retained(
         &mut self,
+        space: SpaceId,
         message: Arc<Message>,
         publisher: Option<Arc<SessionKey>>,
     ) {
@@ -141,7 +149,7 @@ impl Engine {
         }
         if until < FOR_EVER {
             let topic_name = message.topic_name().to_buf();
-            self.retained.expiries.insert((until, topic_name));
+            self.retained.expiries.insert((until, space, topic_name));
         }
         self.counters.retained_messages += 1;
         self.counters.retained_bytes += message.len() as u64;
@@ -150,15 +158,17 @@ impl Engine {
             publisher,
             until,
         };
-        self.retained.tree.insert(message.topic_name(), retained);
+        let tree = &mut self.spaces.get_mut(space).retained;
+        tree.insert(message.topic_name(), retained);
     }
 
-    fn remove_retained(&mut self, topic_name: &TopicNameBuf) -> bool {
-        let Some(old) = self.retained.tree.remove(topic_name.as_name()) else {
+    fn remove_retained(&mut self, space: SpaceId, topic_name: &TopicNameBuf) -> bool {
+        let tree = &mut self.spaces.get_mut(space).retained;
+        let Some(old) = tree.remove(topic_name.as_name()) else {
             return false;
         };
         if old.until < FOR_EVER {
-            let entry = (old.until, topic_name.clone());
+            let entry = (old.until, space, topic_name.clone());
             self.retained.expiries.remove(&entry);
         }
         self.counters.retained_messages -= 1;
@@ -169,19 +179,20 @@ impl Engine {
     /// Forgets the retained messages whose time has passed [MQTT5-3.3.2-5].
     pub(crate) fn expire_retained(&mut self, now: Now) {
         for _ in 0..DUE_MAX {
-            let Some((at, _)) = self.retained.expiries.first() else {
+            let Some((at, ..)) = self.retained.expiries.first() else {
                 return;
             };
             if *at > now.unix {
                 return;
             }
-            let Some((_, topic_name)) = self.retained.expiries.pop_first() else {
+            let Some((_, space, topic_name)) = self.retained.expiries.pop_first() else {
                 return;
             };
-            if self.remove_retained(&topic_name) {
+            if self.remove_retained(space, &topic_name) {
                 self.count_dropped(DropReason::Expired);
                 if self.config.durability == Durability::Stored {
-                    self.record(Record::RetainedDeleted { topic_name });
+                    let tenant = self.spaces.get(space).tenant.clone();
+                    self.record(Record::RetainedDeleted { tenant, topic_name });
                 }
             }
         }
@@ -189,17 +200,19 @@ impl Engine {
 
     /// Whether retained messages may match a filter: false if a short search in this shard says so.
     /// A client with many subscriptions would else leave many cursors behind that find nothing.
-    pub(crate) fn may_have_retained(&self, filter: TopicFilter<'_>) -> bool {
+    pub(crate) fn may_have_retained(&self, space: SpaceId, filter: TopicFilter<'_>) -> bool {
+        let Space {
+            tenant, retained, ..
+        } = self.spaces.get(space);
         let owned = self.shards == 1
             || avocet_topic::TopicName::new(filter.as_str())
-                .is_ok_and(|topic_name| self.owner_of_topic(topic_name) == self.shard);
+                .is_ok_and(|it| self.owner_of_topic(tenant.as_str(), it) == self.shard);
         if !owned {
             return true;
         }
         let mut steps = STEPS_AT_SUBSCRIBE_MAX;
-        let tree = &self.retained.tree;
         !matches!(
-            tree.next_match(filter, &mut Cursor::new(), &mut steps),
+            retained.next_match(filter, &mut Cursor::new(), &mut steps),
             Next::End
         )
     }
@@ -207,6 +220,7 @@ impl Engine {
     /// A cursor for a new subscription; asked for by [`ask_retained`](Self::ask_retained).
     pub(crate) fn retained_cursor(
         &mut self,
+        space: SpaceId,
         filter: TopicFilterBuf,
         queued: Vec<RetainedPlace>,
     ) -> (u64, RetainedCursor) {
@@ -214,7 +228,8 @@ impl Engine {
         // Without a wildcard one shard owns all that the filter can match.
         let (owner, last_owner) = match avocet_topic::TopicName::new(filter.as_str()) {
             Ok(topic_name) => {
-                let owner = self.owner_of_topic(topic_name);
+                let tenant = self.spaces.get(space).tenant.as_str();
+                let owner = self.owner_of_topic(tenant, topic_name);
                 (owner, owner)
             }
             Err(_wildcard) => (ShardId::new(0), ShardId::new(self.shards - 1)),
@@ -261,6 +276,7 @@ impl Engine {
                 session: handle,
                 cursor: number,
             },
+            tenant: self.spaces.get(slot.space).tenant.clone(),
             filter: cursor.filter.clone(),
             cursor: cursor.cursor.clone(),
             messages_max,
@@ -278,9 +294,12 @@ impl Engine {
         let mut bytes = 0;
         let mut steps = STEPS_MAX;
         let filter = query.filter.as_filter();
-        let tree = &self.retained.tree;
+        let nothing = TopicTree::new();
+        let space = self.spaces.find(query.tenant.as_str());
+        let tree = space.map_or(&nothing, |space| &self.spaces.get(space).retained);
         tree.for_each_match(filter, &mut cursor, &mut steps, |topic_name, retained| {
-            let queued = query.queued.iter().any(|it| it.includes(topic_name));
+            let mut queued = query.queued.iter();
+            let queued = queued.any(|it| it.includes(&query.tenant, topic_name));
             let own = retained.publisher.is_some() && retained.publisher == query.no_local;
             let expired = retained.message.remaining_expiry(now.unix) == Expiry::Expired;
             if !queued && !own && !expired {
@@ -341,7 +360,7 @@ impl Engine {
             None => {
                 slot.cursors.remove(&query.cursor);
                 slot.subscriptions
-                    .update_open(&filter, &self.routes, |it| it.cursor = 0);
+                    .update_open(&filter, self.spaces.routes(slot.space), |it| it.cursor = 0);
             }
         }
         let session = Arc::clone(&slot.key);

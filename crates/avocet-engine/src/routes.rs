@@ -14,6 +14,7 @@ use crate::session_table::SessionHandle;
 use crate::shard::{InterestToken, Lane, ShardId, Value};
 use crate::shared::{GroupHandle, JoinWaiter};
 use crate::subscribe::SubackWaiter;
+use crate::tenant::{Space, SpaceId, Tenant};
 
 /// What a Topic Filter leads to. Most lead to one session or one other shard, so these take no
 /// memory of their own.
@@ -363,6 +364,7 @@ pub(crate) enum Waiter {
 }
 
 struct PendingInterest {
+    space: SpaceId,
     filter: TopicFilterBuf,
     /// Shards that have not confirmed.
     outstanding: u16,
@@ -370,12 +372,18 @@ struct PendingInterest {
     waiters: Vec<Waiter>,
 }
 
+/// Who wants what of one tenant's topics.
 pub(crate) struct Routes {
     filters: Filters,
-    pending: BTreeMap<InterestToken, PendingInterest>,
     /// The last interest in a filter that not all other shards know of.
-    pending_filters: BTreeMap<TopicFilterBuf, InterestToken>,
-    next_token: u64,
+    pending: BTreeMap<TopicFilterBuf, InterestToken>,
+}
+
+/// Interests of all tenants that not all other shards know of.
+#[derive(Default)]
+pub(crate) struct PendingInterests {
+    by_token: BTreeMap<InterestToken, PendingInterest>,
+    last: u64,
 }
 
 impl Routes {
@@ -386,8 +394,6 @@ impl Routes {
                 generation: 0,
             },
             pending: BTreeMap::new(),
-            pending_filters: BTreeMap::new(),
-            next_token: 1,
         }
     }
 
@@ -426,12 +432,14 @@ impl Engine {
     /// waiter hears of it then.
     pub(crate) fn add_subscriber(
         &mut self,
+        space: SpaceId,
         filter: &TopicFilterBuf,
         subscriber: Subscriber,
         durable: bool,
         waiter: Waiter,
     ) -> Result<bool, TreeFull> {
-        let route = self
+        let in_space = self.spaces.get_mut(space);
+        let route = in_space
             .routes
             .filters
             .tree_mut()
@@ -443,12 +451,14 @@ impl Engine {
             return Ok(false);
         }
         if news {
-            let token = InterestToken(self.routes.next_token);
-            self.routes.next_token += 1;
-            self.routes.pending_filters.insert(filter.clone(), token);
-            self.routes.pending.insert(
+            self.interests.last += 1;
+            let token = InterestToken(self.interests.last);
+            in_space.routes.pending.insert(filter.clone(), token);
+            let tenant = in_space.tenant.clone();
+            self.interests.by_token.insert(
                 token,
                 PendingInterest {
+                    space,
                     filter: filter.clone(),
                     outstanding: self.shards - 1,
                     granted: true,
@@ -456,17 +466,18 @@ impl Engine {
                 },
             );
             for shard in self.other_shards() {
-                let filter = filter.clone();
+                let (tenant, filter) = (tenant.clone(), filter.clone());
                 let interest = Value::Interest {
                     token,
+                    tenant,
                     filter,
                     durable,
                 };
                 self.send(shard, Lane::Owners, interest);
             }
         }
-        let token = self.routes.pending_filters.get(filter);
-        let pending = token.and_then(|token| self.routes.pending.get_mut(token));
+        let token = self.spaces.routes(space).pending.get(filter);
+        let pending = token.and_then(|token| self.interests.by_token.get_mut(token));
         let Some(pending) = pending else {
             return Ok(false);
         };
@@ -478,8 +489,14 @@ impl Engine {
     }
 
     /// Removes a taker; the interest ends with the last one.
-    pub(crate) fn remove_subscriber(&mut self, filter: &TopicFilterBuf, taker: Taker) {
-        let Some(route) = self.routes.filters.tree_mut().get_mut(filter.as_filter()) else {
+    pub(crate) fn remove_subscriber(
+        &mut self,
+        space: SpaceId,
+        filter: &TopicFilterBuf,
+        taker: Taker,
+    ) {
+        let Space { tenant, routes, .. } = self.spaces.get_mut(space);
+        let Some(route) = routes.filters.tree_mut().get_mut(filter.as_filter()) else {
             return;
         };
         let wanted = route.has_takers();
@@ -488,12 +505,13 @@ impl Engine {
             return;
         }
         if route.is_empty() {
-            self.routes.filters.tree_mut().remove(filter.as_filter());
+            routes.filters.tree_mut().remove(filter.as_filter());
         }
-        self.routes.pending_filters.remove(filter);
+        routes.pending.remove(filter);
+        let tenant = tenant.clone();
         for shard in self.other_shards() {
-            let filter = filter.clone();
-            self.send(shard, Lane::Owners, Value::Disinterest { filter });
+            let (tenant, filter) = (tenant.clone(), filter.clone());
+            self.send(shard, Lane::Owners, Value::Disinterest { tenant, filter });
         }
     }
 
@@ -501,6 +519,7 @@ impl Engine {
         &mut self,
         from: ShardId,
         token: InterestToken,
+        tenant: &Tenant,
         filter: TopicFilter<'_>,
         durable: bool,
     ) {
@@ -508,34 +527,43 @@ impl Engine {
             shard: from,
             durable,
         };
-        let granted = match self
-            .routes
-            .filters
-            .tree_mut()
-            .get_or_insert_with(filter, Route::default)
-        {
-            Ok(route) => {
-                route.insert_shard(interested);
-                true
-            }
-            Err(_full) => false,
-        };
+        let space = self.find_or_begin_space(tenant.as_str());
+        let route = space.and_then(|space| {
+            let filters = &mut self.spaces.get_mut(space).routes.filters;
+            let route = filters
+                .tree_mut()
+                .get_or_insert_with(filter, Route::default);
+            route.ok()
+        });
+        let granted = route.is_some();
+        if let Some(route) = route {
+            route.insert_shard(interested);
+        }
         let answer = Value::InterestConfirmed { token, granted };
         self.send(from, Lane::Confirmations, answer);
     }
 
-    pub(crate) fn on_disinterest(&mut self, from: ShardId, filter: TopicFilter<'_>) {
-        let Some(route) = self.routes.filters.tree_mut().get_mut(filter) else {
+    pub(crate) fn on_disinterest(
+        &mut self,
+        from: ShardId,
+        tenant: &Tenant,
+        filter: TopicFilter<'_>,
+    ) {
+        let Some(space) = self.spaces.find(tenant.as_str()) else {
+            return;
+        };
+        let filters = &mut self.spaces.get_mut(space).routes.filters;
+        let Some(route) = filters.tree_mut().get_mut(filter) else {
             return;
         };
         route.remove_shard(from);
         if route.is_empty() {
-            self.routes.filters.tree_mut().remove(filter);
+            filters.tree_mut().remove(filter);
         }
     }
 
     pub(crate) fn on_interest_confirmed(&mut self, token: InterestToken, granted: bool, now: Now) {
-        let Some(pending) = self.routes.pending.get_mut(&token) else {
+        let Some(pending) = self.interests.by_token.get_mut(&token) else {
             return;
         };
         pending.outstanding -= 1;
@@ -543,11 +571,12 @@ impl Engine {
         if pending.outstanding > 0 {
             return;
         }
-        let Some(pending) = self.routes.pending.remove(&token) else {
+        let Some(pending) = self.interests.by_token.remove(&token) else {
             return;
         };
-        if self.routes.pending_filters.get(&pending.filter) == Some(&token) {
-            self.routes.pending_filters.remove(&pending.filter);
+        let last = &mut self.spaces.get_mut(pending.space).routes.pending;
+        if last.get(&pending.filter) == Some(&token) {
+            last.remove(&pending.filter);
         }
         for waiter in pending.waiters {
             match waiter {
@@ -579,7 +608,7 @@ mod tests {
         let mut table = SessionTable::new(0);
         let sessions = [0, 1, 2].map(|n| {
             let key = SessionKey::new("", &alloc::format!("{n}"));
-            table.insert(Slot::new(Arc::new(key)))
+            table.insert(Slot::new(Arc::new(key), SpaceId::NO_TENANT))
         });
         let shards = [1, 2].map(ShardId::new);
         let groups = [GroupHandle::for_test(1), GroupHandle::for_test(2)];
@@ -658,7 +687,7 @@ mod tests {
             match pick % 5 {
                 0 | 1 => {
                     let key = SessionKey::new("", &alloc::format!("{n}"));
-                    let session = table.insert(Slot::new(Arc::new(key)));
+                    let session = table.insert(Slot::new(Arc::new(key), SpaceId::NO_TENANT));
                     handles.push(session);
                     subscribers.insert(subscriber(session));
                     model.insert(session, subscriber(session));

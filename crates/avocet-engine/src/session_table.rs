@@ -18,6 +18,7 @@ use crate::retained::RetainedCursor;
 use crate::shapes::Shapes;
 use crate::shard::{ShardId, StableHash};
 use crate::subscriptions::Subscriptions;
+use crate::tenant::SpaceId;
 use crate::will::Will;
 
 /// Names a session everywhere and forever: a Client Identifier, and whose it is.
@@ -64,6 +65,9 @@ impl SessionKey {
     /// The tenant, which is empty by default.
     #[must_use]
     pub fn tenant(&self) -> &str {
+        if self.realm.is_empty() {
+            return "";
+        }
         self.realm.split_once('\n').map_or(&self.realm, |it| it.0)
     }
 
@@ -106,6 +110,8 @@ pub(crate) struct SessionHandle {
 /// What the shard knows of a session beside its Session State.
 pub(crate) struct Slot {
     pub(crate) key: Arc<SessionKey>,
+    /// The topics of its tenant.
+    pub(crate) space: SpaceId,
     /// Its connection, which then holds the Session State.
     pub(crate) connection: Option<ConnectionId>,
     /// What its client may do, by rules; none if there are none, or until it is back after a restart.
@@ -140,9 +146,10 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    pub(crate) fn new(key: Arc<SessionKey>) -> Self {
+    pub(crate) fn new(key: Arc<SessionKey>, space: SpaceId) -> Self {
         Self {
             key,
+            space,
             connection: None,
             access: None,
             session: None,

@@ -11,6 +11,7 @@ use avocet_session::{CommitId, Now, Session};
 use crate::counters::DropReason;
 use crate::record::Record;
 use crate::session_table::{SessionHandle, SessionKey, Slot};
+use crate::tenant::SpaceId;
 use crate::timer::{DUE_MAX, Deadline};
 use crate::{Durability, Engine};
 
@@ -22,9 +23,9 @@ impl Engine {
     }
 
     /// Adds a session; none with this key may be there.
-    pub(crate) fn begin_session(&mut self, key: Arc<SessionKey>) -> SessionHandle {
+    pub(crate) fn begin_session(&mut self, key: Arc<SessionKey>, space: SpaceId) -> SessionHandle {
         self.counters.sessions_disconnected += 1;
-        let mut slot = Slot::new(key);
+        let mut slot = Slot::new(key, space);
         slot.session = Some(Box::default());
         self.sessions.insert(slot)
     }
@@ -141,7 +142,8 @@ impl Engine {
         let waiting = slot.session.as_deref().map_or(0, Session::queued);
         // What it held is deleted with it, not piece by piece.
         slot.durable = false;
-        let filters: Vec<_> = slot.subscriptions.filters(&self.routes).collect();
+        let routes = self.spaces.routes(slot.space);
+        let filters: Vec<_> = slot.subscriptions.filters(routes).collect();
         for filter in filters {
             self.remove_subscription(handle, &filter);
         }

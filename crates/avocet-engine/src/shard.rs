@@ -15,6 +15,7 @@ use crate::config::Level;
 use crate::counters::Counters;
 use crate::record::{MessageId, RetainedPlace};
 use crate::session_table::{SessionHandle, SessionKey};
+use crate::tenant::{GroupName, Tenant};
 
 /// The number of a shard, below the number of shards.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,20 +48,22 @@ impl ShardId {
         session.stable_hash().shard(shards)
     }
 
-    /// The owner of a topic, and of its retained message, among so many shards.
+    /// The owner of a topic of a tenant, and of its retained message, among so many shards.
     #[must_use]
-    pub fn of_topic(topic_name: TopicName<'_>, shards: u16) -> Self {
+    pub fn of_topic(tenant: &str, topic_name: TopicName<'_>, shards: u16) -> Self {
         // The shard that sums the counters owns the topics that show them.
         if topic_name.as_str().starts_with("$SYS/") {
             return Self(0);
         }
-        StableHash::new().text(topic_name.as_str()).shard(shards)
+        let hash = StableHash::new().tenant(tenant);
+        hash.text(topic_name.as_str()).shard(shards)
     }
 
-    /// The owner of a shared subscription, `$share/` and Share Name included, among so many shards.
+    /// The owner of a shared subscription among so many shards.
     #[must_use]
-    pub fn of_group(group: &TopicFilterBuf, shards: u16) -> Self {
-        StableHash::new().text(group.as_str()).shard(shards)
+    pub fn of_group(group: &GroupName, shards: u16) -> Self {
+        let hash = StableHash::new().tenant(group.tenant.as_str());
+        hash.text(group.filter.as_str()).shard(shards)
     }
 }
 
@@ -94,6 +97,14 @@ impl StableHash {
 
     pub(crate) fn text(self, text: &str) -> Self {
         self.bytes(text.as_bytes())
+    }
+
+    /// Tenants use the same names, which are to be spread all the same.
+    fn tenant(self, tenant: &str) -> Self {
+        if tenant.is_empty() {
+            return self;
+        }
+        self.text(tenant)
     }
 
     /// Bytes of a text.
@@ -140,7 +151,7 @@ pub(crate) enum Lane {
 #[derive(Clone, Debug)]
 pub(crate) struct Published {
     pub(crate) message: Arc<Message>,
-    /// None for the server's own.
+    /// Whose tenant is that of the topic; none for the server's own.
     pub(crate) publisher: Option<Arc<SessionKey>>,
     /// Set if what must survive may refer to it.
     pub(crate) id: Option<MessageId>,
@@ -155,6 +166,11 @@ pub(crate) struct Published {
 }
 
 impl Published {
+    /// Whose topic it is published to, empty for nobody's.
+    pub(crate) fn tenant(&self) -> &str {
+        self.publisher.as_deref().map_or("", SessionKey::tenant)
+    }
+
     /// Whether what `owner` names, given a number of shards, had it before a restart.
     pub(crate) fn has_reached(&self, owner: impl Fn(u16) -> ShardId) -> bool {
         let mut parts = self.arrived.as_deref().unwrap_or_default().iter();
@@ -226,12 +242,16 @@ pub(crate) enum Value {
     /// A filter began to matter to the sender.
     Interest {
         token: InterestToken,
+        tenant: Tenant,
         filter: TopicFilterBuf,
         /// Whether it is a session's or a group's that survives the process.
         durable: bool,
     },
     /// A filter ceased to matter to the sender.
-    Disinterest { filter: TopicFilterBuf },
+    Disinterest {
+        tenant: Tenant,
+        filter: TopicFilterBuf,
+    },
     /// The answer to an interest; false when there is no room for it.
     InterestConfirmed { token: InterestToken, granted: bool },
     /// Asks an owner of topics for a page of retained messages.
@@ -245,7 +265,7 @@ pub(crate) enum Value {
     },
     /// To the owner of a group.
     Group {
-        group: TopicFilterBuf,
+        group: GroupName,
         membership: MembershipId,
         change: GroupChange,
     },
@@ -256,7 +276,7 @@ pub(crate) enum Value {
     },
     /// A message for a member.
     SharedDeliver {
-        group: TopicFilterBuf,
+        group: GroupName,
         membership: MembershipId,
         qos: QoS,
         message: GroupMessage,
@@ -271,6 +291,7 @@ pub(crate) enum Value {
 #[derive(Debug)]
 pub(crate) struct RetainedQuery {
     pub(crate) query: QueryId,
+    pub(crate) tenant: Tenant,
     pub(crate) filter: TopicFilterBuf,
     pub(crate) cursor: Cursor,
     pub(crate) messages_max: usize,

@@ -27,6 +27,7 @@ use crate::session_table::SessionKey;
 use crate::shard::{
     GroupChange, GroupMessage, Lane, MemberId, MembershipId, Published, ShardId, StableHash, Value,
 };
+use crate::tenant::{GroupName, SpaceId};
 use crate::{Durability, Engine};
 
 /// Where a group is in the table of its owner; never the place of another one.
@@ -58,10 +59,10 @@ struct Member {
 }
 
 struct Group {
-    /// With `$share/` and Share Name.
-    name: TopicFilterBuf,
-    /// What is matched.
+    name: GroupName,
+    /// What is matched, and among whose topics.
     filter: TopicFilterBuf,
+    space: SpaceId,
     /// In the order they joined.
     members: Members,
     /// Ascending sequences.
@@ -189,7 +190,7 @@ impl Members {
 
 #[derive(Default)]
 pub(crate) struct Groups {
-    by_name: BTreeMap<TopicFilterBuf, GroupHandle>,
+    by_name: BTreeMap<GroupName, GroupHandle>,
     groups: HashMap<GroupHandle, Group, FixedState>,
     next: u64,
     /// The last one given; of all groups, as messages come back to a later group of the name.
@@ -311,7 +312,12 @@ impl Group {
 }
 
 impl Groups {
-    fn find_or_insert(&mut self, name: TopicFilterBuf, filter: &TopicFilterBuf) -> GroupHandle {
+    fn find_or_insert(
+        &mut self,
+        name: GroupName,
+        filter: &TopicFilterBuf,
+        space: SpaceId,
+    ) -> GroupHandle {
         if let Some(handle) = self.by_name.get(&name) {
             return *handle;
         }
@@ -321,6 +327,7 @@ impl Groups {
         let group = Group {
             name,
             filter: filter.clone(),
+            space,
             members: Members::default(),
             queue: VecDeque::new(),
             queued_bytes: 0,
@@ -337,12 +344,13 @@ impl Engine {
     /// Gives a group back a message that it had before a restart; its members come later.
     pub(crate) fn restore_group_message(&mut self, place: GroupPlace, published: Published) {
         let GroupPlace { group, sequence } = place;
-        let share = group.as_filter().share().ok().flatten();
+        let share = group.filter.as_filter().share().ok().flatten();
         let Some(filter) = share.map(|share| share.topic_filter.to_buf()) else {
             return;
         };
+        let space = self.spaces.find_or_begin(group.tenant.as_str());
         self.groups.sequence = self.groups.sequence.max(sequence);
-        let handle = self.groups.find_or_insert(group, &filter);
+        let handle = self.groups.find_or_insert(group, &filter, space);
         if let Some(group) = self.groups.groups.get_mut(&handle) {
             group.put_back(GroupMessage {
                 sequence,
@@ -607,7 +615,7 @@ impl Engine {
     pub(crate) fn on_group_change(
         &mut self,
         from: ShardId,
-        name: TopicFilterBuf,
+        name: GroupName,
         membership: MembershipId,
         change: GroupChange,
         now: Now,
@@ -702,7 +710,7 @@ impl Engine {
     }
 
     /// A message that was recorded as gone did not leave, and is the group's again.
-    fn store_again(&mut self, group: TopicFilterBuf, message: &mut GroupMessage) {
+    fn store_again(&mut self, group: GroupName, message: &mut GroupMessage) {
         message.published.stored = false;
         let id = self.new_message_id();
         message.published.id = Some(id);
@@ -715,13 +723,17 @@ impl Engine {
         });
     }
 
-    fn join_group(&mut self, name: TopicFilterBuf, member: Member, now: Now) {
+    fn join_group(&mut self, name: GroupName, member: Member, now: Now) {
         let (member_id, durable) = (member.id, member.durable);
-        let share = name.as_filter().share().ok().flatten();
+        let share = name.filter.as_filter().share().ok().flatten();
         let Some(filter) = share.map(|share| share.topic_filter.to_buf()) else {
             return;
         };
-        let handle = self.groups.find_or_insert(name, &filter);
+        let Some(space) = self.find_or_begin_space(name.tenant.as_str()) else {
+            self.answer_join(member_id, false);
+            return;
+        };
+        let handle = self.groups.find_or_insert(name, &filter, space);
         if let Some(group) = self.groups.groups.get_mut(&handle) {
             group.members.put(member);
         }
@@ -730,7 +742,7 @@ impl Engine {
             member: member_id,
         };
         let subscriber = Subscriber::Group(handle);
-        match self.add_subscriber(&filter, subscriber, durable, Waiter::Join(waiter)) {
+        match self.add_subscriber(space, &filter, subscriber, durable, Waiter::Join(waiter)) {
             Ok(true) => {}
             Ok(false) => self.on_group_known(waiter, true, now),
             Err(_full) => self.on_group_known(waiter, false, now),
@@ -742,12 +754,16 @@ impl Engine {
         if !granted {
             self.leave_group(waiter.group, waiter.member, &[]);
         }
+        self.answer_join(waiter.member, granted);
+        self.serve_group(waiter.group, now);
+    }
+
+    fn answer_join(&mut self, MemberId { shard, membership }: MemberId, granted: bool) {
         let joined = Value::Joined {
-            membership: waiter.member.membership,
+            membership,
             granted,
         };
-        self.send(waiter.member.shard, Lane::Confirmations, joined);
-        self.serve_group(waiter.group, now);
+        self.send(shard, Lane::Confirmations, joined);
     }
 
     /// What a group has does not survive any more.
@@ -803,6 +819,6 @@ impl Engine {
         self.groups.by_name.remove(&group.name);
         let dropped = group.queue.len() as u64;
         self.counters.count_dropped(DropReason::GroupFull, dropped);
-        self.remove_subscriber(&group.filter, Taker::Group(handle));
+        self.remove_subscriber(group.space, &group.filter, Taker::Group(handle));
     }
 }

@@ -102,7 +102,8 @@ impl Engine {
             && entry
                 .session
                 .is_some_and(|session| self.is_recorded(session));
-        let stored = message.retain() || received || self.matches_durably(message.topic_name());
+        let stored =
+            message.retain() || received || self.matches_durably(entry.space, message.topic_name());
         stored.then_some((reason_code, DropReason::NotStored))
     }
 

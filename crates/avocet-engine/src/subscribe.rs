@@ -188,7 +188,9 @@ impl Engine {
         let bridge = entry.is_some_and(|entry| entry.bridge);
         let slot = self.sessions.get_mut(session);
         let slot = slot.ok_or(ReasonCode::UnspecifiedError)?;
-        let known = slot.subscriptions.get(&filter, session, &self.routes);
+        let space = slot.space;
+        let routes = self.spaces.routes(space);
+        let known = slot.subscriptions.get(&filter, session, routes);
         if known.is_none() && slot.subscriptions.len() >= limits.subscriptions_per_session_max {
             return Err(ReasonCode::QuotaExceeded);
         }
@@ -196,7 +198,7 @@ impl Engine {
         if known.is_none()
             && !slot
                 .shapes
-                .has_room(&filter, &slot.subscriptions, &self.routes, shapes_max)
+                .has_room(&filter, &slot.subscriptions, routes, shapes_max)
         {
             return Err(ReasonCode::QuotaExceeded);
         }
@@ -232,7 +234,7 @@ impl Engine {
             subscription.membership = Some(membership);
             let member = Membership {
                 session,
-                group: filter.clone(),
+                group: self.group_name(space, filter.clone()),
                 maximum_qos: options.maximum_qos,
                 subscription_id,
                 retain_as_published: options.retain_as_published,
@@ -251,7 +253,7 @@ impl Engine {
             let subscriber = SessionSubscriber::new(session, options, subscription_id);
             let subscriber = Subscriber::Session(subscriber);
             granted.waits = self
-                .add_subscriber(&filter, subscriber, durable, Waiter::Suback(waiter))
+                .add_subscriber(space, &filter, subscriber, durable, Waiter::Suback(waiter))
                 .map_err(|_full| ReasonCode::QuotaExceeded)?;
             if !granted.waits {
                 subscription.suback = None;
@@ -262,8 +264,8 @@ impl Engine {
                 RetainHandling::SendIfNew => new || planted!(RetainHandlingIgnored),
                 RetainHandling::DoNotSend => false,
             };
-            if wanted && self.may_have_retained(filter.as_filter()) {
-                let (number, cursor) = self.retained_cursor(filter.clone(), Vec::new());
+            if wanted && self.may_have_retained(space, filter.as_filter()) {
+                let (number, cursor) = self.retained_cursor(space, filter.clone(), Vec::new());
                 subscription.cursor = number;
                 granted.cursor = Some((number, cursor));
             }
@@ -280,7 +282,7 @@ impl Engine {
                 slot.shapes.insert(&filter);
             }
             slot.subscriptions
-                .insert(filter.clone(), subscription, &self.routes);
+                .insert(filter.clone(), subscription, self.spaces.routes(space));
         }
         if durable && self.config.durability == Durability::Stored {
             let (session, name) = (Arc::clone(&key), filter.clone());
@@ -318,8 +320,9 @@ impl Engine {
             && subscription.suback == Some(waiter.number)
         {
             if granted {
+                let routes = self.spaces.routes(slot.space);
                 slot.subscriptions
-                    .update_open(&waiter.filter, &self.routes, |it| it.suback = None);
+                    .update_open(&waiter.filter, routes, |it| it.suback = None);
             } else {
                 self.remove_subscription(waiter.session, &waiter.filter);
             }
@@ -414,7 +417,8 @@ impl Engine {
         let Some(slot) = self.sessions.get_mut(session) else {
             return false;
         };
-        let (existed, open) = slot.subscriptions.remove(filter, &self.routes);
+        let space = slot.space;
+        let (existed, open) = slot.subscriptions.remove(filter, self.spaces.routes(space));
         if !existed {
             return false;
         }
@@ -431,7 +435,7 @@ impl Engine {
                 self.leave(membership);
             }
             None => {
-                self.remove_subscriber(filter, Taker::Session(session));
+                self.remove_subscriber(space, filter, Taker::Session(session));
             }
         }
         if durable {

@@ -151,6 +151,7 @@ impl Engine {
         filter: &TopicFilterBuf,
     ) -> Option<Subscription> {
         let slot = self.sessions.get(session)?;
-        slot.subscriptions.get(filter, session, &self.routes)
+        let routes = self.spaces.routes(slot.space);
+        slot.subscriptions.get(filter, session, routes)
     }
 }

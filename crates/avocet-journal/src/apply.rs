@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use avocet_codec::{QoS, SubscriptionId};
-use avocet_engine::{GroupPlace, MessageId, Record, SessionKey};
+use avocet_engine::{GroupName, GroupPlace, MessageId, Record, SessionKey};
 use avocet_session::{Message, UnixTime};
 use avocet_store::{BlobId, PageLimit, Position, QueueId, Store};
 use avocet_topic::TopicFilterBuf;
@@ -15,7 +15,7 @@ use crate::change::{Change, NewKey};
 use crate::journal::{Held, Journal, JournalError, Session};
 use crate::value::{
     self, BESIDE_MESSAGE, EntryValue, FORMAT, Kind, OfGroupValue, SessionValue, SubscriptionValue,
-    WillValue, arrived_key, id_key, key, part_key, sequence_key, session_key, text_key,
+    WillValue, arrived_key, group_key, id_key, key, part_key, sequence_key, session_key, text_key,
 };
 
 /// Message ids are reserved in steps of this many.
@@ -221,13 +221,16 @@ impl<S: Store> Journal<S> {
                 Ok(())
             }
             Record::RetainedPut { message, publisher } => {
+                let tenant = publisher.as_deref().map_or("", SessionKey::tenant);
                 let topic_name = message.topic_name();
+                let name = text_key(Kind::Retained, tenant, topic_name.as_str());
                 let value = value::retained(message, publisher.as_deref());
-                change.put(text_key(Kind::Retained, topic_name.as_str()), value, None);
+                change.put(name, value, None);
                 Ok(())
             }
-            Record::RetainedDeleted { topic_name } => {
-                change.delete(text_key(Kind::Retained, topic_name.as_str()));
+            Record::RetainedDeleted { tenant, topic_name } => {
+                let name = text_key(Kind::Retained, tenant.as_str(), topic_name.as_str());
+                change.delete(name);
                 Ok(())
             }
             Record::WillPut {
@@ -717,22 +720,21 @@ impl<S: Store> Journal<S> {
         Ok(())
     }
 
-    fn group(&self, change: &Change, name: &TopicFilterBuf) -> Option<u64> {
+    fn group(&self, change: &Change, name: &GroupName) -> Option<u64> {
         match change.groups.get(name) {
             Some(new) => *new,
             None => self.groups.get(name).copied(),
         }
     }
 
-    fn begin_group(&self, change: &mut Change, name: &TopicFilterBuf) -> u64 {
+    fn begin_group(&self, change: &mut Change, name: &GroupName) -> u64 {
         if let Some(number) = self.group(change, name) {
             return number;
         }
         let number = change.next_number;
         change.next_number += 1;
         change.groups.insert(name.clone(), Some(number));
-        let key = text_key(Kind::Group, name.as_str());
-        change.put(key, value::int(number), None);
+        change.put(group_key(name), value::int(number), None);
         number
     }
 
@@ -753,7 +755,7 @@ impl<S: Store> Journal<S> {
         Ok(())
     }
 
-    fn end_group(&self, change: &mut Change, name: &TopicFilterBuf) -> Result<(), JournalError> {
+    fn end_group(&self, change: &mut Change, name: &GroupName) -> Result<(), JournalError> {
         let Some(number) = self.group(change, name) else {
             return Ok(());
         };
@@ -763,7 +765,7 @@ impl<S: Store> Journal<S> {
                 self.remove_hold(change, id.0);
             }
         })?;
-        change.delete(text_key(Kind::Group, name.as_str()));
+        change.delete(group_key(name));
         change.groups.insert(name.clone(), None);
         Ok(())
     }

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use avocet_engine::SessionKey;
+use avocet_engine::{GroupName, SessionKey};
 use avocet_session::Message;
 use avocet_store::{Batch, BlobId, QueueId};
-use avocet_topic::TopicFilterBuf;
 use bytes::Bytes;
 
 use crate::journal::{Held, Map, Session};
@@ -19,7 +18,7 @@ pub(crate) type NewKey = Option<(Bytes, Option<BlobId>)>;
 #[derive(Debug, Default)]
 pub(crate) struct Change {
     pub(crate) sessions: Map<Arc<SessionKey>, Option<Session>>,
-    pub(crate) groups: Map<TopicFilterBuf, Option<u64>>,
+    pub(crate) groups: Map<GroupName, Option<u64>>,
     pub(crate) held: Map<u64, Held>,
     pub(crate) keys: BTreeMap<Bytes, NewKey>,
     /// The blobs and entries, behind each other: one piece of memory for all.

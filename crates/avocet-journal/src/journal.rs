@@ -3,12 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use avocet_engine::SessionKey;
+use avocet_engine::{GroupName, SessionKey};
 use avocet_session::Message;
 use avocet_store::{
     BlobId, CommitError, KeyValue, PageLimit, Position, QueueId, ReadError, Store, SyncError,
 };
-use avocet_topic::TopicFilterBuf;
 use bytes::Bytes;
 
 use crate::value::{
@@ -95,7 +94,7 @@ pub struct Journal<S> {
     pub(crate) store: S,
     pub(crate) sessions: Map<Arc<SessionKey>, Session>,
     /// The numbers of shared subscriptions.
-    pub(crate) groups: Map<TopicFilterBuf, u64>,
+    pub(crate) groups: Map<GroupName, u64>,
     pub(crate) held: Map<u64, Held>,
     /// The number of the next session or group.
     pub(crate) next_number: u64,
@@ -196,10 +195,10 @@ impl<S: Store> Journal<S> {
 
     /// Learns what it keeps in memory.
     fn index(&mut self) -> Result<(), JournalError> {
-        let mut groups: Map<TopicFilterBuf, u64> = Map::default();
+        let mut groups: Map<GroupName, u64> = Map::default();
         let mut next_number = self.next_number;
         self.for_each_key(&key(Kind::Group), |found| {
-            let group = Reader::of_key(Kind::Group, &found.key).filter()?;
+            let group = Reader::of_key(Kind::Group, &found.key).group()?;
             let number = read_int(Kind::Group, &found.value)?;
             next_number = next_number.max(number.saturating_add(1));
             groups.insert(group, number);

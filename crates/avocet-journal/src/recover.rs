@@ -3,10 +3,9 @@
 use std::iter;
 use std::sync::Arc;
 
-use avocet_engine::{GroupPlace, MessageId, Part, Restored, SessionKey, ShardId};
+use avocet_engine::{GroupName, GroupPlace, MessageId, Part, Restored, SessionKey, ShardId};
 use avocet_session::UnixTime;
 use avocet_store::{BlobId, KeyValue, Store};
-use avocet_topic::TopicFilterBuf;
 
 use crate::journal::{Journal, JournalError, Map, Session, number_of, read_int, sequence_of};
 use crate::value::{
@@ -42,11 +41,14 @@ impl<S: Store> Journal<S> {
             Ok(())
         })?;
         self.for_each_key(&key(Kind::Group), |found| {
-            let group = Reader::of_key(Kind::Group, &found.key).filter()?;
+            let group = Reader::of_key(Kind::Group, &found.key).group()?;
             self.recover_group(&group, read_int(Kind::Group, &found.value)?, &mut take)
         })?;
         self.for_each_key(&key(Kind::Retained), |found| {
-            let topic = Reader::of_key(Kind::Retained, &found.key).rest()?;
+            let mut name = Reader::of_key(Kind::Retained, &found.key);
+            // It is that of the publisher.
+            name.tenant()?;
+            let topic = name.rest()?;
             let stored = decode_message(Kind::Retained, &found.value, Some(topic))?;
             take(Restored::Retained {
                 message: stored.message,
@@ -97,7 +99,7 @@ impl<S: Store> Journal<S> {
         let sessions: Map<u64, &Arc<SessionKey>> =
             sessions.map(|(key, known)| (known.number, key)).collect();
         let groups = self.groups.iter().map(|(name, number)| (*number, name));
-        let groups: Map<u64, &TopicFilterBuf> = groups.collect();
+        let groups: Map<u64, &GroupName> = groups.collect();
         let session = |number: u64| sessions.get(&number).map(|key| Arc::clone(key));
         self.for_each_key(&key(Kind::Subscription), |found| {
             let mut name = Reader::of_key(Kind::Subscription, &found.key);
@@ -157,7 +159,7 @@ impl<S: Store> Journal<S> {
 
     fn recover_group(
         &self,
-        group: &TopicFilterBuf,
+        group: &GroupName,
         number: u64,
         take: &mut impl FnMut(Restored),
     ) -> Result<(), JournalError> {

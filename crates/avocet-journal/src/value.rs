@@ -5,7 +5,7 @@ use std::sync::Arc;
 use avocet_codec::{
     MessageProperties, PacketId, QoS, SubscriptionId, SubscriptionOptions, Version,
 };
-use avocet_engine::{Part, RetainedPlace, SessionKey, ShardId};
+use avocet_engine::{GroupName, Part, RetainedPlace, SessionKey, ShardId, Tenant};
 use avocet_session::{Message, UnixTime};
 use avocet_topic::{TopicFilterBuf, TopicName, TopicNameBuf};
 use bytes::Bytes;
@@ -173,12 +173,24 @@ pub(crate) fn session_key(kind: Kind, session: &SessionKey) -> Bytes {
     out.into()
 }
 
-/// The key of a topic or filter.
-pub(crate) fn text_key(kind: Kind, text: &str) -> Bytes {
-    let mut out = Vec::with_capacity(1 + text.len());
+/// What stands before the name of a tenant; no topic begins with it.
+const TENANT: u8 = 0;
+
+/// The key of a tenant's topic or filter.
+pub(crate) fn text_key(kind: Kind, tenant: &str, text: &str) -> Bytes {
+    let mut out = Vec::with_capacity(4 + tenant.len() + text.len());
     out.push(kind.byte());
+    if !tenant.is_empty() {
+        out.push(TENANT);
+        put_text(&mut out, tenant.as_bytes());
+    }
     out.extend_from_slice(text.as_bytes());
     out.into()
+}
+
+/// The key of a shared subscription.
+pub(crate) fn group_key(group: &GroupName) -> Bytes {
+    text_key(Kind::Group, group.tenant.as_str(), group.filter.as_str())
 }
 
 /// The key of something that belongs to a session or group: its number, and what tells it from
@@ -606,6 +618,21 @@ impl<'a> Reader<'a> {
         TopicFilterBuf::new(self.rest()?).map_err(|_| error)
     }
 
+    /// Whose topic or filter follows.
+    pub(crate) fn tenant(&mut self) -> Result<Tenant, ValueError> {
+        match self.rest.split_first() {
+            Some((&TENANT, rest)) => {
+                self.rest = rest;
+                Tenant::new(self.text()?).map_err(|_| self.error())
+            }
+            _ => Ok(Tenant::NONE),
+        }
+    }
+
+    pub(crate) fn group(mut self) -> Result<GroupName, ValueError> {
+        Ok(GroupName::new(self.tenant()?, self.filter()?))
+    }
+
     pub(crate) fn u64(&mut self) -> Result<u64, ValueError> {
         let (number, rest) = self.rest.split_first_chunk().ok_or_else(|| self.error())?;
         self.rest = rest;
@@ -723,10 +750,11 @@ pub fn check_key(key: &[u8], value: &[u8]) -> Result<Kind, ValueError> {
             EntryValue::decode(value)?;
         }
         Kind::Retained => {
+            name.tenant()?;
             decode_message(kind, value, Some(name.rest()?))?;
         }
         Kind::Group => {
-            name.filter()?;
+            name.group()?;
             let mut value = Reader::new(kind, value);
             value.int()?;
             value.end(())?;

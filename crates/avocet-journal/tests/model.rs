@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use avocet_codec::{PacketId, QoS, SubscriptionId, SubscriptionOptions};
 use avocet_engine::{
-    Fetched, GroupPlace, MessageId, Part, Record, Restored, RetainedPlace, SessionKey, ShardId,
+    Fetched, GroupName, GroupPlace, MessageId, Part, Record, Restored, RetainedPlace, SessionKey,
+    ShardId, Tenant,
 };
 use avocet_journal::Journal;
 use avocet_session::{FetchFrom, Message, UnixTime};
@@ -21,16 +22,30 @@ use proptest::prelude::*;
 
 const SESSIONS: [&str; 3] = ["a", "b", "long-client-identifier"];
 const FILTERS: [&str; 3] = ["x/#", "+/y", "$share/g/x/+"];
-const GROUPS: [&str; 2] = ["$share/g/x/+", "$share/h/#"];
+/// Of those without a tenant, and of a tenant.
+const TENANTS: [&str; 2] = ["", "tenant"];
 const TOPICS: [&str; 3] = ["x/1", "x/y", "z"];
 
 fn session(at: u8) -> Arc<SessionKey> {
-    let tenant = if at == 2 { "tenant" } else { "" };
+    let tenant = TENANTS[usize::from(at % 3 == 2)];
     Arc::new(SessionKey::new(tenant, SESSIONS[usize::from(at) % 3]))
 }
 
 fn filter(names: &[&str], at: u8) -> TopicFilterBuf {
     TopicFilterBuf::new(names[usize::from(at) % names.len()]).unwrap()
+}
+
+fn tenant(at: u8) -> Tenant {
+    Tenant::new(TENANTS[usize::from(at) % 2]).unwrap_or_default()
+}
+
+fn group(at: u8) -> GroupName {
+    GroupName::new(tenant(at), TopicFilterBuf::new("$share/g/x/+").unwrap())
+}
+
+fn tenant_of(publisher: Option<&Arc<SessionKey>>) -> Tenant {
+    let tenant = publisher.map_or("", |publisher| publisher.tenant());
+    Tenant::new(tenant).unwrap_or_default()
 }
 
 fn message(id: u64) -> Arc<Message> {
@@ -71,7 +86,7 @@ struct SessionModel {
     next: u64,
 }
 
-type Groups = BTreeMap<TopicFilterBuf, BTreeMap<u64, (u64, Option<Arc<SessionKey>>)>>;
+type Groups = BTreeMap<GroupName, BTreeMap<u64, (u64, Option<Arc<SessionKey>>)>>;
 
 type Will = (Arc<Message>, Option<u32>, u32, Option<UnixTime>);
 
@@ -82,7 +97,7 @@ struct Model {
     sessions: BTreeMap<Arc<SessionKey>, SessionModel>,
     groups: Groups,
     unrouted: BTreeMap<u64, (Option<Arc<SessionKey>>, BTreeSet<Part>)>,
-    retained: BTreeMap<String, (Arc<Message>, Option<Arc<SessionKey>>)>,
+    retained: BTreeMap<(Tenant, String), (Arc<Message>, Option<Arc<SessionKey>>)>,
     wills: BTreeMap<Arc<SessionKey>, Will>,
 }
 
@@ -239,10 +254,12 @@ impl Model {
             }
             Record::RetainedPut { message, publisher } => {
                 let topic = message.topic_name().as_str().to_owned();
-                self.retained.insert(topic, (message, publisher));
+                let tenant = tenant_of(publisher.as_ref());
+                self.retained.insert((tenant, topic), (message, publisher));
             }
-            Record::RetainedDeleted { topic_name } => {
-                self.retained.remove(topic_name.as_str());
+            Record::RetainedDeleted { tenant, topic_name } => {
+                self.retained
+                    .remove(&(tenant, topic_name.as_str().to_owned()));
             }
             Record::WillPut {
                 session,
@@ -315,7 +332,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..3u8, any::<u8>()).prop_map(|(s, x)| Receive(s, x)),
         2 => (0..3u8, any::<u8>()).prop_map(|(s, x)| Release(s, x)),
         2 => any::<u8>().prop_map(Retain),
-        1 => (0..3u8).prop_map(Clear),
+        1 => (0..6u8).prop_map(Clear),
         1 => (0..3u8, any::<u8>()).prop_map(|(s, x)| Will(s, x)),
         1 => (0..3u8).prop_map(WillOver),
         1 => any::<u8>().prop_map(Time),
@@ -382,11 +399,11 @@ impl Recorder {
         for to in of_sessions {
             self.enqueue(to, id, None);
         }
-        for group in of_groups {
+        for at in of_groups {
             self.next_place += 2;
             self.record(Record::GroupEnqueued {
                 place: GroupPlace {
-                    group: filter(&GROUPS, group),
+                    group: group(at),
                     sequence: self.next_place,
                 },
                 id: MessageId::new(id),
@@ -524,7 +541,7 @@ impl Recorder {
                 }
             }
             Step::GroupFinish(at, x) => {
-                let group = filter(&GROUPS, at);
+                let group = group(at);
                 let messages = self.model.groups.get(&group);
                 let places = messages.into_iter().flat_map(|group| group.keys().copied());
                 if let Some(sequence) = Self::pick(places, x) {
@@ -532,9 +549,7 @@ impl Recorder {
                     self.record(Record::GroupFinished { place });
                 }
             }
-            Step::GroupDelete(at) => self.record(Record::GroupDeleted {
-                group: filter(&GROUPS, at),
-            }),
+            Step::GroupDelete(at) => self.record(Record::GroupDeleted { group: group(at) }),
             Step::Receive(of, x) => self.record(Record::PublishReceived {
                 session: session(of),
                 packet_id: PacketId::new(u16::from(x) * 256 + 1).unwrap(),
@@ -554,7 +569,10 @@ impl Recorder {
                 publisher: publisher(x.into()),
             }),
             Step::Clear(at) => self.record(Record::RetainedDeleted {
-                topic_name: TopicName::new(TOPICS[usize::from(at)]).unwrap().to_buf(),
+                tenant: tenant(at / 3),
+                topic_name: TopicName::new(TOPICS[usize::from(at % 3)])
+                    .unwrap()
+                    .to_buf(),
             }),
             Step::Will(of, x) => self.record(Record::WillPut {
                 session: session(of),
@@ -657,7 +675,8 @@ fn recovered<S: Store>(journal: &Journal<S>) -> (Model, u64) {
             }
             Restored::Retained { message, publisher } => {
                 let topic = message.topic_name().as_str().to_owned();
-                model.retained.insert(topic, (message, publisher));
+                let tenant = tenant_of(publisher.as_ref());
+                model.retained.insert((tenant, topic), (message, publisher));
             }
             Restored::Unrouted {
                 id,
@@ -871,8 +890,8 @@ fn a_later_group_does_not_get_the_number_of_one_that_a_session_remembers() {
         id: MessageId::new(id),
         message: message(id),
     };
-    let place = |group| GroupPlace {
-        group: filter(&GROUPS, group),
+    let place = |at| GroupPlace {
+        group: group(at),
         sequence: 5,
     };
     let of_group = |group, id| Record::GroupEnqueued {
@@ -897,9 +916,7 @@ fn a_later_group_does_not_get_the_number_of_one_that_a_session_remembers() {
         subscription_ids: Vec::new(),
         group: Some(Box::new(place(0))),
     };
-    let ended = Record::GroupDeleted {
-        group: filter(&GROUPS, 0),
-    };
+    let ended = Record::GroupDeleted { group: group(0) };
     let mut journal = Journal::open(MemoryStore::new()).unwrap();
     journal
         .apply(&[put, stored(1), of_group(0, 1), given, ended])
@@ -912,5 +929,5 @@ fn a_later_group_does_not_get_the_number_of_one_that_a_session_remembers() {
     };
     journal.apply(&[finished]).unwrap();
     let (model, _) = recovered(&journal);
-    assert_eq!(model.groups[&filter(&GROUPS, 1)].len(), 1);
+    assert_eq!(model.groups[&group(1)].len(), 1);
 }

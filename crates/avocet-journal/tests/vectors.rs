@@ -12,7 +12,10 @@ use avocet_codec::{
     MessageProperties, MessagePropertiesParts, PacketId, PayloadFormat, QoS, SubscriptionId,
     SubscriptionOptions, UserProperty,
 };
-use avocet_engine::{GroupPlace, MessageId, Part, Record, RetainedPlace, SessionKey, ShardId};
+use avocet_engine::{
+    GroupName, GroupPlace, MessageId, Part, Record, Restored, RetainedPlace, SessionKey, ShardId,
+    Tenant,
+};
 use avocet_journal::{Journal, JournalError, check_entry, check_key, check_message};
 use avocet_session::{Message, UnixTime};
 use avocet_store::{Batch, BlobId, MemoryStore, PageLimit, QueueId, Store};
@@ -42,12 +45,13 @@ fn message() -> Message {
     Message::with_properties(topic, &properties, b"21.5").unwrap()
 }
 
-/// One of everything.
-fn records() -> Vec<Record> {
-    let session = Arc::new(SessionKey::new("t", "client"));
+/// One of everything, of a tenant.
+fn records(tenant: &str) -> Vec<Record> {
+    let session = Arc::new(SessionKey::new(tenant, "client"));
+    let tenant = Tenant::new(tenant).unwrap_or_default();
     let group = TopicFilterBuf::new("$share/g/a/+").unwrap();
     let place = |sequence| GroupPlace {
-        group: group.clone(),
+        group: GroupName::new(tenant.clone(), group.clone()),
         sequence,
     };
     let mut options = SubscriptionOptions::new(QoS::ExactlyOnce);
@@ -149,10 +153,10 @@ fn records() -> Vec<Record> {
 }
 
 /// The same in two batches, so that what is in the second one refers to what is stored.
-fn journal() -> Journal<MemoryStore> {
-    let session = Arc::new(SessionKey::new("t", "client"));
+fn journal(tenant: &str) -> Journal<MemoryStore> {
+    let session = Arc::new(SessionKey::new(tenant, "client"));
     let mut journal = Journal::open(MemoryStore::new()).unwrap();
-    journal.apply(&records()).unwrap();
+    journal.apply(&records(tenant)).unwrap();
     let finished = (11..=10 + 64 + 4).chain([10 + 64 + 4 + 3]);
     let finished = finished.map(|sequence| Record::Finished {
         session: Arc::clone(&session),
@@ -230,11 +234,89 @@ fn check(kind: &str, name: &[u8], value: &[u8]) -> bool {
 
 #[test]
 fn writes_the_bytes_that_were_always_written() {
-    let dump = dump(journal().store());
+    let dump = dump(journal("t").store());
     if std::env::var_os("AVOCET_WRITE_VECTORS").is_some() {
         std::fs::write("tests/format-v1.txt", &dump).unwrap();
     }
     assert_eq!(dump, VECTORS);
+}
+
+/// Brokers without tenants wrote these, and read them.
+#[test]
+fn topics_and_filters_of_no_tenant_are_keys_alone() {
+    let journal = journal("");
+    for key in [
+        "72612f62",
+        "472473686172652f672f612f2b",
+        "730006636c69656e74",
+    ] {
+        assert!(journal.store().key(&unhex(key)).unwrap().is_some(), "{key}");
+    }
+}
+
+/// Same topic, same filter, same Client Identifier: everything is there once for each.
+#[test]
+fn tenants_do_not_share_a_key() {
+    let mut journal = Journal::open(MemoryStore::new()).unwrap();
+    let mut expected = Vec::new();
+    for (n, tenant) in ["", "t", "u"].into_iter().enumerate() {
+        let publisher = Some(Arc::new(SessionKey::new(tenant, "client")));
+        let message = Arc::new(message().with_retain(true).with_qos(QoS::AtLeastOnce));
+        let id = MessageId::new(n as u64 + 1);
+        let place = GroupPlace {
+            group: GroupName::new(
+                Tenant::new(tenant).unwrap_or_default(),
+                TopicFilterBuf::new("$share/g/a/+").unwrap(),
+            ),
+            sequence: 1,
+        };
+        let retained = Record::RetainedPut {
+            message: Arc::clone(&message),
+            publisher: publisher.clone(),
+        };
+        let stored = Record::MessageStored {
+            id,
+            message: Arc::clone(&message),
+        };
+        let enqueued = Record::GroupEnqueued {
+            place: place.clone(),
+            id,
+            publisher: publisher.clone(),
+        };
+        journal.apply(&[retained, stored, enqueued]).unwrap();
+        expected.push(Restored::Retained {
+            message: Arc::clone(&message),
+            publisher: publisher.clone(),
+        });
+        expected.push(Restored::GroupMessage {
+            place,
+            id,
+            message,
+            publisher,
+        });
+    }
+    // One of them loses its own.
+    let topic_name = TopicName::new("a/b").unwrap().to_buf();
+    let deleted = Record::RetainedDeleted {
+        tenant: Tenant::new("t").unwrap(),
+        topic_name,
+    };
+    journal.apply(&[deleted]).unwrap();
+    expected.remove(2);
+    let journal = Journal::open(journal.into_store()).unwrap();
+    let mut restored = Vec::new();
+    journal.recover(|it| restored.push(it)).unwrap();
+    let what = |it: &&Restored| {
+        matches!(
+            it,
+            Restored::Retained { .. } | Restored::GroupMessage { .. }
+        )
+    };
+    let restored: Vec<_> = restored.iter().filter(what).collect();
+    assert_eq!(restored.len(), expected.len());
+    for it in &expected {
+        assert!(restored.contains(&it), "{it:?}");
+    }
 }
 
 #[test]
@@ -284,7 +366,7 @@ fn refuses_a_store_of_another_format() {
 
 #[test]
 fn names_what_is_not_understood() {
-    let mut store = journal().into_store();
+    let mut store = journal("t").into_store();
     let page = store.scan(b"w", None, EVERYTHING).unwrap();
     let mut batch = Batch::new();
     batch.put_key(page[0].key.clone(), Bytes::from_static(b"?"), None);

@@ -77,6 +77,8 @@ bugs! {
     NoLocalOutdated,
     /// The queue of a group has no limit.
     GroupUnbounded,
+    /// What comes from another shard is taken for nobody's, not for that of the publisher's tenant.
+    TenantForgotten,
 }
 
 static CHOSEN: AtomicU8 = AtomicU8::new(0);

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use avocet_engine::{Command, Engine, Restored, ShardId, ShardMessage};
+use avocet_engine::{Command, Engine, Restored, SessionKey, ShardId, ShardMessage};
 use avocet_journal::{Journal, JournalError};
 use avocet_session::{CommitId, Now};
 
@@ -252,7 +252,7 @@ impl World {
         let mut survivors = Survivors::default();
         self.store.journal.recover(|restored| match restored {
             Restored::Session { session, .. } => {
-                survivors.session(session.client_id());
+                survivors.session(&session);
             }
             Restored::Subscription {
                 session,
@@ -260,17 +260,22 @@ impl World {
                 options,
                 subscription_id,
             } => {
-                let session = survivors.session(session.client_id());
+                let session = survivors.session(&session);
                 let id = subscription_id.map(|id| id.get());
                 session.subs.push((filter.as_str().to_owned(), options, id));
             }
             Restored::PublishReceived { session, packet_id } => {
-                let session = survivors.session(session.client_id());
+                let session = survivors.session(&session);
                 session.received.push(packet_id.get());
             }
-            Restored::Retained { message, .. } => {
+            Restored::Retained { message, publisher } => {
+                let tenant = publisher
+                    .as_deref()
+                    .map_or("", SessionKey::tenant)
+                    .to_owned();
                 let topic = message.topic_name().as_str().to_owned();
-                survivors.retained.insert(topic, uid_of(message.payload()));
+                let uid = uid_of(message.payload());
+                survivors.retained.insert((tenant, topic), uid);
             }
             _ => {}
         })?;

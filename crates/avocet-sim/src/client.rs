@@ -8,7 +8,7 @@ use avocet_codec::{
     Disconnect, MessageProperties, MessagePropertiesParts, ReasonCode, SubscribeFilter,
     SubscriptionId, TopicFilter, TopicName, Version,
 };
-use avocet_engine::{ConnectionId, Opened, ShardId};
+use avocet_engine::{ConnectionId, Opened, ShardId, Tenant};
 use avocet_session::client::{
     ClientConfig, ClientConnection, ClientEvent, ClientNotice, PublishError, PublishId, WillMessage,
 };
@@ -182,7 +182,12 @@ impl World {
         let mut conn = Conn::new(number, client, version, shard, up, down);
         conn.clean_start = clean_start;
         self.conns.insert(id, conn);
-        let opened = Opened::new(format!("client {client}"), 0);
+        let mut opened = Opened::new(format!("client {client}"), 0);
+        let tenant = self.clients[client].profile.tenant;
+        if let Ok(tenant) = Tenant::new(tenant) {
+            opened.tenant = tenant;
+            self.seen(Kind::OfTenant);
+        }
         let broker_now = self.now();
         self.engines[shard].handle_opened(number, opened, broker_now);
         self.record(What::Opened { conn: id, client });

@@ -49,6 +49,7 @@ kinds! {
     Version3: "connect: MQTT 3.1",
     Version4: "connect: MQTT 3.1.1",
     Version5: "connect: MQTT 5.0",
+    OfTenant: "connect: by a client of a tenant",
     CleanStart: "connect: Clean Start ends a session",
     SessionResumed: "connect: a session goes on",
     SessionExpired: "connect: a session has expired",
@@ -423,7 +424,7 @@ impl Watcher {
                     let kept = model
                         .messages
                         .values()
-                        .any(|it| it.retain && it.read.is_some() && sub.matches(it.topic));
+                        .any(|it| it.retain && it.read.is_some() && model.takes(sub, it));
                     if kept && !sub.shared {
                         self.count(match (sub.options.retain_handling, sub.new) {
                             (RetainHandling::SendAtSubscribe, _) => Kind::HandlingSend,
@@ -450,7 +451,7 @@ impl Watcher {
             self.count(Kind::RetainedCleared);
         }
         let mut subs: Vec<_> = model.subs.iter().collect();
-        subs.retain(|sub| sub.ended.is_none() && sub.matches(message.topic));
+        subs.retain(|sub| sub.ended.is_none() && model.takes(sub, message));
         let own = |session: SessionId| model.sessions[session].client == message.publisher;
         if subs.iter().any(|it| it.options.no_local && own(it.session)) {
             self.count(Kind::NoLocal);
@@ -542,10 +543,7 @@ impl Watcher {
             return;
         }
         let live = |sub: &&crate::model::Sub| sub.ended.is_none() && !sub.shared;
-        let matching: Vec<_> = model
-            .matching(session, message.topic)
-            .filter(live)
-            .collect();
+        let matching: Vec<_> = model.matching(session, message).filter(live).collect();
         if matching.len() > 1 {
             self.count(Kind::Overlapping);
         }

@@ -86,7 +86,7 @@ pub(crate) struct Grounds<'a> {
 impl Model {
     pub(crate) fn grounds<'a>(&'a self, sent: &Sent<'a>) -> Grounds<'a> {
         let message = sent.message;
-        let all = self.matching(sent.session, message.topic);
+        let all = self.matching(sent.session, message);
         let (shared, own): (Vec<&Sub>, Vec<&Sub>) = all.partition(|sub| sub.shared);
         let met = |sub: &&'a Sub| sub.may_meet(self, message);
         let shared = shared.into_iter().filter(met).collect();

@@ -355,16 +355,25 @@ impl Model {
         self.conns.values().find(of)
     }
 
-    /// The subscriptions of a session that a topic matches, past ones included.
-    pub(crate) fn matching(
-        &self,
+    /// The subscriptions of a session that a message matches, past ones included.
+    pub(crate) fn matching<'a>(
+        &'a self,
         session: SessionId,
-        topic: &str,
-    ) -> impl Iterator<Item = &Sub> + '_ {
-        let topic = topic.to_owned();
-        self.subs
-            .iter()
-            .filter(move |sub| sub.session == session && sub.matches(&topic))
+        message: &'a MessageInfo,
+    ) -> impl Iterator<Item = &'a Sub> {
+        let subs = self.subs.iter().filter(move |sub| sub.session == session);
+        subs.filter(|sub| self.takes(sub, message))
+    }
+
+    /// Whether a message is to a topic that a subscription matches, and both are of one tenant.
+    pub(crate) fn takes(&self, sub: &Sub, message: &MessageInfo) -> bool {
+        self.is_of_tenant(sub, message.publisher) && sub.matches(message.topic)
+    }
+
+    /// Whether a subscription is that of a client's tenant.
+    pub(crate) fn is_of_tenant(&self, sub: &Sub, client: usize) -> bool {
+        let subscriber = self.sessions[sub.session].client;
+        self.clients[subscriber].tenant == self.clients[client].tenant
     }
 
     /// A PUBLISH that the broker sends, of a message of the run.
@@ -793,7 +802,7 @@ impl Model {
         {
             return None;
         }
-        self.matching(session, message.topic)
+        self.matching(session, message)
             .filter(|sub| !sub.shared)
             .filter_map(|sub| self.granted(sub, message, read, state.client))
             .max()

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use avocet_codec::{QoS, RetainHandling, SubscriptionOptions, Version};
-use avocet_engine::{Level, SharedStrategy};
+use avocet_engine::{Level, SessionKey, SharedStrategy};
 
 use crate::rng::Rng;
 
@@ -135,6 +135,8 @@ pub(crate) enum Role {
 pub(crate) struct Profile {
     pub(crate) role: Role,
     pub(crate) version: Version,
+    /// Empty for none, as of those who see everything.
+    pub(crate) tenant: &'static str,
     pub(crate) client_id: String,
     /// Seconds; in 3.x any but 0 is for ever.
     pub(crate) expiry: u32,
@@ -341,6 +343,7 @@ impl Plan {
             }
             clients.push(profile);
         }
+        draw_tenants(&mut clients, &mut Rng::new(seed, "tenants", 0));
         if race {
             // What a session has missed is known if it lives to the end.
             clients[RACER].expiry = u32::MAX;
@@ -551,10 +554,16 @@ impl System {
 }
 
 impl Profile {
+    /// What names its session among those of all.
+    pub(crate) fn session_name(&self) -> String {
+        SessionKey::new(self.tenant, &self.client_id).to_string()
+    }
+
     pub(crate) fn reliable(role: Role) -> Self {
         Self {
             role,
             version: Version::V5,
+            tenant: "",
             client_id: "witness".into(),
             expiry: 0,
             receive_maximum: u16::MAX,
@@ -576,6 +585,7 @@ impl Profile {
         Self {
             role,
             version,
+            tenant: "",
             // Any shard may own its session.
             client_id: format!(
                 "{}{index}-{}",
@@ -597,6 +607,28 @@ impl Profile {
             },
             ack_max: *rng.pick(&[0, 0, 5 * MILLI, 400 * MILLI]),
             share: (member && version != Version::V5).then(|| rng.name(SHARES)),
+        }
+    }
+}
+
+/// Some clients are those of a tenant, perhaps with the Client Identifiers of others.
+fn draw_tenants(clients: &mut [Profile], rng: &mut Rng) {
+    if !rng.one_in(3) {
+        return;
+    }
+    let same = rng.one_in(2);
+    let mut names: Vec<String> = Vec::new();
+    for client in clients.iter_mut().skip(RACER) {
+        if !rng.one_in(2) {
+            names.push(client.client_id.clone());
+            continue;
+        }
+        client.tenant = "tenant";
+        let of_role = |name: &String| name.starts_with("member") == (client.role == Role::Member);
+        if let Some(at) = names.iter().position(of_role)
+            && same
+        {
+            client.client_id = names.swap_remove(at);
         }
     }
 }

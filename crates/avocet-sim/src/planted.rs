@@ -41,7 +41,7 @@ const fn named(bug: Bug) -> &'static str {
         Bug::PublishBeforeStored => "QoS 2 exactly once",
         // What comes again is taken again.
         Bug::PubrecForgotten => "no more copies than publications",
-        Bug::SubscriptionIdLost | Bug::RetainAsPublishedLost => {
+        Bug::SubscriptionIdLost | Bug::RetainAsPublishedLost | Bug::TenantForgotten => {
             "nothing without a matching subscription"
         }
         Bug::GroupUnbounded => "queues within their limits",

@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use avocet_engine::{Level, MessageId, Record, StoreState};
+use avocet_engine::{GroupName, Level, MessageId, Record, StoreState};
 use avocet_journal::Journal;
 use avocet_session::CommitId;
 use avocet_store::{MemoryStore, Position};
-use avocet_topic::TopicFilterBuf;
 
 use crate::coverage::Kind;
 use crate::disk::Disk;
@@ -24,7 +23,7 @@ pub(crate) struct Store {
     /// Which messages of the run those in the store are.
     uids: BTreeMap<MessageId, Uid>,
     /// Which messages came to which shared subscriptions, and where they are in their orders.
-    grouped: BTreeSet<(TopicFilterBuf, u64, Uid)>,
+    grouped: BTreeSet<(GroupName, u64, Uid)>,
     /// How the disk is, and what the broker has told its shards.
     state: StoreState,
     told: StoreState,
@@ -85,7 +84,7 @@ impl World {
             if let Record::Enqueued { session, id, .. } = record
                 && let Some(uid) = self.store.uid(*id)
             {
-                queued.push((session.client_id().to_owned(), uid));
+                queued.push((session.to_string(), uid));
             }
             match record {
                 Record::MessageStored { message, .. } => stored.extend(uid_of(message.payload())),
@@ -108,7 +107,7 @@ impl World {
                     enqueued.extend(uid.filter(|uid| grouped.insert(place(*uid))));
                 }
                 Record::PubrecReceived { session, sequence } => {
-                    pubrecs.push((session.client_id().to_owned(), packet_id(sequence)));
+                    pubrecs.push((session.to_string(), packet_id(sequence)));
                 }
                 _ => {}
             }

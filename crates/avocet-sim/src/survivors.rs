@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use avocet_codec::SubscriptionOptions;
+use avocet_engine::SessionKey;
 use avocet_session::CloseReason;
 
 use crate::history::{ConnId, Event};
@@ -13,10 +14,10 @@ use crate::wire::Uid;
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Survivors {
-    /// By Client Identifier.
+    /// By tenant and Client Identifier.
     pub(crate) sessions: BTreeMap<String, Survivor>,
-    /// By topic; none of a message that does not say which one it is.
-    pub(crate) retained: BTreeMap<String, Option<Uid>>,
+    /// By tenant and topic; none of a message that does not say which one it is.
+    pub(crate) retained: BTreeMap<(String, String), Option<Uid>>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -28,8 +29,14 @@ pub(crate) struct Survivor {
 }
 
 impl Survivors {
-    pub(crate) fn session(&mut self, client_id: &str) -> &mut Survivor {
-        self.sessions.entry(client_id.to_owned()).or_default()
+    pub(crate) fn session(&mut self, key: &SessionKey) -> &mut Survivor {
+        self.sessions.entry(key.to_string()).or_default()
+    }
+
+    /// What is retained of a tenant's topic.
+    pub(crate) fn of_topic(&self, tenant: &str, topic: &str) -> Option<Option<Uid>> {
+        let key = (tenant.to_owned(), topic.to_owned());
+        self.retained.get(&key).copied()
     }
 }
 
@@ -126,8 +133,8 @@ impl Model {
         }
         let nothing = Survivor::default();
         for client in 0..self.clients.len() {
-            let client_id = self.clients[client].client_id.clone();
-            let found = survivors.sessions.get(&client_id);
+            let name = self.clients[client].session_name();
+            let found = survivors.sessions.get(&name);
             if let Err(problem) = self.match_session(event, client, found) {
                 self.lost.push(problem);
             }

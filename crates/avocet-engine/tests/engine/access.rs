@@ -5,7 +5,7 @@ use avocet_access::{Action, Bans, Effect, Rule, Rules, TopicPattern};
 use avocet_codec::{Auth, Connect, Packet, QoS, ReasonCode, Version};
 use avocet_engine::{
     Accepted, Authentication, AuthenticationRequest, Authorization, AuthorizationRequest,
-    ClientIds, DropReason, EngineConfig, Permission, Record, Verdict,
+    ClientIds, DropReason, EngineConfig, Permission, Record, Tenant, Verdict,
 };
 
 use crate::cluster::{Cluster, each, each_with, persistent};
@@ -89,6 +89,7 @@ fn tenants_have_client_identifiers_of_their_own() {
         let mut clients = Vec::new();
         for tenant in ["one", "two"] {
             let client = cluster.connect(&Connect::new(Version::V5, "same"));
+            let tenant = Tenant::new(tenant).unwrap();
             cluster.verdict(client, Verdict::Accept(Accepted::new(tenant, None)));
             assert_eq!(cluster.packets(client), ["connack 0x00"]);
             clients.push(client);
@@ -120,7 +121,7 @@ fn enhanced_authentication_takes_as_many_steps_as_it_needs() {
         cluster.run();
         let (_, request) = cluster.authenticate.pop().unwrap();
         assert!(matches!(request, AuthenticationRequest::Continue { .. }));
-        let accepted = Accepted::new("", Some(b"welcome".into()));
+        let accepted = Accepted::new(Tenant::NONE, Some(b"welcome".into()));
         cluster.verdict(client, Verdict::Accept(accepted));
         assert_eq!(cluster.packets(client), ["connack 0x00"]);
         // And again, while it is connected.
@@ -134,7 +135,7 @@ fn enhanced_authentication_takes_as_many_steps_as_it_needs() {
         ));
         cluster.verdict(
             client,
-            Verdict::Accept(Accepted::new("", Some(b"still".into()))),
+            Verdict::Accept(Accepted::new(Tenant::NONE, Some(b"still".into()))),
         );
         assert_eq!(cluster.packets(client), ["auth 0x00 still"]);
     });

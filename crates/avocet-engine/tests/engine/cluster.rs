@@ -12,7 +12,7 @@ use avocet_codec::{
 use avocet_engine::{
     Accepted, AuthenticationRequest, AuthorizationRequest, Command, ConnectionId, Counters,
     DropReason, Engine, EngineConfig, Event, Fetched, Level, Moved, Opened, Record, SessionKey,
-    ShardId, ShardMessage, Verdict,
+    ShardId, ShardMessage, Tenant, Verdict,
 };
 use avocet_session::{CommitId, Demand, FetchFrom, Now, TransmitBuf, UnixTime};
 use bytes::Bytes;
@@ -200,6 +200,11 @@ impl Cluster {
     /// Opens a connection that the driver takes no further.
     pub(crate) fn open_refused(&mut self, version: Version, reason: ReasonCode) -> Client {
         self.open_with(version, |opened| opened.refused = Some(reason))
+    }
+
+    /// Opens a connection to a tenant's listener.
+    pub(crate) fn open_of(&mut self, version: Version, tenant: Tenant) -> Client {
+        self.open_with(version, |opened| opened.tenant = tenant)
     }
 
     fn open_with(&mut self, version: Version, change: impl FnOnce(&mut Opened)) -> Client {

@@ -175,7 +175,9 @@ fn retained_state_is_committed_before_the_acknowledgement() {
             .iter()
             .filter_map(|record| match record {
                 Record::RetainedPut { message, .. } => Some(message.topic_name().as_str().into()),
-                Record::RetainedDeleted { topic_name } => Some(format!("-{}", topic_name.as_str())),
+                Record::RetainedDeleted { topic_name, .. } => {
+                    Some(format!("-{}", topic_name.as_str()))
+                }
                 _ => None,
             })
             .collect();
@@ -409,7 +411,7 @@ fn a_message_is_stored_before_it_leaves_its_shard_unless_its_publisher_repeats_i
                     .records
                     .iter()
                     .filter(|record| matches!(record, Record::MessageAccepted { .. }));
-                let owner = ShardId::of_topic(TopicName::new(topic).unwrap(), shards);
+                let owner = ShardId::of_topic("", TopicName::new(topic).unwrap(), shards);
                 let here = shard_of("publisher");
                 let leaves = shard_of(durable) != here || retain && owner != here;
                 let stored = match qos {

@@ -28,4 +28,5 @@ mod shared;
 mod store;
 mod subscribe;
 mod sys;
+mod tenants;
 mod wills;

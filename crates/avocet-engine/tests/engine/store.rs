@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use avocet_codec::{PacketId, QoS, SubscriptionId, SubscriptionOptions};
 use avocet_engine::{
-    Fetched, GroupPlace, MessageId, Part, Record, Restored, RetainedPlace, SessionKey,
+    Fetched, GroupName, GroupPlace, MessageId, Part, Record, Restored, RetainedPlace, SessionKey,
 };
 use avocet_session::{FetchFrom, Message, UnixTime};
 use avocet_topic::TopicFilterBuf;
@@ -21,8 +21,8 @@ pub(crate) struct Store {
     /// Those on their way: who published them, and where they have been.
     accepted: BTreeMap<MessageId, (Option<Key>, Vec<Part>)>,
     sessions: BTreeMap<Key, Session>,
-    groups: BTreeMap<(TopicFilterBuf, u64), (MessageId, Option<Key>)>,
-    retained: BTreeMap<String, Restored>,
+    groups: BTreeMap<(GroupName, u64), (MessageId, Option<Key>)>,
+    retained: BTreeMap<(String, String), Restored>,
     wills: BTreeMap<Key, Restored>,
     /// Payloads of messages that cannot be read.
     pub(crate) unreadable: Vec<&'static str>,
@@ -203,11 +203,17 @@ impl Store {
             }
             Record::RetainedPut { message, publisher } => {
                 let topic_name = message.topic_name().as_str().to_owned();
+                let tenant = publisher
+                    .as_deref()
+                    .map_or("", SessionKey::tenant)
+                    .to_owned();
                 let retained = Restored::Retained { message, publisher };
-                self.retained.insert(topic_name, retained);
+                self.retained.insert((tenant, topic_name), retained);
             }
-            Record::RetainedDeleted { topic_name } => {
-                self.retained.remove(topic_name.as_str());
+            Record::RetainedDeleted { tenant, topic_name } => {
+                let (tenant, topic_name) = (tenant.as_str(), topic_name.as_str());
+                self.retained
+                    .remove(&(tenant.to_owned(), topic_name.to_owned()));
             }
             Record::WillPut {
                 session,
@@ -354,7 +360,7 @@ impl Store {
 
     /// The payload retained for a topic.
     pub(crate) fn retained(&self, topic_name: &str) -> Option<String> {
-        match self.retained.get(topic_name)? {
+        match self.retained.get(&(String::new(), topic_name.to_owned()))? {
             Restored::Retained { message, .. } => {
                 Some(String::from_utf8_lossy(message.payload()).into_owned())
             }

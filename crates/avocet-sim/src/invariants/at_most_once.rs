@@ -27,7 +27,7 @@ impl Invariant for AtMostOnce {
         if copies.latest != Some(event.seq) {
             return Ok(());
         }
-        let subs = || model.matching(session, message.topic);
+        let subs = || model.matching(session, message);
         let snapshots = subs().filter(|sub| sub.may_find(model, message));
         let mut groups: Vec<&str> = subs()
             .filter(|sub| sub.shared)

@@ -38,14 +38,14 @@ impl Durable {
             return Ok(());
         }
         for (session, state) in model.sessions.iter().enumerate() {
-            let client_id = &model.clients[state.client].client_id;
+            let name = model.clients[state.client].session_name();
             // Others may have expired.
             let there = state.expiry == u32::MAX || model.conns[&state.conn].is_live();
             if there
                 && state.expiry > 0
                 && model.must(session, message) > Some(QoS::AtMostOnce)
                 && !model.system.is_tight()
-                && !self.queued.contains(&(client_id.clone(), uid))
+                && !self.queued.contains(&(name, uid))
             {
                 return Err(format!(
                     "m{uid} is not recorded for client {}",
@@ -87,9 +87,9 @@ impl Invariant for Durable {
                 conn,
                 present: false,
             } => {
-                let client_id = &model.clients[model.conns[conn].client].client_id;
-                self.recorded.retain(|(of, _)| of != client_id);
-                self.finished.retain(|(of, _)| of != client_id);
+                let name = model.clients[model.conns[conn].client].session_name();
+                self.recorded.retain(|(of, _)| *of != name);
+                self.finished.retain(|(of, _)| *of != name);
             }
             What::Committed { shard, commit } => {
                 self.pending
@@ -120,16 +120,14 @@ impl Invariant for Durable {
                     return Ok(());
                 }
                 let info = &model.conns[conn];
-                let client_id = &model.clients[info.client].client_id;
+                let name = model.clients[info.client].session_name();
                 let acked = model.last_acked.filter(|(seq, _)| *seq == event.seq);
                 for ((shard, commit), (stored, pubrecs)) in &self.pending {
                     let waits = match kind {
                         AckType::Puback | AckType::Pubrec => acked.is_some_and(|(_, uid)| {
                             self.enqueued.contains(&uid) && stored.contains(&uid)
                         }),
-                        AckType::Pubrel => {
-                            pubrecs.iter().any(|it| it.0 == *client_id && it.1 == *id)
-                        }
+                        AckType::Pubrel => pubrecs.iter().any(|it| it.0 == name && it.1 == *id),
                         AckType::Pubcomp => false,
                     };
                     if waits {
@@ -138,7 +136,7 @@ impl Invariant for Durable {
                         ));
                     }
                 }
-                let key = (client_id.clone(), *id);
+                let key = (name, *id);
                 let kept = info.session.is_some_and(|it| model.sessions[it].expiry > 0);
                 if *kind == AckType::Pubrel && kept && !self.recorded.contains(&key) {
                     return Err(format!("[{conn}] {pkt} leaves, and PUBREC is not recorded"));
@@ -156,8 +154,8 @@ impl Invariant for Durable {
                         ..
                     },
             } if model.conns[conn].is_live() => {
-                let client_id = model.clients[model.conns[conn].client].client_id.clone();
-                let key = (client_id, *id);
+                let name = model.clients[model.conns[conn].client].session_name();
+                let key = (name, *id);
                 self.recorded.remove(&key);
                 self.finished.insert(key);
             }

@@ -50,7 +50,7 @@ impl Retained {
         };
         let last = last.map(|last| &model.messages[last]);
         let before = last.is_none_or(|it| it.last_read_at < *at);
-        before && found.retained.get(topic).copied().flatten().as_ref() == kept
+        before && found.of_topic("", topic).flatten().as_ref() == kept
     }
 
     fn settle_end(&self, model: &Model) -> Result<(), String> {
@@ -92,7 +92,7 @@ impl Retained {
         }
         let found = self.snapshots.entry((session, sent.uid)).or_default();
         *found += 1;
-        let subs = model.matching(session, message.topic);
+        let subs = model.matching(session, message);
         let most = subs.filter(|sub| sub.may_find(model, message)).count();
         if *found > most {
             return Err(format!(
@@ -131,14 +131,15 @@ impl Retained {
         if model.crashes > 0 || !sub.asks() || sub.answered.is_none() || sub.ended.is_some() {
             return Ok(());
         }
-        for (topic, seen) in self.seen.iter().filter(|(topic, _)| sub.matches(topic)) {
+        for (topic, seen) in &self.seen {
             let Some((seq, uid)) = seen.last().filter(|(seq, _)| *seq < sub.began) else {
                 continue;
             };
             let message = &model.messages[uid];
             let qos = message.qos.min(sub.options.maximum_qos);
             let large = profile.maximum_packet_size < u32::MAX && message.len > 1_000;
-            if message.empty
+            if !model.takes(sub, message)
+                || message.empty
                 || may_expire(model, topic)
                 || large
                 || sub.hides(model, message)

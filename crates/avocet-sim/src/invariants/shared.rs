@@ -8,7 +8,7 @@ use avocet_codec::QoS;
 
 use crate::history::{ConnId, Event, What};
 use crate::invariants::Invariant;
-use crate::model::{ConnInfo, MessageInfo, Model, Seq, SessionId};
+use crate::model::{ConnInfo, MessageInfo, Model, Seq, SessionId, Sub};
 use crate::plan::SHARES;
 use crate::wire::{Pkt, PublishPkt, Uid};
 
@@ -44,8 +44,10 @@ pub(crate) fn group_of(model: &Model, conn: ConnId, publish: &PublishPkt) -> Opt
 /// Whether a member that a crash does not take was in a group before a will was published, and is.
 fn survives(model: &Model, group: &str, will: Uid) -> bool {
     let ended = model.will_of(will).and_then(ConnInfo::lost);
+    let publisher = model.messages[&will].publisher;
     model.subs.iter().any(|sub| {
         sub.filter == group
+            && model.is_of_tenant(sub, publisher)
             && sub.ended.is_none()
             && sub.certain.is_some_and(|certain| Some(certain) < ended)
             && model.sessions[sub.session].expiry > 0
@@ -123,7 +125,9 @@ impl Shared {
             return false;
         };
         let mut stays = false;
-        for sub in model.subs.iter().filter(|sub| sub.filter == group) {
+        let of_group =
+            |sub: &&Sub| sub.filter == group && model.is_of_tenant(sub, message.publisher);
+        for sub in model.subs.iter().filter(of_group) {
             if !sub.matches(message.topic) {
                 return false;
             }

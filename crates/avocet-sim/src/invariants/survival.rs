@@ -17,9 +17,11 @@ fn check_retained(model: &Model, survivors: &Survivors) -> Result<(), String> {
         let Some(read) = last.read else {
             continue;
         };
-        let of_topic = |it: &MessageInfo| it.retain && it.topic == last.topic && it.read.is_some();
+        let tenant = |it: &MessageInfo| model.clients[it.publisher].tenant;
+        let same = |it: &MessageInfo| it.topic == last.topic && tenant(it) == tenant(last);
+        let of_topic = |it: &MessageInfo| it.retain && same(it) && it.read.is_some();
         let is_older = |it: &MessageInfo| it.kept && it.acked.is_some_and(|acked| acked < read);
-        match survivors.retained.get(last.topic) {
+        match survivors.of_topic(tenant(last), last.topic) {
             Some(found) => {
                 let older = found.and_then(|found: Uid| {
                     let message = model.messages.get(&found)?;

@@ -103,7 +103,9 @@ impl Invariant for Wills {
         }
         for (conn, info) in &model.conns {
             let will = info.connect.as_ref().and_then(|connect| connect.will);
-            let Some(uid) = will else {
+            // The witness sees those of its own.
+            let seen = model.clients[info.client].tenant == model.clients[WITNESS].tenant;
+            let Some(uid) = will.filter(|_| seen) else {
                 continue;
             };
             let delay = model.messages[&uid].will.unwrap_or_default();
