@@ -30,15 +30,27 @@ impl Rules {
     /// Rules as TOML: `default` is `"deny"` or `"allow"`, each `[[rule]]` one rule.
     #[cfg(feature = "toml")]
     pub fn from_toml(text: &str) -> Result<Self, RulesError> {
-        toml::from_str(text).map_err(|error| {
-            let start = error.span().map_or(0, |span| span.start);
-            let before = text.get(..start).unwrap_or(text);
-            RulesError {
-                line: before.matches('\n').count() + 1,
-                problem: error.message().trim().replace('\n', "; "),
-            }
-        })
+        let line = |at: usize| text.get(..at).unwrap_or(text).matches('\n').count() + 1;
+        let parsed = toml::from_str(text).and_then(|rules: Self| {
+            let places: Places = toml::from_str(text)?;
+            Ok((rules, places))
+        });
+        let (mut rules, places) = parsed.map_err(|error| RulesError {
+            line: line(error.span().map_or(0, |span| span.start)),
+            problem: error.message().trim().replace('\n', "; "),
+        })?;
+        let lines = places.rule.iter().map(|rule| line(rule.span().start));
+        rules.lines = lines.filter_map(|line| line.try_into().ok()).collect();
+        Ok(rules)
     }
+}
+
+/// Where the rules stand in a text.
+#[cfg(feature = "toml")]
+#[derive(Deserialize)]
+struct Places {
+    #[serde(default)]
+    rule: Vec<toml::Spanned<serde::de::IgnoredAny>>,
 }
 
 impl<'de> Deserialize<'de> for Rules {

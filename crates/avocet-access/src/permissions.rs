@@ -64,7 +64,7 @@ impl Permissions {
             entries: entries.into(),
             always: [None; 3],
         };
-        permissions.always = Action::ALL.map(|action| permissions.always(action));
+        permissions.always = Action::ALL.map(|action| permissions.only_verdict(action));
         permissions
     }
 
@@ -78,8 +78,7 @@ impl Permissions {
         self.rules.as_slice().get(entry.rule as usize)
     }
 
-    /// The verdict on all requests for an action, if it is one and the same.
-    fn always(&self, action: Action) -> Option<Verdict> {
+    fn only_verdict(&self, action: Action) -> Option<Verdict> {
         for entry in &self.entries {
             let rule = self.rule(entry)?;
             if rule.actions.contains(action) {
@@ -101,8 +100,7 @@ impl Permissions {
     /// Whether the client may do this.
     #[must_use]
     pub fn decide(&self, request: &Request<'_>) -> Verdict {
-        let always = self.always.get(request.action() as usize).copied();
-        if let Some(verdict) = always.flatten() {
+        if let Some(verdict) = self.always(request.action()) {
             return verdict;
         }
         for entry in &self.entries {
@@ -126,11 +124,17 @@ impl Permissions {
             .map(|request| request.qos())
     }
 
+    /// The verdict on all requests for an action, if it is one and the same.
+    #[must_use]
+    pub fn always(&self, action: Action) -> Option<Verdict> {
+        self.always.get(action as usize).copied().flatten()
+    }
+
     /// Whether the client may be sent whatever it has subscribed to.
     #[must_use]
     pub fn delivers_all(&self) -> bool {
-        let always = self.always.get(Action::Deliver as usize).copied();
-        always.flatten().is_some_and(Verdict::is_allowed)
+        self.always(Action::Deliver)
+            .is_some_and(Verdict::is_allowed)
     }
 }
 

@@ -146,27 +146,43 @@ pub struct Explanation {
 
 /// Rules in their order. What none of them is about has the default, which denies.
 ///
-/// As text ([`fmt::Display`]) they are TOML that [`Rules::from_toml`] reads, behind a feature.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// As text ([`fmt::Display`]) they are TOML that [`Rules::from_toml`] reads, behind a feature. They are
+/// equal if they say the same, wherever they stand.
+#[derive(Clone, Debug, Default)]
 pub struct Rules {
     rules: Box<[Rule]>,
     default: Effect,
+    /// Where each rule stands in the text that they come from; empty if they come from none.
+    pub(crate) lines: Box<[u32]>,
 }
+
+impl PartialEq for Rules {
+    fn eq(&self, other: &Self) -> bool {
+        self.rules == other.rules && self.default == other.default
+    }
+}
+
+impl Eq for Rules {}
 
 impl Rules {
     /// These rules in this order; `default` is for what no rule is about.
     pub fn new(rules: impl Into<Box<[Rule]>>, default: Effect) -> Result<Self, RuleError> {
         let rules = rules.into();
         rules.iter().try_for_each(Rule::check)?;
-        Ok(Self { rules, default })
+        let lines = Box::default();
+        Ok(Self {
+            rules,
+            default,
+            lines,
+        })
     }
 
     /// Everything is allowed to everybody.
     #[must_use]
     pub fn allow_all() -> Self {
         Self {
-            rules: Box::default(),
             default: Effect::Allow,
+            ..Self::default()
         }
     }
 
@@ -174,6 +190,12 @@ impl Rules {
     #[must_use]
     pub fn as_slice(&self) -> &[Rule] {
         &self.rules
+    }
+
+    /// The line where a rule begins, from 1, if the rules come from a text.
+    #[must_use]
+    pub fn line(&self, index: usize) -> Option<u32> {
+        self.lines.get(index).copied()
     }
 
     /// What is said of what no rule is about.

@@ -7,17 +7,20 @@ use crate::rule::{Action, Actions, Condition, QosSet, Rule};
 use crate::rules::{DecidedBy, Rules};
 
 impl Rules {
-    /// What decided, for people: `rule 3 "own topics"`, or `the default`.
+    /// What decided, for people: `rule 3 "own topics" (line 12)`, or `the default`.
     #[must_use]
     pub fn describe(&self, decided_by: DecidedBy) -> impl fmt::Display {
         fmt::from_fn(move |f| match decided_by {
             DecidedBy::Default => f.write_str("the default, since no rule is about it"),
             DecidedBy::Rule(index) => {
                 write!(f, "rule {}", index + 1)?;
-                match self.as_slice().get(index) {
-                    Some(rule) if !rule.name.is_empty() => write!(f, " {}", Quoted(&rule.name)),
-                    Some(_) | None => Ok(()),
+                if let Some(rule) = self.as_slice().get(index)
+                    && !rule.name.is_empty()
+                {
+                    write!(f, " {}", Quoted(&rule.name))?;
                 }
+                self.line(index)
+                    .map_or(Ok(()), |line| write!(f, " (line {line})"))
             }
         })
     }

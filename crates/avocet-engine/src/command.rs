@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
-use avocet_access::Identity;
+use avocet_access::{Action, Effect, Identity};
 use avocet_codec::{Frame, QoS, ReasonCode, Version};
 use avocet_session::{CloseReason, CommitId, FetchFrom, ServerConnection, UnixTime};
 use avocet_topic::{TopicFilterBuf, TopicNameBuf};
@@ -141,14 +141,19 @@ pub enum Command {
         request: AuthenticationRequest,
     },
     /// Find out what a client may do; then call
-    /// [`Engine::handle_authorized`](crate::Engine::handle_authorized). Its input waits.
+    /// [`Engine::handle_authorized`](crate::Engine::handle_authorized). Its input waits, for as long as
+    /// [`authorization_timeout`](crate::EngineConfig::authorization_timeout) says.
     Authorize {
         /// The connection.
         id: ConnectionId,
-        /// Its session.
-        session: Arc<SessionKey>,
+        /// What the answer is to.
+        question: QuestionId,
+        /// Whose connection it is.
+        client: Arc<Client>,
         /// What it wants.
         request: AuthorizationRequest,
+        /// What the rules in force say of what nobody says anything about.
+        default: Effect,
     },
     /// Hand a connection over, socket and unread bytes included; the driver of the other shard
     /// calls [`Engine::handle_moved`](crate::Engine::handle_moved), then
@@ -229,6 +234,22 @@ pub enum Event {
         most: (Arc<SessionKey>, u64),
         /// The last one.
         example: Arc<SessionKey>,
+    },
+    /// A client was refused something. A shard tells of at most 50 refusals in a second, 5 of one client.
+    /// Messages that a client is not sent are counted only.
+    NotAuthorized {
+        /// The client.
+        client: Arc<Client>,
+        /// What it wanted to do.
+        action: Action,
+        /// The Topic Name, or the Topic Filter.
+        topic: Box<str>,
+        /// Who refused it.
+        by: RefusedBy,
+        /// What the rule is called, if it was one.
+        rule: Option<String>,
+        /// Refusals of this shard that nothing was said of since the last one.
+        omitted: u64,
     },
     /// A connection is gone.
     Disconnected {
@@ -325,11 +346,43 @@ impl Accepted {
     }
 }
 
+/// Names a question about what a client may do; no other question of its shard has this name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QuestionId(pub(crate) u64);
+
+/// A client that was let in, or is about to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Client {
+    /// Its connection.
+    pub id: ConnectionId,
+    /// Its session, by tenant and Client Identifier.
+    pub session: Arc<SessionKey>,
+    /// Who it is.
+    pub identity: Identity,
+    /// Where it comes from, and by which listener.
+    pub opened: Opened,
+}
+
+/// Who refused what a client wanted to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RefusedBy {
+    /// The rule with this index.
+    Rule(usize),
+    /// The rules, none of which is about it.
+    Default,
+    /// The driver.
+    Answer,
+    /// The driver, which did not answer in time, or with 0x83.
+    Nobody,
+}
+
 /// What a client wants to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AuthorizationRequest {
-    /// To publish a message.
+    /// To publish a message, or to leave it as its Will.
     Publish {
         /// To this topic.
         topic_name: TopicNameBuf,
@@ -337,6 +390,8 @@ pub enum AuthorizationRequest {
         qos: QoS,
         /// With this RETAIN flag.
         retain: bool,
+        /// Whether it is a Will: then its client is not let in before the answer.
+        will: bool,
     },
     /// To subscribe.
     Subscribe {
@@ -345,7 +400,8 @@ pub enum AuthorizationRequest {
     },
 }
 
-/// The answer to an [`AuthorizationRequest`].
+/// The answer to an [`AuthorizationRequest`]. 0x83 (implementation specific error) says that nobody knows,
+/// which is not kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Permission {

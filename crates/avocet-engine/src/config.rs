@@ -17,8 +17,11 @@ pub struct EngineConfig {
     pub connection: Arc<ServerConfig>,
     /// Whether a CONNECT waits for a verdict.
     pub authentication: Authentication,
-    /// Whether PUBLISH and SUBSCRIBE wait for a verdict.
+    /// Who decides what clients may do.
     pub authorization: Authorization,
+    /// How long the driver has for its answer to [`Command::Authorize`](crate::Command::Authorize).
+    /// Then what waits for it is refused with 0x83 (implementation specific error).
+    pub authorization_timeout: Duration,
     /// Whether users have Client Identifiers of their own.
     pub client_ids: ClientIds,
     /// Whether acknowledgements wait for commits.
@@ -48,6 +51,7 @@ impl Default for EngineConfig {
             connection: Arc::new(ServerConfig::default()),
             authentication: Authentication::None,
             authorization: Authorization::None,
+            authorization_timeout: Duration::from_secs(10),
             client_ids: ClientIds::Shared,
             durability: Durability::Memory,
             levels: Levels::default(),
@@ -81,7 +85,9 @@ pub enum Authorization {
     /// The rules of [`Engine::set_rules`](crate::Engine::set_rules); until there are some, everything
     /// is denied.
     Rules,
-    /// The driver: [`Command::Authorize`](crate::Command::Authorize).
+    /// The same rules, and about publishing and subscribing what none of them is about, the driver:
+    /// [`Command::Authorize`](crate::Command::Authorize). What a client has subscribed to, it is sent,
+    /// unless a rule denies it.
     Asked,
 }
 
@@ -240,6 +246,9 @@ pub struct EngineLimits {
     pub tenants_max: usize,
     /// Subscriptions of one session. Beyond, the SUBACK says 0x97.
     pub subscriptions_per_session_max: usize,
+    /// Topics of one connected client for which the driver's answers are kept; none of more than 256
+    /// bytes. Others are asked about each time.
+    pub answers_per_session_max: usize,
     /// Shapes of the wildcard filters of one session: what keeps a client from using up those of
     /// the shard. Filters of further shapes get 0x97.
     pub shapes_per_session_max: usize,
@@ -315,6 +324,7 @@ impl Default for EngineLimits {
             connections_max: 1_000_000,
             sessions_max: 2_000_000,
             tenants_max: 10_000,
+            answers_per_session_max: 64,
             subscriptions_per_session_max: 10_000,
             shapes_per_session_max: 64,
             client_id_bytes_max: u16::MAX.into(),

@@ -8,20 +8,23 @@ use alloc::sync::Arc;
 use core::hash::BuildHasher;
 use core::mem;
 
-use avocet_codec::{Auth, Connect, Frame, Packet, ReasonCode, Version};
+use avocet_access::Action;
+use avocet_codec::{Auth, Connect, Frame, Packet, PacketType, ReasonCode, Version};
 use avocet_session::{Accept, Details, Message, Now};
 use avocet_topic::TopicName;
 use foldhash::quality::FixedState;
 
+use crate::access::Judged;
 use crate::connection::{Connection, Question, forget_unjudged};
 use crate::counters::RefuseReason;
 use crate::flapping::Flap;
 use crate::session_table::{SessionHandle, SessionKey};
+use crate::subscribe::told;
 use crate::tenant::Tenant;
 use crate::will::Will;
 use crate::{
-    Accepted, Authentication, AuthenticationRequest, ClientIds, Command, ConnectionId, Engine,
-    Event, Moved, Verdict,
+    Accepted, Authentication, AuthenticationRequest, Client, ClientIds, Command, ConnectionId,
+    Engine, Event, Moved, RefusedBy, Verdict,
 };
 
 /// With which session a connection goes on.
@@ -32,6 +35,17 @@ struct Admission {
     /// Whether it leaves a will.
     will: bool,
     bridge: bool,
+}
+
+/// A client that may connect, on its way to its session.
+#[derive(Debug)]
+pub(crate) struct Joining {
+    pub(crate) key: Arc<SessionKey>,
+    /// Whether its Client Identifier is the server's.
+    assigned: bool,
+    accepted: Accepted,
+    /// Whether the driver let it leave its Will.
+    will_allowed: bool,
 }
 
 impl Engine {
@@ -222,7 +236,13 @@ impl Engine {
         let owner = self.owner_of_session(&key);
         let key = Arc::new(key);
         if owner == self.shard {
-            self.establish(id, connect, key, assigned, &accepted, now);
+            let joining = Joining {
+                key,
+                assigned,
+                accepted,
+                will_allowed: false,
+            };
+            self.establish(id, connect, joining, now);
             return;
         }
         let Ok(connect) = Frame::encode(&Packet::Connect(*connect), connect.version) else {
@@ -260,7 +280,13 @@ impl Engine {
         } else if let Some(reason) = refused {
             self.refuse(id, reason, Details::default(), now);
         } else if let Packet::Connect(connect) = connect.packet() {
-            self.establish(id, &connect, key, false, &accepted, now);
+            let joining = Joining {
+                key,
+                assigned: false,
+                accepted,
+                will_allowed: false,
+            };
+            self.establish(id, &connect, joining, now);
         }
         self.poll_connection_events(id, now);
         self.settle(now);
@@ -284,36 +310,46 @@ impl Engine {
     }
 
     /// Gives a connection its session, a former one or a new one, and sends CONNACK.
-    fn establish(
-        &mut self,
-        id: ConnectionId,
-        connect: &Connect<'_>,
-        key: Arc<SessionKey>,
-        assigned: bool,
-        accepted: &Accepted,
-        now: Now,
-    ) {
-        let user = accepted.identity.user.as_deref();
+    fn establish(&mut self, id: ConnectionId, connect: &Connect<'_>, joining: Joining, now: Now) {
+        let user = joining.accepted.identity.user.as_deref();
         // Here, since bans may have come on the way from another shard.
         if self.bans.has(connect.client_id, user) {
             self.refuse(id, ReasonCode::Banned, Details::default(), now);
             return;
         }
-        if accepted
+        if joining
+            .accepted
             .until
             .is_some_and(|until| until <= self.clock.unix())
         {
             self.refuse(id, ReasonCode::NotAuthorized, Details::default(), now);
             return;
         }
-        let mut access = self.access_of(&key, accepted);
+        let mut access = self.access_of(id, &joining.key, &joining.accepted);
         if let (Some(access), Some(will)) = (&mut access, &connect.will)
             && !is_bridge_state(will.topic_name)
-            && !access.may_publish(&self.rules, will.topic_name, will.qos, will.retain)
         {
-            self.refuse(id, ReasonCode::NotAuthorized, Details::default(), now);
-            return;
+            let client = Arc::clone(access.client());
+            let (topic_name, qos, retain) = (will.topic_name, will.qos, will.retain);
+            match access.judge_publish(&self.rules, topic_name, qos, retain) {
+                Judged::Open(_) if !joining.will_allowed => {
+                    self.ask_to_join(id, connect, joining, client, now);
+                    return;
+                }
+                Judged::Refused(reason_code, by) => {
+                    self.refuse_will(id, &client, topic_name.as_str(), (reason_code, by), now);
+                    return;
+                }
+                Judged::Allowed(_) | Judged::Open(_) => {}
+            }
         }
+        let Joining {
+            key,
+            assigned,
+            accepted,
+            ..
+        } = joining;
+        let user = accepted.identity.user.as_deref();
         let config = Arc::clone(&self.config);
         let limits = &config.limits;
         let known = self.sessions.find(&key);
@@ -399,10 +435,58 @@ impl Engine {
         let changed = kept.is_some_and(|kept| kept != connect.keep_alive);
         self.counters.keep_alives_changed += u64::from(changed);
         self.counters.session_expiries_cut += u64::from(expiry_interval < requested);
-        self.permit(id, accepted);
+        self.permit(id, &accepted);
         self.members_online(handle);
         self.ask_retained(handle);
         self.need_flush(id);
+    }
+
+    /// The driver has answered whether a client may leave its Will.
+    pub(crate) fn answer_will(
+        &mut self,
+        id: ConnectionId,
+        connect: &Frame,
+        joining: Joining,
+        client: &Arc<Client>,
+        judged: Result<(), (ReasonCode, RefusedBy)>,
+        now: Now,
+    ) {
+        let entry = self.connections.get(&id);
+        if entry.is_some_and(|entry| entry.server.awaits_answer())
+            && let Packet::Connect(connect) = connect.packet()
+        {
+            match judged {
+                Ok(()) => {
+                    let joining = Joining {
+                        will_allowed: true,
+                        ..joining
+                    };
+                    self.establish(id, &connect, joining, now);
+                }
+                Err(refusal) => {
+                    let topic = connect.will.map(|will| will.topic_name.as_str());
+                    self.refuse_will(id, client, topic.unwrap_or_default(), refusal, now);
+                }
+            }
+        }
+        self.poll_connection_events(id, now);
+        self.settle(now);
+        self.need_flush(id);
+        self.check_resume(id);
+        self.update_timer(id);
+    }
+
+    fn refuse_will(
+        &mut self,
+        id: ConnectionId,
+        client: &Arc<Client>,
+        topic: &str,
+        (reason_code, by): (ReasonCode, RefusedBy),
+        now: Now,
+    ) {
+        self.count_refusal(client, Action::Publish, topic, by, now);
+        let reason_code = told(reason_code, PacketType::Connack);
+        self.refuse(id, reason_code, Details::default(), now);
     }
 
     fn tell_of_flapping(&mut self, id: ConnectionId, key: &Arc<SessionKey>) {

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use core::mem;
 use core::time::Duration;
 
+use avocet_access::Action;
 use avocet_codec::{
     Frame, MessageProperties, PacketType, PayloadFormat, QoS, ReasonCode, TopicName,
 };
@@ -18,6 +19,8 @@ use avocet_session::{
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
+use crate::access::Judged;
+use crate::authorization::Asked;
 use crate::config::Overrun;
 use crate::counters::{DropReason, RefuseReason};
 use crate::publish::{Answer, Origin};
@@ -28,9 +31,7 @@ use crate::session_table::{SessionHandle, SessionKey};
 use crate::subscribe::{PendingSubacks, SubscribeRequest, told};
 use crate::tenant::SpaceId;
 use crate::timer::DUE_MAX;
-use crate::{
-    Authorization, AuthorizationRequest, Command, ConnectionId, Engine, Event, Opened, Permission,
-};
+use crate::{Authorization, Command, ConnectionId, Engine, Event, Opened};
 
 /// How many packets of a slice one counts for that is neither a message nor an acknowledgement.
 const REQUEST_WORK: usize = 16;
@@ -84,8 +85,8 @@ pub(crate) struct Connection {
 pub(crate) enum Question {
     /// Whether its client may connect.
     Connect(Frame),
-    Publish(Box<Message>, Option<AckToken>),
-    Subscribe(SubscribeRequest),
+    /// Whether it may do something.
+    Authorize(Box<Asked>),
 }
 
 impl Connection {
@@ -114,8 +115,8 @@ impl Connection {
 
 /// What was not judged was not taken: sent again, it is a new message.
 pub(crate) fn forget_unjudged(session: Option<&mut Session>, question: Option<Question>) {
-    if let (Some(session), Some(Question::Publish(_, Some(token)))) = (session, question)
-        && token.qos() == QoS::ExactlyOnce
+    if let (Some(session), Some(Question::Authorize(asked))) = (session, question)
+        && let Some(token) = asked.exactly_once()
     {
         session.forget(token.packet_id());
     }
@@ -233,7 +234,7 @@ impl Engine {
         if paced {
             self.grant_deliveries(id, now);
         }
-        if self.config.authorization == Authorization::Rules
+        if self.config.authorization != Authorization::None
             && let Some(handle) = self.connections.get(&id).and_then(|entry| entry.session)
             && let Some(slot) = self.sessions.get(handle)
             && let Some(access) = &slot.access
@@ -409,46 +410,33 @@ impl Engine {
             self.refuse_publish(id, token, refusal);
             return;
         }
-        if self.config.authorization == Authorization::Rules {
-            let session = self.connections.get(&id).and_then(|entry| entry.session);
+        if self.config.authorization != Authorization::None {
+            let entry = self.connections.get(&id);
+            let session = entry.and_then(|entry| entry.session);
             let packet = publish.packet();
             let (qos, retain) = (packet.qos(), packet.retain);
-            if !self.may_publish(session, topic_name, qos, retain) {
-                let refusal = (ReasonCode::NotAuthorized, DropReason::NotAuthorized);
-                self.refuse_publish(id, token, refusal);
-                return;
+            match self.judge_publish(session, topic_name, qos, retain, now) {
+                Judged::Allowed(_) => {}
+                Judged::Refused(reason_code, by) => {
+                    self.count_refusal_of(session, Action::Publish, topic_name.as_str(), by, now);
+                    let reason_code = told(reason_code, PacketType::Puback);
+                    self.refuse_publish(id, token, (reason_code, DropReason::NotAuthorized));
+                    return;
+                }
+                Judged::Open(_) => {
+                    let message = Message::from_publish(&packet, topic_name, now.unix);
+                    self.ask_to_publish(id, message, token, now);
+                    return;
+                }
             }
         }
-        let authorized = self.config.authorization != Authorization::Asked;
-        if authorized
-            && let Some(frame) = publish.frame()
+        if let Some(frame) = publish.frame()
             && self.publish_frame(id, publish, frame, now)
         {
             return;
         }
         let message = Message::from_publish(&publish.packet(), topic_name, now.unix);
-        if authorized {
-            self.publish_from(id, message, token, now);
-            return;
-        }
-        let Some(entry) = self.connections.get_mut(&id) else {
-            return;
-        };
-        let Some(session) = entry.key.clone() else {
-            return;
-        };
-        let request = AuthorizationRequest::Publish {
-            topic_name: topic_name.to_buf(),
-            qos: message.qos(),
-            retain: message.retain(),
-        };
-        entry.server.pause();
-        entry.question = Some(Question::Publish(Box::new(message), token));
-        self.command(Command::Authorize {
-            id,
-            session,
-            request,
-        });
+        self.publish_from(id, message, token, now);
     }
 
     /// Whether clients may publish a message: not what is the server's, and within the limits.
@@ -481,7 +469,7 @@ impl Engine {
         Ok(())
     }
 
-    fn refuse_publish(
+    pub(crate) fn refuse_publish(
         &mut self,
         id: ConnectionId,
         token: Option<AckToken>,
@@ -497,7 +485,7 @@ impl Engine {
     }
 
     /// Publishes what the client of a connection sent and may send.
-    fn publish_from(
+    pub(crate) fn publish_from(
         &mut self,
         id: ConnectionId,
         message: Message,
@@ -566,62 +554,9 @@ impl Engine {
     fn on_subscribe(&mut self, id: ConnectionId, request: SubscribeRequest, now: Now) {
         if self.config.authorization == Authorization::None {
             self.subscribe(id, &request, None, now);
-            return;
+        } else {
+            self.judge_subscribe(id, request, now);
         }
-        let Some(entry) = self.connections.get_mut(&id) else {
-            return;
-        };
-        let Some(session) = entry.key.clone() else {
-            return;
-        };
-        let filters: Vec<_> = request
-            .filters
-            .iter()
-            .map(|(filter, options)| (filter.clone(), options.maximum_qos))
-            .collect();
-        if self.config.authorization == Authorization::Rules {
-            let handle = entry.session;
-            let permissions = self.judge_subscriptions(handle, &filters);
-            self.subscribe(id, &request, Some(&permissions), now);
-            return;
-        }
-        entry.server.pause();
-        entry.question = Some(Question::Subscribe(request));
-        self.command(Command::Authorize {
-            id,
-            session,
-            request: AuthorizationRequest::Subscribe { filters },
-        });
-    }
-
-    /// The answer to [`Command::Authorize`]; nothing if the connection is gone or was not asked
-    /// about.
-    pub fn handle_authorized(&mut self, id: ConnectionId, permission: Permission, now: Now) {
-        let now = self.clock.read(now);
-        let Some(entry) = self.connections.get_mut(&id) else {
-            return;
-        };
-        match (entry.question.take(), permission) {
-            (Some(Question::Publish(message, token)), Permission::Publish(reason_code)) => {
-                if reason_code.is_error() {
-                    let reason_code = told(reason_code, PacketType::Puback);
-                    let refusal = (reason_code, DropReason::NotAuthorized);
-                    self.refuse_publish(id, token, refusal);
-                } else {
-                    self.publish_from(id, *message, token, now);
-                }
-            }
-            (Some(Question::Subscribe(request)), Permission::Subscribe(permissions)) => {
-                self.subscribe(id, &request, Some(&permissions), now);
-            }
-            (question, _) => {
-                entry.question = question;
-                return;
-            }
-        }
-        self.settle(now);
-        self.unpause(id, now);
-        self.update_timer(id);
     }
 
     /// Lets a connection read on, unless something else holds it.
@@ -722,7 +657,12 @@ impl Engine {
         };
         let due = entry.server.poll_timeout().map(|timeout| timeout.at);
         let held = entry.meter.as_ref().and_then(|meter| meter.held_until);
-        let Some(due) = due.into_iter().chain(entry.slowed_until).chain(held).min() else {
+        let answer = match &entry.question {
+            Some(Question::Authorize(asked)) => Some(asked.until),
+            Some(Question::Connect(_)) | None => None,
+        };
+        let others = entry.slowed_until.into_iter().chain(held).chain(answer);
+        let Some(due) = due.into_iter().chain(others).min() else {
             return;
         };
         if entry.timer.is_none_or(|set| due < set) {
@@ -747,6 +687,7 @@ impl Engine {
             {
                 self.unpause(id, now);
             }
+            self.expire_question(id, now);
             let Some(entry) = self.connections.get_mut(&id) else {
                 continue;
             };

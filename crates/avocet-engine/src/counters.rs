@@ -258,6 +258,16 @@ counters! {
     deliveries_held,
     /// Messages sent to other shards.
     forwards_sent,
+    /// Messages that clients were not allowed to publish, Wills included.
+    publishes_not_authorized,
+    /// Messages that clients were not allowed to be sent.
+    deliveries_not_authorized,
+    /// Questions to the driver about what clients may do.
+    authorizations_asked,
+    /// Of these: not answered in time.
+    authorizations_unanswered,
+    /// Messages that an answer which was kept decided about.
+    authorizations_known,
 }
 
 impl Counters {

@@ -12,6 +12,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use crate::ConnectionId;
+use crate::access::Told;
 use crate::config::EngineConfig;
 use crate::connection::Connections;
 use crate::counters::Counters;
@@ -49,8 +50,14 @@ pub struct Engine {
     pub(crate) counters: Counters,
     pub(crate) connections: Connections,
     pub(crate) sessions: SessionTable,
-    /// With [`Authorization::Rules`](crate::Authorization::Rules): those in force.
+    /// Where there are rules: those in force.
     pub(crate) rules: Arc<Rules>,
+    /// How many questions the driver was asked about what clients may do.
+    pub(crate) questions: u64,
+    /// How often its answers were forgotten.
+    pub(crate) generation: u64,
+    /// How often the operator is told of what clients were refused.
+    pub(crate) told: Told,
     /// Clients that have connected of late, where flapping is looked for.
     pub(crate) flaps: Flaps,
     /// Whether there is no memory for more.
@@ -137,6 +144,9 @@ impl Engine {
             connections: Connections::default(),
             sessions: SessionTable::new(seed),
             rules: Arc::new(Rules::default()),
+            questions: 0,
+            generation: 0,
+            told: Told::default(),
             paces_input: config.limits.publish_rate.is_limited(),
             paces_output: config.limits.delivery_rate.is_limited(),
             bans: Arc::default(),

@@ -18,6 +18,7 @@ macro_rules! planted {
 }
 
 mod access;
+mod authorization;
 mod bans;
 mod command;
 mod config;
@@ -52,8 +53,8 @@ mod will;
 
 pub use bans::ClientInfo;
 pub use command::{
-    Accepted, AuthenticationRequest, AuthorizationRequest, Command, ConnectionId, Event, Moved,
-    Opened, Permission, Verdict,
+    Accepted, AuthenticationRequest, AuthorizationRequest, Client, Command, ConnectionId, Event,
+    Moved, Opened, Permission, QuestionId, RefusedBy, Verdict,
 };
 pub use config::{
     Authentication, Authorization, ClientIds, Durability, EngineConfig, EngineLimits, Flapping,

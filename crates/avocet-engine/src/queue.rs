@@ -144,6 +144,7 @@ impl Engine {
                 outgoing.retain,
             )
         {
+            self.counters.deliveries_not_authorized += 1;
             self.count_dropped(DropReason::NotAuthorized);
             self.finish_shared(shared);
             return false;
@@ -195,6 +196,7 @@ impl Engine {
         if let Some(access) = &mut slot.access
             && !access.may_receive(&self.rules, frame.topic_name(), QoS::AtMostOnce, false)
         {
+            self.counters.deliveries_not_authorized += 1;
             self.count_dropped(DropReason::NotAuthorized);
             return true;
         }

@@ -82,6 +82,9 @@ impl Engine {
             return;
         };
         slot.connection = None;
+        if let Some(access) = &mut slot.access {
+            access.answers.clear();
+        }
         let mut session = session.unwrap_or_default();
         let expiry_max = self.config.limits.session_expiry_interval_max;
         let expiry_interval = session.expiry_interval().min(expiry_max);

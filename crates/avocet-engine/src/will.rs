@@ -5,8 +5,10 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::time::Duration;
 
+use avocet_access::Action;
 use avocet_session::{Message, Now, UnixTime};
 
+use crate::access::Judged;
 use crate::counters::DropReason;
 use crate::publish::Origin;
 use crate::record::Record;
@@ -93,7 +95,13 @@ impl Engine {
         let message = Message::clone(&will.message);
         let message = message.with_expiry(will.message_expiry_interval, now.unix);
         let (topic_name, qos) = (message.topic_name(), message.qos());
-        if !self.may_publish(Some(handle), topic_name, qos, message.retain()) {
+        // Its client was let in with it; rules may have changed since.
+        let access = slot.access.as_mut();
+        let judged =
+            access.map(|it| it.judge_publish(&self.rules, topic_name, qos, message.retain()));
+        if let Some(Judged::Refused(_, by)) = judged {
+            let topic = topic_name.as_str();
+            self.count_refusal_of(Some(handle), Action::Publish, topic, by, now);
             self.set_will(handle, None);
             self.count_dropped(DropReason::NotAuthorized);
             return;

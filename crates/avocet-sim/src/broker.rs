@@ -1,11 +1,12 @@
 //! The broker's side: shards in turn, each with its one inbox, its sockets and its store.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use avocet_codec::{QoS, ReasonCode};
 use avocet_engine::{
     Accepted, AuthorizationRequest, Command, ConnectionId, Event as EngineEvent, Moved, Permission,
-    ShardId, ShardMessage, StoreState, Verdict,
+    QuestionId, ShardId, ShardMessage, StoreState, Verdict,
 };
 use avocet_session::{CommitId, Demand, TransmitBuf};
 
@@ -27,8 +28,10 @@ enum Mail {
 #[derive(Debug)]
 pub(crate) enum Answer {
     Verdict(ConnId, bool),
-    Publish(ConnId, bool),
-    Subscribe(ConnId, Vec<Option<u8>>),
+    Publish(ConnId, QuestionId, bool),
+    Subscribe(ConnId, QuestionId, Vec<Option<u8>>),
+    /// Whether it may connect with its Will.
+    Will(ConnId, QuestionId, bool),
 }
 
 pub(crate) struct Shard {
@@ -326,13 +329,25 @@ impl World {
                     let accepts = self.calm || reliable || !rng.percent(refuses);
                     self.ask(shard, Answer::Verdict(conn, accepts));
                 }
-                Command::Authorize { id, request, .. } => {
+                Command::Authorize {
+                    id,
+                    question,
+                    request,
+                    ..
+                } => {
                     let conn = number(id);
                     let client = self.conns[&conn].client;
                     let access = self.plan.system.access;
                     let answer = match request {
+                        AuthorizationRequest::Publish { will: true, .. } => {
+                            let reliable = self.calm || client <= CHECKER;
+                            let rng = &mut self.shards[shard].rng;
+                            let permitted = reliable || !rng.percent(access.refuses);
+                            Answer::Will(conn, question, permitted)
+                        }
                         AuthorizationRequest::Publish { topic_name, .. } => {
-                            Answer::Publish(conn, access.may_publish(client, topic_name.as_str()))
+                            let permitted = access.may_publish(client, topic_name.as_str());
+                            Answer::Publish(conn, question, permitted)
                         }
                         AuthorizationRequest::Subscribe { filters } => {
                             let mut all = Vec::new();
@@ -343,7 +358,7 @@ impl World {
                                 }
                                 all.push(granted.map(|qos| qos as u8));
                             }
-                            Answer::Subscribe(conn, all)
+                            Answer::Subscribe(conn, question, all)
                         }
                         _ => continue,
                     };
@@ -367,8 +382,10 @@ impl World {
 
     fn answer(&mut self, shard: usize, answer: Answer) {
         let now = self.now();
-        let (Answer::Verdict(conn, _) | Answer::Publish(conn, _) | Answer::Subscribe(conn, _)) =
-            &answer;
+        let (Answer::Verdict(conn, _)
+        | Answer::Publish(conn, ..)
+        | Answer::Subscribe(conn, ..)
+        | Answer::Will(conn, ..)) = &answer;
         let Some(id) = self.conns.get(conn).map(|conn| conn.id) else {
             return;
         };
@@ -388,16 +405,23 @@ impl World {
                 // Who has the session is known before anything else is read.
                 self.carry_out(shard);
             }
-            Answer::Publish(conn, permitted) => {
+            Answer::Publish(conn, question, permitted) => {
                 self.record(What::Judged { conn });
-                let code = if permitted {
-                    ReasonCode::Success
-                } else {
-                    ReasonCode::NotAuthorized
-                };
-                self.engines[shard].handle_authorized(id, Permission::Publish(code), now);
+                self.authorize(shard, id, question, Permission::Publish(code_of(permitted)));
+                // What was answered is not asked any more.
+                self.authorize(
+                    shard,
+                    id,
+                    question,
+                    Permission::Publish(code_of(!permitted)),
+                );
             }
-            Answer::Subscribe(conn, granted) => {
+            Answer::Will(_, question, permitted) => {
+                self.authorize(shard, id, question, Permission::Publish(code_of(permitted)));
+                // Who has the session is known before anything else is read.
+                self.carry_out(shard);
+            }
+            Answer::Subscribe(conn, question, granted) => {
                 self.record(What::Judged { conn });
                 let granted = granted.into_iter().map(|granted| match granted {
                     Some(0) => Ok(QoS::AtMostOnce),
@@ -406,9 +430,20 @@ impl World {
                     None => Err(ReasonCode::NotAuthorized),
                 });
                 let permission = Permission::Subscribe(granted.collect());
-                self.engines[shard].handle_authorized(id, permission, now);
+                self.authorize(shard, id, question, permission);
             }
         }
+    }
+
+    fn authorize(
+        &mut self,
+        shard: usize,
+        id: ConnectionId,
+        question: QuestionId,
+        permission: Permission,
+    ) {
+        let now = self.now();
+        self.engines[shard].handle_authorized(id, question, permission, Duration::ZERO, now);
     }
 
     /// Lets a connection have its output, as far as its socket takes it.
@@ -487,6 +522,14 @@ impl World {
             let shard = conn.shard;
             self.write(shard, id);
         }
+    }
+}
+
+const fn code_of(permitted: bool) -> ReasonCode {
+    if permitted {
+        ReasonCode::Success
+    } else {
+        ReasonCode::NotAuthorized
     }
 }
 

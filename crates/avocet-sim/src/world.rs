@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::fmt::Write as _;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
+use std::time::Duration;
 
 use avocet_engine::{
     Authentication, Authorization, Durability, Engine, EngineConfig, SessionKey, ShardId,
@@ -553,6 +554,8 @@ pub(crate) fn config(plan: &Plan) -> EngineConfig {
     if system.access.asked {
         config.authentication = Authentication::Asked;
         config.authorization = Authorization::Asked;
+        // Time leaps, and each question has its answer.
+        config.authorization_timeout = Duration::from_secs(1 << 32);
     }
     config.limits.queued_messages_max = system.total_max;
     config.limits.group_messages_max = system.queued_messages_max;

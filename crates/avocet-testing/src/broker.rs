@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 
 use avocet_client::{Address, ByteStream, ClientConfig, Config, ConnectError, Connector, Version};
 use avocet_engine::{
-    Accepted, Command, ConnectionId, Engine, EngineConfig, Opened, Permission, ShardId, Verdict,
+    Accepted, Command, ConnectionId, Engine, EngineConfig, Opened, ShardId, Verdict,
 };
 use avocet_session::{Demand, TransmitBuf};
 use futures::future::BoxFuture;
@@ -312,10 +312,8 @@ impl State {
                     let verdict = Verdict::Accept(Accepted::default());
                     self.engine.handle_authenticated(id, verdict, now);
                 }
-                Command::Authorize { id, .. } => {
-                    let permission = Permission::Publish(avocet_client::ReasonCode::Success);
-                    self.engine.handle_authorized(id, permission, now);
-                }
+                // What clients may do is not asked.
+                Command::Authorize { .. } => {}
                 Command::Resume(id) => self.change(id, |connection| {
                     connection.paused = false;
                     connection.offered = false;

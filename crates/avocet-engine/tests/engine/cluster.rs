@@ -11,8 +11,8 @@ use avocet_codec::{
 };
 use avocet_engine::{
     Accepted, AuthenticationRequest, AuthorizationRequest, Command, ConnectionId, Counters,
-    DropReason, Engine, EngineConfig, Event, Fetched, Level, Moved, Opened, Record, SessionKey,
-    ShardId, ShardMessage, Tenant, Verdict,
+    DropReason, Engine, EngineConfig, Event, Fetched, Level, Moved, Opened, Permission, QuestionId,
+    Record, SessionKey, ShardId, ShardMessage, Tenant, Verdict,
 };
 use avocet_session::{CommitId, Demand, FetchFrom, Now, TransmitBuf, UnixTime};
 use bytes::Bytes;
@@ -75,6 +75,8 @@ pub(crate) struct Cluster {
     pub(crate) events: Vec<Event>,
     pub(crate) authenticate: Vec<(ConnectionId, AuthenticationRequest)>,
     pub(crate) authorize: Vec<(ConnectionId, AuthorizationRequest)>,
+    /// The last question about each connection, and whom it is about.
+    pub(crate) questions: BTreeMap<ConnectionId, (QuestionId, Arc<avocet_engine::Client>)>,
     pub(crate) fetches: Vec<(Arc<SessionKey>, FetchFrom)>,
     /// Commits by shard that were not reported back.
     pub(crate) commits: Vec<VecDeque<CommitId>>,
@@ -140,6 +142,7 @@ impl Cluster {
             events: Vec::new(),
             authenticate: Vec::new(),
             authorize: Vec::new(),
+            questions: BTreeMap::new(),
             fetches: Vec::new(),
             commits: (0..shards).map(|_| VecDeque::new()).collect(),
             records: Vec::new(),
@@ -575,7 +578,16 @@ impl Cluster {
                 Command::Close(id) => self.wires.get_mut(&id).unwrap().closed = true,
                 Command::Log(event) => self.events.push(event),
                 Command::Authenticate { id, request } => self.authenticate.push((id, request)),
-                Command::Authorize { id, request, .. } => self.authorize.push((id, request)),
+                Command::Authorize {
+                    id,
+                    question,
+                    client,
+                    request,
+                    ..
+                } => {
+                    self.questions.insert(id, (question, client));
+                    self.authorize.push((id, request));
+                }
                 Command::Fetch { session, from } => match &self.store {
                     Some(store) => {
                         let (next, messages) = store.fetch(&session, from);
@@ -798,9 +810,15 @@ impl Cluster {
         self.run();
     }
 
-    pub(crate) fn permit(&mut self, id: ConnectionId, permission: avocet_engine::Permission) {
+    pub(crate) fn permit(&mut self, id: ConnectionId, permission: Permission) {
+        self.permit_for(id, permission, Duration::ZERO);
+    }
+
+    /// Answers the last question about a connection; the answer is kept for so long.
+    pub(crate) fn permit_for(&mut self, id: ConnectionId, permission: Permission, kept: Duration) {
         let shard = self.wires[&id].shard;
-        self.engines[shard].handle_authorized(id, permission, self.now);
+        let question = self.questions[&id].0;
+        self.engines[shard].handle_authorized(id, question, permission, kept, self.now);
         self.run();
     }
 }
