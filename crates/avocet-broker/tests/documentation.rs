@@ -274,3 +274,53 @@ fn configurations_of_the_documentation_are_fine_and_start() {
     }
     assert_eq!(count, 3);
 }
+
+/// Each limit is on its page with its default, and with a counter that there is.
+#[test]
+fn every_limit_is_named_with_what_happens_beyond_it() {
+    let (text, reference) = (document("limits.md"), avocet_broker::reference());
+    let limits = reference.split("### `[limits]`").nth(1).unwrap();
+    let limits = limits.split("### ").next().unwrap();
+    let keys = limits.split("**`").skip(1);
+    let keys = keys.map(|rest| rest.split_once("`**").unwrap().0.split_once(" = ").unwrap());
+    let defaults: Vec<_> = keys.collect();
+    assert!(defaults.len() > 30);
+    for (key, _) in &defaults {
+        assert!(text.contains(&format!("`limits.{key}`")), "limits.{key}");
+    }
+    // The names of all counters, and of all reasons for a drop.
+    let counters = format!("{:?}", avocet_engine::Counters::default());
+    let drops = avocet_engine::DropReason::ALL.map(|reason| format!("{reason:?}"));
+    let is_counter = |name: &str| {
+        counters.contains(&format!(" {name}: ")) || drops.iter().any(|drop| drop == name)
+    };
+    let mut rows = 0;
+    for line in text.lines().filter(|line| line.starts_with("| ")) {
+        let cells: Vec<_> = line.split(" | ").collect();
+        let [_, setting, default, told, told_before, counter] = cells[..] else {
+            continue;
+        };
+        if setting == "setting" {
+            continue;
+        }
+        rows += 1;
+        for cell in [default, told, told_before, counter.trim_end_matches(" |")] {
+            assert!(!cell.trim().is_empty(), "{line}");
+        }
+        for span in spans(setting).filter(|span| is_setting(span)) {
+            assert_eq!(problem(span), None, "{line}");
+        }
+        for span in spans(counter) {
+            assert!(is_counter(span), "{span} in: {line}");
+        }
+        let key = spans(setting)
+            .next()
+            .and_then(|span| span.strip_prefix("limits."));
+        let known = defaults.iter().find(|(name, _)| Some(*name) == key);
+        let number = default.replace(',', "");
+        if let Some((_, known)) = known.filter(|_| number.bytes().all(|it| it.is_ascii_digit())) {
+            assert_eq!(number, *known, "{line}");
+        }
+    }
+    assert!(rows > 50, "{rows}");
+}
