@@ -255,19 +255,19 @@ mod tests {
                 )
             })
             .collect();
-        // The least of several rounds: whatever else the machine does takes nothing of it.
-        let rounds = (0..50).map(|_| {
+        // The least of many short rounds: whatever else the machine does takes nothing of it.
+        let rounds = asked.chunks(10).map(|asked| {
             let start = std::time::Instant::now();
-            for (address, client_id, user) in &asked {
+            for (address, client_id, user) in asked {
                 assert!(!list.has_address(*address));
                 assert!(!list.clients.has(client_id, Some(user)));
             }
-            start.elapsed() / 1_000
+            start.elapsed() / 10
         });
         let least = rounds.min().unwrap();
         println!("{least:?} for an address, a Client Identifier and a user");
-        // One after the other would take some hundred microseconds.
-        let most = if cfg!(debug_assertions) { 20 } else { 1 };
+        // One after the other would take milliseconds where nothing is optimized.
+        let most = if cfg!(debug_assertions) { 200 } else { 1 };
         assert!(least < std::time::Duration::from_micros(most), "{least:?}");
     }
 
