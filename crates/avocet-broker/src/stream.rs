@@ -80,10 +80,12 @@ impl Write for Socket {
     }
 
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(socket) => socket.write_vectored(slices),
+        match (self, slices) {
+            // The plain call is cheaper, and one slice is what there mostly is.
+            (Self::Tcp(socket), [slice]) => socket.write(slice),
+            (Self::Tcp(socket), slices) => socket.write_vectored(slices),
             #[cfg(unix)]
-            Self::Unix(socket) => socket.write_vectored(slices),
+            (Self::Unix(socket), slices) => socket.write_vectored(slices),
         }
     }
 

@@ -207,7 +207,6 @@ impl<S: Read + Write> Layered<S> {
     fn decrypt(&mut self, room: &mut [u8]) -> io::Result<usize> {
         let mut filled = 0;
         let mut drained = false;
-        let mut scratch = [0; READ_BYTES];
         for _ in 0..READS {
             filled += self.take_plain(room.get_mut(filled..).unwrap_or_default())?;
             if self.ended || filled == room.len() {
@@ -224,15 +223,17 @@ impl<S: Read + Write> Layered<S> {
             if drained {
                 break;
             }
-            match self.socket.read(&mut scratch) {
-                Ok(0) => {
-                    if let Some(tls) = &mut self.tls {
-                        tls.read_tls(&mut io::empty())?;
-                    }
-                }
-                Ok(n) => {
-                    drained = n < scratch.len();
-                    filled += self.feed(scratch.get(..n).unwrap_or_default(), rest)?;
+            let read = if rest.len() >= 2 * READ_BYTES {
+                // What comes of it is shorter: there is room for both.
+                let (rest, raw) = rest.split_at_mut(rest.len() / 2);
+                self.read_encrypted(raw, rest)
+            } else {
+                self.read_encrypted(&mut [0; READ_BYTES], rest)
+            };
+            match read {
+                Ok((decrypted, all)) => {
+                    filled += decrypted;
+                    drained = all;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => drained = true,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -245,6 +246,20 @@ impl<S: Read + Write> Layered<S> {
             (0, false) => Err(io::ErrorKind::Interrupted.into()),
             (filled, _) => Ok(filled),
         }
+    }
+
+    /// Reads once into `raw`, and decrypts into `room`: how much, and whether the socket has no more.
+    fn read_encrypted(&mut self, raw: &mut [u8], room: &mut [u8]) -> io::Result<(usize, bool)> {
+        let n = self.socket.read(raw)?;
+        if n == 0 {
+            if let Some(tls) = &mut self.tls {
+                tls.read_tls(&mut io::empty())?;
+            }
+            return Ok((0, false));
+        }
+        let drained = n < raw.len();
+        let decrypted = self.feed(raw.get(..n).unwrap_or_default(), room)?;
+        Ok((decrypted, drained))
     }
 
     /// Takes what is decrypted.
