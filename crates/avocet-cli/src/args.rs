@@ -8,6 +8,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::access_args::{AclArgs, CertificatesArgs, PasswdArgs};
 use crate::bench_args::BenchArgs;
+use crate::exit::Failure;
 use crate::format::Format;
 use crate::transport::TransportArgs;
 use crate::url::Url;
@@ -75,14 +76,8 @@ pub(crate) struct ConnectionArgs {
     /// The User Name
     #[arg(short, long, value_name = "NAME", allow_hyphen_values = true)]
     pub(crate) username: Option<String>,
-    /// The Password; other users of this machine can read the arguments of a process
-    #[arg(
-        short = 'P',
-        long = "pw",
-        value_name = "PASSWORD",
-        allow_hyphen_values = true
-    )]
-    pub(crate) password: Option<String>,
+    #[command(flatten)]
+    pub(crate) password: PasswordArgs,
     /// The protocol version: 5 (mqttv5), 311 (mqttv311) or 31 (mqttv31)
     #[arg(short = 'V', long, value_name = "VERSION", default_value = "5", value_parser = version)]
     pub(crate) protocol_version: Version,
@@ -135,6 +130,48 @@ pub(crate) struct ConnectionArgs {
     /// Print help
     #[arg(long, action = ArgAction::Help)]
     help: Option<bool>,
+}
+
+/// What shows who the client is.
+#[derive(Debug, Args)]
+pub(crate) struct PasswordArgs {
+    /// The Password, or a token; other users of this machine can read the arguments of a process
+    #[arg(
+        short = 'P',
+        long = "pw",
+        value_name = "PASSWORD",
+        allow_hyphen_values = true
+    )]
+    pub(crate) password: Option<String>,
+    /// The file that holds the Password, or a token, such as /dev/stdin
+    #[arg(long = "pw-file", value_name = "FILE", conflicts_with = "password")]
+    password_file: Option<PathBuf>,
+}
+
+impl PasswordArgs {
+    /// The Password, also that of a URL where there is no other one.
+    ///
+    /// # Errors
+    ///
+    /// When its file cannot be read, or is empty.
+    pub(crate) fn read(&self, url: Option<&Url>) -> Result<Option<Vec<u8>>, Failure> {
+        let Some(path) = &self.password_file else {
+            let password = self.password.as_ref();
+            let password = password.or_else(|| url.and_then(|url| url.password.as_ref()));
+            return Ok(password.map(|text| text.as_bytes().to_vec()));
+        };
+        let file = path.display();
+        let mut password = std::fs::read(path)
+            .map_err(|error| Failure::new(format!("--pw-file: cannot read {file}: {error}")))?;
+        // The end of the line is not part of it.
+        for end in [b'\n', b'\r'] {
+            password.pop_if(|last| *last == end);
+        }
+        if password.is_empty() {
+            return Err(Failure::new(format!("--pw-file: {file} is empty")));
+        }
+        Ok(Some(password))
+    }
 }
 
 /// Options of the mosquitto tools that are known, so that refusing them can say why.

@@ -55,7 +55,7 @@ fn short_options_are_those_of_mosquitto_pub() {
     assert_eq!((args.qos, args.retain), (QoS::ExactlyOnce, true));
     assert_eq!(args.connection.id.as_deref(), Some("me"));
     assert_eq!(args.connection.username.as_deref(), Some("user"));
-    assert_eq!(args.connection.password.as_deref(), Some("pw"));
+    assert_eq!(args.connection.password.password.as_deref(), Some("pw"));
     assert_eq!(args.connection.protocol_version, Version::V3_1);
     assert_eq!(args.connection.keepalive, 5);
     assert!(args.connection.keep_session);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use avocet_codec::{QoS, Version};
 use clap::{ArgAction, Args, Subcommand};
 
-use crate::args::{UnsupportedArgs, expiry, positive_seconds, qos, seconds, version};
+use crate::args::{PasswordArgs, UnsupportedArgs, expiry, positive_seconds, qos, seconds, version};
 use crate::transport::TransportArgs;
 use crate::url::Url;
 
@@ -314,14 +314,8 @@ pub(crate) struct ServerArgs {
     /// The User Name of all clients
     #[arg(short, long, value_name = "NAME", allow_hyphen_values = true)]
     pub(crate) username: Option<String>,
-    /// The Password; other users of this machine can read the arguments of a process
-    #[arg(
-        short = 'P',
-        long = "pw",
-        value_name = "PASSWORD",
-        allow_hyphen_values = true
-    )]
-    pub(crate) password: Option<String>,
+    #[command(flatten)]
+    pub(crate) password: PasswordArgs,
     /// The protocol version: 5 (mqttv5), 311 (mqttv311) or 31 (mqttv31)
     #[arg(short = 'V', long, value_name = "VERSION", default_value = "5", value_parser = version)]
     pub(crate) protocol_version: Version,

@@ -60,11 +60,7 @@ impl Settings {
             .username
             .clone()
             .or_else(|| url.and_then(|url| url.user_name.clone()));
-        let password = args
-            .password
-            .clone()
-            .or_else(|| url.and_then(|url| url.password.clone()));
-        connection.password = password.map(Into::into);
+        connection.password = args.password.read(url)?.map(Into::into);
         let of_connect = &properties.connect;
         let kept_for = if args.keep_session && version == Version::V5 {
             u32::MAX

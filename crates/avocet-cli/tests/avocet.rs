@@ -267,6 +267,47 @@ fn publishes_lines_standard_input_and_nothing() {
 }
 
 #[test]
+fn a_password_or_a_token_may_be_in_a_file() {
+    let path = concat!(env!("CARGO_TARGET_TMPDIR"), "/token");
+    for (held, sent) in [("ey.J.x\n", "ey.J.x"), ("a b\r\n", "a b"), ("c\n\n", "c\n")] {
+        std::fs::write(path, held).unwrap();
+        let (output, server) = run(
+            &format!("pub -t a -n --pw-file {path}"),
+            "",
+            Server::default(),
+        );
+        assert_eq!(text(&output.stderr), "");
+        let expected = format!("user None password Some({sent:?})");
+        assert!(server.connect.contains(&expected), "{}", server.connect);
+    }
+    #[cfg(unix)]
+    {
+        let (_, server) = run(
+            "pub -t a -n --pw-file /dev/stdin",
+            "piped\n",
+            Server::default(),
+        );
+        assert!(
+            server.connect.contains("password Some(\"piped\")"),
+            "{}",
+            server.connect
+        );
+    }
+    std::fs::write(path, "\n").unwrap();
+    for (arguments, expected) in [
+        (format!("--pw-file {path}"), "token is empty"),
+        (
+            "--pw-file /no/such/file".to_owned(),
+            "--pw-file: cannot read /no/such/file",
+        ),
+        (format!("-P x --pw-file {path}"), "cannot be used with"),
+    ] {
+        let (code, said) = fails(&format!("pub -t a -n {arguments}"));
+        assert!(code != Some(0) && said.contains(expected), "{said}");
+    }
+}
+
+#[test]
 fn says_in_connect_what_the_options_say() {
     for (arguments, expected) in [
         (

@@ -45,7 +45,7 @@ pub(crate) struct Server {
     endpoint: Option<Endpoint>,
     pub(crate) version: Version,
     user_name: Option<String>,
-    password: Option<String>,
+    password: Option<Vec<u8>>,
     keep_alive: u16,
     connect_timeout: Duration,
     progress: Progress,
@@ -101,10 +101,7 @@ impl Server {
                 .username
                 .clone()
                 .or_else(|| url.and_then(|url| url.user_name.clone())),
-            password: args
-                .password
-                .clone()
-                .or_else(|| url.and_then(|url| url.password.clone())),
+            password: args.password.read(url)?,
             keep_alive: args.keepalive,
             connect_timeout: args.connect_timeout,
             progress,
@@ -119,7 +116,7 @@ impl Server {
             clean_start: wanted.clean_start,
             keep_alive: self.keep_alive,
             user_name: self.user_name.as_deref(),
-            password: self.password.as_deref().map(str::as_bytes),
+            password: self.password.as_deref(),
             properties: ConnectProperties {
                 session_expiry_interval: wanted.session_expiry_interval,
                 ..ConnectProperties::DEFAULT
