@@ -77,6 +77,11 @@ const NEEDS: &[Need] = &[
         is_there: || runs("npm", &["--version"]),
     },
     Need {
+        name: "curl",
+        packages: &["curl"],
+        is_there: || find("curl").is_some(),
+    },
+    Need {
         name: "chromium",
         packages: &["chromium"],
         is_there: || find("chromium").is_some(),
@@ -149,6 +154,16 @@ pub fn rumqttd() -> Result<PathBuf> {
     }
     drop(lock);
     Ok(installed)
+}
+
+/// The Python of a virtual environment that has aioquic.
+pub fn aioquic() -> Result<PathBuf> {
+    provision()?;
+    let lock = lock()?;
+    let directory = interop_dir().join("aioquic");
+    install_python(&directory, "aioquic")?;
+    drop(lock);
+    Ok(directory.join("bin/python"))
 }
 
 fn cargo() -> Command {
@@ -306,16 +321,20 @@ impl Drop for ServiceGuard {
 }
 
 fn install_paho() -> Result<()> {
-    let requirements = client_file("paho/requirements.txt");
-    let directory = paho_dir();
-    installed(&directory, &requirements, || {
+    install_python(&paho_dir(), "paho")
+}
+
+/// Makes a virtual environment with what a folder of clients requires.
+fn install_python(directory: &Path, clients: &str) -> Result<()> {
+    let requirements = client_file(clients).join("requirements.txt");
+    installed(directory, &requirements, || {
         eprintln!(
             "interop: installing {} from PyPI",
             fs::read_to_string(&requirements)?.trim()
         );
         run(Command::new("python3")
             .args(["-m", "venv", "--clear"])
-            .arg(&directory))?;
+            .arg(directory))?;
         run(Command::new(directory.join("bin/python"))
             .args(["-m", "pip", "install", "--quiet", "--requirement"])
             .arg(&requirements))
