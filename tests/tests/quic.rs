@@ -1,6 +1,8 @@
 //! QUIC: our client and our command line at our broker, over a network that loses datagrams and on
 //! which clients move.
 
+mod requests;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -34,6 +36,11 @@ struct Door {
 
 impl Door {
     async fn open(required: bool) -> Self {
+        Self::open_with(required, "").await
+    }
+
+    /// The same with a setting more.
+    async fn open_with(required: bool, setting: &str) -> Self {
         let scratch = Scratch::new();
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -56,7 +63,7 @@ impl Door {
             String::new()
         };
         let text = format!(
-            "shards = 2\nlimits.handshakes_max = 4\naccess.rules = '{}'\n[[listen]]\naddress = '127.0.0.1:0'\nquic = true\n\
+            "shards = 2\n{setting}\naccess.rules = '{}'\n[[listen]]\naddress = '127.0.0.1:0'\nquic = true\n\
              [listen.tls]\ncertificate = '{}'\nkey = '{}'\n{of_clients}[[listen]]\naddress = '127.0.0.1:0'\n",
             path("rules.toml"),
             path("broker.pem"),
@@ -289,7 +296,7 @@ async fn who_has_no_certificate_or_speaks_no_mqtt_gets_no_connection() {
 
 #[tokio::test]
 async fn connections_that_say_nothing_are_few() {
-    let door = Door::open(false).await;
+    let door = Door::open_with(false, "limits.handshakes_max = 4").await;
     let endpoint = door.config(door.quic, "c", None).endpoint;
     let endpoint = endpoint.expect("it is one of QUIC");
     let deadline = Duration::from_secs(60);
@@ -348,6 +355,28 @@ async fn the_command_line_speaks_quic() {
         subscriber.line("the payload", is_it).await;
         assert!(subscriber.exit().await.success());
     }
+}
+
+#[tokio::test]
+async fn a_request_is_answered_over_quic() {
+    let door = Door::open(true).await;
+    let url = format!("quic://{}", door.quic);
+    let [ca, pem, key] = ["ca.pem", "pump-7.pem", "pump-7.key"].map(|name| door.file(name));
+    let own = ["-L", &url, "--cafile", &ca, "--cert", &pem, "--key", &key];
+    requests::are_answered(&own, &own, "all/ask").await;
+}
+
+/// MQTT over a QUIC that is not ours.
+#[tokio::test]
+async fn a_client_of_aioquic_echoes() {
+    let door = Door::open(false).await;
+    let python = provision::aioquic().unwrap_or_else(|error| panic!("{error:#}"));
+    let mut command = Command::new(python);
+    command
+        .arg(provision::client_file("aioquic/echo.py"))
+        .args(["localhost", &door.quic.port().to_string()])
+        .arg(door.file("ca.pem"));
+    assert_eq!(output(command).await, b"echoed\n");
 }
 
 #[tokio::test]

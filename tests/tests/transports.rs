@@ -1,6 +1,8 @@
 //! TLS, WebSocket and Unix sockets of the broker, with the tools of mosquitto, paho (PyPI), MQTT.js
 //! (npm) and our own.
 
+mod requests;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -213,6 +215,78 @@ async fn a_certificate_is_a_user() {
 }
 
 #[tokio::test]
+async fn a_request_is_answered_through_every_door() {
+    let doors = Doors::open().await;
+    let files = ["ca.pem", "pump-7.pem", "pump-7.key"].map(|name| doors.path(name));
+    let ca = files[0].display().to_string();
+    let pump = at(doors.known, &files.each_ref().map(PathBuf::as_path));
+    let web = words(&format!("-L ws://{}/mqtt", doors.websocket));
+    let secure = words(&format!(
+        "-L wss://{}/mqtt --cafile {ca}",
+        doors.secure_websocket
+    ));
+    let unix = words(&format!("--unix {}", doors.path("socket").display()));
+    for (asks, answers) in [
+        (&secure, &web),
+        (&web, &pump),
+        (&pump, &unix),
+        (&unix, &secure),
+    ] {
+        let (asks, answers) = (strs(asks), strs(answers));
+        requests::are_answered(&asks, &answers, "ask").await;
+    }
+}
+
+fn strs(words: &[String]) -> Vec<&str> {
+    words.iter().map(String::as_str).collect()
+}
+
+/// The configuration of a plant, as it is shipped, with certificates that one command makes.
+#[tokio::test]
+async fn machines_of_the_factory_log_in_with_the_certificates_of_a_command() {
+    let avocet = provision::avocet().unwrap_or_else(|error| panic!("{error:#}"));
+    let scratch = Scratch::new();
+    let tls = scratch.path().join("tls");
+    for made in [["--server", "127.0.0.1"], ["--client", "pump-7"]] {
+        let mut command = Command::new(&avocet);
+        command.arg("certificates").arg(&tls).args(made);
+        output(command).await;
+    }
+    let rules = "[[rule]]\nallow = 'all'\ntopic = 'devices/{user}/#'\n";
+    scratch.write("rules.toml", rules);
+    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/config/factory.toml");
+    let text = std::fs::read_to_string(shipped).expect("it is there");
+    let here = scratch.path().display().to_string();
+    let text = ["/etc/avocet", "/var/lib/avocet", "/run/avocet"]
+        .iter()
+        .fold(text, |text, place| text.replace(place, &here));
+    let config = scratch.write("avocet.toml", &text);
+    let broker = provision::avocet_broker().unwrap_or_else(|error| panic!("{error:#}"));
+    let mut check = Command::new(broker);
+    check.arg("check").arg("--config").arg(&config);
+    assert_eq!(output(check).await, b"the configuration is fine\n");
+
+    let text = text.replace("0.0.0.0:8883", "127.0.0.1:0");
+    let config = scratch.write("avocet.toml", text);
+    let (_broker, addresses) = Broker::start_config(&config, 1).await;
+    let [ca, pem, key] = ["ca.pem", "pump-7.pem", "pump-7.key"].map(|name| tls.join(name));
+    let pump = at(addresses[0], &[&ca, &pem, &key]);
+    for (from, to) in [("avocet", "avocet"), ("mosquitto", "avocet")] {
+        cross((from, &pump), (to, &pump), "devices/pump-7/up").await;
+    }
+    for (arguments, topic) in [
+        (&pump, "devices/pump-8/up"),
+        (&at(addresses[0], &[&ca]), "devices/pump-7/up"),
+    ] {
+        let mut command = Command::new(&avocet);
+        command.arg("pub").args(arguments);
+        command.args(["-q", "1", "-t", topic, "-m", "x"]);
+        let ended = command.output().await.expect("it starts");
+        assert!(!ended.status.success(), "{topic}");
+    }
+}
+
+#[tokio::test]
 async fn paho_and_mqttjs_echo_over_tls_and_websocket() {
     let doors = Doors::open().await;
     let tools = provision::provision().unwrap_or_else(|error| panic!("{error:#}"));
@@ -248,7 +322,10 @@ async fn a_load_crosses_every_door_without_loss() {
     let doors = Doors::open().await;
     let ca = doors.path("ca.pem").display().to_string();
     let avocet = provision::avocet().unwrap_or_else(|error| panic!("{error:#}"));
+    let [pem, key] = ["pump-7.pem", "pump-7.key"].map(|name| doors.path(name));
+    let known = format!("mqtts://{}", doors.known);
     for url in [
+        known.clone(),
         format!("mqtts://{}", doors.tls),
         format!("ws://{}/mqtt", doors.websocket),
         format!("wss://{}/mqtt", doors.secure_websocket),
@@ -261,6 +338,9 @@ async fn a_load_crosses_every_door_without_loss() {
         command.args(["-L", &url, "--json", "-", "--quiet"]);
         if url.starts_with("mqtts://") || url.starts_with("wss://") {
             command.args(["--cafile", &ca]);
+        }
+        if url == known {
+            command.arg("--cert").arg(&pem).arg("--key").arg(&key);
         }
         // It ends with an error when a message is lost, doubled or out of order.
         output(command).await;
