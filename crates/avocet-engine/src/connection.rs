@@ -211,7 +211,11 @@ impl Engine {
             let messages = self.counters.publishes_received - published;
             self.pace_input(id, messages, consumed as u64, now);
         }
-        self.need_flush(id);
+        if let Some(entry) = self.connections.get_mut(&id)
+            && entry.server.has_output()
+        {
+            self.outbox.need_flush(id, entry);
+        }
         self.update_timer(id);
         (consumed, demand)
     }

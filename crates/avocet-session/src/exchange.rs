@@ -200,6 +200,11 @@ impl Exchange {
         self.session.receiver.pending() + self.session.sender.pending()
     }
 
+    /// Whether there is something that may leave.
+    pub(crate) fn has_output(&self) -> bool {
+        self.pending() > 0 || self.session.has_messages_to_send()
+    }
+
     /// Whether an acknowledgement waits for this side rather than for the peer to read.
     pub(crate) fn waits(&self) -> bool {
         self.session.receiver.waits(self.session.committed())

@@ -5,6 +5,7 @@ use avocet_codec::{Packet, PacketId, PacketType, ReasonCode, Suback, Unsuback, V
 use bytes::Bytes;
 
 use super::{Details, ServerConnection, State};
+use crate::exchange::Exchange;
 use crate::{AckError, AckToken, CommitId, Limits, Now, PublishFrame, TransmitBuf};
 
 /// AUTH, CONNACK, SUBACK or UNSUBACK.
@@ -209,9 +210,26 @@ impl ServerConnection {
                 .is_some_and(|exchange| exchange.pending() >= acks_max)
     }
 
+    /// Whether [`poll_transmit`](Self::poll_transmit) may have something to do.
+    #[must_use]
+    pub fn has_output(&self) -> bool {
+        match &self.state {
+            State::Opened { .. } | State::Closed { .. } => false,
+            State::Draining { .. } => true,
+            State::Connecting { .. } | State::Connected { .. } => {
+                let exchange = self.exchange.as_ref();
+                self.held
+                    || self.pingresps > 0
+                    || !self.replies.is_empty()
+                    || exchange.is_some_and(Exchange::has_output)
+            }
+        }
+    }
+
     /// Puts packets into `out` while it is not full; what is put there counts as sent. True when
     /// it was full: there may be more.
     pub fn poll_transmit(&mut self, now: Now, out: &mut TransmitBuf) -> bool {
+        let (start, may_write) = (out.len(), self.has_output());
         let full = loop {
             if out.is_full() {
                 break true;
@@ -222,6 +240,7 @@ impl ServerConnection {
             }
             self.packets_sent += packets as u64;
         };
+        debug_assert!(may_write || out.len() == start, "output that was denied");
         if self.held && !self.waits_on_this_side() {
             self.held = false;
             self.last_received = now.instant;

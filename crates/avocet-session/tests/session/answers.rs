@@ -18,6 +18,23 @@ fn id(value: u16) -> PacketId {
     PacketId::new(value).unwrap()
 }
 
+#[test]
+fn only_what_is_answered_leads_to_output() {
+    for (qos, answered) in [
+        (QoS::AtMostOnce, false),
+        (QoS::AtLeastOnce, true),
+        (QoS::ExactlyOnce, true),
+    ] {
+        let mut pair = Pair::connected(Version::V5);
+        assert!(!pair.server.has_output());
+        pair.client.publish(qos, "1");
+        pair.step_to_server(usize::MAX);
+        assert_eq!(pair.server.has_output(), answered, "{qos:?}");
+        pair.run();
+        assert!(!pair.server.has_output());
+    }
+}
+
 fn subscribe(pair: &mut Pair, packet_id: u16, filters: usize) {
     let filter = SubscribeFilter {
         topic_filter: TopicFilter::new("a/b").unwrap(),
