@@ -265,6 +265,7 @@ impl BoundBroker {
                 doors: Arc::clone(&doors),
                 admission: Arc::clone(&admission),
                 handshakes_max: config.handshakes_max,
+                gather_max: config.gather_max,
                 stop_timeout: config.stop_timeout,
                 authenticator: authenticator.clone(),
             });

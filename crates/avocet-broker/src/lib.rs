@@ -16,6 +16,7 @@ mod connections;
 mod doors;
 mod events;
 mod exchanges;
+mod gathering;
 mod http;
 mod inbox;
 mod memory;

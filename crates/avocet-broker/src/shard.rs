@@ -26,6 +26,7 @@ use crate::clock::Clock;
 use crate::connection::{Closing, Reading};
 use crate::connections::{Connections, Key};
 use crate::doors::Doors;
+use crate::gathering::Gathering;
 use crate::inbox::{Inbox, Mail};
 use crate::store::StoreHandle;
 
@@ -36,12 +37,12 @@ const READ_BYTES: usize = 64 << 10;
 /// cache of the processor.
 const TURN_BYTES: usize = READ_BYTES;
 
-/// The same while there is little for each connection to be written, so that more leaves with each
+/// The same while there is little from each connection or for each, so that more leaves with each
 /// system call.
 const SCATTERED_BYTES: usize = 8 * TURN_BYTES;
 
 /// What is little for a connection.
-const SCATTERED_MAX: u64 = 4 << 10;
+const SCATTERED_MAX: usize = 4 << 10;
 
 /// Bytes taken from the engine for one connection at once.
 const TRANSMIT_BYTES: usize = 64 << 10;
@@ -79,6 +80,7 @@ pub(crate) struct Parts {
     /// Whose connections are taken.
     pub(crate) admission: Arc<Admission>,
     pub(crate) handshakes_max: usize,
+    pub(crate) gather_max: Duration,
     pub(crate) stop_timeout: Duration,
     /// None when nobody is asked who he is.
     pub(crate) authenticator: Option<Authenticator>,
@@ -98,6 +100,7 @@ pub(crate) struct Shard {
     doors: Doors,
     admission: Arc<Admission>,
     handshakes_max: usize,
+    gathering: Gathering,
     stop_timeout: Duration,
     authenticator: Option<Authenticator>,
     arrivals: Arrivals,
@@ -142,6 +145,7 @@ impl Shard {
             acceptor: parts.acceptor,
             doors: parts.doors,
             handshakes_max: parts.handshakes_max,
+            gathering: Gathering::new(parts.gather_max),
             stop_timeout: parts.stop_timeout,
             authenticator: parts.authenticator,
             arrivals: Arrivals::default(),
@@ -168,17 +172,23 @@ impl Shard {
     pub(crate) fn run(mut self) {
         let mut events = Events::with_capacity(EVENTS);
         while !self.is_finished() {
+            let left = !self.ready.is_empty();
             let timeout = self.timeout();
-            if let Err(error) = self.poll.poll(&mut events, timeout)
-                && error.kind() != io::ErrorKind::Interrupted
-            {
-                error!("shard {}: waiting for events failed: {error}", self.id);
+            self.gathering.end(self.clock.instant());
+            if !self.watch(&mut events, timeout) {
                 return;
             }
-            let now = self.clock.now();
-            for event in &events {
-                self.note(event);
+            let ready = self.ready.len();
+            let pause = self.gathering.pause(ready, self.clock.instant());
+            if let Some(pause) = pause.filter(|_| !left) {
+                Clock::pause(pause);
+                if !self.watch(&mut events, Some(Duration::ZERO)) {
+                    return;
+                }
+                self.gathering.judge(ready, self.ready.len());
             }
+            let now = self.clock.now();
+            self.gathering.begin(self.ready.len(), now.instant);
             self.handle_mail(now);
             self.accept(now);
             self.stalled = self.store.as_ref().is_some_and(StoreHandle::is_full);
@@ -199,6 +209,20 @@ impl Shard {
             self.ping(now);
             self.tell_held();
         }
+    }
+
+    /// Notes what happens within a time; false if that cannot be told.
+    fn watch(&mut self, events: &mut Events, timeout: Option<Duration>) -> bool {
+        if let Err(error) = self.poll.poll(events, timeout)
+            && error.kind() != io::ErrorKind::Interrupted
+        {
+            error!("shard {}: waiting for events failed: {error}", self.id);
+            return false;
+        }
+        for event in &*events {
+            self.note(event);
+        }
+        true
     }
 
     fn is_finished(&self) -> bool {
@@ -376,8 +400,11 @@ impl Shard {
     fn read_ready(&mut self, now: Now) {
         let mut bytes = 0;
         let queued = self.engine.counters().queued_bytes;
-        for _ in 0..self.ready.len() {
-            if bytes >= TURN_BYTES && (bytes >= SCATTERED_BYTES || !self.is_scattered(queued)) {
+        for reads in 0..self.ready.len() {
+            if bytes >= TURN_BYTES
+                && (bytes >= SCATTERED_BYTES
+                    || bytes >= SCATTERED_MAX * reads && !self.is_scattered(queued))
+            {
                 return;
             }
             let Some(key) = self.ready.pop_front() else {
@@ -417,7 +444,7 @@ impl Shard {
     /// connection.
     fn is_scattered(&self, queued: u64) -> bool {
         let came = self.engine.counters().queued_bytes.saturating_sub(queued);
-        came < SCATTERED_MAX * self.engine.flushes() as u64
+        came < (SCATTERED_MAX * self.engine.flushes()) as u64
     }
 
     /// The peer closed a connection, or it broke.

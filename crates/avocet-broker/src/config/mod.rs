@@ -44,6 +44,8 @@ pub struct Config {
     pub topic_durability: Vec<(String, Durability)>,
     /// How many threads share the clients; `None` is half of the cores, at least one.
     pub shards: Option<NonZeroU16>,
+    /// How long a shard with much to do may let input gather before it reads; zero is never.
+    pub gather_max: Duration,
     /// How long clients may take to read what they were still to get when the broker stops.
     pub stop_timeout: Duration,
     /// The user that the binary becomes when it was started as root. `None`: it stays root.
@@ -275,6 +277,7 @@ impl Default for Config {
             durability: Durability::default(),
             topic_durability: Vec::new(),
             shards: None,
+            gather_max: Duration::from_micros(200),
             stop_timeout: Duration::from_secs(5),
             user: None,
             group: None,

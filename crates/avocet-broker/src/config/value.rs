@@ -278,12 +278,13 @@ impl Raw {
     }
 }
 
-const DURATION_UNITS: [(&str, u64); 5] = [
-    ("ms", 1),
-    ("s", 1_000),
-    ("m", 60_000),
-    ("h", 3_600_000),
-    ("d", 86_400_000),
+const DURATION_UNITS: [(&str, u64); 6] = [
+    ("us", 1),
+    ("ms", 1_000),
+    ("s", 1_000_000),
+    ("m", 60_000_000),
+    ("h", 3_600_000_000),
+    ("d", 86_400_000_000),
 ];
 
 const BYTE_UNITS: [(&str, u64); 5] = [
@@ -302,7 +303,7 @@ fn parse_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 }
 
 fn parse_duration(text: &str) -> Option<Duration> {
-    parse_unit(text, &DURATION_UNITS).map(Duration::from_millis)
+    parse_unit(text, &DURATION_UNITS).map(Duration::from_micros)
 }
 
 fn parse_bytes(text: &str) -> Option<u64> {
@@ -344,8 +345,8 @@ pub(crate) fn show_duration(duration: Duration) -> String {
     if duration.is_zero() {
         return "0s".to_owned();
     }
-    let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let (number, unit) = in_units(millis, &DURATION_UNITS);
+    let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    let (number, unit) = in_units(micros, &DURATION_UNITS);
     format!("{number}{unit}")
 }
 
@@ -419,7 +420,7 @@ impl fmt::Display for Kind {
             Self::Text { allowed, .. } | Self::Texts { allowed, .. } => f.write_str(allowed),
             Self::Duration { min, max } => write!(
                 f,
-                "a time with its unit (ms, s, m, h, d) from {:?} to {:?}",
+                "a time with its unit (us, ms, s, m, h, d) from {:?} to {:?}",
                 show_duration(*min),
                 show_duration(*max)
             ),
