@@ -185,7 +185,7 @@ fn who_is_banned_during_his_handshake_is_refused() {
 #[test]
 fn every_refusal_is_counted_and_told() {
     let settings = "limits.handshakes_max = 1\nlimits.connections_per_address_max = 8\n\
-        limits.client_id_bytes_max = 20\nmqtt.connect_timeout = '300ms'";
+        limits.client_id_bytes_max = 20\nmqtt.connect_timeout = '1s'";
     let (mut server, websocket) = start_with_websocket(settings);
     let mut observer = server.connect(Version::V5, "observer");
     let open = |bytes: &[u8], address| {
