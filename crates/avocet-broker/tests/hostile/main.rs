@@ -37,7 +37,7 @@ const TIMES_MAX: u32 = 3;
 
 /// As what calm counts at least: a thread that has to wait for its turn on two cores that are busy with
 /// something else, in a phase where the calm before and after had luck.
-const CALM_MIN: Duration = Duration::from_millis(20);
+const CALM_MIN: Duration = Duration::from_millis(50);
 
 /// How long a phase of calm is, at least.
 const CALM_TIME: Duration = Duration::from_secs(1);
