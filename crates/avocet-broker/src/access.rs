@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::admission::Admission;
+use crate::authorization::{self, Authorizer, Judge};
 use crate::bans::BanList;
 use crate::broker::StartError;
 use crate::callouts::{self, Remote};
@@ -87,6 +88,7 @@ pub(crate) struct Files {
     users: Option<Arc<Users>>,
     tokens: Option<Arc<Tokens>>,
     remote: Option<Remote>,
+    pub(crate) judge: Option<Judge>,
     pub(crate) rules: Option<Arc<Rules>>,
     pub(crate) bans: Option<BanList>,
 }
@@ -130,6 +132,7 @@ impl Files {
             users: users.transpose()?,
             tokens: tokens.or_else(none).map(Arc::new),
             remote: Remote::open(access)?,
+            judge: Judge::open(access)?,
             rules: rules.transpose()?,
             bans: access.bans.as_deref().map(BanList::load).transpose()?,
         })
@@ -278,9 +281,9 @@ pub(crate) struct Job {
 
 /// Those who wait share a queue by where they come from: an address, or a network of IPv6, of which a
 /// client may have as many addresses as it likes; or this machine.
-type Origin = Option<IpAddr>;
+pub(crate) type Origin = Option<IpAddr>;
 
-fn origin(address: Option<IpAddr>) -> Origin {
+pub(crate) fn origin(address: Option<IpAddr>) -> Origin {
     match address {
         Some(IpAddr::V6(address)) => {
             let network = address.to_bits() >> 64 << 64;
@@ -501,6 +504,7 @@ pub struct Reloader {
     users: Option<Arc<Mutex<Arc<Users>>>>,
     tokens: Option<Arc<Mutex<Arc<Tokens>>>>,
     remote: Option<Arc<Remote>>,
+    judge: Option<Arc<Judge>>,
     doors: Doors,
     clock: Clock,
     admission: Arc<Admission>,
@@ -538,6 +542,8 @@ impl Reloader {
             files.tokens.is_some(),
             files.rules.is_some(),
             files.bans.is_some(),
+            files.remote.is_some(),
+            files.judge.is_some(),
         ];
         let count = read.into_iter().filter(|read| *read).count();
         if let (Some(current), Some(tokens), Some(_)) =
@@ -550,6 +556,12 @@ impl Reloader {
         }
         if let (Some(current), Some(users)) = (&self.users, files.users) {
             *lock(current) = users;
+        }
+        if let (Some(current), Some(judge)) = (&self.judge, &files.judge) {
+            current.renew(judge);
+            for inbox in &*self.inboxes {
+                inbox.send(Mail::ForgetAnswers);
+            }
         }
         if let Some(rules) = files.rules {
             for inbox in &*self.inboxes {
@@ -577,24 +589,28 @@ pub(crate) fn start(
     clock: Clock,
     admission: &Arc<Admission>,
     inboxes: &Arc<[Arc<Inbox>]>,
-) -> io::Result<(Option<Authenticator>, Reloader)> {
+) -> io::Result<(Option<Authenticator>, Option<Authorizer>, Reloader)> {
     let access = &config.access;
     files.tell(access);
     let users = files.users.map(|users| Arc::new(Mutex::new(users)));
     let tokens = files.tokens.map(|tokens| Arc::new(Mutex::new(tokens)));
     let remote = files.remote.map(Arc::new);
+    let judge = files.judge.map(Arc::new);
     let reloader = Reloader {
         access: access.clone(),
         users: users.clone(),
         tokens: tokens.clone(),
         remote: remote.clone(),
+        judge: judge.clone(),
         doors: Arc::clone(doors),
         clock,
         admission: Arc::clone(admission),
         inboxes: Arc::clone(inboxes),
     };
+    let asking = |judge| authorization::start(judge, Arc::clone(inboxes));
+    let authorizer = judge.map(asking).transpose()?;
     if !config.asks_clients() {
-        return Ok((None, reloader));
+        return Ok((None, authorizer, reloader));
     }
     let (jobs, waiting) = fair(JOBS_MAX);
     let (questions, asked) = fair(JOBS_MAX);
@@ -632,7 +648,7 @@ pub(crate) fn start(
         inboxes: Arc::clone(inboxes),
         exchanges,
     };
-    Ok((Some(authenticator), reloader))
+    Ok((Some(authenticator), authorizer, reloader))
 }
 
 fn verify_all(

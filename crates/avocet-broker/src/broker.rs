@@ -190,7 +190,7 @@ impl BoundBroker {
         let (engines, journal) = engines(&config, &files, shards, clock)?;
         let bans = files.bans.clone().unwrap_or_default();
         let admission = Arc::new(Admission::new(&config, bans));
-        let (authenticator, reloader) =
+        let (authenticator, authorizer, reloader) =
             access::start(&config, files, &doors, clock, &admission, &inboxes)?;
 
         let mut sockets = Vec::new();
@@ -268,6 +268,7 @@ impl BoundBroker {
                 gather_max: config.gather_max,
                 stop_timeout: config.stop_timeout,
                 authenticator: authenticator.clone(),
+                authorizer: authorizer.clone(),
             });
         }
         if let (Some(journal), Some(inbox)) = (journal, store) {
@@ -545,10 +546,13 @@ fn engines(
     } else {
         avocet_engine::Authentication::None
     };
-    engine.authorization = match files.rules {
-        Some(_) => avocet_engine::Authorization::Rules,
-        None => avocet_engine::Authorization::None,
+    engine.authorization = match (&files.judge, &files.rules) {
+        (Some(_), _) => avocet_engine::Authorization::Asked,
+        (None, Some(_)) => avocet_engine::Authorization::Rules,
+        (None, None) => avocet_engine::Authorization::None,
     };
+    // Those who ask give up before.
+    engine.authorization_timeout = config.access.http_timeout + Duration::from_secs(1);
     let engine = Arc::new(engine);
     let now = clock.now();
     let new = |index| {

@@ -184,7 +184,7 @@ impl Remote {
     async fn answer(&self, job: &Job, tokens: Option<&Current>, clock: Clock) -> Verdict {
         let waited = job.since.elapsed();
         let Some(left) = self.timeout.checked_sub(waited).filter(|it| !it.is_zero()) else {
-            return refuse(ReasonCode::ServerBusy);
+            return refuse(ReasonCode::ServerUnavailable);
         };
         let known = match (&self.keys, tokens) {
             (Some(keys), Some(current)) if job.is_token => {
@@ -229,6 +229,7 @@ impl Remote {
             return Ok(None);
         };
         let mark = self.cache.mark(job);
+        let generation = self.cache.generation();
         if let Some(known) = self.cache.get(mark, clock.now().unix) {
             return Ok(known);
         }
@@ -242,7 +243,7 @@ impl Remote {
                 if self.failing.swap(false, Ordering::Relaxed) {
                     info!("{} answers again", source.url);
                 }
-                self.cache.put(mark, known.clone());
+                self.cache.put(mark, known.clone(), generation);
                 Ok(known)
             }
             Err(error) => {
@@ -492,6 +493,8 @@ struct Cache {
 
 #[derive(Default)]
 struct Kept {
+    /// How often all was forgotten. What was asked before is not kept.
+    generation: u64,
     known: HashMap<u128, (Instant, Known)>,
     /// In the order in which they end.
     ends: VecDeque<(Instant, u128)>,
@@ -525,14 +528,27 @@ impl Cache {
     }
 
     fn clear(&self) {
-        *lock(&self.kept) = Kept::default();
+        let mut kept = lock(&self.kept);
+        let generation = kept.generation + 1;
+        *kept = Kept {
+            generation,
+            ..Kept::default()
+        };
     }
 
-    fn put(&self, mark: u128, known: Known) {
+    fn generation(&self) -> u64 {
+        lock(&self.kept).generation
+    }
+
+    /// Keeps the answer to what was asked in that generation.
+    fn put(&self, mark: u128, known: Known, generation: u64) {
         if self.lifetime.is_zero() {
             return;
         }
         let (now, mut kept) = (Instant::now(), lock(&self.kept));
+        if kept.generation != generation {
+            return;
+        }
         while let Some((end, old)) = kept.ends.front().copied()
             && (end <= now || kept.ends.len() >= CACHE_MAX)
         {

@@ -1,6 +1,6 @@
 //! What the operator reads: one line per connect and one per disconnect.
 
-use avocet_engine::{Event, RefuseReason};
+use avocet_engine::{Event, RefuseReason, RefusedBy};
 use avocet_session::{CloseReason, Instant};
 use tracing::{error, info, warn};
 
@@ -80,6 +80,25 @@ pub(crate) fn log(event: &Event, refusals: &Refusals, now: Instant) {
                 "closed before it was connected"
             ),
         },
+        Event::NotAuthorized {
+            client,
+            action,
+            topic,
+            by,
+            rule,
+            omitted,
+            ..
+        } => info!(
+            client_id = client.session.client_id(),
+            user = client.identity.user.as_deref(),
+            action = action.name(),
+            topic = &**topic,
+            refused_by = refused_by(*by, rule.as_deref()),
+            address = client.opened.peer,
+            connection = %client.id,
+            not_told = omitted,
+            "not allowed"
+        ),
         Event::Unreadable { session, messages } => error!(
             client_id = session.client_id(),
             messages, "queued messages cannot be read: they are not delivered"
@@ -108,6 +127,15 @@ pub(crate) fn log(event: &Event, refusals: &Refusals, now: Instant) {
              time leave such behind"
         ),
         _ => info!("{event:?}"),
+    }
+}
+
+fn refused_by(by: RefusedBy, rule: Option<&str>) -> &str {
+    match by {
+        RefusedBy::Rule(_) | RefusedBy::Default => rule.unwrap_or("a rule"),
+        RefusedBy::Answer => "callout",
+        // What is not known is not said to be known.
+        RefusedBy::Nobody | _ => "callout, which did not answer",
     }
 }
 

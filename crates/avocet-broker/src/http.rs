@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use avocet_transport::{
@@ -15,13 +15,22 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
 use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
+
+use crate::access::lock;
 
 /// The longest answer.
 const BODY_MAX: usize = 256 << 10;
 
 /// Connections that are kept while nobody uses them.
 const IDLE_MAX: usize = 16;
+
+/// Failures in a row after which a server is let alone for a while. Then one question shows whether it
+/// is back; the others fail at once, so that clients do not wait in vain.
+const FAILURES_MAX: u32 = 5;
+
+/// For how long.
+const REST: Duration = Duration::from_secs(1);
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +43,8 @@ pub(crate) enum HttpError {
     Broken(#[from] hyper::Error),
     #[error("the answer is longer than 256 KiB")]
     TooLong,
+    #[error("it failed {FAILURES_MAX} times in a row, and is asked again in a moment")]
+    Resting,
 }
 
 /// What is sent.
@@ -60,6 +71,39 @@ pub(crate) struct Server {
     path: Uri,
     authorization: Option<HeaderValue>,
     idle: Mutex<Vec<Sender>>,
+    health: Mutex<Health>,
+}
+
+/// How a server has answered of late.
+#[derive(Default)]
+struct Health {
+    /// Failures in a row.
+    failures: u32,
+    /// When it is asked again, if these are too many.
+    rests_until: Option<Instant>,
+}
+
+impl Health {
+    fn may_be_asked(&mut self, now: Instant) -> bool {
+        if self.failures < FAILURES_MAX {
+            return true;
+        }
+        let rested = self.rests_until.is_none_or(|until| until <= now);
+        if rested {
+            // Of those who come after a rest, this one is asked about.
+            self.rests_until = Some(now + REST);
+        }
+        rested
+    }
+
+    fn note(&mut self, answered: bool, now: Instant) {
+        if answered {
+            *self = Self::default();
+        } else {
+            self.failures = self.failures.saturating_add(1);
+            self.rests_until = Some(now + REST);
+        }
+    }
 }
 
 type Sender = SendRequest<Full<Bytes>>;
@@ -128,6 +172,7 @@ impl Server {
             path,
             authorization,
             idle: Mutex::default(),
+            health: Mutex::default(),
         }))
     }
 
@@ -150,8 +195,17 @@ impl Server {
                 Err(_) => self.ask_anew(body, deadline).await,
             }
         };
+        if !lock(&self.health).may_be_asked(Instant::now()) {
+            return Err(HttpError::Resting);
+        }
         let answer = timeout(deadline, asking).await;
-        answer.unwrap_or(Err(HttpError::TimedOut(deadline)))
+        let answer = answer.unwrap_or(Err(HttpError::TimedOut(deadline)));
+        let answered = match &answer {
+            Ok(answer) => !answer.status.is_server_error(),
+            Err(error) => matches!(error, HttpError::TooLong),
+        };
+        lock(&self.health).note(answered, Instant::now());
+        answer
     }
 
     async fn ask_anew(&self, body: &Body, deadline: Duration) -> Result<Answer, HttpError> {
@@ -174,7 +228,7 @@ impl Server {
             }
         })?;
         if sender.ready().await.is_ok() {
-            let mut idle = self.lock();
+            let mut idle = lock(&self.idle);
             if idle.len() < IDLE_MAX {
                 idle.push(sender);
             }
@@ -214,14 +268,9 @@ impl Server {
     }
 
     fn idle_sender(&self) -> Option<Sender> {
-        let mut idle = self.lock();
+        let mut idle = lock(&self.idle);
         idle.retain(|sender| !sender.is_closed());
         idle.pop()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Sender>> {
-        // Nothing that holds the lock leaves the list half changed.
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -264,6 +313,26 @@ mod tests {
         ] {
             assert_eq!(parse(url).is_some(), allowed, "{url}");
         }
+    }
+
+    #[test]
+    fn a_server_that_fails_again_and_again_is_asked_once_in_a_while() {
+        let (mut health, mut now) = (Health::default(), Instant::now());
+        for _ in 0..FAILURES_MAX {
+            assert!(health.may_be_asked(now));
+            health.note(false, now);
+        }
+        for _ in 0..3 {
+            assert!(!health.may_be_asked(now));
+            now += REST;
+            assert!(health.may_be_asked(now));
+            assert!(!health.may_be_asked(now), "one is enough to find out");
+            health.note(false, now);
+        }
+        now += REST;
+        assert!(health.may_be_asked(now));
+        health.note(true, now);
+        assert!((0..9).all(|_| health.may_be_asked(now)));
     }
 
     #[test]

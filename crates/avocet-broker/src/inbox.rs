@@ -14,6 +14,7 @@ use mio::Waker;
 
 use crate::acceptor::Peer;
 use crate::admission::{Pass, Ticket};
+use crate::authorization::Permitted;
 use crate::bans::BanList;
 use crate::config::LostSubscriptions;
 use crate::connection::Connection;
@@ -49,6 +50,10 @@ pub(crate) enum Mail {
     },
     /// Whether a client may connect.
     Authenticated(ConnectionId, Box<Verdict>),
+    /// What a client may do.
+    Authorized(Box<Permitted>),
+    /// What was answered to such questions holds no more.
+    ForgetAnswers,
     /// The rules that hold from here on, and whether those are disconnected whose subscriptions they
     /// do not allow.
     Rules(Arc<Rules>, LostSubscriptions),
@@ -67,7 +72,7 @@ pub(crate) enum Mail {
 /// One queue for all senders, first in first out: what was caused arrives after its cause.
 ///
 /// It has no bound of its own. What engines send each other is bounded by their credits, what the
-/// store and those who verify passwords answer by what they were asked, accepted connections by the system's limit on open files, and a stream is announced at most once until
+/// store, those who verify passwords and those who ask other servers answer by what they were asked, accepted connections by the system's limit on open files, and a stream is announced at most once until
 /// it was looked at.
 pub(crate) struct Inbox {
     /// None once the shard has ended.

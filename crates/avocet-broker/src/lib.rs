@@ -4,6 +4,7 @@ mod acceptor;
 mod access;
 mod admission;
 mod arrivals;
+mod authorization;
 mod backup;
 mod bans;
 mod broker;

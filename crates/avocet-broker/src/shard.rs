@@ -22,6 +22,7 @@ use crate::acceptor::Acceptor;
 use crate::access::Authenticator;
 use crate::admission::Admission;
 use crate::arrivals::{self, Arrivals};
+use crate::authorization::Authorizer;
 use crate::clock::Clock;
 use crate::connection::{Closing, Reading};
 use crate::connections::{Connections, Key};
@@ -84,6 +85,8 @@ pub(crate) struct Parts {
     pub(crate) stop_timeout: Duration,
     /// None when nobody is asked who he is.
     pub(crate) authenticator: Option<Authenticator>,
+    /// None when nobody is asked what clients may do.
+    pub(crate) authorizer: Option<Authorizer>,
 }
 
 pub(crate) struct Shard {
@@ -103,6 +106,7 @@ pub(crate) struct Shard {
     gathering: Gathering,
     stop_timeout: Duration,
     authenticator: Option<Authenticator>,
+    authorizer: Option<Authorizer>,
     arrivals: Arrivals,
     connections: Connections,
     /// When WebSocket clients are pinged. Those that are gone are left out when their time comes.
@@ -148,6 +152,7 @@ impl Shard {
             gathering: Gathering::new(parts.gather_max),
             stop_timeout: parts.stop_timeout,
             authenticator: parts.authenticator,
+            authorizer: parts.authorizer,
             arrivals: Arrivals::default(),
             connections: Connections::new(Arc::clone(&parts.admission)),
             admission: parts.admission,
@@ -353,6 +358,8 @@ impl Shard {
                     let verdict = self.judge(id, *verdict);
                     self.engine.handle_authenticated(id, verdict, now);
                 }
+                Mail::Authorized(permitted) => self.permit(*permitted, now),
+                Mail::ForgetAnswers => self.engine.forget_answers(),
                 Mail::Rules(rules, lost) => self.set_rules(rules, lost, now),
                 Mail::Bans(bans) => self.ban(&bans, now),
                 Mail::Overloaded(overloaded) => self.engine.set_overloaded(overloaded),

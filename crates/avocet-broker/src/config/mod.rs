@@ -192,6 +192,10 @@ pub struct Access {
     pub authenticate_url: Option<Box<str>>,
     /// What shows that it is this broker who asks.
     pub authenticate_secret_file: Option<PathBuf>,
+    /// Who is asked what clients may do that no rule is about.
+    pub authorize_url: Option<Box<str>>,
+    /// What shows that it is this broker who asks.
+    pub authorize_secret_file: Option<PathBuf>,
     /// The authorities that may have signed the certificates of these servers. `None`: those of the
     /// system.
     pub http_ca: Option<PathBuf>,
@@ -226,6 +230,8 @@ impl Default for Access {
             introspection_secret_file: None,
             authenticate_url: None,
             authenticate_secret_file: None,
+            authorize_url: None,
+            authorize_secret_file: None,
             http_ca: None,
             http_timeout: Duration::from_secs(2),
             http_cache: Duration::from_secs(30),

@@ -493,6 +493,24 @@ static SETTINGS: &[Setting] = &[
         |config| &mut config.access.authenticate_secret_file,
         "The Bearer token that shows to that server who asks. Read again on SIGHUP. Empty: none."
     ),
+    url!(
+        "access.authorize_url",
+        |config| &mut config.access.authorize_url,
+        "Who is asked, with a POST of JSON, whether clients may publish and subscribe to what no rule of \
+         `access.rules` is about; docs/access.md says what is asked and answered. Empty: nobody."
+    ),
+    path!(
+        "access.authorize_secret_file",
+        |config| &mut config.access.authorize_secret_file,
+        "The Bearer token that shows to that server who asks. Read again on SIGHUP. Empty: none."
+    ),
+    integer!(
+        "access.authorize_topics",
+        0..=U16,
+        |config| &mut config.engine.limits.answers_per_session_max,
+        "Topics of a connected client for which the answers of that server are kept, those of more than \
+         256 bytes excepted; it is asked about all others each time."
+    ),
     path!(
         "access.http_ca",
         |config| &mut config.access.http_ca,
@@ -503,14 +521,15 @@ static SETTINGS: &[Setting] = &[
         "access.http_timeout",
         60 s,
         |config| &mut config.access.http_timeout,
-        "How long a client waits for the answers of these servers. Then it is refused (0x88)."
+        "How long a client waits for the answers of these servers. Then it is refused (0x88), or what it \
+         wants to do (0x83)."
     ),
     duration!(
         "access.http_cache",
         86_400 s,
         |config| &mut config.access.http_cache,
-        "How long an answer holds for the same client with the same password, yes or no. \"0s\": each \
-         time they are asked."
+        "How long an answer holds for the same client with the same password, or for the same topic, yes \
+         or no. \"0s\": each time they are asked."
     ),
     text!(
         "access.token_issuer",

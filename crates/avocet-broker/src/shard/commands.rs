@@ -2,9 +2,11 @@
 
 use avocet_engine::{Command, ConnectionId, Moved, ShardId};
 use avocet_session::Now;
+use tokio::time::Instant;
 use tracing::error;
 
 use super::{EVENTS, Shard};
+use crate::authorization::{Permitted, Question};
 use crate::connection::Reading;
 use crate::events;
 use crate::inbox::Mail;
@@ -75,12 +77,43 @@ impl Shard {
                     self.engine.handle_authenticated(id, verdict, now);
                 }
             }
+            Command::Authorize {
+                question,
+                client,
+                request,
+                default,
+                ..
+            } => {
+                debug_assert!(self.authorizer.is_some(), "nobody can be asked");
+                if let Some(authorizer) = &self.authorizer {
+                    authorizer.ask(Box::new(Question {
+                        shard: self.id,
+                        id: question,
+                        client,
+                        request,
+                        default,
+                        since: Instant::now(),
+                    }));
+                }
+            }
             // What is not configured, the engine does not ask for.
-            Command::Authorize { .. } | _ => {
+            _ => {
                 debug_assert!(false, "the engine asked for what is not configured");
                 error!("shard {}: unexpected command of the engine", self.id);
             }
         }
+    }
+
+    /// An answer has come to what a client may do.
+    pub(super) fn permit(&mut self, permitted: Permitted, now: Now) {
+        let Permitted {
+            client,
+            question,
+            permission,
+            kept,
+        } = permitted;
+        self.engine
+            .handle_authorized(client.id, question, permission, kept, now);
     }
 
     fn hand_over(&mut self, id: ConnectionId, to: ShardId, moved: Box<Moved>) {
