@@ -20,6 +20,9 @@ const FILTERS_MAX: usize = 256;
 /// A value that is empty, or holds `+`, `#`, `/` or U+0000, is never put in: a client cannot choose
 /// a name that widens a rule. Neither is one that begins with `$` put in front, since topics that
 /// begin so are the server's.
+///
+/// `{filters:claim.NAME}`, alone, stands for the Topic Filters that are the values of a claim: whoever
+/// issues tokens says with them what their holders may do.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TopicPattern {
     text: Box<str>,
@@ -31,6 +34,8 @@ enum Parts {
     /// It has no placeholder.
     Plain(TopicFilterBuf),
     Mixed(Vec<Part>),
+    /// It is the values of this claim.
+    Filters(Field),
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -52,6 +57,9 @@ pub enum TopicPatternError {
     /// A brace without its partner.
     #[error("'{{' and '}}' enclose a placeholder; write '{{{{' and '}}}}' for the characters")]
     Brace,
+    /// Topic Filters of something else than a claim, or with something beside them.
+    #[error("'{{filters:claim.NAME}}' stands alone, and for claims only")]
+    Filters,
     /// It names a group of a Shared Subscription, which rules do not tell apart.
     #[error("a rule is for the topic filter behind '$share/NAME/'")]
     Share,
@@ -69,15 +77,17 @@ impl TopicPattern {
     pub fn as_filter(&self) -> Option<TopicFilter<'_>> {
         match &self.parts {
             Parts::Plain(filter) => Some(filter.as_filter()),
-            Parts::Mixed(_) => None,
+            Parts::Mixed(_) | Parts::Filters(_) => None,
         }
     }
 
     /// The first placeholder for which a client has no value that may be put in.
     #[must_use]
     pub fn missing(&self, identity: &Identity) -> Option<&Field> {
-        let Parts::Mixed(parts) = &self.parts else {
-            return None;
+        let parts = match &self.parts {
+            Parts::Plain(_) => return None,
+            Parts::Filters(field) => return self.expand(identity).is_empty().then_some(field),
+            Parts::Mixed(parts) => parts,
         };
         let fields = parts
             .iter()
@@ -99,6 +109,10 @@ impl TopicPattern {
     pub fn expand(&self, identity: &Identity) -> Vec<TopicFilterBuf> {
         let parts = match &self.parts {
             Parts::Plain(filter) => return [filter.clone()].into(),
+            Parts::Filters(field) => {
+                let filters = identity.values(field).filter_map(|it| filter(it).ok());
+                return filters.take(FILTERS_MAX).collect();
+            }
             Parts::Mixed(parts) => parts,
         };
         let mut choices: Vec<Vec<(&Field, &str)>> = [Vec::new()].into();
@@ -141,6 +155,14 @@ impl TopicPattern {
     }
 }
 
+/// A Topic Filter as rules take it.
+fn filter(text: &str) -> Result<TopicFilterBuf, TopicPatternError> {
+    if text.starts_with("$share/") {
+        return Err(TopicPatternError::Share);
+    }
+    Ok(TopicFilterBuf::new(text)?)
+}
+
 /// Whether a value stands for part of one Topic Level and for nothing else.
 fn may_stand(value: &str) -> bool {
     !value.is_empty() && !value.contains(['+', '#', '/', '\0'])
@@ -150,6 +172,18 @@ impl FromStr for TopicPattern {
     type Err = TopicPatternError;
 
     fn from_str(text: &str) -> Result<Self, TopicPatternError> {
+        if text.contains("{filters:") {
+            let inside = text.strip_prefix("{filters:");
+            let inside = inside.and_then(|inside| inside.strip_suffix('}'));
+            let field: Field = inside.ok_or(TopicPatternError::Filters)?.parse()?;
+            if !matches!(field, Field::Claim(_)) {
+                return Err(TopicPatternError::Filters);
+            }
+            return Ok(Self {
+                text: text.into(),
+                parts: Parts::Filters(field),
+            });
+        }
         let mut parts = Vec::new();
         let mut literal = String::new();
         let mut rest = text;
@@ -170,13 +204,9 @@ impl FromStr for TopicPattern {
         }
         literal.push_str(rest);
         if parts.is_empty() {
-            let filter = TopicFilterBuf::new(literal)?;
-            if filter.as_str().starts_with("$share/") {
-                return Err(TopicPatternError::Share);
-            }
             return Ok(Self {
                 text: text.into(),
-                parts: Parts::Plain(filter),
+                parts: Parts::Plain(filter(&literal)?),
             });
         }
         if !literal.is_empty() {

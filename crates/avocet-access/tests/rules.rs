@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use avocet_access::{
-    Action, DecidedBy, Effect, Identity, Mismatch, Permissions, QoS, Request, Rules,
+    Action, DecidedBy, Effect, Identity, Mismatch, Permissions, QoS, Request, Rules, TopicPattern,
 };
 use avocet_topic::{TopicFilter, TopicName};
 use proptest::collection::vec;
@@ -80,10 +80,60 @@ fn the_first_rule_about_a_request_decides() {
     );
     assert_eq!(
         rules.describe(verdict.decided_by).to_string(),
-        "rule 2 \"all below a\""
+        "rule 2 \"all below a\" (line 5)"
     );
     let verdict = rules.decide(&anyone, &publish("b"));
-    assert_eq!(rules.describe(verdict.decided_by).to_string(), "rule 3");
+    let told = rules.describe(verdict.decided_by).to_string();
+    assert_eq!(told, "rule 3 (line 9)");
+}
+
+/// Whoever issues tokens says in them what their holders may do.
+#[test]
+fn the_topics_of_a_rule_may_be_those_of_a_claim() {
+    let rules = rules(
+        r#"
+        [[rule]]
+        allow = "publish"
+        topic = "{filters:claim.acl.pub}"
+        "#,
+    );
+    let mut holder = Identity::new("c", None);
+    assert!(!allowed(&rules, &holder, &publish("a/b")));
+    let filters = ["a/+", "$share/g/x", "a/#/b", "", "$SYS/x", "{user}"];
+    let filters = filters.map(Box::from).to_vec();
+    holder.claims.insert("acl.pub".into(), filters);
+    for (topic, expected) in [
+        ("a/b", true),
+        ("$SYS/x", true),
+        ("{user}", true),
+        ("a/b/c", false),
+        ("x", false),
+        ("", false),
+    ] {
+        let Ok(topic_name) = TopicName::new(topic) else {
+            continue;
+        };
+        let request = Request::Publish {
+            topic_name,
+            qos: QoS::AtMostOnce,
+            retain: false,
+        };
+        assert_eq!(allowed(&rules, &holder, &request), expected, "{topic}");
+        let permissions = Permissions::new(&Arc::new(rules.clone()), &holder);
+        assert_eq!(
+            permissions.decide(&request),
+            rules.decide(&holder, &request)
+        );
+    }
+    for text in [
+        "{filters:user}",
+        "{filters:claim.a}/b",
+        "a/{filters:claim.a}",
+        "{filters:claim.}",
+        "{filters:claim.a",
+    ] {
+        assert!(text.parse::<TopicPattern>().is_err(), "{text}");
+    }
 }
 
 #[test]

@@ -282,7 +282,7 @@ fn unanswered(question: Question) -> Permitted {
         AuthorizationRequest::Subscribe { filters } => {
             Permission::Subscribe(vec![Err(UNANSWERED); filters.len()])
         }
-        _ => Permission::Publish(UNANSWERED),
+        AuthorizationRequest::Publish { .. } | _ => Permission::Publish(UNANSWERED),
     };
     Permitted {
         client: question.client,

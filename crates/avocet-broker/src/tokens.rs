@@ -136,21 +136,34 @@ impl Tokens {
     }
 }
 
-/// Adds what is text, or a list of texts, to what is known of a client; none if that is too much.
+/// Adds what is text, or a list of texts, to what is known of a client; none if that is too much. What
+/// stands in an object has the names of both: `acl.pub`.
 pub(crate) fn claims_into(claims: &Map<String, Value>, identity: &mut Identity) -> Option<()> {
     for (name, value) in claims {
-        let texts: Vec<Box<str>> = match value {
-            Value::String(text) => vec![text.as_str().into()],
-            Value::Array(values) => {
-                let texts = values.iter().filter_map(Value::as_str);
-                texts.map(Box::from).collect()
+        if let Value::Object(inner) = value {
+            for (inner, value) in inner {
+                claim_into(&format!("{name}.{inner}"), value, identity);
             }
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => continue,
-        };
-        identity.claims.insert(name.as_str().into(), texts);
+        } else {
+            claim_into(name, value, identity);
+        }
     }
     let count: usize = identity.claims.values().map(Vec::len).sum();
     (count <= CLAIMS_MAX).then_some(())
+}
+
+fn claim_into(name: &str, value: &Value, identity: &mut Identity) {
+    let texts: Vec<Box<str>> = match value {
+        // What may be done with it, in words with spaces between them (RFC 8693, section 4.2).
+        Value::String(text) if name == "scope" => text.split(' ').map(Box::from).collect(),
+        Value::String(text) => vec![text.as_str().into()],
+        Value::Array(values) => {
+            let texts = values.iter().filter_map(Value::as_str);
+            texts.map(Box::from).collect()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => return,
+    };
+    identity.claims.insert(name.into(), texts);
 }
 
 impl Key {
@@ -301,6 +314,26 @@ mod tests {
             assert_eq!(**sites, ["north".into(), "south".into()]);
             assert!(!holder.identity.claims.contains_key("n"));
         }
+    }
+
+    #[test]
+    fn claims_may_hold_scopes_and_objects() {
+        let tokens = tokens(&[jwk("a", SECRET)], |_| {}).unwrap();
+        let claims = json!({
+            "sub": "pump", "exp": now() + 60, "scope": "read write",
+            "acl": {"pub": ["a/#", "b/+"], "sub": "c", "n": 1, "deep": {"x": "y"}},
+        });
+        let token = sign(Algorithm::HS256, Some("a"), SECRET, &claims);
+        let identity = holder(&tokens, &token).unwrap().identity;
+        let known = |name| identity.claims.get(name).map(|values| values.join(" "));
+        assert_eq!(known("scope").as_deref(), Some("read write"));
+        assert_eq!(identity.claims["scope"].len(), 2);
+        assert_eq!(known("acl.pub").as_deref(), Some("a/# b/+"));
+        assert_eq!(known("acl.sub").as_deref(), Some("c"));
+        assert_eq!(
+            (known("acl"), known("acl.n"), known("acl.deep")),
+            (None, None, None)
+        );
     }
 
     #[test]

@@ -185,23 +185,23 @@ fn explain_says_which_rule_decides() {
         (
             &["publish", "devices/p/up", "-i", "p"][..],
             0,
-            "allow: rule 1 \"own topics\"\n",
+            "allow: rule 1 \"own topics\" (line 2)\n",
         ),
         (
             &["publish", "devices/p/up", "-i", "p", "-q", "2", "-r"],
             2,
-            "rule 1 \"own topics\" is about other QoS\nrule 2 is about another user\n\
+            "rule 1 \"own topics\" (line 2) is about other QoS\nrule 2 (line 8) is about another user\n\
              deny: the default, since no rule is about it\n",
         ),
         (
             &["subscribe", "devices/#", "-u", "dashboard"],
             0,
-            "rule 1 \"own topics\" is about other actions\nallow: rule 2\n",
+            "rule 1 \"own topics\" (line 2) is about other actions\nallow: rule 2 (line 8)\n",
         ),
         (
             &["deliver", "a", "--claim", "role=x"],
             2,
-            "rule 1 \"own topics\" is about other actions\nrule 2 is about another user\n\
+            "rule 1 \"own topics\" (line 2) is about other actions\nrule 2 (line 8) is about another user\n\
              deny: the default, since no rule is about it\n",
         ),
     ] {
