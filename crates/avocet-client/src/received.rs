@@ -220,10 +220,10 @@ impl Received {
         self.delivery.message.payload()
     }
 
-    /// The payload, sharing this message's memory.
+    /// The payload, copied once into memory that can be shared.
     #[must_use]
     pub fn payload_bytes(&self) -> Bytes {
-        self.delivery.message.payload_bytes()
+        Bytes::copy_from_slice(self.payload())
     }
 
     /// The QoS of this delivery.

@@ -205,10 +205,8 @@ impl Engine {
         let outgoing = Outgoing {
             qos: qos.min(maximum_qos),
             retain: published.message.retain() && membership.retain_as_published,
-            subscription_ids: membership.subscription_id.into_iter().collect(),
-            tag: 0,
-            gate: None,
-            message: Arc::clone(&published.message),
+            subscription_id: membership.subscription_id,
+            ..Outgoing::new(Arc::clone(&published.message))
         };
         let session = membership.session;
         let shared = Some((id, sequence));

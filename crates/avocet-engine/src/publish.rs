@@ -8,7 +8,6 @@ use core::time::Duration;
 use avocet_codec::{QoS, ReasonCode, SubscriptionId};
 use avocet_session::{
     AckToken, CommitId, IncomingPublish, Message, Now, Outgoing, PublishFrame, PublishFrames,
-    SubscriptionIds,
 };
 use avocet_topic::TopicName;
 use hashbrown::hash_map::Entry;
@@ -466,11 +465,8 @@ impl Engine {
                 message: Arc::clone(&published.message),
                 qos: published.message.qos().min(delivery.maximum_qos),
                 retain: published.message.retain() && delivery.retain_as_published,
-                subscription_ids: delivery
-                    .first_id
-                    .into_iter()
-                    .chain(delivery.more_ids)
-                    .collect::<SubscriptionIds>(),
+                subscription_id: delivery.first_id,
+                more_subscription_ids: delivery.more_ids.into_iter().collect(),
                 tag: 0,
                 gate: None,
             };

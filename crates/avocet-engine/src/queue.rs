@@ -254,7 +254,7 @@ impl Engine {
         let (limits, subscription_ids) = match recorded {
             Some(_) => (
                 &self.config.connection.limits,
-                outgoing.subscription_ids.as_slice().to_vec(),
+                outgoing.subscription_ids().collect(),
             ),
             None => (&self.resident_limits, Vec::new()),
         };
@@ -389,12 +389,11 @@ impl Engine {
             };
             let mark = slot.stored_marks.get(&fetched.sequence).copied();
             let outgoing = Outgoing {
-                message,
                 qos: fetched.qos,
                 retain: fetched.retain,
-                subscription_ids: fetched.subscription_ids.into_iter().collect(),
                 tag: Tag::shared(mark.unwrap_or_default(), true).0,
                 gate: (fetched.qos == QoS::ExactlyOnce).then_some(gate),
+                ..Outgoing::new(message).with_subscription_ids(fetched.subscription_ids)
             };
             page.push(FetchedMessage {
                 sequence: fetched.sequence,

@@ -370,10 +370,8 @@ impl Engine {
             let outgoing = Outgoing {
                 qos: message.qos().min(maximum_qos),
                 retain: true,
-                subscription_ids: subscription_id.into_iter().collect(),
-                tag: 0,
-                gate: None,
-                message: Arc::clone(&message),
+                subscription_id,
+                ..Outgoing::new(Arc::clone(&message))
             };
             let mut published = self.published(message, None);
             self.deliver(query.session, outgoing, &mut published, None, now);

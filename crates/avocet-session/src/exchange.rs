@@ -382,7 +382,7 @@ impl PublishWriter<'_> {
             if message.expires_at().is_some() {
                 properties += 5;
             }
-            for id in self.outgoing.subscription_ids.as_slice() {
+            for id in self.outgoing.subscription_ids() {
                 properties += 1 + variable_len(id.get());
             }
             remaining += properties;
@@ -430,7 +430,7 @@ impl PublishWriter<'_> {
                 out.put_u8(MESSAGE_EXPIRY_INTERVAL);
                 out.put_u32(seconds);
             }
-            for id in self.outgoing.subscription_ids.as_slice() {
+            for id in self.outgoing.subscription_ids() {
                 out.put_u8(SUBSCRIPTION_IDENTIFIER);
                 put_variable(&mut out, id.get());
             }

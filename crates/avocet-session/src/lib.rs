@@ -41,7 +41,7 @@ pub use event::ConnectionEvent;
 pub use exchange::IncomingPublish;
 pub use limits::{Limits, Overflow};
 pub use message::{Expiry, Message};
-pub use outgoing::{DropReason, Dropped, Enqueued, Outgoing, SubscriptionIds};
+pub use outgoing::{DropReason, Dropped, Enqueued, MoreSubscriptionIds, Outgoing, SubscriptionIds};
 pub use receiver::AckToken;
 pub use sender::{FetchFrom, FetchedMessage, PublishFrame, PublishFrames, RestoredMessage};
 pub use server::{

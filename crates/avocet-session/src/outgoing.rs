@@ -17,8 +17,10 @@ pub struct Outgoing {
     pub qos: QoS,
     /// The RETAIN flag of this delivery.
     pub retain: bool,
-    /// The identifiers of the subscriptions that matched; written in 5.0 only.
-    pub subscription_ids: SubscriptionIds,
+    /// The identifier of the subscription that matched, or of the first one; written in 5.0 only.
+    pub subscription_id: Option<SubscriptionId>,
+    /// Those of the other subscriptions that matched.
+    pub more_subscription_ids: MoreSubscriptionIds,
     /// The owner's own mark; if it is not 0, the end of a QoS 1 or 2 delivery is reported with it.
     pub tag: u64,
     /// The commit that stores this message in the Session; `None` when nothing stores it.
@@ -39,15 +41,60 @@ impl Outgoing {
         Self {
             qos: message.qos(),
             retain: message.retain(),
-            subscription_ids: SubscriptionIds::default(),
+            subscription_id: None,
+            more_subscription_ids: MoreSubscriptionIds::default(),
             tag: 0,
             gate: None,
             message,
         }
     }
+
+    /// The same delivery with the identifiers of the subscriptions that matched.
+    #[must_use]
+    pub fn with_subscription_ids(mut self, ids: impl IntoIterator<Item = SubscriptionId>) -> Self {
+        let mut ids = ids.into_iter();
+        self.subscription_id = ids.next();
+        self.more_subscription_ids = ids.collect();
+        self
+    }
+
+    /// The identifiers of all subscriptions that matched, in the order they were given.
+    pub fn subscription_ids(&self) -> impl Iterator<Item = SubscriptionId> + '_ {
+        let more = self.more_subscription_ids.as_slice().iter().copied();
+        self.subscription_id.into_iter().chain(more)
+    }
 }
 
-/// Subscription Identifiers of one delivery; up to one takes no memory of its own.
+/// Subscription Identifiers behind the first one; in a queue they take eight bytes where there are
+/// none, as in most deliveries.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct MoreSubscriptionIds(Option<Box<Box<[SubscriptionId]>>>);
+
+impl MoreSubscriptionIds {
+    /// The identifiers in the order they were given.
+    #[must_use]
+    pub fn as_slice(&self) -> &[SubscriptionId] {
+        self.0.as_deref().map_or(&[], |ids| ids)
+    }
+}
+
+impl FromIterator<SubscriptionId> for MoreSubscriptionIds {
+    fn from_iter<I: IntoIterator<Item = SubscriptionId>>(ids: I) -> Self {
+        let mut ids = ids.into_iter().peekable();
+        if ids.peek().is_none() {
+            return Self(None);
+        }
+        Self(Some(Box::new(ids.collect())))
+    }
+}
+
+impl fmt::Debug for MoreSubscriptionIds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.as_slice()).finish()
+    }
+}
+
+/// Subscription Identifiers of one message received; up to one takes no memory of its own.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct SubscriptionIds(Ids);
 
@@ -56,8 +103,7 @@ enum Ids {
     #[default]
     None,
     One(SubscriptionId),
-    /// Boxed twice, because deliveries are many and this is rare.
-    Many(Box<Box<[SubscriptionId]>>),
+    Many(Box<[SubscriptionId]>),
 }
 
 impl SubscriptionIds {
@@ -81,8 +127,8 @@ impl FromIterator<SubscriptionId> for SubscriptionIds {
         let Some(second) = ids.next() else {
             return Self(Ids::One(first));
         };
-        let all: Vec<_> = [first, second].into_iter().chain(ids).collect();
-        Self(Ids::Many(Box::new(all.into_boxed_slice())))
+        let all = [first, second].into_iter().chain(ids).collect();
+        Self(Ids::Many(all))
     }
 }
 

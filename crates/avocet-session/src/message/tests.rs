@@ -47,7 +47,6 @@ fn keeps_what_travels_with_a_message_and_nothing_else() {
     let message = Message::from_publish(&decoded, TopicName::new("other").unwrap(), now);
     assert_eq!(message.topic_name().as_str(), "other");
     assert_eq!(message.payload(), b"payload");
-    assert_eq!(message.payload_bytes(), message.payload());
     let properties = message.properties();
     assert_eq!(properties.content_type(), Some("text"));
     assert_eq!(
@@ -93,6 +92,40 @@ fn tells_the_seconds_begun_until_it_expires() {
         message.remaining_expiry(UnixTime::from_millis(u64::MAX)),
         Expiry::Never
     );
+}
+
+/// What a queue keeps of each message is small, and no copy is made of a large payload.
+#[test]
+fn a_message_is_small_and_shares_its_payload() {
+    assert_eq!(size_of::<Message>(), 24);
+    let topic_name = TopicName::new("a/b").unwrap();
+    let message = Message::new(topic_name, b"payload");
+    let expires = message
+        .clone()
+        .with_expiry(Some(3), UnixTime::from_millis(1));
+    for message in [message, expires] {
+        let message = Arc::new(message.with_retain(true).with_qos(QoS::ExactlyOnce));
+        let payload = message.payload_bytes();
+        assert_eq!(&payload, &b"payload"[..]);
+        assert_eq!(payload.as_ptr(), message.payload().as_ptr());
+    }
+}
+
+#[test]
+fn a_message_is_the_same_but_for_its_expiry() {
+    let now = UnixTime::from_millis(1_000);
+    let message = Message::new(TopicName::new("a/b").unwrap(), b"payload")
+        .with_retain(true)
+        .with_qos(QoS::AtLeastOnce);
+    let expires = message.clone().with_expiry(Some(2), now);
+    assert_ne!(expires, message);
+    assert_eq!(expires.expires_at(), Some(UnixTime::from_millis(3_000)));
+    assert_eq!(expires.payload(), b"payload");
+    assert_eq!(expires.len(), message.len());
+    assert_eq!((expires.qos(), expires.retain()), (QoS::AtLeastOnce, true));
+    let later = expires.with_expiry(Some(5), now);
+    assert_eq!(later.expires_at(), Some(UnixTime::from_millis(6_000)));
+    assert_eq!(later.with_expires_at(None), message);
 }
 
 #[test]

@@ -85,6 +85,12 @@ impl World {
     }
 }
 
+/// A session that is away may have many messages waiting.
+#[test]
+fn what_a_queue_keeps_of_a_message_beside_it_is_small() {
+    assert_eq!(size_of::<Queued>(), 48);
+}
+
 #[test]
 fn packets_leave_before_what_came_behind_them() {
     let mut world = World::new(ROOM);

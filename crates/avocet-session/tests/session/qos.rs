@@ -5,7 +5,7 @@ use avocet_codec::SubscriptionId;
 use avocet_codec::{Ack, AckType, Packet, PacketId, QoS, ReasonCode, Version};
 use avocet_session::{
     AckError, CloseReason, ConnectionError, ConnectionEvent, DropReason, Dropped, Enqueued, Limits,
-    Now, Outgoing, Session, SubscriptionIds, Violation,
+    Now, Outgoing, Session, Violation,
 };
 use std::num::{NonZeroU16, NonZeroU32};
 
@@ -445,11 +445,7 @@ fn writes_all_subscription_identifiers_in_5_0_only() {
     for version in BOTH {
         let mut pair = Pair::connected(version);
         let ids = [1, 200, 268_435_455].map(|id| SubscriptionId::new(id).unwrap());
-        let subscription_ids: SubscriptionIds = ids.into_iter().collect();
-        let _ = pair.publish(Outgoing {
-            subscription_ids,
-            ..qos0("x")
-        });
+        let _ = pair.publish(qos0("x").with_subscription_ids(ids));
         let mut out = avocet_session::TransmitBuf::new(1);
         pair.server.poll_transmit(pair.now, &mut out);
         let bytes: Vec<u8> = out.slices().flatten().copied().collect();
