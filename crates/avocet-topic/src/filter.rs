@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 use core::borrow::Borrow;
 use core::fmt;
 
-use crate::name::{BYTES_MAX, special};
+use crate::name::{BYTES_MAX, is_plain, special};
 
 /// What is wrong with a string that was to be a Topic Filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -162,8 +162,8 @@ impl<'a> TopicFilter<'a> {
     /// Whether a level is `+` or `#`.
     #[must_use]
     pub fn has_wildcard(self) -> bool {
-        // A wildcard character in a valid filter is always a whole level.
-        self.0.bytes().any(|byte| byte == b'+' || byte == b'#')
+        // A wildcard character in a valid filter is always a whole level, and none holds U+0000.
+        !is_plain(self.0.as_bytes())
     }
 
     /// Whether the first level is `+` or `#`, so that names beginning with `$` are hidden from it

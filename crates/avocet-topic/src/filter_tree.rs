@@ -16,7 +16,7 @@ use core::fmt;
 use core::mem;
 
 use self::hashing::{Hashes, finish};
-use self::index::Entry;
+use self::index::{Entry, Place};
 use self::records::Records;
 use self::tables::{Table, Tables};
 use crate::TopicFilter;
@@ -91,6 +91,13 @@ pub struct FilterTree<V> {
 /// Then the number goes to another filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FilterId(u32);
+
+/// Where a filter of a known shape is, until one is added or removed.
+#[derive(Clone, Copy)]
+enum Where {
+    Table(Place),
+    Overflow(usize),
+}
 
 impl<V> Default for FilterTree<V> {
     fn default() -> Self {
@@ -179,10 +186,9 @@ impl<V> FilterTree<V> {
     #[must_use]
     pub fn get_mut(&mut self, filter: TopicFilter<'_>) -> Option<&mut V> {
         let shape = shape(filter);
-        let hash = self.hash(filter, shape);
-        self.find(filter, shape, hash)?;
+        let place = self.place(filter, shape, self.hash(filter, shape))?;
         self.generation += 1;
-        self.find_mut(filter, shape, hash)
+        self.value_mut(shape, place)
     }
 
     /// What a filter is called while it is in the tree.
@@ -211,11 +217,22 @@ impl<V> FilterTree<V> {
         }
     }
 
-    fn find_mut(&mut self, filter: TopicFilter<'_>, shape: Shape, hash: u32) -> Option<&mut V> {
+    /// Where a filter is.
+    fn place(&self, filter: TopicFilter<'_>, shape: Shape, hash: u32) -> Option<Where> {
         let is = |id| self.records.is(id, filter.as_str());
-        match self.tables.get_mut(shape) {
-            Some(table) => table.index.find_mut(hash, is),
-            None => Some(&mut self.overflow.iter_mut().find(|(id, _)| is(*id))?.1),
+        match self.tables.get(shape) {
+            Some(table) => table.index.place(hash, is).map(Where::Table),
+            None => {
+                let at = self.overflow.iter().position(|(id, _)| is(*id))?;
+                Some(Where::Overflow(at))
+            }
+        }
+    }
+
+    fn value_mut(&mut self, shape: Shape, place: Where) -> Option<&mut V> {
+        match place {
+            Where::Table(place) => self.tables.get_mut(shape)?.index.value_mut(place),
+            Where::Overflow(at) => self.overflow.get_mut(at).map(|(_, value)| value),
         }
     }
 
@@ -234,11 +251,12 @@ impl<V> FilterTree<V> {
     ) -> Result<&mut V, TreeFull> {
         let shape = shape(filter);
         let hash = self.hash(filter, shape);
-        if self.find(filter, shape, hash).is_none() {
-            self.add(filter, shape, hash, make)?;
-        }
+        let place = match self.place(filter, shape, hash) {
+            Some(place) => place,
+            None => self.add(filter, shape, hash, make)?,
+        };
         self.generation += 1;
-        self.find_mut(filter, shape, hash).ok_or(TreeFull::Filters)
+        self.value_mut(shape, place).ok_or(TreeFull::Filters)
     }
 
     /// Adds a filter that is not there.
@@ -248,7 +266,7 @@ impl<V> FilterTree<V> {
         shape: Shape,
         hash: u32,
         make: impl FnOnce() -> V,
-    ) -> Result<(), TreeFull> {
+    ) -> Result<Where, TreeFull> {
         let has_table = self.tables.get(shape).is_some();
         let shape_is_free = self.shapes_len() < usize::from(self.limits.shapes_max);
         let has_place = has_table || (shape.is_complete() && shape_is_free);
@@ -258,17 +276,18 @@ impl<V> FilterTree<V> {
         if !self.records.has_room() {
             return Err(TreeFull::Filters);
         }
-        if has_place {
+        let place = if has_place {
             let Table { index, shelf, .. } = self.tables.get_or_add(shape);
             let id = self.records.insert(shelf, filter.as_str());
             let value = make();
-            index.insert(Entry { hash, id, value });
+            Where::Table(index.insert(Entry { hash, id, value }))
         } else {
             let id = self.records.insert_alone(filter.as_str());
             self.overflow.push((id, make()));
-        }
+            Where::Overflow(self.overflow.len() - 1)
+        };
         self.len += 1;
-        Ok(())
+        Ok(place)
     }
 
     /// Removes a filter and returns its value.

@@ -29,7 +29,7 @@ pub enum TopicNameError {
 ///
 /// Some bytes may be looked at twice: what is left behind whole chunks is in the last chunk.
 #[inline]
-fn is_plain(bytes: &[u8]) -> bool {
+pub(crate) fn is_plain(bytes: &[u8]) -> bool {
     let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) else {
         return is_short_plain(bytes);
     };

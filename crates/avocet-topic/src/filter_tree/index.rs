@@ -82,9 +82,14 @@ impl<V> Line<V> {
         })
     }
 
+    /// Where a filter with a hash goes: behind those of the same hash.
+    fn place(&self, hash: u32) -> usize {
+        self.hashes.iter().filter(|&&it| it <= hash).count()
+    }
+
     /// Puts a filter in its place, and returns the greatest one if there are too many.
     fn insert(&mut self, entry: Entry<V>) -> Option<Entry<V>> {
-        let place = self.hashes.iter().filter(|&&it| it <= entry.hash).count();
+        let place = self.place(entry.hash);
         let mut moved = (entry.hash, entry.id, Some(entry.value));
         for (hash, id, value) in self.places_mut().skip(place) {
             mem::swap(hash, &mut moved.0);
@@ -119,9 +124,10 @@ impl<V> Line<V> {
     }
 }
 
-/// Where a filter lies in a segment.
+/// Where a filter lies, until one is added or removed.
 #[derive(Clone, Copy)]
-struct Place {
+pub(super) struct Place {
+    segment: usize,
     line: usize,
     /// In the line.
     at: usize,
@@ -187,17 +193,14 @@ impl<V> Segment<V> {
         ((u64::from(hash) * u64::from(self.homes)) >> 32) as usize
     }
 
-    /// Where the filter with this hash lies for which `is` says so.
-    fn find(&self, hash: u32, mut is: impl FnMut(u32) -> bool) -> Option<Place> {
+    /// Line and place in it of the filter with this hash for which `is` says so.
+    fn find(&self, hash: u32, mut is: impl FnMut(u32) -> bool) -> Option<(usize, usize)> {
         let mut at = self.home(hash);
         while let Some(line) = self.lines.get(at) {
             let (is_there, mut place) = line.first(hash);
             while is_there && line.hashes.get(place) == Some(&hash) {
                 if is(line.id(place)) {
-                    return Some(Place {
-                        line: at,
-                        at: place,
-                    });
+                    return Some((at, place));
                 }
                 place += 1;
             }
@@ -209,25 +212,34 @@ impl<V> Segment<V> {
         None
     }
 
-    fn insert(&mut self, entry: Entry<V>) {
+    /// Adds a filter; in which line and at which place.
+    fn insert(&mut self, entry: Entry<V>) -> (usize, usize) {
         if self.len as usize >= self.homes as usize * LINE * 4 / 5 {
             self.resize(self.len as usize);
         }
         let mut at = self.home(entry.hash);
+        let mut found = (at, LINE);
         let mut moved = Some(entry);
         while let Some(entry) = moved {
-            let line = self.line_or_add(at);
-            moved = line.and_then(|line| line.insert(entry));
+            if let Some(line) = self.line_or_add(at) {
+                if found.1 == LINE {
+                    found = (at, line.place(entry.hash));
+                }
+                moved = line.insert(entry);
+            } else {
+                moved = None;
+            }
             at += 1;
         }
         self.len += 1;
+        found
     }
 
-    fn remove(&mut self, place: Place) -> Option<V> {
-        let mut hole = place.line;
+    fn remove(&mut self, line: usize, at: usize) -> Option<V> {
+        let mut hole = line;
         let line = self.lines.get_mut(hole)?;
         let was_full = line.len() == LINE;
-        let removed = line.remove(place.at)?;
+        let removed = line.remove(at)?;
         // What is at home stays there.
         while was_full
             && let Some(next) = self.lines.get(hole + 1).map(|line| line.hashes[0])
@@ -291,37 +303,43 @@ impl<V> Index<V> {
     /// The number and the value of the filter with this hash for which `is` says so.
     pub(super) fn find(&self, hash: u32, is: impl FnMut(u32) -> bool) -> Option<(u32, &V)> {
         let segment = self.segments.get(self.segment(hash))?;
-        let place = segment.find(hash, is)?;
-        let line = segment.lines.get(place.line)?;
-        Some((line.id(place.at), line.value(place.at).as_ref()?))
+        let (line, at) = segment.find(hash, is)?;
+        let line = segment.lines.get(line)?;
+        Some((line.id(at), line.value(at).as_ref()?))
     }
 
-    /// The value of the filter with this hash for which `is` says so, to change it.
-    pub(super) fn find_mut(&mut self, hash: u32, is: impl FnMut(u32) -> bool) -> Option<&mut V> {
-        let at = self.segment(hash);
-        let segment = self.segments.get_mut(at)?;
-        let place = segment.find(hash, is)?;
+    /// Where the filter with this hash lies for which `is` says so.
+    pub(super) fn place(&self, hash: u32, is: impl FnMut(u32) -> bool) -> Option<Place> {
+        let segment = self.segment(hash);
+        let (line, at) = self.segments.get(segment)?.find(hash, is)?;
+        Some(Place { segment, line, at })
+    }
+
+    /// The value of the filter at a place, to change it.
+    pub(super) fn value_mut(&mut self, place: Place) -> Option<&mut V> {
+        let segment = self.segments.get_mut(place.segment)?;
         let line = segment.lines.get_mut(place.line)?;
         line.values.get_mut(place.at)?.as_mut()
     }
 
-    /// Adds a filter that is not there.
-    pub(super) fn insert(&mut self, entry: Entry<V>) {
+    /// Adds a filter that is not there, and says where it lies.
+    pub(super) fn insert(&mut self, entry: Entry<V>) -> Place {
         if self.len >= self.segments.len() * SEGMENT {
             self.split();
         }
-        let at = self.segment(entry.hash);
-        if let Some(segment) = self.segments.get_mut(at) {
-            segment.insert(entry);
-            self.len += 1;
-        }
+        let segment = self.segment(entry.hash);
+        let added = self.segments.get_mut(segment).map(|it| it.insert(entry));
+        self.len += usize::from(added.is_some());
+        let (line, at) = added.unwrap_or_default();
+        Place { segment, line, at }
     }
 
     /// Takes out the filter with this hash and number.
     pub(super) fn remove(&mut self, hash: u32, id: u32) -> Option<V> {
         let at = self.segment(hash);
         let segment = self.segments.get_mut(at)?;
-        let removed = segment.remove(segment.find(hash, |it| it == id)?);
+        let (line, at) = segment.find(hash, |it| it == id)?;
+        let removed = segment.remove(line, at);
         self.len -= 1;
         if self.segments.len() > 1 && self.len < self.segments.len() * SEGMENT / 4 {
             self.join();
@@ -399,14 +417,15 @@ mod tests {
                 let grows = (n / (ops / 10)) % 2 == 0;
                 if grows != bits.is_multiple_of(4) {
                     let hash = HASH_MAX - (bits / 8) % spread;
-                    index.insert(Entry {
+                    let place = index.insert(Entry {
                         hash,
                         id: n,
-                        value: (),
+                        value: n,
                     });
+                    assert_eq!(index.value_mut(place), Some(&mut n.clone()));
                     model.insert(n, hash);
                 } else if let Some((&id, &hash)) = model.range(bits % (n + 1)..).next() {
-                    assert_eq!(index.find(hash, |it| it == id), Some((id, &())));
+                    assert_eq!(index.find(hash, |it| it == id), Some((id, &id)));
                     index.remove(hash, id);
                     assert_eq!(index.find(hash, |it| it == id), None);
                     model.remove(&id);
@@ -414,7 +433,7 @@ mod tests {
                 if n % (ops / 20) == 0 {
                     assert_eq!(index.iter().count(), model.len());
                     for (&id, &hash) in &model {
-                        assert_eq!(index.find(hash, |it| it == id), Some((id, &())));
+                        assert_eq!(index.find(hash, |it| it == id), Some((id, &id)));
                     }
                 }
             }
