@@ -9,7 +9,7 @@ use crate::routes::{Interested, SessionSubscriber};
 use crate::shared::GroupHandle;
 use crate::tenant::SpaceId;
 
-/// Topics remembered, each at the place that its hash names.
+/// Topics remembered, each at one of the two places that its hash names.
 const PLACES: usize = 1024;
 
 /// A longer Topic Name is not remembered.
@@ -63,16 +63,33 @@ impl RecentTopics {
         generation: u64,
     ) -> Result<&Takers, Missed> {
         let hash = self.hasher.hash_one(topic) ^ space.salt();
-        let mut again = false;
-        if let Some(place) = self.place(hash) {
-            let known = place.hash == hash && place.generation == generation;
-            if known && place.topic == topic {
-                return Ok(&place.takers);
-            }
-            again = place.missed == hash;
-            place.missed = hash;
+        let known = |place: &Place| {
+            place.hash == hash && place.generation == generation && place.topic == topic
+        };
+        let places = places(hash);
+        let is_known = |at: &usize| self.places.get(*at).is_some_and(known);
+        let found = places.into_iter().find(is_known);
+        let again = found.is_none() && self.miss(hash);
+        let place = found.and_then(|at| self.places.get(at));
+        place
+            .map(|place| &place.takers)
+            .ok_or(Missed { hash, again })
+    }
+
+    /// Notes that a topic is not remembered; whether that was noted before.
+    fn miss(&mut self, hash: u64) -> bool {
+        if self.places.is_empty() {
+            self.places.resize_with(PLACES, Place::default);
         }
-        Err(Missed { hash, again })
+        // At both places, so that of two that share one neither hides the other.
+        let mut again = false;
+        for at in places(hash) {
+            if let Some(place) = self.places.get_mut(at) {
+                again |= place.missed == hash;
+                place.missed = hash;
+            }
+        }
+        again
     }
 
     /// Remembers who wants a topic that came before.
@@ -89,7 +106,18 @@ impl RecentTopics {
         if !missed.again || topic.len() > TOPIC_BYTES_MAX || many {
             return;
         }
-        if let Some(place) = self.place(missed.hash) {
+        let [first, second] = places(missed.hash);
+        // So that topics that come in turn do not drive each other out.
+        let free = |at: &usize| {
+            let place = self.places.get(*at);
+            place.is_some_and(|place| place.topic.is_empty() || place.generation != generation)
+        };
+        let at = if free(&first) || !free(&second) {
+            first
+        } else {
+            second
+        };
+        if let Some(place) = self.places.get_mut(at) {
             place.hash = missed.hash;
             place.generation = generation;
             place.topic.clear();
@@ -104,13 +132,11 @@ impl RecentTopics {
             }
         }
     }
+}
 
-    fn place(&mut self, hash: u64) -> Option<&mut Place> {
-        if self.places.is_empty() {
-            self.places.resize_with(PLACES, Place::default);
-        }
-        self.places.get_mut(hash as usize % PLACES)
-    }
+/// Where a topic may be remembered.
+const fn places(hash: u64) -> [usize; 2] {
+    [hash as usize % PLACES, (hash >> 32) as usize % PLACES]
 }
 
 #[cfg(test)]
@@ -173,6 +199,19 @@ mod tests {
             assert!(comes(&mut recent, "a/b", generation, 2));
             assert!(!comes(&mut recent, "a/c", generation, 1));
         }
+    }
+
+    /// A server has some hundred topics in use at a time, most of the time.
+    #[test]
+    fn topics_that_come_in_turn_are_known() {
+        let mut recent = RecentTopics::default();
+        let mut known = 0;
+        for n in 0..1_000 {
+            known += u32::from(comes(&mut recent, &format!("{}", n % 100), 0, 1));
+        }
+        // Twice each comes for the first time; with one place for each, one in ten has its place
+        // taken each time.
+        assert!(known >= 780, "{known}");
     }
 
     #[test]
