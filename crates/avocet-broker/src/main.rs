@@ -10,6 +10,7 @@ mod store_command;
 
 use std::io::{self, IsTerminal};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -74,9 +75,16 @@ fn main() -> ExitCode {
     }
 }
 
+/// Where the broker is told to read its files again. A service without a data directory has one of systemd.
+fn control_socket(config: &Config) -> Option<PathBuf> {
+    let of_service = || std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from);
+    let socket = config.control_socket();
+    socket.or_else(|| of_service().map(|dir| dir.join("control.sock")))
+}
+
 /// Has the broker that runs with this configuration read its files again, and tells what came of it.
 fn ask_to_reload(config: &Config) -> ExitCode {
-    let Some(path) = config.control_socket() else {
+    let Some(path) = control_socket(config) else {
         eprintln!(
             "avocet-broker: a broker without `data_dir` is reached where `control_socket` says; set it"
         );
@@ -104,7 +112,7 @@ fn ask_to_reload(config: &Config) -> ExitCode {
 /// Opens the socket of `avocet-broker reload`. Where nobody has asked for it, the broker does without.
 #[cfg(unix)]
 fn open_control(config: &Config, reload: Arc<Reload>) -> anyhow::Result<Option<control::Control>> {
-    let Some(path) = config.control_socket() else {
+    let Some(path) = control_socket(config) else {
         return Ok(None);
     };
     match control::Control::start(&path, reload) {

@@ -102,7 +102,6 @@ impl Gauge {
 
     fn estimate(&mut self, resident: u64, held: u64) {
         let Some((resident_before, held_before)) = self.last.replace((resident, held)) else {
-            self.backed = held.min(resident);
             return;
         };
         let grown = resident.saturating_sub(resident_before);
@@ -119,7 +118,9 @@ impl Gauge {
         } else {
             let share = u128::from(self.backed) * u128::from(held_before - held);
             let less = share / u128::from(held_before);
-            let less = u64::try_from(less).unwrap_or(u64::MAX).min(self.backed);
+            // What is held still may be what the process has.
+            let most = self.backed.saturating_sub(held);
+            let less = u64::try_from(less).unwrap_or(u64::MAX).min(most);
             self.backed -= less;
             self.free = (self.free + less).saturating_sub(grown);
         }
@@ -224,6 +225,12 @@ mod tests {
             (1_200, 950),
         ]);
         assert_eq!(again, [no, yes, no, yes, no, yes]);
+        // What was held from the beginning may lie on disk.
+        let on_disk = readings(&[(950, 9_000), (950, 1_000), (950, 0), (1_050, 100)]);
+        assert_eq!(on_disk, [no, no, no, yes]);
+        // What waits for one of many clients is there as long as for all.
+        let one_is_left = readings(&[(100, 0), (1_100, 90_000), (1_100, 1_000)]);
+        assert_eq!(one_is_left, [no, yes, yes]);
         // What the system gets back is free no more.
         let returned = readings(&[(100, 0), (1_100, 900), (300, 0), (1_050, 0)]);
         assert_eq!(returned, [no, yes, no, yes]);

@@ -120,8 +120,14 @@ fn wait_for_sys(client: &mut Client, topic: &str, value: &str) {
     let topic = format!("$SYS/broker/connects/refused{topic}");
     client.subscribe(&topic, QoS::AtMostOnce);
     loop {
-        let (shown, _) = client.receive_publish();
-        let shown = String::from_utf8(shown).unwrap();
+        let frame = client.receive();
+        let Packet::Publish(publish) = frame.packet() else {
+            panic!("{frame:?}");
+        };
+        if publish.topic_name.unwrap().as_str() != topic {
+            continue;
+        }
+        let shown = std::str::from_utf8(publish.payload).unwrap();
         if shown == value {
             return;
         }
@@ -141,14 +147,10 @@ fn connections_count_from_when_they_are_accepted() {
     for socket in &mut silent {
         socket.write_all(request).unwrap();
     }
-    let _third = loop {
-        let (reason_code, client) = plain(&server, "third");
-        let (next, _) = plain(&server, "fourth");
-        // As soon as both are accepted, there is room for one.
-        if (reason_code, next) == (ReasonCode::Success, ReasonCode::QuotaExceeded) {
-            break client;
-        }
-    };
+    let (reason_code, _third) = plain(&server, "third");
+    assert_eq!(reason_code, ReasonCode::Success);
+    // As soon as both are accepted, there is no room for another one.
+    while plain(&server, "fourth").0 != ReasonCode::QuotaExceeded {}
     drop(silent);
     connect_when_there_is_room(&server, &Connect::new(Version::V5, "fourth"));
 }
@@ -185,7 +187,7 @@ fn who_is_banned_during_his_handshake_is_refused() {
 #[test]
 fn every_refusal_is_counted_and_told() {
     let settings = "limits.handshakes_max = 1\nlimits.connections_per_address_max = 8\n\
-        limits.client_id_bytes_max = 20\nmqtt.connect_timeout = '1s'";
+        limits.client_id_bytes_max = 20\nmqtt.connect_timeout = '3s'";
     let (mut server, websocket) = start_with_websocket(settings);
     let mut observer = server.connect(Version::V5, "observer");
     let open = |bytes: &[u8], address| {
@@ -229,11 +231,7 @@ fn every_refusal_is_counted_and_told() {
     // A CONNECT.
     let (reason_code, _) = plain(&server, "a client identifier that is long");
     assert_eq!(reason_code, ReasonCode::ClientIdentifierNotValid);
-    let line = server.wait_for_log("refused");
-    assert!(
-        line.contains("client_id=\"a client identifier that is long\""),
-        "{line}"
-    );
+    server.wait_for_log("client_id=\"a client identifier that is long\"");
 }
 
 #[test]

@@ -353,10 +353,6 @@ impl Engine {
         let config = Arc::clone(&self.config);
         let limits = &config.limits;
         let known = self.sessions.find(&key);
-        let Some(space) = self.find_or_begin_space(key.tenant()) else {
-            self.refuse(id, ReasonCode::QuotaExceeded, Details::default(), now);
-            return;
-        };
         if known.is_none() && self.sessions.len() >= limits.sessions_max
             || self.counters.connections > limits.connections_max as u64
         {
@@ -369,7 +365,7 @@ impl Engine {
         }
         if let Some(flapping) = &limits.flapping {
             // Also where users share Client Identifiers, nobody has the client of another one banned.
-            let who = SessionKey::of_user(key.tenant(), user, connect.client_id);
+            let who = SessionKey::of_user(key.tenant(), user, key.client_id());
             let who = Arc::new(who);
             let flap = self.flaps.connects(&who, flapping, now.instant);
             if flap == Flap::TooMany {
@@ -402,6 +398,10 @@ impl Engine {
             self.refuse(id, ReasonCode::PacketTooLarge, Details::default(), now);
             return;
         }
+        let Some(space) = self.find_or_begin_space(key.tenant()) else {
+            self.refuse(id, ReasonCode::QuotaExceeded, Details::default(), now);
+            return;
+        };
         if let Some(handle) = known {
             self.take_over(handle, now);
         }

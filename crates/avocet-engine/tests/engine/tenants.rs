@@ -241,6 +241,21 @@ fn there_are_as_many_tenants_as_there_may_be() {
     assert_eq!(cluster.counters().connects_over_quota, 2);
 }
 
+/// Who is refused leaves nothing behind.
+#[test]
+fn a_refused_client_takes_no_place_of_a_tenant() {
+    let one = |config: &mut EngineConfig| config.limits.tenants_max = 1;
+    let mut cluster = Cluster::new(1, None, one);
+    cluster.engines[0].set_overloaded(true);
+    for name in ["one", "two"] {
+        let client = connect_to(&mut cluster, name, &Connect::new(Version::V5, "c"));
+        assert_eq!(cluster.packet(client), "connack 0x89");
+    }
+    cluster.engines[0].set_overloaded(false);
+    let client = connect_to(&mut cluster, "two", &Connect::new(Version::V5, "c"));
+    assert_eq!(cluster.packet(client), "connack 0x00");
+}
+
 /// What the server says of itself is for those without a tenant.
 #[test]
 fn sys_is_not_for_tenants() {
