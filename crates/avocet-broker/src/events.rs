@@ -12,13 +12,15 @@ pub(crate) fn log(event: &Event, refusals: &Refusals, now: Instant) {
         Event::Connected {
             id,
             peer,
+            listener: _,
             session,
+            user,
             version,
             keep_alive,
             session_present,
         } => info!(
             client_id = session.client_id(),
-            user = session.user(),
+            user = user.as_deref(),
             version = %version,
             address = peer,
             connection = %id,
@@ -126,6 +128,8 @@ pub(crate) fn log(event: &Event, refusals: &Refusals, now: Instant) {
             "many sessions have no connection; clients that come with another client identifier each \
              time leave such behind"
         ),
+        // Only programs ask for these.
+        Event::Subscribed { .. } | Event::Unsubscribed { .. } => {}
         _ => info!("{event:?}"),
     }
 }

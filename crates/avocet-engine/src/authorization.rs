@@ -354,7 +354,7 @@ impl Engine {
                 let what = What::Publish(message.qos(), message.retain());
                 self.keep(client, topic, (what, answer), until, now);
                 match answer {
-                    Ok(_) => self.publish_from(id, *message, token, now),
+                    Ok(_) => self.publish_permitted(id, *message, token, now),
                     Err(reason_code) => {
                         let by = refused_by(reason_code);
                         self.count_refusal(client, Action::Publish, topic, by, now);

@@ -8,7 +8,7 @@ use core::fmt;
 
 use avocet_access::{Action, Effect, Identity};
 use avocet_codec::{Frame, QoS, ReasonCode, Version};
-use avocet_session::{CloseReason, CommitId, FetchFrom, ServerConnection, UnixTime};
+use avocet_session::{CloseReason, CommitId, FetchFrom, Message, ServerConnection, UnixTime};
 use avocet_topic::{TopicFilterBuf, TopicNameBuf};
 
 use crate::config::Level;
@@ -155,6 +155,26 @@ pub enum Command {
         /// What the rules in force say of what nobody says anything about.
         default: Effect,
     },
+    /// Say what becomes of a message that a client publishes and may publish; then call
+    /// [`Engine::handle_publish_in`](crate::Engine::handle_publish_in). Its input waits.
+    PublishIn {
+        /// The connection.
+        id: ConnectionId,
+        /// The message, with the QoS and the RETAIN flag of its PUBLISH.
+        message: Message,
+    },
+    /// The same of the Will Message of a client that has authenticated and is not yet connected. What
+    /// becomes of it is its Will Message.
+    WillIn {
+        /// The connection.
+        id: ConnectionId,
+        /// The session that it will have.
+        session: Arc<SessionKey>,
+        /// Its user, if it has one.
+        user: Option<Box<str>>,
+        /// The message, which has no expiry: that runs from its publication.
+        message: Message,
+    },
     /// Hand a connection over, socket and unread bytes included; the driver of the other shard
     /// calls [`Engine::handle_moved`](crate::Engine::handle_moved), then
     /// [`Engine::handle_input`](crate::Engine::handle_input) with the unread bytes. It travels in
@@ -187,14 +207,33 @@ pub enum Event {
         id: ConnectionId,
         /// Where it comes from.
         peer: String,
+        /// Which of the driver's listeners accepted it.
+        listener: u16,
         /// The session.
         session: Arc<SessionKey>,
+        /// Its user, if it has one.
+        user: Option<Box<str>>,
         /// The version it speaks.
         version: Version,
         /// Keep Alive in seconds, 0 for none.
         keep_alive: u16,
         /// Whether it goes on with an existing session.
         session_present: bool,
+    },
+    /// A SUBACK leaves. Told where [`EngineConfig::subscription_events`](crate::EngineConfig::subscription_events)
+    /// says so.
+    Subscribed {
+        /// The connection.
+        id: ConnectionId,
+        /// The filters of the SUBSCRIBE, with what the SUBACK says of each.
+        filters: Vec<(TopicFilterBuf, ReasonCode)>,
+    },
+    /// An UNSUBACK leaves. Told as [`Subscribed`](Self::Subscribed) is.
+    Unsubscribed {
+        /// The connection.
+        id: ConnectionId,
+        /// The filters of the UNSUBSCRIBE, with what the UNSUBACK says of each.
+        filters: Vec<(TopicFilterBuf, ReasonCode)>,
     },
     /// A CONNECT was refused.
     Refused {
@@ -376,6 +415,21 @@ pub enum RefusedBy {
     Answer,
     /// The driver, which did not answer in time, or with 0x83.
     Nobody,
+}
+
+/// What becomes of a message that a client publishes: the answer to [`Command::PublishIn`] and to
+/// [`Command::WillIn`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PublishIn {
+    /// It is published as it came.
+    Pass,
+    /// This one is published, with the QoS with which the other one came. It must be one that clients
+    /// may publish, as far as topics and limits go; no rules judge it.
+    Change(Message),
+    /// Nothing is published. The client is told this error code; with QoS 0 and in 3.x it is told nothing,
+    /// and its message counts as acknowledged. A client with a Will Message is not let in.
+    Refuse(ReasonCode),
 }
 
 /// What a client wants to do.

@@ -9,6 +9,8 @@ use avocet_codec::{List, UserProperty};
 use avocet_session::ServerConfig;
 use avocet_topic::{FilterTreeLimits, TopicLimits, TopicName};
 
+use crate::hooks::PublishOutHook;
+
 /// How a broker behaves. All shards of a broker get the same value.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -22,6 +24,14 @@ pub struct EngineConfig {
     /// How long the driver has for its answer to [`Command::Authorize`](crate::Command::Authorize).
     /// Then what waits for it is refused with 0x83 (implementation specific error).
     pub authorization_timeout: Duration,
+    /// Whether each message that a client publishes, and its Will Message, waits for what the driver
+    /// makes of it: [`Command::PublishIn`](crate::Command::PublishIn).
+    pub publish_in: bool,
+    /// What decides what each session gets of a message; none for all of it.
+    pub publish_out: Option<Arc<dyn PublishOutHook>>,
+    /// Whether the driver is told who subscribed to what, and who ended that:
+    /// [`Event::Subscribed`](crate::Event::Subscribed), [`Event::Unsubscribed`](crate::Event::Unsubscribed).
+    pub subscription_events: bool,
     /// Whether users have Client Identifiers of their own.
     pub client_ids: ClientIds,
     /// Whether acknowledgements wait for commits.
@@ -52,6 +62,9 @@ impl Default for EngineConfig {
             authentication: Authentication::None,
             authorization: Authorization::None,
             authorization_timeout: Duration::from_secs(10),
+            publish_in: false,
+            publish_out: None,
+            subscription_events: false,
             client_ids: ClientIds::Shared,
             durability: Durability::Memory,
             levels: Levels::default(),

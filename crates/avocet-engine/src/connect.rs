@@ -46,6 +46,15 @@ pub(crate) struct Joining {
     accepted: Accepted,
     /// Whether the driver let it leave its Will.
     will_allowed: bool,
+    /// Its Will Message, where the driver has said what becomes of it.
+    pub(crate) will: Option<Message>,
+}
+
+impl Joining {
+    /// Its user, if it has one.
+    pub(crate) fn user(&self) -> Option<&str> {
+        self.accepted.identity.user.as_deref()
+    }
 }
 
 impl Engine {
@@ -241,6 +250,7 @@ impl Engine {
                 assigned,
                 accepted,
                 will_allowed: false,
+                will: None,
             };
             self.establish(id, connect, joining, now);
             return;
@@ -285,6 +295,7 @@ impl Engine {
                 assigned: false,
                 accepted,
                 will_allowed: false,
+                will: None,
             };
             self.establish(id, &connect, joining, now);
         }
@@ -310,7 +321,13 @@ impl Engine {
     }
 
     /// Gives a connection its session, a former one or a new one, and sends CONNACK.
-    fn establish(&mut self, id: ConnectionId, connect: &Connect<'_>, joining: Joining, now: Now) {
+    pub(crate) fn establish(
+        &mut self,
+        id: ConnectionId,
+        connect: &Connect<'_>,
+        joining: Joining,
+        now: Now,
+    ) {
         let user = joining.accepted.identity.user.as_deref();
         // Here, since bans may have come on the way from another shard.
         if self.bans.has(connect.client_id, user) {
@@ -343,10 +360,18 @@ impl Engine {
                 Judged::Allowed(_) | Judged::Open(_) => {}
             }
         }
+        if self.config.publish_in
+            && joining.will.is_none()
+            && let Some(message) = will_of(connect, now)
+        {
+            self.ask_about_will(id, connect, joining, message);
+            return;
+        }
         let Joining {
             key,
             assigned,
             accepted,
+            will,
             ..
         } = joining;
         let user = accepted.identity.user.as_deref();
@@ -429,8 +454,9 @@ impl Engine {
             slot.access = access;
         }
         self.drop_forbidden(handle);
-        self.set_connect_will(handle, connect, now);
-        self.accept(id, &admission, accept, now);
+        self.set_connect_will(handle, connect, will, now);
+        let user = accepted.identity.user.clone();
+        self.accept(id, &admission, accept, user, now);
         let kept = self.connections.get(&id).map(|it| it.server.keep_alive());
         let changed = kept.is_some_and(|kept| kept != connect.keep_alive);
         self.counters.keep_alives_changed += u64::from(changed);
@@ -505,7 +531,14 @@ impl Engine {
         self.timers.set_permit(id, until);
     }
 
-    fn accept(&mut self, id: ConnectionId, admission: &Admission, accept: Accept<'_>, now: Now) {
+    fn accept(
+        &mut self,
+        id: ConnectionId,
+        admission: &Admission,
+        accept: Accept<'_>,
+        user: Option<Box<str>>,
+        now: Now,
+    ) {
         let handle = admission.handle;
         self.set_expiry_interval(handle, admission.expiry_interval, true);
         // Session present and a will promise what is stored, a will also where the session does not
@@ -532,7 +565,9 @@ impl Engine {
         let event = Event::Connected {
             id,
             peer: entry.opened.peer.clone(),
+            listener: entry.opened.listener,
             session: key,
+            user,
             version: entry.server.version(),
             keep_alive: entry.server.keep_alive(),
             session_present,
@@ -573,26 +608,35 @@ impl Engine {
         self.detach(handle, session, true, now);
     }
 
-    fn set_connect_will(&mut self, handle: SessionHandle, connect: &Connect<'_>, now: Now) {
-        let will = connect.will.as_ref();
-        let Some(will) = will.filter(|will| !is_bridge_state(will.topic_name)) else {
-            return;
-        };
-        // Its Message Expiry Interval runs from the publication.
-        let message = Message::from_will(will, now.unix).with_expiry(None, now.unix);
-        let will = Will {
-            message: Arc::new(message),
-            message_expiry_interval: will.message_expiry_interval,
-            delay_interval: will.will_delay_interval,
-            publish_at: None,
-        };
-        self.set_will(handle, Some(Box::new(will)));
+    fn set_connect_will(
+        &mut self,
+        handle: SessionHandle,
+        connect: &Connect<'_>,
+        changed: Option<Message>,
+        now: Now,
+    ) {
+        if let Some(will) = &connect.will
+            && let Some(message) = changed.or_else(|| will_of(connect, now))
+        {
+            let will = Will {
+                message: Arc::new(message),
+                message_expiry_interval: will.message_expiry_interval,
+                delay_interval: will.will_delay_interval,
+                publish_at: None,
+            };
+            self.set_will(handle, Some(Box::new(will)));
+        }
     }
 
     /// Counts connections that the driver refused: those that the engine never knew, and those of which
     /// [`Opened::refused`](crate::Opened::refused) says so, which the engine does not count.
     pub const fn count_refused(&mut self, reason: RefuseReason, connections: u64) {
         self.counters.count_refused(reason, connections);
+    }
+
+    /// A CONNECT is refused with this code.
+    pub(crate) fn refuse_connect(&mut self, id: ConnectionId, reason: ReasonCode, now: Now) {
+        self.refuse(id, reason, Details::default(), now);
     }
 
     fn refuse(&mut self, id: ConnectionId, reason: ReasonCode, details: Details<'_>, now: Now) {
@@ -636,6 +680,14 @@ fn details(verdict: &Verdict) -> Details<'_> {
         },
         Verdict::Accept(_) | Verdict::Continue { .. } => Details::default(),
     }
+}
+
+/// The Will Message that a client wants, without expiry: its Message Expiry Interval runs from the
+/// publication.
+fn will_of(connect: &Connect<'_>, now: Now) -> Option<Message> {
+    let will = connect.will.as_ref();
+    let will = will.filter(|will| !is_bridge_state(will.topic_name))?;
+    Some(Message::from_will(will, now.unix).with_expiry(None, now.unix))
 }
 
 /// Whether a will is what mosquitto's bridges leave to say that they are gone. Clients may not

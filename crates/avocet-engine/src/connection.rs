@@ -23,6 +23,7 @@ use crate::access::Judged;
 use crate::authorization::Asked;
 use crate::config::Overrun;
 use crate::counters::{DropReason, RefuseReason};
+use crate::hooks::WillQuestion;
 use crate::publish::{Answer, Origin};
 use crate::queue::Tag;
 use crate::rates::Meter;
@@ -87,6 +88,9 @@ pub(crate) enum Question {
     Connect(Frame),
     /// Whether it may do something.
     Authorize(Box<Asked>),
+    /// What becomes of a message.
+    PublishIn(Box<Message>, Option<AckToken>),
+    WillIn(Box<WillQuestion>),
 }
 
 impl Connection {
@@ -115,8 +119,12 @@ impl Connection {
 
 /// What was not judged was not taken: sent again, it is a new message.
 pub(crate) fn forget_unjudged(session: Option<&mut Session>, question: Option<Question>) {
-    if let (Some(session), Some(Question::Authorize(asked))) = (session, question)
-        && let Some(token) = asked.exactly_once()
+    let token = match question {
+        Some(Question::Authorize(asked)) => asked.exactly_once(),
+        Some(Question::PublishIn(_, token)) => token.filter(|it| it.qos() == QoS::ExactlyOnce),
+        Some(Question::Connect(_) | Question::WillIn(_)) | None => None,
+    };
+    if let (Some(session), Some(token)) = (session, token)
     {
         session.forget(token.packet_id());
     }
@@ -434,13 +442,14 @@ impl Engine {
                 }
             }
         }
-        if let Some(frame) = publish.frame()
+        if !self.config.publish_in
+            && let Some(frame) = publish.frame()
             && self.publish_frame(id, publish, frame, now)
         {
             return;
         }
         let message = Message::from_publish(&publish.packet(), topic_name, now.unix);
-        self.publish_from(id, message, token, now);
+        self.publish_permitted(id, message, token, now);
     }
 
     /// Whether clients may publish a message: not what is the server's, and within the limits.

@@ -42,11 +42,13 @@ pub enum DropReason {
     Overloaded,
     /// It has more User Properties than allowed.
     UserProperties,
+    /// The driver refused it, as it was published or on its way to a session.
+    RefusedByHook,
 }
 
 impl DropReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::QueueFull,
         Self::TotalFull,
         Self::OfflineQoS0,
@@ -62,6 +64,7 @@ impl DropReason {
         Self::TooFast,
         Self::Overloaded,
         Self::UserProperties,
+        Self::RefusedByHook,
     ];
 }
 

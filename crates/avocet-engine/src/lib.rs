@@ -27,6 +27,7 @@ mod connection;
 mod counters;
 mod engine;
 mod flapping;
+mod hooks;
 mod member;
 mod outbox;
 mod overload;
@@ -54,7 +55,7 @@ mod will;
 pub use bans::ClientInfo;
 pub use command::{
     Accepted, AuthenticationRequest, AuthorizationRequest, Client, Command, ConnectionId, Event,
-    Moved, Opened, Permission, QuestionId, RefusedBy, Verdict,
+    Moved, Opened, Permission, PublishIn, QuestionId, RefusedBy, Verdict,
 };
 pub use config::{
     Authentication, Authorization, ClientIds, Durability, EngineConfig, EngineLimits, Flapping,
@@ -62,6 +63,7 @@ pub use config::{
 };
 pub use counters::{Counters, DropReason, RefuseReason};
 pub use engine::Engine;
+pub use hooks::{PublishOut, PublishOutHook, Recipient};
 pub use record::{Fetched, GroupPlace, MessageId, Record, RetainedPlace};
 pub use restore::Restored;
 pub use session_table::SessionKey;

@@ -15,6 +15,7 @@ use avocet_topic::TopicName;
 
 use crate::connection::Connections;
 use crate::counters::DropReason;
+use crate::hooks::Passed;
 use crate::member::SharedMark;
 use crate::record::{GroupPlace, MessageId, Record};
 use crate::session_table::{SessionHandle, SessionKey, Slot};
@@ -149,10 +150,29 @@ impl Engine {
             self.finish_shared(shared);
             return false;
         }
+        let mut changed = None;
+        if self.config.publish_out.is_some() {
+            match self.pass_out(handle, &mut outgoing, published) {
+                Passed::AsItCame => {}
+                Passed::Changed(by) => changed = Some(by),
+                Passed::Nothing => {
+                    self.count_dropped(DropReason::RefusedByHook);
+                    self.finish_shared(shared);
+                    return false;
+                }
+            }
+        }
+        let (is_changed, was_stored) = (changed.is_some(), published.stored);
+        let published = changed.as_deref_mut().unwrap_or(published);
+        let Some(slot) = self.sessions.get_mut(handle) else {
+            return false;
+        };
         let qos0 = outgoing.qos == QoS::AtMostOnce;
         let recorded = published.id.filter(|_| slot.is_durable() && !qos0);
         let tag = match shared {
             None => Tag::plain(recorded.is_some()),
+            // It is for nobody else, and its group has forgotten the one that came.
+            Some(_) if qos0 && is_changed => Tag::plain(false),
             Some((membership, _)) if qos0 => Tag::qos0_of(membership),
             Some((membership, sequence)) => {
                 let mark = slot.marks.insert(SharedMark {
@@ -170,7 +190,7 @@ impl Engine {
             // A Packet Identifier of QoS 2 is stored before it is seen.
             let exactly_once = outgoing.qos == QoS::ExactlyOnce && !planted!(PublishBeforeStored);
             outgoing.gate = exactly_once.then(|| self.commit_at(published.level));
-        } else if shared.is_some() && published.stored && outgoing.qos == QoS::ExactlyOnce {
+        } else if shared.is_some() && was_stored && outgoing.qos == QoS::ExactlyOnce {
             slot.names_gates = true;
             outgoing.gate = Some(CommitId::UNNAMED);
         }
@@ -189,6 +209,9 @@ impl Engine {
         frame: PublishFrame<'_>,
         now: Now,
     ) -> bool {
+        if self.config.publish_out.is_some() {
+            return false;
+        }
         let Some(slot) = self.sessions.get_mut(handle) else {
             return false;
         };

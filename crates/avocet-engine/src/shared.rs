@@ -697,8 +697,15 @@ impl Engine {
             };
             // An earlier group of this name had what this one did not give.
             let given = group.take_back(member, message.sequence);
-            let given = given.map(|given| (given.published.id, given.published.stored));
-            (message.published.id, message.published.stored) = given.unwrap_or_default();
+            match given {
+                // The member may have had another message made of it.
+                Some(given) => {
+                    let publisher = message.published.publisher.take();
+                    message.published = given.published;
+                    message.published.publisher = publisher;
+                }
+                None => (message.published.id, message.published.stored) = (None, false),
+            }
             if mem::take(&mut message.gone) && message.published.stored {
                 let group = group.name.clone();
                 self.store_again(group, &mut message);

@@ -18,7 +18,7 @@ use crate::routes::{SessionSubscriber, Subscriber, Taker, Waiter};
 use crate::session_table::SessionHandle;
 use crate::shard::GroupChange;
 use crate::subscriptions::Subscription;
-use crate::{ConnectionId, Durability, Engine};
+use crate::{Command, ConnectionId, Durability, Engine, Event};
 
 /// A SUBSCRIBE that outlives its packet.
 #[derive(Debug)]
@@ -58,6 +58,8 @@ pub(crate) struct SubackWaiter {
 struct PendingSuback {
     number: u64,
     packet_id: PacketId,
+    /// Where the driver is told: those subscribed to.
+    filters: Vec<TopicFilterBuf>,
     reason_codes: Vec<ReasonCode>,
     /// Filters that other shards do not know of.
     outstanding: usize,
@@ -109,6 +111,7 @@ impl Engine {
         let mut suback = PendingSuback {
             number,
             packet_id: request.packet_id,
+            filters: Vec::new(),
             reason_codes: Vec::with_capacity(request.filters.len()),
             outstanding: 0,
             cursors: Vec::new(),
@@ -151,6 +154,10 @@ impl Engine {
                 Err(reason_code) => reason_code,
             };
             suback.reason_codes.push(reason_code);
+        }
+        if self.config.subscription_events {
+            let filters = request.filters.iter();
+            suback.filters = filters.map(|(filter, _)| filter.clone()).collect();
         }
         let recorded = self.is_recorded(session);
         suback.gate = self.gate_if(recorded);
@@ -353,16 +360,22 @@ impl Engine {
         {
             let PendingSuback {
                 packet_id,
+                filters,
                 reason_codes,
                 gate,
                 ..
-            } = &suback;
-            self.counters.count_suback(reason_codes);
+            } = suback;
+            self.counters.count_suback(&reason_codes);
             // A connection that is being closed takes no answers.
-            let _closing = entry.server.suback(*packet_id, reason_codes, *gate, now);
-            let (session, gate) = (entry.session, *gate);
+            let _closing = entry.server.suback(packet_id, &reason_codes, gate, now);
+            let session = entry.session;
             self.wait_for_commit(connection, gate);
             self.need_flush(connection);
+            if !filters.is_empty() {
+                let filters = filters.into_iter().zip(reason_codes).collect();
+                let id = connection;
+                self.command(Command::Log(Event::Subscribed { id, filters }));
+            }
             let Some(session) = session else {
                 continue;
             };
@@ -397,6 +410,12 @@ impl Engine {
             } else {
                 ReasonCode::NoSubscriptionExisted
             });
+        }
+        if self.config.subscription_events {
+            let filters = unsubscribe.filters.iter().map(|filter| filter.to_buf());
+            let filters = filters.zip(reason_codes.iter().copied()).collect();
+            let id = connection;
+            self.command(Command::Log(Event::Unsubscribed { id, filters }));
         }
         let recorded = self.is_recorded(session);
         let gate = self.gate_if(recorded);

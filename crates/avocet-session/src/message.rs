@@ -110,6 +110,10 @@ impl Message {
         expires_at: Option<UnixTime>,
     ) -> Self {
         let topic = topic_name.as_str().as_bytes();
+        Self::joined(topic, properties, payload)
+    }
+
+    fn joined(topic: &[u8], properties: &[u8], payload: &[u8]) -> Self {
         let payload_start = topic.len() + properties.len();
         let mut bytes = Vec::with_capacity(payload_start + room(payload, expires_at));
         bytes.extend_from_slice(topic);
@@ -172,6 +176,38 @@ impl Message {
         message
             .with_qos(self.qos)
             .with_retain(self.flags & RETAIN != 0)
+    }
+
+    /// The same message with another payload.
+    #[must_use]
+    pub fn with_payload(&self, payload: &[u8]) -> Self {
+        self.rebuilt(self.topic_bytes(), self.properties_bytes(), payload)
+    }
+
+    /// The same message to another topic.
+    #[must_use]
+    pub fn with_topic_name(&self, topic_name: TopicName<'_>) -> Self {
+        let topic = topic_name.as_str().as_bytes();
+        self.rebuilt(topic, self.properties_bytes(), self.payload())
+    }
+
+    /// The same message with other properties; an error if a string of them cannot be written.
+    pub fn with_other_properties(
+        &self,
+        properties: &MessageProperties<'_>,
+    ) -> Result<Self, EncodeError> {
+        let mut wire = Vec::with_capacity(properties.encoded_len());
+        properties.encode(&mut wire)?;
+        Ok(self.rebuilt(self.topic_bytes(), &wire, self.payload()))
+    }
+
+    fn rebuilt(&self, topic: &[u8], properties: &[u8], payload: &[u8]) -> Self {
+        Self {
+            qos: self.qos,
+            retain: self.retain,
+            expires_at: self.expires_at,
+            ..Self::joined(topic, properties, payload)
+        }
     }
 
     /// The Topic Name.

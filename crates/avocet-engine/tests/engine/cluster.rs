@@ -11,10 +11,10 @@ use avocet_codec::{
 };
 use avocet_engine::{
     Accepted, AuthenticationRequest, AuthorizationRequest, Command, ConnectionId, Counters,
-    DropReason, Engine, EngineConfig, Event, Fetched, Level, Moved, Opened, Permission, QuestionId,
-    Record, SessionKey, ShardId, ShardMessage, Tenant, Verdict,
+    DropReason, Engine, EngineConfig, Event, Fetched, Level, Moved, Opened, Permission, PublishIn,
+    QuestionId, Record, SessionKey, ShardId, ShardMessage, Tenant, Verdict,
 };
-use avocet_session::{CommitId, Demand, FetchFrom, Now, TransmitBuf, UnixTime};
+use avocet_session::{CommitId, Demand, FetchFrom, Message, Now, TransmitBuf, UnixTime};
 use bytes::Bytes;
 
 use crate::store::Store;
@@ -77,6 +77,8 @@ pub(crate) struct Cluster {
     pub(crate) authorize: Vec<(ConnectionId, AuthorizationRequest)>,
     /// The last question about each connection, and whom it is about.
     pub(crate) questions: BTreeMap<ConnectionId, (QuestionId, Arc<avocet_engine::Client>)>,
+    /// Messages that clients publish, oldest first.
+    pub(crate) publish_in: VecDeque<(ConnectionId, Message)>,
     pub(crate) fetches: Vec<(Arc<SessionKey>, FetchFrom)>,
     /// Commits by shard that were not reported back.
     pub(crate) commits: Vec<VecDeque<CommitId>>,
@@ -143,6 +145,7 @@ impl Cluster {
             authenticate: Vec::new(),
             authorize: Vec::new(),
             questions: BTreeMap::new(),
+            publish_in: VecDeque::new(),
             fetches: Vec::new(),
             commits: (0..shards).map(|_| VecDeque::new()).collect(),
             records: Vec::new(),
@@ -588,6 +591,9 @@ impl Cluster {
                     self.questions.insert(id, (question, client));
                     self.authorize.push((id, request));
                 }
+                Command::PublishIn { id, message } | Command::WillIn { id, message, .. } => {
+                    self.publish_in.push_back((id, message));
+                }
                 Command::Fetch { session, from } => match &self.store {
                     Some(store) => {
                         let (next, messages) = store.fetch(&session, from);
@@ -808,6 +814,15 @@ impl Cluster {
         let shard = self.wires[&id].shard;
         self.engines[shard].handle_authenticated(id, verdict, self.now);
         self.run();
+    }
+
+    /// Says what becomes of the oldest message that waits for it.
+    pub(crate) fn answer(&mut self, verdict: impl FnOnce(&Message) -> PublishIn) -> Client {
+        let (id, message) = self.publish_in.pop_front().unwrap();
+        let shard = self.wires[&id].shard;
+        self.engines[shard].handle_publish_in(id, verdict(&message), self.now);
+        self.run();
+        id
     }
 
     pub(crate) fn permit(&mut self, id: ConnectionId, permission: Permission) {

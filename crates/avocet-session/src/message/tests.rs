@@ -133,3 +133,32 @@ fn no_message_is_empty() {
     let message = Message::new(TopicName::new("a").unwrap(), b"");
     assert_eq!((message.len(), message.is_empty()), (1, false));
 }
+
+#[test]
+fn a_changed_message_keeps_all_else() {
+    let parts = MessagePropertiesParts {
+        content_type: Some("text"),
+        ..MessagePropertiesParts::default()
+    };
+    let name = TopicName::new("a/b").unwrap();
+    let properties = MessageProperties::new(parts);
+    let now = UnixTime::from_millis(1_000);
+    let message = Message::with_properties(name, &properties, b"payload").unwrap();
+    let message = message.with_qos(QoS::AtLeastOnce).with_retain(true);
+    let message = message.with_expiry(Some(10), now);
+
+    let other = message.with_payload(b"longer than before");
+    assert_eq!(other.payload(), b"longer than before");
+    assert_eq!(other.with_payload(b"payload"), message);
+
+    let elsewhere = message.with_topic_name(TopicName::new("c").unwrap());
+    assert_eq!(elsewhere.topic_name().as_str(), "c");
+    assert_eq!(elsewhere.with_topic_name(name), message);
+
+    let bare = message.with_other_properties(&MessageProperties::default());
+    let bare = bare.unwrap();
+    assert_eq!(bare.properties().content_type(), None);
+    assert_eq!(bare.with_other_properties(&properties).unwrap(), message);
+    assert_eq!((bare.qos(), bare.retain()), (QoS::AtLeastOnce, true));
+    assert_eq!(bare.expires_at(), message.expires_at());
+}
