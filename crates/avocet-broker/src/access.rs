@@ -107,7 +107,7 @@ impl Config {
             let tls = listener.tls.as_ref();
             tls.is_some_and(|tls| tls.files.client_certificates != ClientCertificates::None)
         };
-        self.access.knows_clients() || self.listen.iter().any(by_certificate)
+        self.knows_clients() || self.listen.iter().any(by_certificate)
     }
 }
 
@@ -324,7 +324,7 @@ fn user_of(kind: CertificateUser, names: &CertificateNames) -> Option<&str> {
 }
 
 /// What the certificate of a client says of it.
-fn identity_of(names: Option<CertificateNames>) -> Identity {
+pub(crate) fn identity_of(names: Option<CertificateNames>) -> Identity {
     let mut identity = Identity::default();
     if let Some(names) = names {
         identity.cert_cn = names.common_name.map(String::into_boxed_str);

@@ -9,14 +9,14 @@ use std::num::{NonZeroU16, NonZeroUsize};
 #[cfg(unix)]
 use std::path::Path;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::task::Poll as TaskPoll;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use avocet_engine::{Engine, ShardId};
+use avocet_engine::{Engine, PublishOutHook, ShardId};
 use avocet_journal::Journal;
 use avocet_store::LogStore;
 #[cfg(unix)]
@@ -28,7 +28,7 @@ use tokio::sync::watch;
 use tracing::info;
 
 use crate::acceptor::{Acceptor, Bound, Peer, Socket};
-use crate::access::{self, AccessError, Files, Reloader};
+use crate::access::{self, AccessError, Files, Reloader, lock};
 use crate::admission::Admission;
 #[cfg(unix)]
 use crate::backup::Backups;
@@ -36,11 +36,13 @@ use crate::certificates::Watch;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, ListenAddress};
 use crate::doors::{self, Doors};
+use crate::hooks::{self, HookCounts, Hooked, Interests};
 use crate::inbox::{Inbox, Mail};
 use crate::memory::MemoryWatch;
 use crate::pace::Pace;
 use crate::quic::{self, QuicDoor};
 use crate::recovery::{self, DataError};
+use crate::shard::hooks::Questions;
 use crate::shard::{self, Parts, Shard};
 use crate::store::{StoreHandle, StoreInbox, StoreThread};
 use crate::stream::{InProcessStream, Stream, pipe};
@@ -93,6 +95,10 @@ pub struct Broker {
     threads: Vec<JoinHandle<()>>,
     store: Option<JoinHandle<()>>,
     quic: Option<JoinHandle<()>>,
+    hooked: Option<Arc<Hooked>>,
+    /// Ends when hooks were told of everything.
+    events: Option<Mutex<Receiver<()>>>,
+    stop_timeout: Duration,
     local_addrs: Vec<SocketAddr>,
     next_shard: AtomicUsize,
 }
@@ -187,11 +193,18 @@ impl BoundBroker {
         let inboxes: Arc<[_]> = inboxes.into();
 
         let clock = Clock::start();
-        let (engines, journal) = engines(&config, &files, shards, clock)?;
+        let hooked = Hooked::new(&config.hooks, clock);
+        let (engines, journal) = engines(&config, &files, shards, hooked.as_ref(), clock)?;
         let bans = files.bans.clone().unwrap_or_default();
         let admission = Arc::new(Admission::new(&config, bans));
         let (authenticator, authorizer, reloader) =
             access::start(&config, files, &doors, clock, &admission, &inboxes)?;
+
+        let asking = hooked
+            .as_ref()
+            .map(|hooked| hooks::start(hooked, &config.hooks, &inboxes))
+            .transpose()?;
+        let (asker, events) = asking.unzip();
 
         let mut sockets = Vec::new();
         let mut quic_doors = Vec::new();
@@ -243,6 +256,9 @@ impl BoundBroker {
             threads: Vec::new(),
             store: None,
             quic: None,
+            hooked,
+            events: events.map(Mutex::new),
+            stop_timeout: config.stop_timeout,
             local_addrs,
             next_shard: AtomicUsize::new(0),
         };
@@ -269,6 +285,9 @@ impl BoundBroker {
                 stop_timeout: config.stop_timeout,
                 authenticator: authenticator.clone(),
                 authorizer: authorizer.clone(),
+                questions: asker
+                    .clone()
+                    .map(|asker| Questions::new(id, asker, &config.hooks)),
             });
         }
         if let (Some(journal), Some(inbox)) = (journal, store) {
@@ -357,6 +376,12 @@ impl Broker {
         self.reloader.clone()
     }
 
+    /// What became of the questions to [`Hooks`](crate::Hooks), and of their events.
+    pub fn hook_counts(&self) -> HookCounts {
+        let hooked = self.hooked.as_ref();
+        hooked.map_or_else(HookCounts::default, |hooked| hooked.counts())
+    }
+
     /// Stops gracefully and waits until all is done: listeners close, clients are told (5.0: DISCONNECT
     /// with 0x8B, server shutting down) and get what they were still to get, at most for
     /// [`Config::stop_timeout`]. Blocks the thread: not for async code.
@@ -385,6 +410,10 @@ impl Broker {
             && result.is_ok()
         {
             result = Err(ShardFailed(u16::MAX));
+        }
+        if let Some(events) = self.events.take() {
+            // Fails when they were, as nothing is ever sent.
+            let _ = lock(&events).recv_timeout(self.stop_timeout);
         }
         result
     }
@@ -529,6 +558,7 @@ fn engines(
     config: &Config,
     files: &Files,
     shards: u16,
+    hooked: Option<&Arc<Hooked>>,
     clock: Clock,
 ) -> Result<(Vec<Engine>, Option<Journal<LogStore>>), StartError> {
     let dir = config.data_dir.as_ref().filter(|_| config.is_durable());
@@ -553,6 +583,15 @@ fn engines(
     };
     // Those who ask give up before.
     engine.authorization_timeout = config.access.http_timeout + Duration::from_secs(1);
+    if let Some(hooked) = hooked {
+        let interests = hooked.interests;
+        engine.publish_in = interests.contains(Interests::PUBLISH_IN);
+        engine.subscription_events = interests.contains(Interests::EVENTS);
+        if interests.contains(Interests::PUBLISH_OUT) {
+            let hook: Arc<dyn PublishOutHook> = hooked.clone();
+            engine.publish_out = Some(hook);
+        }
+    }
     let engine = Arc::new(engine);
     let now = clock.now();
     let new = |index| {

@@ -18,6 +18,7 @@ use crate::authorization::Permitted;
 use crate::bans::BanList;
 use crate::config::LostSubscriptions;
 use crate::connection::Connection;
+use crate::hooks::Reply;
 use crate::stream::Stream;
 
 /// One thing for a shard to do.
@@ -54,6 +55,8 @@ pub(crate) enum Mail {
     Authorized(Box<Permitted>),
     /// What was answered to such questions holds no more.
     ForgetAnswers,
+    /// What came of a question to hooks, by its number.
+    Hooked(u64, Box<Reply>),
     /// The rules that hold from here on, and whether those are disconnected whose subscriptions they
     /// do not allow.
     Rules(Arc<Rules>, LostSubscriptions),

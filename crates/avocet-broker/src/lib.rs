@@ -18,6 +18,7 @@ mod doors;
 mod events;
 mod exchanges;
 mod gathering;
+mod hooks;
 mod http;
 mod inbox;
 mod memory;
@@ -32,13 +33,21 @@ mod stream;
 mod tokens;
 
 pub use access::{AccessError, ReloadError, Reloader};
-pub use avocet_engine::{EngineConfig, Flapping};
+pub use avocet_access::Identity;
+pub use avocet_engine::{
+    Accepted, ConnectionId, EngineConfig, Flapping, PublishIn, PublishOut, Recipient, SessionKey,
+};
+pub use avocet_session::{CloseReason, Message};
 pub use backup::{BackupError, backup};
 pub use broker::{BoundBroker, Broker, Pulse, ShardFailed, StartError, Stopper};
 pub use config::{
     Access, AddressError, CertificateUser, Config, ConfigBuilder, ConfigError, ConnectionLimits,
     Durability, ListenAddress, Listener, ListenerTls, ListenerWebSocket, Log, LogFormat,
     LostSubscriptions, Origin, reference,
+};
+pub use hooks::{
+    Answer, Authenticate, Authenticated, Client, HookCounts, HookSettings, Hooks, Interests,
+    Missed, Publication,
 };
 pub use recovery::{DataError, DataErrorReason};
 pub use stream::InProcessStream;

@@ -2,6 +2,7 @@
 
 mod arriving;
 mod commands;
+pub(crate) mod hooks;
 mod limits;
 mod transfer;
 
@@ -17,6 +18,7 @@ use avocet_session::{Instant, Now, TransmitBuf};
 use mio::{Events, Poll, Token};
 use tracing::error;
 
+use self::hooks::Questions;
 use self::transfer::{feed_unread, read, receive, send};
 use crate::acceptor::Acceptor;
 use crate::access::Authenticator;
@@ -87,6 +89,8 @@ pub(crate) struct Parts {
     pub(crate) authenticator: Option<Authenticator>,
     /// None when nobody is asked what clients may do.
     pub(crate) authorizer: Option<Authorizer>,
+    /// None when no program is asked.
+    pub(crate) questions: Option<Questions>,
 }
 
 pub(crate) struct Shard {
@@ -107,6 +111,7 @@ pub(crate) struct Shard {
     stop_timeout: Duration,
     authenticator: Option<Authenticator>,
     authorizer: Option<Authorizer>,
+    questions: Option<Questions>,
     arrivals: Arrivals,
     connections: Connections,
     /// When WebSocket clients are pinged. Those that are gone are left out when their time comes.
@@ -153,6 +158,7 @@ impl Shard {
             stop_timeout: parts.stop_timeout,
             authenticator: parts.authenticator,
             authorizer: parts.authorizer,
+            questions: parts.questions,
             arrivals: Arrivals::default(),
             connections: Connections::new(Arc::clone(&parts.admission)),
             admission: parts.admission,
@@ -209,6 +215,7 @@ impl Shard {
             {
                 self.engine.handle_timeout(now);
             }
+            self.miss_deadlines(now);
             self.carry_out(now);
             self.drop_overdue(now);
             self.ping(now);
@@ -251,6 +258,7 @@ impl Shard {
             self.acceptor.timeout(),
             self.arrivals.timeout(),
             self.pings.peek().map(|ping| ping.0.0),
+            self.questions.as_ref().and_then(Questions::timeout),
             self.stop_at,
         ];
         let first = overdue.into_iter().chain(others).flatten().min()?;
@@ -354,10 +362,8 @@ impl Shard {
                     next,
                     messages,
                 } => self.engine.handle_fetched(&session, next, messages, now),
-                Mail::Authenticated(id, verdict) => {
-                    let verdict = self.judge(id, *verdict);
-                    self.engine.handle_authenticated(id, verdict, now);
-                }
+                Mail::Authenticated(id, verdict) => self.handle_authenticated(id, *verdict, now),
+                Mail::Hooked(number, reply) => self.handle_reply(number, *reply, now),
                 Mail::Authorized(permitted) => self.permit(*permitted, now),
                 Mail::ForgetAnswers => self.engine.forget_answers(),
                 Mail::Rules(rules, lost) => self.set_rules(rules, lost, now),

@@ -124,8 +124,7 @@ pub(crate) fn forget_unjudged(session: Option<&mut Session>, question: Option<Qu
         Some(Question::PublishIn(_, token)) => token.filter(|it| it.qos() == QoS::ExactlyOnce),
         Some(Question::Connect(_) | Question::WillIn(_)) | None => None,
     };
-    if let (Some(session), Some(token)) = (session, token)
-    {
+    if let (Some(session), Some(token)) = (session, token) {
         session.forget(token.packet_id());
     }
 }
@@ -672,7 +671,9 @@ impl Engine {
         let held = entry.meter.as_ref().and_then(|meter| meter.held_until);
         let answer = match &entry.question {
             Some(Question::Authorize(asked)) => Some(asked.until),
-            Some(Question::Connect(_)) | None => None,
+            Some(Question::Connect(_) | Question::PublishIn(..) | Question::WillIn(_)) | None => {
+                None
+            }
         };
         let others = entry.slowed_until.into_iter().chain(held).chain(answer);
         let Some(due) = due.into_iter().chain(others).min() else {

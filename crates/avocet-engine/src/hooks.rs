@@ -156,11 +156,8 @@ impl Engine {
         match self.changed(question.message, verdict, PacketType::Connack) {
             Ok(message) => {
                 if let Packet::Connect(connect) = question.connect.packet() {
-                    let will = Some(message.with_expiry(None, now.unix));
-                    let joining = Joining {
-                        will,
-                        ..question.joining
-                    };
+                    let mut joining = question.joining;
+                    joining.will = Some(message.with_expiry(None, now.unix));
                     self.establish(id, &connect, joining, now);
                 }
             }

@@ -22,6 +22,8 @@ pub use listener::{
 pub use reference::reference;
 pub use sources::ConfigBuilder;
 
+use crate::hooks::{HookSettings, Interests};
+
 const MAXIMUM_PACKET_SIZE: NonZeroU32 = const { NonZeroU32::new(4 << 20).unwrap() };
 
 /// A few pages of what a client takes at once.
@@ -63,6 +65,8 @@ pub struct Config {
     pub memory_max: u64,
     /// Who may connect.
     pub access: Access,
+    /// What the program that the broker is a part of decides itself.
+    pub hooks: HookSettings,
     /// What is logged, by the binary.
     pub log: Log,
     /// How the protocol is served, and the limits. What it says of durability comes from the settings
@@ -296,6 +300,7 @@ impl Default for Config {
             },
             memory_max: 0,
             access: Access::default(),
+            hooks: HookSettings::default(),
             log: Log {
                 filter: "info".to_owned(),
                 format: LogFormat::Text,
@@ -344,7 +349,7 @@ impl Config {
             let reason = "on this system the program cannot become another user".to_owned();
             return Err(refused("user", reason));
         }
-        let guarded = self.access.anonymous || self.access.knows_clients();
+        let guarded = self.access.anonymous || self.knows_clients();
         let mut listeners = self.listen.iter();
         let public = listeners.find(|it| it.is_public() && !it.requires_certificate());
         if let Some(listener) = public.filter(|_| !guarded) {
@@ -374,7 +379,25 @@ impl Config {
             let reason = "the path of a socket has at most 95 bytes";
             return Err(refused("control_socket", reason.to_owned()));
         }
+        for (key, timeout) in [
+            (
+                "hooks.authenticate_timeout",
+                self.hooks.authenticate_timeout,
+            ),
+            ("hooks.publish_in_timeout", self.hooks.publish_in_timeout),
+        ] {
+            if timeout.is_zero() {
+                let reason = "no answer comes that soon: at least 1 ms".to_owned();
+                return Err(refused(key, reason));
+            }
+        }
         self.check_durability(refused)
+    }
+
+    /// Whether there is something that clients can show in CONNECT, or the program itself decides.
+    pub(crate) fn knows_clients(&self) -> bool {
+        let asked = self.hooks.interests().contains(Interests::AUTHENTICATE);
+        self.access.knows_clients() || asked
     }
 
     /// An address that two listeners have.

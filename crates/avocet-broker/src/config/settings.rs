@@ -11,6 +11,7 @@ use avocet_session::{Limits, Overflow, ServerConfig};
 
 use super::value::{Kind, Value};
 use super::{Config, Durability, LogFormat, LostSubscriptions};
+use crate::hooks::Missed;
 use crate::http;
 
 /// One setting.
@@ -153,10 +154,13 @@ macro_rules! bytes {
 
 macro_rules! duration {
     ($key:literal, $max:literal s, $place:expr, $about:literal) => {
+        duration!($key, 0 ms, $max s, $place, $about)
+    };
+    ($key:literal, $min:literal ms, $max:literal s, $place:expr, $about:literal) => {
         Setting {
             key: $key,
             kind: Kind::Duration {
-                min: Duration::ZERO,
+                min: Duration::from_millis($min),
                 max: Duration::from_secs($max),
             },
             about: $about,
@@ -278,6 +282,8 @@ const LOST_SUBSCRIPTIONS: [(&str, LostSubscriptions); 2] = [
     ("keep", LostSubscriptions::Keep),
     ("disconnect", LostSubscriptions::Disconnect),
 ];
+
+const MISSED: [(&str, Missed); 2] = [("refuse", Missed::Refuse), ("pass", Missed::Pass)];
 
 const CLIENT_IDS: [(&str, ClientIds); 2] = [
     ("of each user", ClientIds::OfEachUser),
@@ -581,6 +587,55 @@ static SETTINGS: &[Setting] = &[
         |config| &mut config.access.bans,
         "Addresses, Client Identifiers and users that are banned; docs/limits.md says how to write \
          them. Read again on SIGHUP. Empty: nobody is."
+    ),
+    integer!(
+        "hooks.threads",
+        1..=256,
+        |config| &mut config.hooks.threads,
+        "Where the broker is a part of a program that decides some things itself (docs/hooks.md): how many \
+         threads ask it. All of this section is for such programs."
+    ),
+    duration!(
+        "hooks.authenticate_timeout",
+        1 ms,
+        3_600 s,
+        |config| &mut config.hooks.authenticate_timeout,
+        "How long a client that connects waits for the program's answer."
+    ),
+    choice!(
+        "hooks.authenticate_missed",
+        MISSED,
+        |config| &mut config.hooks.authenticate_missed,
+        "What happens then. `refuse`: it is refused (0x88). `pass`: what section `[access]` says decides."
+    ),
+    duration!(
+        "hooks.publish_in_timeout",
+        1 ms,
+        3_600 s,
+        |config| &mut config.hooks.publish_in_timeout,
+        "How long a message that a client publishes waits for the program's answer."
+    ),
+    choice!(
+        "hooks.publish_in_missed",
+        MISSED,
+        |config| &mut config.hooks.publish_in_missed,
+        "What happens then. `refuse`: it is refused (0x80; 3.x: it counts as acknowledged). `pass`: it is \
+         published as it came."
+    ),
+    duration!(
+        "hooks.publish_out_budget",
+        0 ms,
+        60 s,
+        |config| &mut config.hooks.publish_out_budget,
+        "How long the program may take to decide what one session gets of a message, while a shard \
+         waits. What takes longer is counted and logged."
+    ),
+    integer!(
+        "hooks.events_max",
+        1..=1_000_000,
+        |config| &mut config.hooks.events_max,
+        "How many events (connected, disconnected, subscribed, unsubscribed) wait to be told to the \
+         program. Further ones are dropped and counted."
     ),
     Setting {
         key: "log.filter",

@@ -64,18 +64,9 @@ impl Shard {
                 }
             }
             Command::Close(id) => self.close(id, now),
-            Command::Log(event) => events::log(&event, &self.admission.refusals, now.instant),
-            Command::Authenticate { id, request } => {
-                self.name_client(id, &request);
-                let asked = self.authenticator.as_mut();
-                let key = self.connections.key(id);
-                let connection = key.and_then(|key| self.connections.get_mut(key));
-                let names = connection.and_then(|it| it.stream.certificate());
-                let verdict = asked.and_then(|it| it.ask(self.id, id, &request, names));
-                if let Some(verdict) = verdict {
-                    let verdict = self.judge(id, verdict);
-                    self.engine.handle_authenticated(id, verdict, now);
-                }
+            Command::Log(event) => {
+                events::log(&event, &self.admission.refusals, now.instant);
+                self.tell_hooks(&event);
             }
             Command::Authorize {
                 question,
@@ -96,6 +87,14 @@ impl Shard {
                     }));
                 }
             }
+            Command::Authenticate { id, request } => self.authenticate(id, request, now),
+            Command::PublishIn { id, message } => self.publish_in(id, message, now),
+            Command::WillIn {
+                id,
+                session,
+                user,
+                message,
+            } => self.will_in(id, session, user, message, now),
             // What is not configured, the engine does not ask for.
             _ => {
                 debug_assert!(false, "the engine asked for what is not configured");

@@ -1,0 +1,362 @@
+//! What a shard asks hooks, and tells them.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use avocet_access::Identity;
+use avocet_codec::ReasonCode;
+use avocet_engine::{
+    AuthenticationRequest, ConnectionId, Event, PublishIn, SessionKey, ShardId, Verdict,
+};
+use avocet_session::{Instant, Message, Now};
+
+use super::Shard;
+use crate::access::{identity_of, refuse};
+use crate::hooks::{
+    Asker, Authenticate, Client, HookSettings, Interests, Job, Missed, Publication, Reply, Told,
+};
+
+/// The questions of a shard, and whom they can be about.
+pub(crate) struct Questions {
+    shard: ShardId,
+    asker: Asker,
+    authenticate: Deadlines,
+    publish_in: Deadlines,
+    /// How many there were.
+    count: u64,
+    waiting: HashMap<u64, (ConnectionId, Question)>,
+    /// Those who are connected.
+    clients: HashMap<ConnectionId, Arc<Client>>,
+}
+
+/// What hooks were asked about a connection.
+enum Question {
+    /// With what is asked elsewhere if they pass.
+    Authenticate(AuthenticationRequest),
+    PublishIn,
+}
+
+/// Questions of one kind, which all may take as long.
+struct Deadlines {
+    timeout: std::time::Duration,
+    missed: Missed,
+    /// In the order in which they were put; some may be answered.
+    queue: VecDeque<(Instant, u64)>,
+}
+
+impl Deadlines {
+    fn new(timeout: std::time::Duration, missed: Missed) -> Self {
+        Self {
+            timeout,
+            missed,
+            queue: VecDeque::new(),
+        }
+    }
+
+    fn put(&mut self, number: u64, now: Now) -> Instant {
+        let until = now.instant + self.timeout;
+        self.queue.push_back((until, number));
+        until
+    }
+}
+
+impl Questions {
+    pub(crate) fn new(shard: ShardId, asker: Asker, settings: &HookSettings) -> Self {
+        let (authenticate, publish_in) = (
+            Deadlines::new(settings.authenticate_timeout, settings.authenticate_missed),
+            Deadlines::new(settings.publish_in_timeout, settings.publish_in_missed),
+        );
+        Self {
+            shard,
+            asker,
+            authenticate,
+            publish_in,
+            count: 0,
+            waiting: HashMap::new(),
+            clients: HashMap::new(),
+        }
+    }
+
+    fn wants(&self, interest: Interests) -> bool {
+        self.asker.hooked.interests.contains(interest)
+    }
+
+    fn deadlines(&mut self, question: &Question) -> &mut Deadlines {
+        match question {
+            Question::Authenticate(_) => &mut self.authenticate,
+            Question::PublishIn => &mut self.publish_in,
+        }
+    }
+
+    /// A number for a question, and its deadline.
+    fn register(
+        &mut self,
+        id: ConnectionId,
+        question: Question,
+        now: Now,
+    ) -> (ShardId, u64, Instant) {
+        self.count += 1;
+        let number = self.count;
+        let until = self.deadlines(&question).put(number, now);
+        self.waiting.insert(number, (id, question));
+        (self.shard, number, until)
+    }
+
+    fn ask_authenticate(
+        &mut self,
+        id: ConnectionId,
+        identity: Identity,
+        request: AuthenticationRequest,
+        now: Now,
+    ) {
+        let question = Question::Authenticate(request.clone());
+        let place = self.register(id, question, now);
+        let request = Authenticate::new(id, identity, request);
+        let peer = request.origin().map_or("", |it| it.0).to_owned();
+        self.asker
+            .ask(&peer, place, |answer| Job::Authenticate(request, answer));
+    }
+
+    fn ask_publish_in(&mut self, client: Arc<Client>, message: Message, will: bool, now: Now) {
+        let place = self.register(client.id, Question::PublishIn, now);
+        let peer = client.peer.clone();
+        let publication = Publication {
+            client,
+            message,
+            will,
+        };
+        self.asker
+            .ask(&peer, place, |answer| Job::PublishIn(publication, answer));
+    }
+
+    /// When the next deadline may be.
+    pub(crate) fn timeout(&self) -> Option<Instant> {
+        let queues = [&self.authenticate.queue, &self.publish_in.queue];
+        let fronts = queues.into_iter().filter_map(|queue| queue.front());
+        fronts.map(|(until, _)| *until).min()
+    }
+
+    /// The next question whose deadline has passed.
+    fn next_missed(&mut self, now: Instant) -> Option<(ConnectionId, Question)> {
+        for deadlines in [&mut self.authenticate, &mut self.publish_in] {
+            while let Some((until, number)) = deadlines.queue.front().copied() {
+                let waits = self.waiting.contains_key(&number);
+                if waits && now < until {
+                    break;
+                }
+                deadlines.queue.pop_front();
+                if let Some(missed) = self.waiting.remove(&number) {
+                    return Some(missed);
+                }
+            }
+        }
+        None
+    }
+}
+
+impl Shard {
+    fn wants(&self, interest: Interests) -> bool {
+        let questions = self.questions.as_ref();
+        questions.is_some_and(|questions| questions.wants(interest))
+    }
+
+    /// Finds out who a client is.
+    pub(super) fn authenticate(
+        &mut self,
+        id: ConnectionId,
+        request: AuthenticationRequest,
+        now: Now,
+    ) {
+        self.name_client(id, &request);
+        if !self.wants(Interests::AUTHENTICATE) {
+            self.ask_settings(id, &request, now);
+            return;
+        }
+        let key = self.connections.key(id);
+        let connection = key.and_then(|key| self.connections.get_mut(key));
+        let names = connection.and_then(|it| it.stream.certificate());
+        if let Some(questions) = &mut self.questions {
+            questions.ask_authenticate(id, identity_of(names), request, now);
+        }
+    }
+
+    /// Leaves it to the settings who may connect.
+    fn ask_settings(&mut self, id: ConnectionId, request: &AuthenticationRequest, now: Now) {
+        let asked = self.authenticator.as_mut();
+        let key = self.connections.key(id);
+        let connection = key.and_then(|key| self.connections.get_mut(key));
+        let names = connection.and_then(|it| it.stream.certificate());
+        let verdict = asked.and_then(|it| it.ask(self.id, id, request, names));
+        if let Some(verdict) = verdict {
+            self.handle_authenticated(id, verdict, now);
+        }
+    }
+
+    pub(super) fn handle_authenticated(&mut self, id: ConnectionId, verdict: Verdict, now: Now) {
+        let verdict = self.judge(id, verdict);
+        self.engine.handle_authenticated(id, verdict, now);
+    }
+
+    /// Asks what becomes of a message.
+    pub(super) fn publish_in(&mut self, id: ConnectionId, message: Message, now: Now) {
+        let Some(questions) = &mut self.questions else {
+            return;
+        };
+        match questions.clients.get(&id).cloned() {
+            Some(client) => questions.ask_publish_in(client, message, false, now),
+            None => {
+                debug_assert!(false, "who publishes is connected");
+                self.refuse(id, &Question::PublishIn, now);
+            }
+        }
+    }
+
+    /// Asks what becomes of the Will Message of a client that is about to be connected.
+    pub(super) fn will_in(
+        &mut self,
+        id: ConnectionId,
+        session: Arc<SessionKey>,
+        user: Option<Box<str>>,
+        message: Message,
+        now: Now,
+    ) {
+        let opened = self.engine.opened(id);
+        let (peer, listener) = opened.map_or(("", u16::MAX), |it| (&*it.peer, it.listener));
+        let client = Arc::new(Client {
+            id,
+            peer: peer.into(),
+            listener,
+            session,
+            user,
+        });
+        if let Some(questions) = &mut self.questions {
+            questions.ask_publish_in(client, message, true, now);
+        }
+    }
+
+    /// An answer came.
+    pub(super) fn handle_reply(&mut self, number: u64, reply: Reply, now: Now) {
+        let Some(questions) = &mut self.questions else {
+            return;
+        };
+        let asked = questions.waiting.remove(&number);
+        let counts = &questions.asker.hooked.counts;
+        let Some((id, question)) = asked else {
+            if !matches!(reply, Reply::Nothing | Reply::Panicked) {
+                counts.count_late();
+            }
+            return;
+        };
+        match (question, reply) {
+            (Question::Authenticate(request), Reply::Authenticated(answer)) => {
+                match answer.verdict() {
+                    Some(verdict) => self.handle_authenticated(id, verdict, now),
+                    None => self.ask_settings(id, &request, now),
+                }
+            }
+            (Question::PublishIn, Reply::PublishIn(answer)) => {
+                self.engine.handle_publish_in(id, answer, now);
+            }
+            (question, Reply::Panicked) => self.refuse(id, &question, now),
+            (question, _) => {
+                counts.count_unanswered();
+                self.miss(id, &question, now);
+            }
+        }
+    }
+
+    /// Ends the questions whose deadline has passed.
+    pub(super) fn miss_deadlines(&mut self, now: Now) {
+        while let Some(questions) = &mut self.questions
+            && let Some((id, question)) = questions.next_missed(now.instant)
+        {
+            let what = match question {
+                Question::Authenticate(_) => "authenticate",
+                Question::PublishIn => "publish_in",
+            };
+            questions.asker.hooked.miss(what, now.instant);
+            self.miss(id, &question, now);
+        }
+    }
+
+    /// Nobody answers: the settings say what that means.
+    fn miss(&mut self, id: ConnectionId, question: &Question, now: Now) {
+        let Some(questions) = &mut self.questions else {
+            return;
+        };
+        let missed = questions.deadlines(question).missed;
+        match (missed, question) {
+            (Missed::Refuse, _) => self.refuse(id, question, now),
+            (Missed::Pass, Question::Authenticate(request)) => self.ask_settings(id, request, now),
+            (Missed::Pass, Question::PublishIn) => {
+                self.engine.handle_publish_in(id, PublishIn::Pass, now);
+            }
+        }
+    }
+
+    fn refuse(&mut self, id: ConnectionId, question: &Question, now: Now) {
+        match question {
+            Question::Authenticate(AuthenticationRequest::ReAuthenticate { .. }) => {
+                // DISCONNECT has no other code for it [MQTT5-3.14.2.1].
+                self.handle_authenticated(id, refuse(ReasonCode::NotAuthorized), now);
+            }
+            Question::Authenticate(_) => {
+                self.handle_authenticated(id, refuse(ReasonCode::ServerUnavailable), now);
+            }
+            Question::PublishIn => {
+                let verdict = PublishIn::Refuse(ReasonCode::UnspecifiedError);
+                self.engine.handle_publish_in(id, verdict, now);
+            }
+        }
+    }
+
+    /// Tells hooks of what they want to know.
+    pub(super) fn tell_hooks(&mut self, event: &Event) {
+        let Some(questions) = &mut self.questions else {
+            return;
+        };
+        let tells = questions.wants(Interests::EVENTS);
+        let told = match event {
+            Event::Connected {
+                id,
+                peer,
+                listener,
+                session,
+                user,
+                ..
+            } => {
+                let client = Arc::new(Client {
+                    id: *id,
+                    peer: peer.as_str().into(),
+                    listener: *listener,
+                    session: Arc::clone(session),
+                    user: user.clone(),
+                });
+                questions.clients.insert(*id, Arc::clone(&client));
+                Some(Told::Connected(client))
+            }
+            Event::Disconnected { id, reason, .. } => {
+                let client = questions.clients.remove(id);
+                client.map(|client| Told::Disconnected(client, *reason))
+            }
+            Event::Subscribed { id, filters } => {
+                let client = questions.clients.get(id).cloned();
+                client.map(|client| Told::Subscribed(client, filters.clone()))
+            }
+            Event::Unsubscribed { id, filters } => {
+                let client = questions.clients.get(id).cloned();
+                client.map(|client| Told::Unsubscribed(client, filters.clone()))
+            }
+            // What is for the operator alone.
+            Event::Refused { .. }
+            | Event::Unreadable { .. }
+            | Event::Flapping { .. }
+            | Event::ManySessions { .. }
+            | Event::NotAuthorized { .. }
+            | _ => None,
+        };
+        if let Some(told) = told.filter(|_| tells) {
+            questions.asker.tell(told);
+        }
+    }
+}
