@@ -110,10 +110,15 @@ impl Message {
         expires_at: Option<UnixTime>,
     ) -> Self {
         let topic = topic_name.as_str().as_bytes();
-        Self::joined(topic, properties, payload)
+        Self::joined(topic, properties, payload, expires_at)
     }
 
-    fn joined(topic: &[u8], properties: &[u8], payload: &[u8]) -> Self {
+    fn joined(
+        topic: &[u8],
+        properties: &[u8],
+        payload: &[u8],
+        expires_at: Option<UnixTime>,
+    ) -> Self {
         let payload_start = topic.len() + properties.len();
         let mut bytes = Vec::with_capacity(payload_start + room(payload, expires_at));
         bytes.extend_from_slice(topic);
@@ -202,12 +207,9 @@ impl Message {
     }
 
     fn rebuilt(&self, topic: &[u8], properties: &[u8], payload: &[u8]) -> Self {
-        Self {
-            qos: self.qos,
-            retain: self.retain,
-            expires_at: self.expires_at,
-            ..Self::joined(topic, properties, payload)
-        }
+        Self::joined(topic, properties, payload, self.expires_at())
+            .with_qos(self.qos)
+            .with_retain(self.retain())
     }
 
     /// The Topic Name.
