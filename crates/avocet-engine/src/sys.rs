@@ -160,6 +160,30 @@ impl Engine {
                 sum.handshakes_over_limit.to_string(),
             ),
             (
+                "$SYS/broker/authorization/refused/publish",
+                sum.publishes_not_authorized.to_string(),
+            ),
+            (
+                "$SYS/broker/authorization/refused/subscribe",
+                sum.subscriptions_not_authorized.to_string(),
+            ),
+            (
+                "$SYS/broker/authorization/refused/deliver",
+                sum.deliveries_not_authorized.to_string(),
+            ),
+            (
+                "$SYS/broker/authorization/asked",
+                sum.authorizations_asked.to_string(),
+            ),
+            (
+                "$SYS/broker/authorization/unanswered",
+                sum.authorizations_unanswered.to_string(),
+            ),
+            (
+                "$SYS/broker/authorization/known",
+                sum.authorizations_known.to_string(),
+            ),
+            (
                 "$SYS/broker/messages/received",
                 sum.packets_received.to_string(),
             ),

@@ -406,3 +406,27 @@ fn the_operator_is_told_of_some_refusals_and_which_rule_it_was() {
         assert_eq!(cluster.counters().publishes_not_authorized, 9);
     });
 }
+
+#[test]
+fn topics_of_the_server_tell_how_much_was_refused() {
+    let configure = |config: &mut EngineConfig| {
+        asked(config);
+        config.sys_interval = Some(Duration::from_secs(10));
+    };
+    each_with(configure, |mut cluster| {
+        let client = cluster.client("client");
+        cluster.send_subscribe(client, "$SYS/broker/authorization/#", 0, None, |_| {});
+        cluster.run();
+        cluster.permit(client, Permission::Subscribe(vec![Ok(QoS::AtMostOnce)]));
+        publish(&mut cluster, client, "a");
+        cluster.permit(client, NO);
+        publish(&mut cluster, client, "b");
+        // Once for what was not answered, and for what all shards have counted.
+        cluster.advance(Duration::from_secs(21));
+        let told = cluster.messages(client);
+        for (topic, count) in [("refused/publish", 2), ("asked", 3), ("unanswered", 1)] {
+            let expected = format!("$SYS/broker/authorization/{topic}={count} q0");
+            assert!(told.contains(&expected), "{told:?}");
+        }
+    });
+}
