@@ -247,7 +247,7 @@ mod tests {
         assert_eq!(list.len(), 300_024);
         let asked: Vec<_> = (0..1_000_u32)
             .map(|number| {
-                let address = IpAddr::from((number * 7_919 | 11 << 24).to_be_bytes());
+                let address = IpAddr::from(((number * 7_919) | (11 << 24)).to_be_bytes());
                 (
                     address,
                     format!("client -{number}"),
