@@ -55,6 +55,10 @@ pub(crate) struct Peer {
     /// A command that says which version it is.
     version: Option<String>,
     skip: Vec<String>,
+    /// The options of `avocet bench` that lead to it; the port of loopback without.
+    connect: Option<String>,
+    /// Figures of ours beyond which a run has failed.
+    bounds: BTreeMap<String, f64>,
     /// Where it listens, if it runs already.
     address: Option<SocketAddr>,
     pid: Option<u32>,
@@ -87,6 +91,21 @@ impl Peer {
             );
         }
         Ok(peers)
+    }
+
+    /// Whether it is the broker of this checkout.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.command.starts_with("{broker}")
+    }
+
+    /// Which of these figures are beyond so many times their bounds, and what they are.
+    pub(crate) fn exceeded(&self, figures: &BTreeMap<String, f64>, times: f64) -> Option<String> {
+        let beyond = self.bounds.iter().filter_map(|(name, bound)| {
+            let (value, bound) = (figures.get(name)?, bound * times);
+            (*value > bound).then(|| format!("{name} is {value:.0}, and may be {bound:.0}"))
+        });
+        let beyond: Vec<_> = beyond.collect();
+        (!beyond.is_empty()).then(|| beyond.join("; "))
     }
 
     /// Sees to it that it can be started.
@@ -125,6 +144,8 @@ pub(crate) struct Running {
     /// For MQTT 3.1.1, and for MQTT 5.0.
     pub(crate) ports: (u16, u16),
     pub(crate) pid: u32,
+    /// The options that lead to it, if they are others than the port.
+    pub(crate) connect: Option<String>,
     child: Option<Child>,
 }
 
@@ -141,6 +162,7 @@ impl Running {
             return Ok(Self {
                 ports,
                 pid,
+                connect: peer.connect.clone(),
                 child: None,
             });
         }
@@ -165,10 +187,19 @@ impl Running {
             fs::remove_dir_all(&data)?;
         }
         fs::create_dir_all(&data)?;
-        let (port, port5) = (unused_port()?, unused_port()?);
+        let (port, port5, door) = (unused_port()?, unused_port()?, unused_port()?);
+        let certificates = folder.join("certificates");
+        let names_certificates = peer.files.values().any(|it| it.contains("{certificates}"));
+        if names_certificates && !certificates.exists() {
+            let mut make = workspace.program(&programs.bench);
+            let arguments = ["--server", "127.0.0.1"];
+            output(make.arg("certificates").arg(&certificates).args(arguments))?;
+        }
         let fill = |text: &str| {
             text.replace("{port}", &port.to_string())
                 .replace("{port5}", &port5.to_string())
+                .replace("{door}", &door.to_string())
+                .replace("{certificates}", &certificates.to_string_lossy())
                 .replace("{data}", &data.to_string_lossy())
                 .replace("{broker}", &programs.broker.to_string_lossy())
         };
@@ -194,6 +225,7 @@ impl Running {
         let mut running = Self {
             ports: (port, if has_port5 { port5 } else { port }),
             pid: child.id(),
+            connect: peer.connect.as_deref().map(fill),
             child: Some(child),
         };
         running
@@ -289,5 +321,22 @@ mod tests {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../benches/peers.toml");
         let peers = Peer::read(&file).unwrap();
         assert!(peers.iter().any(|peer| peer.name == "mosquitto"));
+        let file = file.with_file_name("doors.toml");
+        let peers = Peer::read(&file).unwrap();
+        assert_eq!(peers.iter().filter(|peer| peer.is_ours()).count(), 5);
+    }
+
+    #[test]
+    fn a_figure_beyond_its_bound_is_told() {
+        let peer = Peer {
+            bounds: [("bytes".to_owned(), 2_048.0)].into(),
+            ..Peer::default()
+        };
+        let told = |bytes, times| peer.exceeded(&[("bytes".to_owned(), bytes)].into(), times);
+        assert_eq!(told(2_048.0, 1.0), None);
+        let said = told(2_100.0, 1.0).unwrap();
+        assert_eq!(said, "bytes is 2100, and may be 2048");
+        assert_eq!(told(2_100.0, 1.2), None);
+        assert_eq!(peer.exceeded(&BTreeMap::new(), 1.0), None);
     }
 }

@@ -30,6 +30,8 @@ pub(crate) struct Load<'a> {
     /// Where results go.
     pub(crate) folder: &'a Path,
     pub(crate) length: Length,
+    /// How many times the bounds of a broker its figures may be.
+    pub(crate) slack: f64,
 }
 
 impl Load<'_> {
@@ -81,9 +83,13 @@ impl Load<'_> {
         command
             .arg("bench")
             .args(line.split_whitespace())
-            .args(["-h", "127.0.0.1", "-p"])
-            .arg(port.to_string())
             .stdin(Stdio::null());
+        match &broker.connect {
+            Some(connect) => command.args(connect.split_whitespace()),
+            None => command
+                .args(["-h", "127.0.0.1", "-p"])
+                .arg(port.to_string()),
+        };
         command
     }
 

@@ -21,6 +21,8 @@ pub(crate) struct Contestant {
     pub(crate) name: String,
     pub(crate) version: String,
     pub(crate) command: String,
+    /// It is the broker of this checkout.
+    pub(crate) is_ours: bool,
 }
 
 /// What one run found.
@@ -138,8 +140,12 @@ impl Record {
 
     /// Whether our broker kept what it promised in all runs.
     pub(crate) fn has_no_failure_of_ours(&self) -> bool {
-        let ours = self.rows.iter().filter_map(|row| row.by_broker.get(OURS));
-        ours.flatten().all(|run| run.failure.is_none())
+        let ours = self.brokers.iter().filter(|broker| broker.is_ours);
+        let mut names = ours.map(|broker| &broker.name);
+        names.all(|name| {
+            let runs = self.rows.iter().filter_map(|row| row.by_broker.get(name));
+            runs.flatten().all(|run| run.failure.is_none())
+        })
     }
 
     /// Writes the Markdown and the JSON; `file` has no ending.
@@ -173,6 +179,7 @@ impl Record {
             name,
             version,
             command,
+            ..
         } in &self.brokers
         {
             let _ = writeln!(text, "- {name}: {version}, `{command}`");
@@ -418,6 +425,7 @@ mod tests {
             name: name.into(),
             version: "1".into(),
             command: "start".into(),
+            is_ours: name == OURS,
         };
         let mut record = Record {
             date: "2000-01-01".into(),
