@@ -83,6 +83,7 @@ impl<'de> Deserialize<'de> for Rule {
             anonymous: Option<bool>,
             user: Option<List<Box<str>>>,
             client_id: Option<List<Box<str>>>,
+            tenant: Option<List<Box<str>>>,
             cert_cn: Option<List<Box<str>>>,
             cert_san: Option<List<Box<str>>>,
             #[serde(default)]
@@ -102,6 +103,7 @@ impl<'de> Deserialize<'de> for Rule {
         let fields = [
             (Field::User, form.user),
             (Field::ClientId, form.client_id),
+            (Field::Tenant, form.tenant),
             (Field::CertCn, form.cert_cn),
             (Field::CertSan, form.cert_san),
         ];

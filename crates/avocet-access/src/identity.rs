@@ -12,6 +12,8 @@ use core::str::FromStr;
 pub struct Identity {
     /// Its Client Identifier.
     pub client_id: Box<str>,
+    /// Its tenant, empty for none.
+    pub tenant: Box<str>,
     /// Its User Name, none for an anonymous client. Only one that was verified belongs here.
     pub user: Option<Box<str>>,
     /// The Common Name of its certificate.
@@ -37,6 +39,7 @@ impl Identity {
     pub fn values(&self, field: &Field) -> impl Iterator<Item = &str> {
         let (one, many): (Option<&str>, &[Box<str>]) = match field {
             Field::ClientId => (Some(&self.client_id), &[]),
+            Field::Tenant => (Some(&*self.tenant).filter(|it| !it.is_empty()), &[]),
             Field::User => (self.user.as_deref(), &[]),
             Field::CertCn => (self.cert_cn.as_deref(), &[]),
             Field::CertSan => (None, &self.cert_san),
@@ -52,6 +55,8 @@ impl Identity {
 pub enum Field {
     /// The Client Identifier: `client_id`.
     ClientId,
+    /// The tenant: `tenant`.
+    Tenant,
     /// The User Name: `user`.
     User,
     /// The Common Name of the certificate: `cert_cn`.
@@ -64,7 +69,7 @@ pub enum Field {
 
 /// A text names no field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown field; known are client_id, user, cert_cn, cert_san and claim.NAME")]
+#[error("unknown field; known are client_id, tenant, user, cert_cn, cert_san and claim.NAME")]
 pub struct FieldError;
 
 impl FromStr for Field {
@@ -73,6 +78,7 @@ impl FromStr for Field {
     fn from_str(text: &str) -> Result<Self, FieldError> {
         match text {
             "client_id" => Ok(Self::ClientId),
+            "tenant" => Ok(Self::Tenant),
             "user" => Ok(Self::User),
             "cert_cn" => Ok(Self::CertCn),
             "cert_san" => Ok(Self::CertSan),
@@ -90,6 +96,7 @@ impl fmt::Display for Field {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ClientId => f.write_str("client_id"),
+            Self::Tenant => f.write_str("tenant"),
             Self::User => f.write_str("user"),
             Self::CertCn => f.write_str("cert_cn"),
             Self::CertSan => f.write_str("cert_san"),

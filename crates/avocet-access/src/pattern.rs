@@ -14,7 +14,7 @@ use crate::identity::{Field, FieldError, Identity};
 /// beyond, so it cannot make a decision costly.
 const FILTERS_MAX: usize = 256;
 
-/// A Topic Filter in which `{client_id}`, `{user}`, `{cert_cn}`, `{cert_san}` and `{claim.NAME}`
+/// A Topic Filter in which `{client_id}`, `{user}`, `{tenant}`, `{cert_cn}`, `{cert_san}` and `{claim.NAME}`
 /// stand for what is known of a client. `{{` and `}}` stand for the braces themselves.
 ///
 /// A value that is empty, or holds `+`, `#`, `/` or U+0000, is never put in: a client cannot choose

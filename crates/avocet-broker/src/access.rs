@@ -14,7 +14,7 @@ use avocet_access::{
     Condition, Field, Identity, PasswordFile, PasswordVerdict, Rules, SCRAM_SHA_256,
 };
 use avocet_codec::{Packet, ReasonCode};
-use avocet_engine::{Accepted, AuthenticationRequest, ConnectionId, ShardId, Verdict};
+use avocet_engine::{Accepted, AuthenticationRequest, ConnectionId, ShardId, Tenants, Verdict};
 use avocet_transport::{CertificateNames, ClientCertificates, TlsError};
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -31,6 +31,7 @@ use crate::doors::{self, Doors};
 use crate::exchanges::Exchanges;
 use crate::inbox::{Inbox, Mail};
 use crate::queue::{Giver, Taker, fair};
+use crate::tenants;
 use crate::tokens::{Checked, Tokens, is_token};
 
 /// Clients whose passwords wait to be verified. Beyond, they are told that the server is busy.
@@ -91,6 +92,7 @@ pub(crate) struct Files {
     pub(crate) judge: Option<Judge>,
     pub(crate) rules: Option<Arc<Rules>>,
     pub(crate) bans: Option<BanList>,
+    pub(crate) tenants: Option<Arc<Tenants>>,
 }
 
 impl Config {
@@ -135,6 +137,7 @@ impl Files {
             judge: Judge::open(access)?,
             rules: rules.transpose()?,
             bans: access.bans.as_deref().map(BanList::load).transpose()?,
+            tenants: tenants::load(access)?.map(Arc::new),
         })
     }
 
@@ -159,6 +162,10 @@ impl Files {
         if let (Some(bans), Some(path)) = (&self.bans, &access.bans) {
             let count = bans.len();
             info!(bans = count, "bans: {}", path.display());
+        }
+        if let (Some(tenants), Some(path)) = (&self.tenants, &access.tenants) {
+            let (tenants, users) = (tenants.quotas.len(), tenants.users.len());
+            info!(tenants, users, "tenants: {}", path.display());
         }
         if let (Some(rules), Some(path)) = (&self.rules, &access.rules) {
             let count = rules.as_slice().len();
@@ -385,6 +392,7 @@ impl Authenticator {
             user.map(|user| user.map(Box::from))
         });
         let mut identity = identity_of(names);
+        identity.tenant = opened.tenant.as_str().into();
         let properties = &connect.properties;
         let data = properties.authentication_data.unwrap_or_default();
         match (user, properties.authentication_method, &self.users) {
@@ -544,6 +552,7 @@ impl Reloader {
             files.bans.is_some(),
             files.remote.is_some(),
             files.judge.is_some(),
+            self.access.tenants.is_some(),
         ];
         let count = read.into_iter().filter(|read| *read).count();
         if let (Some(current), Some(tokens), Some(_)) =
@@ -567,6 +576,11 @@ impl Reloader {
             for inbox in &*self.inboxes {
                 let lost = self.access.lost_subscriptions;
                 inbox.send(Mail::Rules(Arc::clone(&rules), lost));
+            }
+        }
+        if let Some(tenants) = files.tenants {
+            for inbox in &*self.inboxes {
+                inbox.send(Mail::Tenants(Arc::clone(&tenants)));
             }
         }
         if let Some(bans) = files.bans {

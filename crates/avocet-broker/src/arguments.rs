@@ -27,7 +27,7 @@ pub(crate) enum Action {
     Reload,
     /// Print all settings with their defaults, as Markdown
     Settings,
-    /// Check, export or import a data directory
+    /// Check, look at, export or import a data directory
     #[command(subcommand)]
     Store(StoreAction),
 }
@@ -37,6 +37,11 @@ pub(crate) enum StoreAction {
     /// Read everything in a data directory that no broker uses, and say what is wrong with it: 0 when it is sound, 1
     /// when not
     Check {
+        /// The data directory
+        dir: PathBuf,
+    },
+    /// Say how much is stored of each tenant in a data directory that no broker uses
+    Tenants {
         /// The data directory
         dir: PathBuf,
     },

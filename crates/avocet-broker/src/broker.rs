@@ -603,6 +603,9 @@ fn engines(
         if let Some(bans) = &files.bans {
             engine.set_bans(Arc::clone(&bans.clients));
         }
+        if let Some(tenants) = &files.tenants {
+            engine.set_tenants(Arc::clone(tenants));
+        }
         engine
     };
     let mut engines: Vec<Engine> = (0..shards).map(new).collect();

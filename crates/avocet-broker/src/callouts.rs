@@ -279,6 +279,7 @@ impl Source {
                     "password_base64": base64,
                     "address": job.address,
                     "listener": job.listener,
+                    "tenant": Some(&job.identity.tenant).filter(|it| !it.is_empty()),
                     "cert_cn": job.identity.cert_cn,
                     "cert_san": job.identity.cert_san,
                 });

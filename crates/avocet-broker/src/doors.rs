@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use avocet_engine::Tenant;
 use avocet_transport::{ALPN_HTTP, ALPN_MQTT, Layers, TlsAcceptor, TlsError};
 
 use crate::config::Listener;
@@ -17,6 +18,8 @@ pub(crate) struct Door {
     /// QUIC is spoken, which is more than layers.
     pub(crate) quic: bool,
     pub(crate) handshake_timeout: Duration,
+    /// Whose clients come here.
+    pub(crate) tenant: Tenant,
     /// How often WebSocket clients are pinged.
     pub(crate) ping: Option<Duration>,
 }
@@ -49,6 +52,7 @@ impl Door {
             },
             quic: listener.quic,
             handshake_timeout: listener.handshake_timeout,
+            tenant: listener.tenant.clone().unwrap_or_default(),
             ping: ping.filter(|every| !every.is_zero()),
         })
     }

@@ -1,6 +1,6 @@
 //! What the operator reads: one line per connect and one per disconnect.
 
-use avocet_engine::{Event, RefuseReason, RefusedBy};
+use avocet_engine::{Event, RefuseReason, RefusedBy, SessionKey};
 use avocet_session::{CloseReason, Instant};
 use tracing::{error, info, warn};
 
@@ -20,6 +20,7 @@ pub(crate) fn log(event: &Event, refusals: &Refusals, now: Instant) {
             session_present,
         } => info!(
             client_id = session.client_id(),
+            tenant = tenant(session),
             user = user.as_deref(),
             version = %version,
             address = peer,
@@ -56,6 +57,7 @@ pub(crate) fn log(event: &Event, refusals: &Refusals, now: Instant) {
         } => match (session, RefuseReason::of(*reason)) {
             (Some(session), _) => info!(
                 client_id = session.client_id(),
+                tenant = tenant(session),
                 version = %version,
                 address = peer,
                 connection = %id,
@@ -103,7 +105,9 @@ pub(crate) fn log(event: &Event, refusals: &Refusals, now: Instant) {
         ),
         Event::Unreadable { session, messages } => error!(
             client_id = session.client_id(),
-            messages, "queued messages cannot be read: they are not delivered"
+            tenant = tenant(session),
+            messages,
+            "queued messages cannot be read: they are not delivered"
         ),
         Event::Flapping {
             peer,
@@ -111,6 +115,7 @@ pub(crate) fn log(event: &Event, refusals: &Refusals, now: Instant) {
             connects,
         } => warn!(
             client_id = session.client_id(),
+            tenant = tenant(session),
             user = session.user(),
             address = peer,
             connects,
@@ -122,12 +127,18 @@ pub(crate) fn log(event: &Event, refusals: &Refusals, now: Instant) {
             example,
         } => warn!(
             disconnected,
+            tenant = tenant(&most.0),
             user = most.0.user(),
             of_user = most.1,
             client_id = example.client_id(),
             "many sessions have no connection; clients that come with another client identifier each \
              time leave such behind"
         ),
+        Event::TenantRefused {
+            peer,
+            client_id,
+            problem,
+        } => warn!(client_id, address = peer, "refused: {problem}"),
         // Only programs ask for these.
         Event::Subscribed { .. } | Event::Unsubscribed { .. } => {}
         _ => info!("{event:?}"),
@@ -141,6 +152,11 @@ fn refused_by(by: RefusedBy, rule: Option<&str>) -> &str {
         // What is not known is not said to be known.
         RefusedBy::Nobody | _ => "callout, which did not answer",
     }
+}
+
+/// Whose session it is, if it is a tenant's.
+fn tenant(session: &SessionKey) -> Option<&str> {
+    Some(session.tenant()).filter(|tenant| !tenant.is_empty())
 }
 
 fn closed_by(reason: CloseReason) -> &'static str {

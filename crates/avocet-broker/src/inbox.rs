@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use avocet_access::Rules;
 use avocet_engine::{
-    ConnectionId, Fetched, Moved, SessionKey, ShardId, ShardMessage, StoreState, Verdict,
+    ConnectionId, Fetched, Moved, SessionKey, ShardId, ShardMessage, StoreState, Tenants, Verdict,
 };
 use avocet_session::CommitId;
 use mio::Waker;
@@ -62,6 +62,8 @@ pub(crate) enum Mail {
     Rules(Arc<Rules>, LostSubscriptions),
     /// Who is banned from here on.
     Bans(Arc<BanList>),
+    /// Who belongs to which tenant from here on, and what tenants may have.
+    Tenants(Arc<Tenants>),
     /// Whether there is no memory for more.
     Overloaded(bool),
     /// What the disk does.

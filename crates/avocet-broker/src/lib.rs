@@ -30,6 +30,7 @@ mod refusals;
 mod shard;
 mod store;
 mod stream;
+mod tenants;
 mod tokens;
 
 pub use access::{AccessError, ReloadError, Reloader};

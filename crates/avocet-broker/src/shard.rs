@@ -368,6 +368,7 @@ impl Shard {
                 Mail::ForgetAnswers => self.engine.forget_answers(),
                 Mail::Rules(rules, lost) => self.set_rules(rules, lost, now),
                 Mail::Bans(bans) => self.ban(&bans, now),
+                Mail::Tenants(tenants) => self.engine.set_tenants(tenants),
                 Mail::Overloaded(overloaded) => self.engine.set_overloaded(overloaded),
                 Mail::Store(state) => self.engine.set_store(state),
                 Mail::Answer(answer) => {

@@ -1,10 +1,13 @@
 //! `avocet-broker store`: looking at, copying and making data directories.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufReader, BufWriter, IsTerminal as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
 use avocet_broker::{BackupError, backup};
+use avocet_engine::{Restored, SessionKey};
+use avocet_journal::Journal;
 use avocet_store::{LogOptions, LogStore, OpenError, check};
 
 use crate::arguments::StoreAction;
@@ -13,6 +16,7 @@ use crate::arguments::StoreAction;
 pub(crate) fn run(action: &StoreAction) -> ExitCode {
     let (dir, result) = match action {
         StoreAction::Check { dir } => (dir, read_through(dir)),
+        StoreAction::Tenants { dir } => (dir, tenants(dir).map(|()| true)),
         StoreAction::Export { dir } => (dir, export(dir).map(|()| true)),
         StoreAction::Import { dir } => (dir, import(dir).map(|()| true)),
     };
@@ -61,6 +65,60 @@ fn read_through(dir: &Path) -> anyhow::Result<bool> {
         println!("the data directory is damaged: restore it from a backup");
     }
     Ok(report.is_sound())
+}
+
+/// What is stored of a tenant.
+#[derive(Default)]
+struct Stored {
+    sessions: u64,
+    subscriptions: u64,
+    queued: u64,
+    retained: u64,
+}
+
+/// Tells how much is stored of each tenant, those without one first.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "nothing else is counted by tenant"
+)]
+fn tenants(dir: &Path) -> anyhow::Result<()> {
+    expect_folder(dir)?;
+    let store = LogStore::open_dir(dir, LogOptions::default()).map_err(advise)?;
+    let journal = Journal::open(store)?;
+    let mut tenants: BTreeMap<String, Stored> = BTreeMap::new();
+    journal.recover(|restored| {
+        let mut of = |key: Option<&SessionKey>, count: fn(&mut Stored) -> &mut u64, more: u64| {
+            let tenant = key.map_or("", SessionKey::tenant).to_owned();
+            *count(tenants.entry(tenant).or_default()) += more;
+        };
+        match &restored {
+            Restored::Session { session, queue, .. } => {
+                of(Some(session), |it| &mut it.sessions, 1);
+                let queued = queue.end.saturating_sub(queue.start);
+                of(Some(session), |it| &mut it.queued, queued);
+            }
+            Restored::Subscription { session, .. } => {
+                of(Some(session), |it| &mut it.subscriptions, 1);
+            }
+            Restored::Retained { publisher, .. } => {
+                of(publisher.as_deref(), |it| &mut it.retained, 1);
+            }
+            _ => {}
+        }
+    })?;
+    journal.into_store().close()?;
+    for (tenant, stored) in tenants {
+        let name = if tenant.is_empty() {
+            "no tenant"
+        } else {
+            &tenant
+        };
+        println!(
+            "{name}: {} sessions, {} subscriptions, {} queued messages, {} retained messages",
+            stored.sessions, stored.subscriptions, stored.queued, stored.retained
+        );
+    }
+    Ok(())
 }
 
 fn export(dir: &Path) -> anyhow::Result<()> {

@@ -223,6 +223,10 @@ fn files() -> DataDir {
     fs::write(dir.0.join("passwd"), USERS).unwrap();
     let rule = "[[rule]]\nallow = 'all'\ntopic = 'devices/{user}/#'\n";
     fs::write(dir.0.join("rules.toml"), rule).unwrap();
+    let tenants = include_str!("../../../docs/tenants.md");
+    let (_, tenants) = tenants.split_once("# tenants.toml\n").unwrap();
+    let (tenants, _) = tenants.split_once("```").unwrap();
+    fs::write(dir.0.join("tenants.toml"), tenants).unwrap();
     let tls = dir.0.join("tls");
     let authority = Authority::new(&tls, "ca");
     authority.revoke(&[]);
@@ -272,7 +276,7 @@ fn configurations_of_the_documentation_are_fine_and_start() {
         server.terminate();
         count += 1;
     }
-    assert_eq!(count, 3);
+    assert_eq!(count, 4);
 }
 
 /// Each limit is on its page with its default, and with a counter that there is.

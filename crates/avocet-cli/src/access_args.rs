@@ -101,6 +101,9 @@ pub(crate) struct ExplainArgs {
         allow_hyphen_values = true
     )]
     pub(crate) username: Option<String>,
+    /// The client's tenant; none without it
+    #[arg(long, value_name = "NAME", global = true)]
+    pub(crate) tenant: Option<String>,
     /// The Common Name of the client's certificate
     #[arg(long, value_name = "NAME", global = true)]
     pub(crate) cert_cn: Option<String>,

@@ -33,6 +33,7 @@ pub(crate) fn run(args: &AclArgs) -> Result<(), Failure> {
 fn explain(args: &ExplainArgs) -> Result<(), Failure> {
     let rules = load(&args.rules)?;
     let mut identity = Identity::new(&args.id, args.username.as_deref());
+    identity.tenant = args.tenant.as_deref().unwrap_or_default().into();
     identity.cert_cn = args.cert_cn.as_deref().map(Box::from);
     identity.cert_san = args
         .cert_san

@@ -259,6 +259,7 @@ impl Engine {
         }
         let mut identity = accepted.identity.clone();
         identity.client_id = key.client_id().into();
+        identity.tenant = key.tenant().into();
         let permissions = Permissions::new(&self.rules, &identity);
         let opened = self.connections.get(&id).map(|entry| entry.opened.clone());
         let client = Client {
@@ -289,8 +290,10 @@ impl Engine {
         }
         let mut client = Client::clone(&access.client);
         let client_id = mem::take(&mut client.identity.client_id);
+        let tenant = mem::take(&mut client.identity.tenant);
         client.identity = accepted.identity.clone();
         client.identity.client_id = client_id;
+        client.identity.tenant = tenant;
         access.permissions = Permissions::new(&self.rules, &client.identity);
         access.client = Arc::new(client);
         access.answers.clear();

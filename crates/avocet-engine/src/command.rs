@@ -12,6 +12,7 @@ use avocet_session::{CloseReason, CommitId, FetchFrom, Message, ServerConnection
 use avocet_topic::{TopicFilterBuf, TopicNameBuf};
 
 use crate::config::Level;
+use crate::quotas::TenantProblem;
 use crate::record::Record;
 use crate::session_table::SessionKey;
 use crate::shard::{ShardId, ShardMessage};
@@ -247,6 +248,15 @@ pub enum Event {
         client_id: String,
         /// Why.
         reason: ReasonCode,
+    },
+    /// A CONNECT is refused, since it is not clear whose client it is.
+    TenantRefused {
+        /// Where it comes from.
+        peer: String,
+        /// The Client Identifier.
+        client_id: String,
+        /// Why.
+        problem: TenantProblem,
     },
     /// The store cannot read queued messages of a session: it goes on without them.
     Unreadable {

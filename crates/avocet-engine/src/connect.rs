@@ -18,9 +18,9 @@ use crate::access::Judged;
 use crate::connection::{Connection, Question, forget_unjudged};
 use crate::counters::RefuseReason;
 use crate::flapping::Flap;
+use crate::quotas::Quota;
 use crate::session_table::{SessionHandle, SessionKey};
 use crate::subscribe::told;
-use crate::tenant::Tenant;
 use crate::will::Will;
 use crate::{
     Accepted, Authentication, AuthenticationRequest, Client, ClientIds, Command, ConnectionId,
@@ -221,18 +221,34 @@ impl Engine {
     }
 
     fn is_of_same_tenant(&self, id: ConnectionId, accepted: &Accepted) -> bool {
-        let key = self.connections.get(&id).and_then(|it| it.key.as_deref());
-        let tenant = &accepted.tenant;
-        tenant.is_none() || key.is_none_or(|key| key.tenant() == tenant.as_str())
+        let Some(entry) = self.connections.get(&id) else {
+            return true;
+        };
+        let tenant = self.tenants.of_client(&entry.opened.tenant, accepted);
+        let key = entry.key.as_deref();
+        tenant.is_ok_and(|tenant| {
+            tenant.is_none() || key.is_none_or(|key| key.tenant() == tenant.as_str())
+        })
     }
 
     /// A client may connect: its connection belongs to the shard that owns its session.
     fn admit(&mut self, id: ConnectionId, connect: &Connect<'_>, accepted: Accepted, now: Now) {
-        let listener = self.connections.get(&id).map(|it| &it.opened.tenant);
-        let tenant = Tenant::of_client(&accepted.tenant, listener.unwrap_or(&Tenant::NONE));
-        let Some(tenant) = tenant else {
-            self.refuse(id, ReasonCode::NotAuthorized, Details::default(), now);
+        let Some(opened) = self.connections.get(&id).map(|it| &it.opened) else {
             return;
+        };
+        let tenant = match self.tenants.of_client(&opened.tenant, &accepted) {
+            Ok(tenant) => tenant,
+            Err(problem) => {
+                let peer = opened.peer.clone();
+                let client_id = connect.client_id.to_string();
+                self.command(Command::Log(Event::TenantRefused {
+                    peer,
+                    client_id,
+                    problem,
+                }));
+                self.refuse(id, ReasonCode::NotAuthorized, Details::default(), now);
+                return;
+            }
         };
         let assigned = connect.client_id.is_empty();
         let user = accepted.identity.user.as_deref();
@@ -378,6 +394,15 @@ impl Engine {
         let config = Arc::clone(&self.config);
         let limits = &config.limits;
         let known = self.sessions.find(&key);
+        let connected = known.and_then(|it| self.sessions.get(it)?.connection);
+        // Who has no space has nothing.
+        if let Some(space) = self.spaces.find(key.tenant())
+            && (!self.has_quota(space, Quota::Sessions, known.is_none().into())
+                || !self.has_quota(space, Quota::Connections, connected.is_none().into()))
+        {
+            self.refuse(id, ReasonCode::QuotaExceeded, Details::default(), now);
+            return;
+        }
         if known.is_none() && self.sessions.len() >= limits.sessions_max
             || self.counters.connections > limits.connections_max as u64
         {
@@ -552,6 +577,7 @@ impl Engine {
             return;
         };
         slot.connection = Some(id);
+        self.spaces.count(slot.space, |it| it.connections += 1);
         let session = slot.session.take().unwrap_or_default();
         let waits_for = session.waits_for();
         let key = Arc::clone(&slot.key);

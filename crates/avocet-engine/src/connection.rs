@@ -165,7 +165,8 @@ impl Engine {
         let published = self.counters.publishes_received;
         let limits = &self.config.limits;
         let (mut packets_max, mut bytes_max) = (limits.slice_packets, limits.slice_bytes);
-        if self.paces_input {
+        let paced = self.paces_input || self.paces_tenants;
+        if paced {
             (packets_max, bytes_max) = self.slice(id, now);
         }
         let demand = loop {
@@ -214,7 +215,7 @@ impl Engine {
         self.wait_for_commit(id, again);
         self.counters.packets_received += packets as u64;
         self.counters.bytes_received += consumed as u64;
-        if self.paces_input {
+        if paced {
             let messages = self.counters.publishes_received - published;
             self.pace_input(id, messages, consumed as u64, now);
         }

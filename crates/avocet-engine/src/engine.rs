@@ -20,6 +20,7 @@ use crate::flapping::Flaps;
 use crate::member::Memberships;
 use crate::outbox::Outbox;
 use crate::publish::{Matches, Ticket};
+use crate::quotas::Tenants;
 use crate::restore::Restoring;
 use crate::retained::RetainedMessages;
 use crate::routes::PendingInterests;
@@ -69,6 +70,10 @@ pub struct Engine {
     /// Whether it is limited how fast clients publish, and how fast they are sent messages.
     pub(crate) paces_input: bool,
     pub(crate) paces_output: bool,
+    /// Who belongs to which tenant, and what these may have.
+    pub(crate) tenants: Arc<Tenants>,
+    /// Whether it is limited how fast tenants publish.
+    pub(crate) paces_tenants: bool,
     /// Who is not let in.
     pub(crate) bans: Arc<Bans>,
     /// The topics of each tenant.
@@ -149,6 +154,8 @@ impl Engine {
             told: Told::default(),
             paces_input: config.limits.publish_rate.is_limited(),
             paces_output: config.limits.delivery_rate.is_limited(),
+            tenants: Arc::default(),
+            paces_tenants: false,
             bans: Arc::default(),
             flaps: Flaps::default(),
             overloaded: false,
@@ -253,6 +260,7 @@ impl Engine {
                 message,
             } => self.on_shared_deliver(from, group, membership, qos, message, now),
             Value::Restored { second } => self.on_restored(second, now),
+            Value::Usage { tenant, usage } => self.on_usage(from, &tenant, usage),
             Value::Stats(counters) => self.on_stats(from, *counters),
         }
     }

@@ -33,6 +33,7 @@ mod outbox;
 mod overload;
 mod publish;
 mod queue;
+mod quotas;
 mod rates;
 mod recent;
 mod record;
@@ -64,6 +65,7 @@ pub use config::{
 pub use counters::{Counters, DropReason, RefuseReason};
 pub use engine::Engine;
 pub use hooks::{PublishOut, PublishOutHook, Recipient};
+pub use quotas::{TenantProblem, TenantQuotas, TenantUsage, Tenants};
 pub use record::{Fetched, GroupPlace, MessageId, Record, RetainedPlace};
 pub use restore::Restored;
 pub use session_table::SessionKey;

@@ -197,6 +197,7 @@ impl Engine {
     /// requests to owners, these before confirmations, and output last.
     pub fn poll_command(&mut self) -> Option<Command> {
         self.accept_forwards();
+        self.tell_usage();
         if self.has_records() {
             let id = self.commit_id();
             self.next_commit += 1;

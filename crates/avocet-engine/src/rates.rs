@@ -27,7 +27,7 @@ pub(crate) struct Meter {
 
 /// What was spent of a rate: when all of it would be over, one after the other.
 #[derive(Debug, Default)]
-struct Spent {
+pub(crate) struct Spent {
     messages: Instant,
     bytes: Instant,
 }
@@ -117,23 +117,41 @@ impl Engine {
             usize::try_from(count).unwrap_or(usize::MAX).max(1)
         };
         let (rate, spent) = (&limits.publish_rate, &meter.publish);
-        let messages_left = left(spent.messages, rate.messages_per_second);
-        let bytes_left = left(spent.bytes, rate.bytes_per_second);
-        (packets.min(messages_left), bytes.min(bytes_left))
+        let packets = packets.min(left(spent.messages, rate.messages_per_second));
+        let bytes = bytes.min(left(spent.bytes, rate.bytes_per_second));
+        let space = entry.space;
+        let (rate, spent) = (
+            self.publish_rate_of(space),
+            &self.spaces.get(space).published,
+        );
+        (
+            packets.min(left(spent.messages, rate.messages_per_second)),
+            bytes.min(left(spent.bytes, rate.bytes_per_second)),
+        )
     }
 
-    /// A client published so many messages and bytes: its input waits if that was too fast.
+    /// A client published so many messages and bytes: its input waits if that was too fast, for itself
+    /// or for its tenant.
     pub(crate) fn pace_input(&mut self, id: ConnectionId, messages: u64, bytes: u64, now: Now) {
         let limits = &self.config.limits;
-        if messages == 0 || limits.publish_overrun != Overrun::Pause {
+        if messages == 0 {
             return;
         }
         let Some(entry) = self.connections.get_mut(&id) else {
             return;
         };
-        let meter = entry.meter.get_or_insert_default();
-        let rate = &limits.publish_rate;
-        let wait = meter.publish.spend(rate, messages, bytes, now.instant);
+        let mut wait = Duration::ZERO;
+        if limits.publish_overrun == Overrun::Pause {
+            let meter = entry.meter.get_or_insert_default();
+            let rate = &limits.publish_rate;
+            wait = meter.publish.spend(rate, messages, bytes, now.instant);
+        }
+        let space = entry.space;
+        let rate = self.publish_rate_of(space);
+        if rate.is_limited() {
+            let published = &mut self.spaces.get_mut(space).published;
+            wait = wait.max(published.spend(&rate, messages, bytes, now.instant));
+        }
         if !wait.is_zero() {
             self.counters.publishers_paused += 1;
             self.pause_for(id, wait.min(PAUSE_MAX), now);

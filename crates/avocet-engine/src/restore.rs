@@ -466,6 +466,7 @@ impl Engine {
             }
         }
         self.counters.subscriptions += 1;
+        self.spaces.count(space, |it| it.subscriptions += 1);
         self.counters.shared_subscriptions += u64::from(shared);
         if let Some(slot) = self.sessions.get_mut(handle) {
             slot.shapes.insert(&filter);

@@ -9,6 +9,7 @@ use avocet_session::{Expiry, Message, Now, Outgoing, UnixTime};
 use avocet_topic::{Cursor, Next, TopicFilter, TopicFilterBuf, TopicNameBuf, TopicTree};
 
 use crate::counters::DropReason;
+use crate::quotas::Quota;
 use crate::record::{Record, RetainedPlace};
 use crate::session_table::{SessionHandle, SessionKey};
 use crate::shard::{Lane, Part, Published, QueryId, RetainedQuery, ShardId, Value};
@@ -107,6 +108,8 @@ impl Engine {
         let bytes = self.counters.retained_bytes + message.len() as u64;
         let full = self.counters.retained_messages >= limits.retained_messages_max as u64
             || bytes > limits.retained_bytes_max as u64
+            || !self.has_quota(space, Quota::RetainedMessages, 1)
+            || !self.has_quota(space, Quota::RetainedBytes, message.len() as u64)
             || self.overloaded && !existed;
         let cleared = message.payload().is_empty();
         if full && !cleared {
@@ -153,6 +156,10 @@ impl Engine {
         }
         self.counters.retained_messages += 1;
         self.counters.retained_bytes += message.len() as u64;
+        self.spaces.count(space, |it| {
+            it.retained_messages += 1;
+            it.retained_bytes += message.len() as u64;
+        });
         let retained = Retained {
             message: Arc::clone(&message),
             publisher,
@@ -173,6 +180,10 @@ impl Engine {
         }
         self.counters.retained_messages -= 1;
         self.counters.retained_bytes -= old.message.len() as u64;
+        self.spaces.count(space, |it| {
+            it.retained_messages -= 1;
+            it.retained_bytes -= old.message.len() as u64;
+        });
         true
     }
 

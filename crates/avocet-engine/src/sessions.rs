@@ -25,6 +25,7 @@ impl Engine {
     /// Adds a session; none with this key may be there.
     pub(crate) fn begin_session(&mut self, key: Arc<SessionKey>, space: SpaceId) -> SessionHandle {
         self.counters.sessions_disconnected += 1;
+        self.spaces.count(space, |it| it.sessions += 1);
         let mut slot = Slot::new(key, space);
         slot.session = Some(Box::default());
         self.sessions.insert(slot)
@@ -82,6 +83,7 @@ impl Engine {
             return;
         };
         slot.connection = None;
+        self.spaces.count(slot.space, |it| it.connections -= 1);
         if let Some(access) = &mut slot.access {
             access.answers.clear();
         }
@@ -130,6 +132,7 @@ impl Engine {
         if let Some(slot) = self.sessions.get_mut(handle) {
             slot.connection = None;
             slot.session = session;
+            self.spaces.count(slot.space, |it| it.connections -= 1);
         }
     }
 
@@ -155,6 +158,9 @@ impl Engine {
         self.counters.count_dropped(ended, waiting as u64);
         self.counters.sessions_disconnected -= 1;
         let slot: Option<Box<Slot>> = self.sessions.remove(handle);
+        if let Some(slot) = &slot {
+            self.spaces.count(slot.space, |it| it.sessions -= 1);
+        }
         if let Some(slot) = slot.filter(|_| recorded) {
             let session = slot.key;
             let gate = self.commit_at(self.config.levels.default);

@@ -13,6 +13,7 @@ use avocet_topic::{Cursor, TopicFilterBuf, TopicName};
 
 use crate::config::Level;
 use crate::counters::Counters;
+use crate::quotas::TenantUsage;
 use crate::record::{MessageId, RetainedPlace};
 use crate::session_table::{SessionHandle, SessionKey};
 use crate::tenant::{GroupName, Tenant};
@@ -284,6 +285,8 @@ pub(crate) enum Value {
     /// All that the sender restored is told to those whose business it is, for the first or the
     /// second time: what groups tell in their turn comes between.
     Restored { second: bool },
+    /// What a tenant has in the sender.
+    Usage { tenant: Tenant, usage: TenantUsage },
     /// To the shard that sums.
     Stats(Box<Counters>),
 }

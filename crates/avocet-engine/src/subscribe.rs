@@ -12,6 +12,7 @@ use avocet_session::{CommitId, Now};
 use avocet_topic::{TopicFilter, TopicFilterBuf};
 
 use crate::member::Membership;
+use crate::quotas::Quota;
 use crate::record::Record;
 use crate::retained::RetainedCursor;
 use crate::routes::{SessionSubscriber, Subscriber, Taker, Waiter};
@@ -193,12 +194,15 @@ impl Engine {
         }
         let entry = self.connections.get(&waiter.connection);
         let bridge = entry.is_some_and(|entry| entry.bridge);
+        let space = self.sessions.get(session).map(|slot| slot.space);
+        let space = space.ok_or(ReasonCode::UnspecifiedError)?;
+        let has_quota = self.has_quota(space, Quota::Subscriptions, 1);
         let slot = self.sessions.get_mut(session);
         let slot = slot.ok_or(ReasonCode::UnspecifiedError)?;
-        let space = slot.space;
         let routes = self.spaces.routes(space);
         let known = slot.subscriptions.get(&filter, session, routes);
-        if known.is_none() && slot.subscriptions.len() >= limits.subscriptions_per_session_max {
+        let full = slot.subscriptions.len() >= limits.subscriptions_per_session_max;
+        if known.is_none() && (full || !has_quota) {
             return Err(ReasonCode::QuotaExceeded);
         }
         let shapes_max = limits.shapes_per_session_max;
@@ -279,6 +283,7 @@ impl Engine {
         }
         if new {
             self.counters.subscriptions += 1;
+            self.spaces.count(space, |it| it.subscriptions += 1);
             self.counters.shared_subscriptions += u64::from(share.is_some());
         }
         if let Some(slot) = self.sessions.get_mut(session) {
@@ -448,6 +453,7 @@ impl Engine {
         let durable = slot.is_durable() && self.config.durability == Durability::Stored;
         let key = Arc::clone(&slot.key);
         self.counters.subscriptions -= 1;
+        self.spaces.count(space, |it| it.subscriptions -= 1);
         match open.and_then(|open| open.membership) {
             Some(membership) => {
                 self.counters.shared_subscriptions -= 1;

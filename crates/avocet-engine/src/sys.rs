@@ -5,6 +5,7 @@ use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::mem;
 use core::time::Duration;
 
 use avocet_session::{Instant, Message, Now};
@@ -237,6 +238,34 @@ impl Engine {
                 self.publish(Origin::SERVER, published, now);
             }
             self.sys.published.insert(topic, value);
+        }
+        self.publish_tenants(now);
+    }
+
+    /// What each tenant has, for those without a tenant.
+    fn publish_tenants(&mut self, now: Now) {
+        let totals = self.spaces.of_tenants();
+        let totals = totals.map(|(id, space)| (id, space.tenant.clone(), space.total()));
+        for (id, tenant, total) in totals.collect::<Vec<_>>() {
+            let told = mem::replace(&mut self.spaces.get_mut(id).told, total);
+            if told == total {
+                continue;
+            }
+            let topic = |what| format!("$SYS/broker/tenants/{tenant}/{what}");
+            for (what, count) in [
+                ("clients/connected", total.connections),
+                ("clients/total", total.sessions),
+                ("subscriptions/count", total.subscriptions),
+                ("retained messages/count", total.retained_messages),
+                ("retained messages/bytes", total.retained_bytes),
+            ] {
+                if let Ok(topic_name) = TopicName::new(&topic(what)) {
+                    let count = count.to_string();
+                    let message = Message::new(topic_name, count.as_bytes()).with_retain(true);
+                    let published = self.published(message, None);
+                    self.publish(Origin::SERVER, published, now);
+                }
+            }
         }
     }
 }

@@ -1,18 +1,22 @@
 //! The names of tenants, and what each of them has for itself.
 
+use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::borrow::Borrow;
-use core::fmt;
 use core::hash::{Hash, Hasher};
+use core::{fmt, mem};
 
 use avocet_topic::{FilterTreeLimits, TopicFilterBuf, TopicTree};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use crate::Engine;
+use crate::quotas::TenantUsage;
+use crate::rates::Spent;
 use crate::retained::Retained;
 use crate::routes::Routes;
+use crate::shard::ShardId;
 
 /// Whose topics, sessions, retained messages and quotas are apart from those of others: a name, or
 /// nobody's for those without a tenant.
@@ -58,16 +62,6 @@ impl Tenant {
     /// The tenant of a key, whose name was checked when it was let in.
     pub(crate) fn of_key(name: &str) -> Self {
         Self((!name.is_empty()).then(|| name.into()))
-    }
-
-    /// The tenant of a client, given what its identity says and what its listener does; nothing if they
-    /// name two.
-    pub(crate) fn of_client(identity: &Self, listener: &Self) -> Option<Self> {
-        match (identity.is_none(), listener.is_none()) {
-            (true, _) => Some(listener.clone()),
-            (false, true) => Some(identity.clone()),
-            (false, false) => (identity == listener).then(|| identity.clone()),
-        }
     }
 
     /// The name, empty for none.
@@ -163,12 +157,23 @@ pub(crate) struct Space {
     pub(crate) tenant: Tenant,
     pub(crate) routes: Routes,
     pub(crate) retained: TopicTree<Retained>,
+    /// What the tenant has here, and in the other shards as they last said.
+    pub(crate) usage: TenantUsage,
+    pub(crate) of_others: BTreeMap<ShardId, TenantUsage>,
+    /// Whether the others do not know.
+    changed: bool,
+    /// How fast it has published of late.
+    pub(crate) published: Spent,
+    /// What `$SYS` last said.
+    pub(crate) told: TenantUsage,
 }
 
 /// The spaces of a shard. One that has begun stays, so that its number never means another tenant.
 pub(crate) struct Spaces {
     entries: Vec<Space>,
     by_tenant: HashMap<Tenant, SpaceId, FixedState>,
+    /// Those of whose usage other shards do not know.
+    changed: Vec<SpaceId>,
     limits: FilterTreeLimits,
     seed: u64,
 }
@@ -179,6 +184,7 @@ impl Spaces {
         let mut spaces = Self {
             entries: Vec::new(),
             by_tenant: HashMap::with_hasher(FixedState::with_seed(seed)),
+            changed: Vec::new(),
             limits,
             seed,
         };
@@ -219,6 +225,31 @@ impl Spaces {
         known.unwrap_or_else(|| self.begin(Tenant::of_key(tenant)))
     }
 
+    /// Those of tenants.
+    pub(crate) fn of_tenants(&self) -> impl Iterator<Item = (SpaceId, &Space)> {
+        (0..).map(SpaceId).zip(&self.entries).skip(1)
+    }
+
+    /// A tenant has more, or less.
+    pub(crate) fn count(&mut self, id: SpaceId, change: impl FnOnce(&mut TenantUsage)) {
+        if id == SpaceId::NO_TENANT {
+            return;
+        }
+        let space = self.get_mut(id);
+        change(&mut space.usage);
+        if !mem::replace(&mut space.changed, true) {
+            self.changed.push(id);
+        }
+    }
+
+    /// What a tenant has, of whom other shards do not know it.
+    pub(crate) fn pop_changed(&mut self) -> Option<(Tenant, TenantUsage)> {
+        let id = self.changed.pop()?;
+        let space = self.get_mut(id);
+        space.changed = false;
+        Some((space.tenant.clone(), space.usage))
+    }
+
     /// How many tenants have one.
     fn tenants(&self) -> usize {
         self.entries.len() - 1
@@ -231,6 +262,11 @@ impl Spaces {
             tenant,
             routes: Routes::new(self.limits, self.seed),
             retained: TopicTree::new(),
+            usage: TenantUsage::default(),
+            of_others: BTreeMap::new(),
+            changed: false,
+            published: Spent::default(),
+            told: TenantUsage::default(),
         });
         id
     }

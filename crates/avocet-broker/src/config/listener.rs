@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 use std::{fmt, iter};
 
+use avocet_engine::Tenant;
 use avocet_transport::{ClientCertificates, Network, ServerTls, TlsVersion, WebSocketServer};
 
 use super::value::{self, Kind, Raw};
@@ -37,6 +38,8 @@ pub struct Listener {
     pub address: ListenAddress,
     /// The permissions of a Unix socket.
     pub mode: u32,
+    /// The tenant of those who connect here; `None`: as their identity says.
+    pub tenant: Option<Tenant>,
     /// For messages that are published here; `None`: as for the whole broker.
     pub durability: Option<Durability>,
     /// Whether QUIC is spoken, over UDP: then there is a `tls`.
@@ -170,6 +173,7 @@ impl From<ListenAddress> for Listener {
         Self {
             address,
             mode: MODE,
+            tenant: None,
             durability: None,
             quic: false,
             tls: None,
@@ -283,6 +287,10 @@ pub(crate) fn field(name: &str) -> Option<Kind> {
             allowed: "three octal digits such as \"660\"",
             is_allowed: |text| parse_mode(text).is_some(),
         },
+        "tenant" => Kind::Text {
+            allowed: "a name of 1 to 64 bytes without control characters, /, + and #",
+            is_allowed: |text| text != "*" && Tenant::new(text).is_ok(),
+        },
         "durability" => settings::LEVEL,
         "quic" => Kind::Flag,
         "tls" => Kind::Tls,
@@ -351,6 +359,7 @@ pub(crate) fn read(raw: &Raw) -> Option<Listener> {
         let read = field(name)?.read(value)?;
         match name.as_str() {
             "mode" => listener.mode = parse_mode(&read.text())?,
+            "tenant" => listener.tenant = Some(Tenant::new(&read.text()).ok()?),
             "durability" => listener.durability = Some(value::level(&read.text())?),
             "quic" => listener.quic = read.flag(),
             "tls" => listener.tls = Some(read_tls(value)?),
@@ -440,6 +449,9 @@ pub(crate) fn show(listener: &Listener, f: &mut fmt::Formatter<'_>) -> fmt::Resu
     table.text("address", &listener.address.to_string())?;
     if listener.mode != plain.mode {
         table.text("mode", &format!("{:03o}", listener.mode))?;
+    }
+    if let Some(tenant) = &listener.tenant {
+        table.text("tenant", tenant.as_str())?;
     }
     if let Some(level) = listener.durability {
         table.text("durability", settings::level_name(level))?;

@@ -219,6 +219,12 @@ pub struct Access {
     pub lost_subscriptions: LostSubscriptions,
     /// Who is banned. `None`: nobody.
     pub bans: Option<PathBuf>,
+    /// Who belongs to which tenant, and what tenants may have. `None`: only listeners and claims name
+    /// tenants, which may have what there is.
+    pub tenants: Option<PathBuf>,
+    /// The claim of a token, or of another server's answer, that is the name of a tenant. `None`: no
+    /// claim is.
+    pub tenant_claim: Option<Box<str>>,
 }
 
 impl Default for Access {
@@ -245,6 +251,8 @@ impl Default for Access {
             rules: None,
             lost_subscriptions: LostSubscriptions::default(),
             bans: None,
+            tenants: None,
+            tenant_claim: None,
         }
     }
 }

@@ -588,6 +588,19 @@ static SETTINGS: &[Setting] = &[
         "Addresses, Client Identifiers and users that are banned; docs/limits.md says how to write \
          them. Read again on SIGHUP. Empty: nobody is."
     ),
+    path!(
+        "access.tenants",
+        |config| &mut config.access.tenants,
+        "Who belongs to which tenant, and what each tenant may have; docs/tenants.md says how to write \
+         it. Read again on SIGHUP. Empty: listeners and claims alone name tenants."
+    ),
+    text!(
+        "access.tenant_claim",
+        "the name of a claim",
+        |config| &mut config.access.tenant_claim,
+        "The claim of a token, or of the answer of another server, that is the name of the client's \
+         tenant. Empty: none is."
+    ),
     integer!(
         "hooks.threads",
         1..=256,

@@ -82,6 +82,9 @@ impl Shard {
         }
         let mut opened = opened;
         opened.refused = pass.refused.or_else(|| self.judge_again(&opened, now));
+        if let Some(door) = self.doors.get(usize::from(opened.listener)) {
+            opened.tenant = door.tenant.clone();
+        }
         if self.insert(connection, pass.ticket).is_some() {
             self.engine.handle_opened(id, opened, now);
         }

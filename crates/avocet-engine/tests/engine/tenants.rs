@@ -1,10 +1,12 @@
 //! Tenants: the same names in worlds apart.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use avocet_codec::{Connect, Packet, QoS, ReasonCode, Version};
 use avocet_engine::{
-    Accepted, Authentication, DropReason, Durability, EngineConfig, Event, Tenant, Verdict,
+    Accepted, Authentication, DropReason, Durability, EngineConfig, Event, Tenant, TenantQuotas,
+    TenantUsage, Tenants, Verdict,
 };
 
 use crate::cluster::{Client, Cluster, Rng, each, each_with, persistent};
@@ -366,5 +368,289 @@ fn who_authenticates_again_stays_with_its_tenant() {
             cluster.verdict(client, Verdict::Accept(accepted));
             assert_eq!(cluster.packet(client), expected);
         }
+    });
+}
+
+fn set_tenants(cluster: &mut Cluster, change: impl FnOnce(&mut Tenants)) {
+    let mut tenants = Tenants::default();
+    change(&mut tenants);
+    let tenants = Arc::new(tenants);
+    for engine in &mut cluster.engines {
+        engine.set_tenants(Arc::clone(&tenants));
+    }
+}
+
+/// Quotas of tenant "one", and none of others.
+fn with_quotas(cluster: &mut Cluster, change: impl FnOnce(&mut TenantQuotas)) {
+    let mut quotas = TenantQuotas::default();
+    change(&mut quotas);
+    set_tenants(cluster, |tenants| {
+        tenants.quotas.insert(tenant("one"), quotas);
+    });
+}
+
+fn usage(cluster: &Cluster, name: &str) -> TenantUsage {
+    let mut sum = TenantUsage::default();
+    for engine in &cluster.engines {
+        for (_, usage) in engine.tenants().filter(|(it, _)| it.as_str() == name) {
+            sum.connections += usage.connections;
+            sum.sessions += usage.sessions;
+            sum.subscriptions += usage.subscriptions;
+            sum.retained_messages += usage.retained_messages;
+            sum.retained_bytes += usage.retained_bytes;
+        }
+    }
+    sum
+}
+
+fn client_of(cluster: &mut Cluster, tenant: &str, connect: &Connect<'_>) -> (Client, String) {
+    let client = connect_to(cluster, tenant, connect);
+    let answer = cluster.packet(client);
+    (client, answer)
+}
+
+#[test]
+fn a_tenant_has_as_many_connections_and_sessions_as_it_may() {
+    each(|mut cluster| {
+        with_quotas(&mut cluster, |quotas| {
+            quotas.connections_max = Some(3);
+            quotas.sessions_max = Some(4);
+        });
+        let names = ["a", "b", "c", "d", "e"];
+        let mut clients = Vec::new();
+        for name in &names[..3] {
+            let (client, answer) = client_of(&mut cluster, "one", &persistent(name));
+            assert_eq!(answer, "connack 0x00");
+            clients.push(client);
+        }
+        let (_, refused) = client_of(&mut cluster, "one", &persistent("d"));
+        assert_eq!(refused, "connack 0x97");
+        // Others have none of these quotas.
+        for name in ["two", ""] {
+            for client_id in names {
+                let (_, answer) = client_of(&mut cluster, name, &persistent(client_id));
+                assert_eq!(answer, "connack 0x00");
+            }
+        }
+        // Who takes over his session is none more, and who leaves makes room.
+        let (again, answer) = client_of(&mut cluster, "one", &persistent("a"));
+        assert_eq!(answer, "connack 0x00 present");
+        cluster.disconnect(again);
+        cluster.run();
+        let (_, answer) = client_of(&mut cluster, "one", &persistent("d"));
+        assert_eq!(answer, "connack 0x00");
+        // Four sessions there are, one of them without its client.
+        cluster.disconnect(clients[1]);
+        cluster.run();
+        let (_, refused) = client_of(&mut cluster, "one", &persistent("e"));
+        assert_eq!(refused, "connack 0x97");
+        let (_, answer) = client_of(&mut cluster, "one", &persistent("b"));
+        assert_eq!(answer, "connack 0x00 present");
+        let used = usage(&cluster, "one");
+        assert_eq!((used.connections, used.sessions), (3, 4));
+        assert_eq!(cluster.counters().connects_over_quota, 2);
+    });
+}
+
+#[test]
+fn a_tenant_has_as_many_subscriptions_as_it_may() {
+    each(|mut cluster| {
+        with_quotas(&mut cluster, |quotas| quotas.subscriptions_max = Some(3));
+        let connect = Connect::new(Version::V5, "a");
+        let (one, _) = client_of(&mut cluster, "one", &connect);
+        let (other, _) = client_of(&mut cluster, "one", &Connect::new(Version::V3_1_1, "b"));
+        let (free, _) = client_of(&mut cluster, "two", &connect);
+        for (client, filter, expected) in [
+            (one, "a", "suback 0x00"),
+            (one, "$share/g/a", "suback 0x00"),
+            (other, "a", "suback 0x00"),
+            (other, "b", "suback 0x80"),
+            (one, "b", "suback 0x97"),
+            // One that is there is none more.
+            (one, "a", "suback 0x00"),
+            (free, "a", "suback 0x00"),
+            (free, "b", "suback 0x00"),
+            (free, "c", "suback 0x00"),
+            (free, "d", "suback 0x00"),
+        ] {
+            assert_eq!(cluster.subscribe(client, filter, 0), expected, "{filter}");
+        }
+        cluster.unsubscribe(one, "$share/g/a");
+        assert_eq!(cluster.subscribe(other, "b", 0), "suback 0x00");
+        assert_eq!(usage(&cluster, "one").subscriptions, 3);
+    });
+}
+
+#[test]
+fn a_tenant_retains_as_much_as_it_may() {
+    each(|mut cluster| {
+        with_quotas(&mut cluster, |quotas| {
+            quotas.retained_messages_max = Some(3);
+            quotas.retained_bytes_max = Some(1_000);
+        });
+        let connect = Connect::new(Version::V5, "a");
+        let (one, _) = client_of(&mut cluster, "one", &connect);
+        let (two, _) = client_of(&mut cluster, "two", &connect);
+        let long = "x".repeat(2_000);
+        for client in [one, two] {
+            for topic in ["a", "b", "c", "d"] {
+                cluster.publish_retained(client, topic, "x", 1);
+                cluster.run();
+            }
+            cluster.publish_retained(client, "a", &long, 1);
+            cluster.run();
+        }
+        // What was retained before is not the last message any more.
+        assert_eq!(usage(&cluster, "one").retained_messages, 2);
+        assert_eq!(usage(&cluster, "two").retained_messages, 4);
+        assert_eq!(cluster.dropped(DropReason::RetainedFull), 2);
+        cluster.publish_retained(one, "b", "", 1);
+        cluster.publish_retained(one, "d", "x", 1);
+        cluster.run();
+        let used = usage(&cluster, "one");
+        assert_eq!(used.retained_messages, 2);
+        assert!(used.retained_bytes < 1_000 && used.retained_bytes > 0);
+    });
+}
+
+#[test]
+fn all_clients_of_a_tenant_together_publish_as_fast_as_they_may() {
+    let mut cluster = Cluster::new(1, None, |_| {});
+    with_quotas(&mut cluster, |quotas| {
+        quotas.publish_rate.messages_per_second = 10;
+    });
+    let mut clients = Vec::new();
+    for name in ["a", "b"] {
+        let connect = Connect::new(Version::V5, name);
+        clients.push(client_of(&mut cluster, "one", &connect).0);
+    }
+    let (free, _) = client_of(&mut cluster, "two", &Connect::new(Version::V5, "a"));
+    for _ in 0..9 {
+        for client in [clients[0], clients[1], free] {
+            cluster.publish(client, "t", "x", 0);
+            cluster.run();
+        }
+    }
+    assert!(cluster.is_paused(clients[0]) || cluster.is_paused(clients[1]));
+    assert!(!cluster.is_paused(free));
+    assert!(cluster.counters().publishers_paused > 0);
+    let received = |cluster: &Cluster| cluster.counters().publishes_received;
+    let before = received(&cluster);
+    assert!(before < 27);
+    cluster.advance(Duration::from_secs(2));
+    assert_eq!(received(&cluster), 27);
+    assert!(!cluster.is_paused(clients[0]) && !cluster.is_paused(clients[1]));
+}
+
+/// A quota is that of all shards, and what has ended is not counted.
+#[test]
+fn what_tenants_have_is_counted_until_it_ends() {
+    for seed in 1..=20 {
+        let mut rng = Rng::new(seed);
+        let mut cluster = Cluster::new(1 + rng.below(3) as u16, Some(seed), stored);
+        cluster.store = Some(Store::default());
+        for _ in 0..80 {
+            let name = ["x", "y", "z"][rng.below(3)];
+            let mut connect = persistent(name);
+            connect.clean_start = rng.one_in(3);
+            let (client, _) = client_of(&mut cluster, "one", &connect);
+            for _ in 0..rng.below(4) {
+                let filter = ["a", "+", "#", "$share/g/a"][rng.below(4)];
+                match rng.below(4) {
+                    0 => drop(cluster.unsubscribe(client, filter)),
+                    1 => cluster.publish_retained(client, ["a", "b"][rng.below(2)], "x", 1),
+                    _ => drop(cluster.subscribe(client, filter, 1)),
+                }
+            }
+            cluster.run();
+            let used = usage(&cluster, "one");
+            let counters = cluster.counters();
+            let sessions = counters.sessions_connected + counters.sessions_disconnected;
+            assert_eq!(used.sessions, sessions);
+            assert_eq!(used.connections, counters.sessions_connected);
+            assert_eq!(used.subscriptions, counters.subscriptions);
+            assert_eq!(used.retained_messages, counters.retained_messages);
+            assert_eq!(used.retained_bytes, counters.retained_bytes);
+            match rng.below(4) {
+                0 => cluster.cut(client),
+                1 => cluster.disconnect(client),
+                2 if rng.one_in(6) => {
+                    let log = std::mem::take(&mut cluster.log);
+                    let shards = 1 + rng.below(3) as u16;
+                    cluster = Cluster::restored(shards, stored, log, usize::MAX, cluster.now);
+                }
+                _ => {}
+            }
+            cluster.run();
+        }
+    }
+}
+
+#[test]
+fn users_and_claims_name_tenants() {
+    let asked = |config: &mut EngineConfig| config.authentication = Authentication::Asked;
+    each_with(asked, |mut cluster| {
+        set_tenants(&mut cluster, |tenants| {
+            tenants.users.insert("ann".into(), tenant("one"));
+            tenants.claim = Some("org".into());
+        });
+        for (listener, user, claims, expected) in [
+            ("", "ann", &[][..], Some("one")),
+            ("", "bob", &[], Some("")),
+            ("", "bob", &["two"], Some("two")),
+            ("two", "bob", &["two"], Some("two")),
+            ("", "ann", &["one"], Some("one")),
+            ("", "ann", &["two"], None),
+            ("two", "ann", &[], None),
+            ("", "bob", &["one", "two"], None),
+            ("", "bob", &["a/b"], None),
+        ] {
+            let connect = Connect::new(Version::V5, "same");
+            let client = connect_to(&mut cluster, listener, &connect);
+            let mut accepted = Accepted::default();
+            accepted.identity.user = Some(user.into());
+            if !claims.is_empty() {
+                let claims = claims.iter().map(|it| Box::from(*it)).collect();
+                accepted.identity.claims.insert("org".into(), claims);
+            }
+            cluster.events.clear();
+            cluster.verdict(client, Verdict::Accept(accepted));
+            let answer = cluster.packet(client);
+            let session = cluster.events.iter().find_map(|event| match event {
+                Event::Connected { session, .. } => Some(session.tenant()),
+                _ => None,
+            });
+            assert_eq!(session, expected, "{listener} {user} {claims:?}");
+            let refused = cluster.events.iter();
+            let mut refused = refused.filter(|event| matches!(event, Event::TenantRefused { .. }));
+            assert_eq!(refused.next().is_some(), expected.is_none());
+            assert_eq!(answer == "connack 0x87", expected.is_none(), "{answer}");
+        }
+    });
+}
+
+#[test]
+fn sys_says_what_each_tenant_has() {
+    let sys = |config: &mut EngineConfig| config.sys_interval = Some(Duration::from_secs(1));
+    each_with(sys, |mut cluster| {
+        let (watcher, _) = client_of(&mut cluster, "", &Connect::new(Version::V5, "watcher"));
+        cluster.subscribe(watcher, "$SYS/broker/tenants/#", 0);
+        let (client, _) = client_of(&mut cluster, "one", &Connect::new(Version::V5, "c"));
+        cluster.subscribe(client, "#", 0);
+        cluster.publish_retained(client, "a", "x", 0);
+        cluster.advance(Duration::from_secs(2));
+        let told = cluster.messages(watcher);
+        for expected in [
+            "clients/connected=1",
+            "clients/total=1",
+            "subscriptions/count=1",
+            "retained messages/count=1",
+        ] {
+            let expected = format!("$SYS/broker/tenants/one/{expected}");
+            assert!(told.iter().any(|it| it.contains(&expected)), "{told:?}");
+        }
+        // Nothing is said again that has not changed.
+        cluster.advance(Duration::from_secs(3));
+        assert_eq!(cluster.messages(watcher), [""; 0]);
     });
 }

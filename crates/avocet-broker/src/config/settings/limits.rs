@@ -79,6 +79,13 @@ pub(super) static LIMITS: &[Setting] = &[
         "Sessions of each shard, with and without a connection. Beyond, CONNECT gets 0x97."
     ),
     integer!(
+        "limits.tenants_max",
+        0..=MANY,
+        |config| &mut config.engine.limits.tenants_max,
+        "Tenants that something was heard of since the start, those included of which something is \
+         stored. A CONNECT of another one gets 0x97."
+    ),
+    integer!(
         "limits.sessions_disconnected_told",
         0..=MANY,
         |config| &mut config.engine.limits.sessions_disconnected_told,
