@@ -84,6 +84,7 @@ fn a_question_says_whom_it_is_about() {
         assert_eq!(asked.id, client);
         assert!(asked.opened.peer.starts_with("peer"));
         accepted.identity.client_id = "pump".into();
+        accepted.identity.tenant = "plant".into();
         assert_eq!(asked.identity, accepted.identity);
         cluster.permit(client, YES);
         assert_eq!(pubacks(&mut cluster, client), ["0x10"]);
