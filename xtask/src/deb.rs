@@ -63,6 +63,10 @@ const FILES: &[(&str, &str)] = &[
         "usr/share/doc/avocet-broker/running.md",
     ),
     (
+        "../../../docs/tenants.md",
+        "usr/share/doc/avocet-broker/tenants.md",
+    ),
+    (
         "../../../docs/config/factory.toml",
         "usr/share/doc/avocet-broker/examples/factory.toml",
     ),
@@ -73,6 +77,10 @@ const FILES: &[(&str, &str)] = &[
     (
         "../../../docs/config/public.toml",
         "usr/share/doc/avocet-broker/examples/public.toml",
+    ),
+    (
+        "../../../docs/config/tenants.toml",
+        "usr/share/doc/avocet-broker/examples/tenants.toml",
     ),
 ];
 

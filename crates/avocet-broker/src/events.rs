@@ -94,6 +94,7 @@ pub(crate) fn log(event: &Event, refusals: &Refusals, now: Instant) {
             ..
         } => info!(
             client_id = client.session.client_id(),
+            tenant = tenant(&client.session),
             user = client.identity.user.as_deref(),
             action = action.name(),
             topic = &**topic,
