@@ -184,9 +184,9 @@ fn nothing_crosses(shards: &'static str) {
             assert!(!subscribe(&mut client, filter).is_error(), "{who:?}");
         }
     }
-    let mut dying = connect("dying");
     for who in EVERYBODY {
         let text = payload(who, "will");
+        let mut dying = connect("dying");
         let mut will = Will::new(TopicName::new("wills/a").unwrap(), &text);
         will.qos = QoS::AtLeastOnce;
         dying.will = Some(will);
@@ -290,13 +290,10 @@ fn quotas_rules_and_sys_know_tenants() {
     assert!(!subscribe(&mut watcher, topic).is_error());
     let mut bob = running.connect(Who::User("bob"), &Connect::new(Version::V5, "b"));
     let mut other = running.connect(Who::User("bob"), &Connect::new(Version::V5, "c"));
-    for (client, filter, expected) in [
-        (&mut bob, "a", ReasonCode::GrantedQoS1),
-        (&mut bob, "b", ReasonCode::GrantedQoS1),
-        (&mut other, "a", ReasonCode::GrantedQoS1),
-    ] {
-        assert_eq!(subscribe(client, filter), expected);
+    for filter in ["a", "b"] {
+        assert_eq!(subscribe(&mut bob, filter), ReasonCode::GrantedQoS1);
     }
+    assert_eq!(subscribe(&mut other, "a"), ReasonCode::GrantedQoS1);
     // When the watcher is told of all three, every shard knows of them.
     while watcher.receive_publish().0 != b"3" {}
     assert_eq!(subscribe(&mut other, "b"), ReasonCode::QuotaExceeded);
