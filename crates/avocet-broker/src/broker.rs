@@ -195,6 +195,7 @@ impl BoundBroker {
         let clock = Clock::start();
         let hooked = Hooked::new(&config.hooks, clock);
         let (engines, journal) = engines(&config, &files, shards, hooked.as_ref(), clock)?;
+        let has_rules = files.rules.is_some();
         let bans = files.bans.clone().unwrap_or_default();
         let admission = Arc::new(Admission::new(&config, bans));
         let (authenticator, authorizer, reloader) =
@@ -287,7 +288,7 @@ impl BoundBroker {
                 authorizer: authorizer.clone(),
                 questions: asker
                     .clone()
-                    .map(|asker| Questions::new(id, asker, &config.hooks)),
+                    .map(|asker| Questions::new(id, asker, &config.hooks, has_rules)),
             });
         }
         if let (Some(journal), Some(inbox)) = (journal, store) {
@@ -576,13 +577,15 @@ fn engines(
     } else {
         avocet_engine::Authentication::None
     };
-    engine.authorization = match (&files.judge, &files.rules) {
-        (Some(_), _) => avocet_engine::Authorization::Asked,
-        (None, Some(_)) => avocet_engine::Authorization::Rules,
-        (None, None) => avocet_engine::Authorization::None,
+    let asked = files.judge.is_some() || config.hooks.interests().contains(Interests::AUTHORIZE);
+    engine.authorization = match (asked, &files.rules) {
+        (true, _) => avocet_engine::Authorization::Asked,
+        (false, Some(_)) => avocet_engine::Authorization::Rules,
+        (false, None) => avocet_engine::Authorization::None,
     };
     // Those who ask give up before.
-    engine.authorization_timeout = config.access.http_timeout + Duration::from_secs(1);
+    let patience = config.access.http_timeout + config.hooks.authorize_timeout;
+    engine.authorization_timeout = patience + Duration::from_secs(1);
     if let Some(hooked) = hooked {
         let interests = hooked.interests;
         engine.publish_in = interests.contains(Interests::PUBLISH_IN);

@@ -10,8 +10,8 @@ use std::time::Duration;
 use avocet_access::Identity;
 use avocet_codec::{Connect, Packet, PacketType, QoS, ReasonCode};
 use avocet_engine::{
-    Accepted, AuthenticationRequest, ConnectionId, PublishIn, PublishOut, Recipient, SessionKey,
-    Verdict,
+    Accepted, AuthenticationRequest, AuthorizationRequest, ConnectionId, Permission, PublishIn,
+    PublishOut, Recipient, SessionKey, Verdict,
 };
 use avocet_session::{CloseReason, Message};
 use avocet_topic::TopicFilterBuf;
@@ -39,6 +39,12 @@ pub trait Hooks: Send + Sync + 'static {
     fn authenticate(&self, request: Authenticate, answer: Answer<Authenticated>) {
         let _ = request;
         answer.give(Authenticated::Pass);
+    }
+
+    /// Whether a client may publish, leave a Will Message or subscribe, where no rule is about it.
+    fn authorize(&self, request: Authorize, answer: Answer<Authorized>) {
+        let _ = request;
+        answer.give(Authorized::Pass);
     }
 
     /// What becomes of a message that a client publishes and may publish, and of its Will Message when it
@@ -86,6 +92,8 @@ impl Interests {
     pub const NONE: Self = Self(0);
     /// [`Hooks::authenticate`].
     pub const AUTHENTICATE: Self = Self(1);
+    /// [`Hooks::authorize`].
+    pub const AUTHORIZE: Self = Self(1 << 1);
     /// [`Hooks::publish_in`]. Messages of QoS 0 do not pass as the packets they came in then.
     pub const PUBLISH_IN: Self = Self(1 << 2);
     /// [`Hooks::publish_out`], with the same cost.
@@ -263,6 +271,53 @@ impl Authenticated {
     }
 }
 
+/// Something that a client wants to do.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Authorize {
+    /// Who wants it; with a Will Message, it is about to be connected.
+    pub client: Arc<Client>,
+    /// What it wants. Filters that rules are about are not in it.
+    pub wanted: AuthorizationRequest,
+}
+
+/// The answer to [`Hooks::authorize`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Authorized {
+    /// The settings decide: a server that is asked, or what the rules say of everything else; without either
+    /// it is allowed.
+    Pass,
+    /// All of it is allowed, subscriptions with the QoS that is wanted.
+    Allow,
+    /// None of it is, with this error code, or Not authorized if the answer to the packet cannot say it.
+    Refuse(ReasonCode),
+    /// For each filter of a SUBSCRIBE, in order: the highest QoS that is granted, or an error code. Filters
+    /// that are missing are not authorized.
+    Filters(Vec<Result<QoS, ReasonCode>>),
+}
+
+impl Authorized {
+    /// None: the settings decide.
+    pub(crate) fn permission(self, wanted: &AuthorizationRequest) -> Option<Permission> {
+        Some(match (wanted, self) {
+            (_, Self::Pass) => return None,
+            (AuthorizationRequest::Subscribe { filters }, answer) => {
+                Permission::Subscribe(match answer {
+                    Self::Filters(answers) => answers,
+                    Self::Refuse(reason) => vec![Err(reason); filters.len()],
+                    Self::Allow | Self::Pass => filters.iter().map(|it| Ok(it.1)).collect(),
+                })
+            }
+            (_, Self::Allow) => Permission::Publish(ReasonCode::Success),
+            (_, Self::Refuse(reason)) if reason.is_error() => Permission::Publish(reason),
+            (_, Self::Refuse(_) | Self::Filters(_)) => {
+                Permission::Publish(ReasonCode::NotAuthorized)
+            }
+        })
+    }
+}
+
 /// A message that a client publishes.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -297,6 +352,12 @@ pub struct HookSettings {
     pub authenticate_timeout: Duration,
     /// What then: 0x88 (server unavailable), or whoever else decides.
     pub authenticate_missed: Missed,
+    /// How long a client waits for the answer to [`Hooks::authorize`].
+    pub authorize_timeout: Duration,
+    /// What then: 0x87 (not authorized), or whoever else decides.
+    pub authorize_missed: Missed,
+    /// How long an answer to it holds for the same client and topic. Zero: for this once.
+    pub authorize_cache: Duration,
     /// How long a message waits for the answer to [`Hooks::publish_in`].
     pub publish_in_timeout: Duration,
     /// What then: 0x80 (unspecified error), or it is published as it came.
@@ -314,6 +375,9 @@ impl Default for HookSettings {
             threads: 4,
             authenticate_timeout: Duration::from_secs(5),
             authenticate_missed: Missed::Refuse,
+            authorize_timeout: Duration::from_secs(5),
+            authorize_missed: Missed::Refuse,
+            authorize_cache: Duration::ZERO,
             publish_in_timeout: Duration::from_secs(5),
             publish_in_missed: Missed::Refuse,
             publish_out_budget: Duration::from_millis(1),
@@ -329,6 +393,9 @@ impl fmt::Debug for HookSettings {
             .field("threads", &self.threads)
             .field("authenticate_timeout", &self.authenticate_timeout)
             .field("authenticate_missed", &self.authenticate_missed)
+            .field("authorize_timeout", &self.authorize_timeout)
+            .field("authorize_missed", &self.authorize_missed)
+            .field("authorize_cache", &self.authorize_cache)
             .field("publish_in_timeout", &self.publish_in_timeout)
             .field("publish_in_missed", &self.publish_in_missed)
             .field("publish_out_budget", &self.publish_out_budget)

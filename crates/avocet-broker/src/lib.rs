@@ -36,7 +36,8 @@ mod tokens;
 pub use access::{AccessError, ReloadError, Reloader};
 pub use avocet_access::Identity;
 pub use avocet_engine::{
-    Accepted, ConnectionId, EngineConfig, Flapping, PublishIn, PublishOut, Recipient, SessionKey,
+    Accepted, AuthorizationRequest, ConnectionId, EngineConfig, Flapping, PublishIn, PublishOut,
+    Recipient, SessionKey,
 };
 pub use avocet_session::{CloseReason, Message};
 pub use backup::{BackupError, backup};
@@ -47,8 +48,8 @@ pub use config::{
     LostSubscriptions, Origin, reference,
 };
 pub use hooks::{
-    Answer, Authenticate, Authenticated, Client, HookCounts, HookSettings, Hooks, Interests,
-    Missed, Publication,
+    Answer, Authenticate, Authenticated, Authorize, Authorized, Client, HookCounts, HookSettings,
+    Hooks, Interests, Missed, Publication,
 };
 pub use recovery::{DataError, DataErrorReason};
 pub use stream::InProcessStream;

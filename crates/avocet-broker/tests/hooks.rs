@@ -15,17 +15,20 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use avocet_broker::{
-    Answer, Authenticate, Authenticated, Broker, Client as Whom, CloseReason, Config, ConfigError,
-    Hooks, Interests, Message, Missed, Publication, PublishIn, PublishOut, Recipient, StartError,
+    Answer, Authenticate, Authenticated, AuthorizationRequest, Authorize, Authorized, Broker,
+    Client as Whom, CloseReason, Config, ConfigError, Hooks, Interests, Message, Missed,
+    Publication, PublishIn, PublishOut, Recipient, StartError,
 };
 use avocet_codec::{
-    Ack, Connect, ConnectProperties, Delivery, Packet, QoS, ReasonCode, Unsubscribe, Version, Will,
+    Ack, Connect, ConnectProperties, Delivery, Packet, QoS, ReasonCode, Subscribe, SubscribeFilter,
+    Unsubscribe, Version, Will,
 };
 use avocet_topic::{TopicFilter, TopicFilterBuf, TopicName};
 
 use crate::common::{Client, DEADLINE, DataDir, id};
 
 type AuthenticateFn = dyn Fn(Authenticate, Answer<Authenticated>) + Send + Sync;
+type AuthorizeFn = dyn Fn(Authorize, Answer<Authorized>) + Send + Sync;
 type PublishInFn = dyn Fn(Publication, Answer<PublishIn>) + Send + Sync;
 type PublishOutFn = dyn Fn(&Message, &Recipient<'_>) -> PublishOut + Send + Sync;
 
@@ -33,6 +36,7 @@ type PublishOutFn = dyn Fn(&Message, &Recipient<'_>) -> PublishOut + Send + Sync
 #[derive(Default)]
 struct Program {
     authenticate: Option<Box<AuthenticateFn>>,
+    authorize: Option<Box<AuthorizeFn>>,
     publish_in: Option<Box<PublishInFn>>,
     publish_out: Option<Box<PublishOutFn>>,
     events: Option<Box<dyn Fn(String) + Send + Sync>>,
@@ -42,6 +46,7 @@ impl Hooks for Program {
     fn interests(&self) -> Interests {
         let when = |wanted, interest| if wanted { interest } else { Interests::NONE };
         when(self.authenticate.is_some(), Interests::AUTHENTICATE)
+            | when(self.authorize.is_some(), Interests::AUTHORIZE)
             | when(self.publish_in.is_some(), Interests::PUBLISH_IN)
             | when(self.publish_out.is_some(), Interests::PUBLISH_OUT)
             | when(self.events.is_some(), Interests::EVENTS)
@@ -49,6 +54,10 @@ impl Hooks for Program {
 
     fn authenticate(&self, request: Authenticate, answer: Answer<Authenticated>) {
         self.authenticate.as_ref().unwrap()(request, answer);
+    }
+
+    fn authorize(&self, request: Authorize, answer: Answer<Authorized>) {
+        self.authorize.as_ref().unwrap()(request, answer);
     }
 
     fn publish_in(&self, publication: Publication, answer: Answer<PublishIn>) {
@@ -96,6 +105,7 @@ impl Program {
         config.hooks.hooks = Some(Arc::new(self));
         // Longer than anything takes, where a test does not say otherwise.
         config.hooks.authenticate_timeout = DEADLINE;
+        config.hooks.authorize_timeout = DEADLINE;
         config.hooks.publish_in_timeout = DEADLINE;
         config.hooks.publish_out_budget = DEADLINE;
         config
@@ -354,10 +364,15 @@ fn a_program_that_decides_guards_public_listeners() {
 
 #[test]
 fn a_question_without_time_for_an_answer_is_refused_by_name() {
-    for key in ["hooks.authenticate_timeout", "hooks.publish_in_timeout"] {
+    for key in [
+        "hooks.authenticate_timeout",
+        "hooks.authorize_timeout",
+        "hooks.publish_in_timeout",
+    ] {
         let mut config = Config::default();
         match key {
             "hooks.authenticate_timeout" => config.hooks.authenticate_timeout = Duration::ZERO,
+            "hooks.authorize_timeout" => config.hooks.authorize_timeout = Duration::ZERO,
             _ => config.hooks.publish_in_timeout = Duration::ZERO,
         }
         let Err(StartError::Config(ConfigError::Refused { key: refused, .. })) =
@@ -366,6 +381,144 @@ fn a_question_without_time_for_an_answer_is_refused_by_name() {
             panic!("no answer can come in no time");
         };
         assert_eq!(refused, key);
+    }
+}
+
+fn authorize(hook: impl Fn(Authorize, Answer<Authorized>) + Send + Sync + 'static) -> Program {
+    Program {
+        authorize: Some(Box::new(hook)),
+        ..Program::default()
+    }
+}
+
+/// The Reason Codes of a SUBACK for these filters.
+fn suback(client: &mut Client, filters: &[&str]) -> Vec<ReasonCode> {
+    let filter = |name| SubscribeFilter::new(TopicFilter::new(name).unwrap(), QoS::ExactlyOnce);
+    let filters: Vec<_> = filters.iter().copied().map(filter).collect();
+    client.send(&Packet::Subscribe(Subscribe::new(id(3), &filters)));
+    let frame = client.receive();
+    let Packet::Suback(suback) = frame.packet() else {
+        panic!("{frame:?}")
+    };
+    suback.reason_codes.iter().collect()
+}
+
+/// By the first level of the topic; of filters, each by itself.
+fn by_topic(request: Authorize, answer: Answer<Authorized>) {
+    assert_eq!(request.client.client_id(), "client");
+    answer.give(match &request.wanted {
+        AuthorizationRequest::Publish { topic_name, .. } => {
+            match topic_name.as_str().split('/').next() {
+                Some("open") => Authorized::Allow,
+                Some("full") => Authorized::Refuse(ReasonCode::QuotaExceeded),
+                Some("odd") => Authorized::Filters(Vec::new()),
+                _ => Authorized::Pass,
+            }
+        }
+        AuthorizationRequest::Subscribe { filters } if filters[0].0.as_str() == "pass" => {
+            Authorized::Pass
+        }
+        AuthorizationRequest::Subscribe { filters } => {
+            let judge = |(filter, qos): &(TopicFilterBuf, QoS)| match filter.as_str() {
+                "all" => Ok(*qos),
+                "some" => Ok(QoS::AtMostOnce),
+                _ => Err(ReasonCode::NotAuthorized),
+            };
+            // The last one is left out.
+            let answers = filters.iter().map(judge).take(filters.len() - 1);
+            Authorized::Filters(answers.collect())
+        }
+        other => panic!("{other:?}"),
+    });
+}
+
+#[test]
+fn a_program_decides_what_clients_may_do() {
+    let (broker, address) = authorize(by_topic).start();
+    let mut client = client(address, "client");
+    for (topic, code) in [
+        ("open/a", ReasonCode::NoMatchingSubscribers),
+        ("full", ReasonCode::QuotaExceeded),
+        ("odd", ReasonCode::NotAuthorized),
+        // Nobody else says anything.
+        ("other", ReasonCode::NoMatchingSubscribers),
+    ] {
+        assert_eq!(answered(&mut client, topic, QOS1(), "x"), code, "{topic}");
+    }
+    assert_eq!(
+        suback(&mut client, &["all", "some", "none", "all"]),
+        [
+            ReasonCode::GrantedQoS2,
+            ReasonCode::GRANTED_QOS_0,
+            ReasonCode::NotAuthorized,
+            ReasonCode::NotAuthorized,
+        ]
+    );
+    assert_eq!(suback(&mut client, &["pass"]), [ReasonCode::GrantedQoS2]);
+    assert_eq!(broker.hook_counts().asked, 6);
+    broker.stop().unwrap();
+}
+
+/// Rules come first, and what they say of everything else last.
+#[test]
+fn a_program_is_asked_about_what_no_rule_is_about() {
+    let dir = DataDir::new();
+    std::fs::create_dir_all(&dir.0).unwrap();
+    let rules = dir.0.join("rules.toml");
+    let text = "default = \"deny\"\n[[rule]]\nallow = \"publish\"\ntopic = \"full\"\n[[rule]]\ndeny = \"publish\"\ntopic = \"open/no\"\n";
+    std::fs::write(&rules, text).unwrap();
+    let mut config = authorize(by_topic).config();
+    config.access.rules = Some(rules);
+    let (broker, address) = start(config);
+    let mut client = client(address, "client");
+    for (topic, code) in [
+        ("full", ReasonCode::NoMatchingSubscribers),
+        ("open/no", ReasonCode::NotAuthorized),
+        ("open/yes", ReasonCode::NoMatchingSubscribers),
+        ("other", ReasonCode::NotAuthorized),
+    ] {
+        assert_eq!(answered(&mut client, topic, QOS1(), "x"), code, "{topic}");
+    }
+    broker.stop().unwrap();
+}
+
+#[test]
+fn what_nobody_allows_in_time_is_refused_or_left_to_the_settings() {
+    let mut config = authorize(|request, answer| match &request.wanted {
+        AuthorizationRequest::Publish { topic_name, .. } if topic_name.as_str() == "panic" => {
+            panic!("as it should in this test")
+        }
+        AuthorizationRequest::Publish { topic_name, .. } if topic_name.as_str() == "dropped" => {
+            drop(answer);
+        }
+        // Never answered.
+        _ => std::mem::forget(answer),
+    })
+    .config();
+    config.hooks.authorize_timeout = Duration::from_millis(20);
+    let not_authorized = ReasonCode::NotAuthorized;
+    for (missed, code, granted) in [
+        (Missed::Refuse, not_authorized, not_authorized),
+        (
+            Missed::Pass,
+            ReasonCode::NoMatchingSubscribers,
+            ReasonCode::GrantedQoS2,
+        ),
+    ] {
+        config.hooks.authorize_missed = missed;
+        let (broker, address) = start(config.clone());
+        let mut client = client(address, "client");
+        assert_eq!(answered(&mut client, "late", QOS1(), "x"), code);
+        assert_eq!(answered(&mut client, "dropped", QOS1(), "x"), code);
+        assert_eq!(suback(&mut client, &["t"]), [granted]);
+        broker.stop().unwrap();
+        config.hooks.authorize_timeout = DEADLINE;
+        let (broker, address) = start(config.clone());
+        let mut client = self::client(address, "client");
+        let code = answered(&mut client, "panic", QOS1(), "x");
+        assert_eq!(code, not_authorized);
+        broker.stop().unwrap();
+        config.hooks.authorize_timeout = Duration::from_millis(20);
     }
 }
 

@@ -32,7 +32,8 @@ pub trait PublishOutHook: fmt::Debug + Send + Sync {
 pub struct Recipient<'a> {
     /// The session, whose client may be away.
     pub session: &'a SessionKey,
-    /// Its user, if it has one; unknown from a restart until its client is back.
+    /// Its user, if it has one. Where Client Identifiers are not of each user it is known only with
+    /// authorization, and not from a restart until its client is back.
     pub user: Option<&'a str>,
     /// With which QoS it will be sent.
     pub qos: QoS,

@@ -392,6 +392,7 @@ impl Config {
                 "hooks.authenticate_timeout",
                 self.hooks.authenticate_timeout,
             ),
+            ("hooks.authorize_timeout", self.hooks.authorize_timeout),
             ("hooks.publish_in_timeout", self.hooks.publish_in_timeout),
         ] {
             if timeout.is_zero() {

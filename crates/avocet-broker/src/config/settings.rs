@@ -622,6 +622,27 @@ static SETTINGS: &[Setting] = &[
         "What happens then. `refuse`: it is refused (0x88). `pass`: what section `[access]` says decides."
     ),
     duration!(
+        "hooks.authorize_timeout",
+        1 ms,
+        3_600 s,
+        |config| &mut config.hooks.authorize_timeout,
+        "How long a client that publishes or subscribes, where no rule is about it, waits for the \
+         program's answer."
+    ),
+    choice!(
+        "hooks.authorize_missed",
+        MISSED,
+        |config| &mut config.hooks.authorize_missed,
+        "What happens then. `refuse`: it is refused (0x87). `pass`: what section `[access]` says decides."
+    ),
+    duration!(
+        "hooks.authorize_cache",
+        0 ms,
+        86_400 s,
+        |config| &mut config.hooks.authorize_cache,
+        "How long such an answer holds for the same client and topic. \"0s\": each time it is asked."
+    ),
+    duration!(
         "hooks.publish_in_timeout",
         1 ms,
         3_600 s,

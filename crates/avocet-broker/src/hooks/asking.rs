@@ -17,7 +17,10 @@ use avocet_session::{CloseReason, Instant, Message};
 use avocet_topic::TopicFilterBuf;
 use tracing::warn;
 
-use super::{Authenticate, Authenticated, Client, HookSettings, Hooks, Interests, Publication};
+use super::{
+    Authenticate, Authenticated, Authorize, Authorized, Client, HookSettings, Hooks, Interests,
+    Publication,
+};
 use crate::clock::Clock;
 use crate::inbox::{Inbox, Mail};
 use crate::queue::{Giver, Taker, fair};
@@ -235,6 +238,7 @@ pub(crate) enum Told {
 /// What comes of a question.
 pub(crate) enum Reply {
     Authenticated(Authenticated),
+    Authorized(Authorized),
     PublishIn(PublishIn),
     /// The answer was dropped.
     Nothing,
@@ -274,6 +278,11 @@ impl<T> Answer<T> {
         let asked = self.asked.as_ref();
         asked.is_none_or(|asked| asked.until <= asked.clock.now().instant)
     }
+
+    /// Says nothing, not even that it is dropped.
+    fn forget(mut self) {
+        self.asked = None;
+    }
 }
 
 impl Answer<Authenticated> {
@@ -281,6 +290,15 @@ impl Answer<Authenticated> {
     pub fn give(mut self, answer: Authenticated) {
         if let Some(asked) = self.asked.take() {
             asked.reply(Reply::Authenticated(answer));
+        }
+    }
+}
+
+impl Answer<Authorized> {
+    /// Answers. Nothing comes of it if the deadline has passed or the client has gone.
+    pub fn give(mut self, answer: Authorized) {
+        if let Some(asked) = self.asked.take() {
+            asked.reply(Reply::Authorized(answer));
         }
     }
 }
@@ -315,6 +333,7 @@ impl<T> Drop for Answer<T> {
 /// A question on its way.
 pub(crate) enum Job {
     Authenticate(Authenticate, Answer<Authenticated>),
+    Authorize(Authorize, Answer<Authorized>),
     PublishIn(Publication, Answer<PublishIn>),
 }
 
@@ -401,11 +420,15 @@ pub(crate) fn start(
 fn put_all(hooked: &Hooked, asked: &Taker<Origin, Job>) {
     while let Some(job) = asked.take() {
         match job {
-            // Its client has its answer.
-            Job::Authenticate(_, answer) if answer.is_late() => drop(answer),
-            Job::PublishIn(_, answer) if answer.is_late() => drop(answer),
+            // The shard keeps the deadline.
+            Job::Authenticate(_, answer) if answer.is_late() => answer.forget(),
+            Job::Authorize(_, answer) if answer.is_late() => answer.forget(),
+            Job::PublishIn(_, answer) if answer.is_late() => answer.forget(),
             Job::Authenticate(request, answer) => {
                 hooked.call("authenticate", |hooks| hooks.authenticate(request, answer));
+            }
+            Job::Authorize(request, answer) => {
+                hooked.call("authorize", |hooks| hooks.authorize(request, answer));
             }
             Job::PublishIn(publication, answer) => {
                 hooked.call("publish_in", |hooks| hooks.publish_in(publication, answer));

@@ -2,11 +2,11 @@
 
 use avocet_engine::{Command, ConnectionId, Moved, ShardId};
 use avocet_session::Now;
-use tokio::time::Instant;
 use tracing::error;
 
+use super::hooks::Open;
 use super::{EVENTS, Shard};
-use crate::authorization::{Permitted, Question};
+use crate::authorization::Permitted;
 use crate::connection::Reading;
 use crate::events;
 use crate::inbox::Mail;
@@ -75,17 +75,13 @@ impl Shard {
                 default,
                 ..
             } => {
-                debug_assert!(self.authorizer.is_some(), "nobody can be asked");
-                if let Some(authorizer) = &self.authorizer {
-                    authorizer.ask(Box::new(Question {
-                        shard: self.id,
-                        id: question,
-                        client,
-                        request,
-                        default,
-                        since: Instant::now(),
-                    }));
-                }
+                let open = Open {
+                    question,
+                    client,
+                    request,
+                    default,
+                };
+                self.authorize(open, now);
             }
             Command::Authenticate { id, request } => self.authenticate(id, request, now),
             Command::PublishIn { id, message } => self.publish_in(id, message, now),

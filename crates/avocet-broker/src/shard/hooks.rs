@@ -2,18 +2,22 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
-use avocet_access::Identity;
+use avocet_access::{Effect, Identity};
 use avocet_codec::ReasonCode;
 use avocet_engine::{
-    AuthenticationRequest, ConnectionId, Event, PublishIn, SessionKey, ShardId, Verdict,
+    AuthenticationRequest, AuthorizationRequest, ConnectionId, Event, PublishIn, QuestionId,
+    SessionKey, ShardId, Verdict,
 };
 use avocet_session::{Instant, Message, Now};
 
 use super::Shard;
 use crate::access::{identity_of, refuse};
+use crate::authorization;
 use crate::hooks::{
-    Asker, Authenticate, Client, HookSettings, Interests, Job, Missed, Publication, Reply, Told,
+    Asker, Authenticate, Authorize, Authorized, Client, HookSettings, Interests, Job, Missed,
+    Publication, Reply, Told,
 };
 
 /// The questions of a shard, and whom they can be about.
@@ -21,7 +25,12 @@ pub(crate) struct Questions {
     shard: ShardId,
     asker: Asker,
     authenticate: Deadlines,
+    authorize: Deadlines,
     publish_in: Deadlines,
+    /// How long answers to what clients may do hold.
+    kept: Duration,
+    /// Whether rules say something of everything.
+    has_rules: bool,
     /// How many there were.
     count: u64,
     waiting: HashMap<u64, (ConnectionId, Question)>,
@@ -33,19 +42,29 @@ pub(crate) struct Questions {
 enum Question {
     /// With what is asked elsewhere if they pass.
     Authenticate(AuthenticationRequest),
+    Authorize(Box<Open>),
     PublishIn,
+}
+
+/// A question of the engine that no rule is about.
+pub(super) struct Open {
+    pub(super) question: QuestionId,
+    pub(super) client: Arc<avocet_engine::Client>,
+    pub(super) request: AuthorizationRequest,
+    /// What the rules say where nobody says anything.
+    pub(super) default: Effect,
 }
 
 /// Questions of one kind, which all may take as long.
 struct Deadlines {
-    timeout: std::time::Duration,
+    timeout: Duration,
     missed: Missed,
     /// In the order in which they were put; some may be answered.
     queue: VecDeque<(Instant, u64)>,
 }
 
 impl Deadlines {
-    fn new(timeout: std::time::Duration, missed: Missed) -> Self {
+    fn new(timeout: Duration, missed: Missed) -> Self {
         Self {
             timeout,
             missed,
@@ -61,16 +80,23 @@ impl Deadlines {
 }
 
 impl Questions {
-    pub(crate) fn new(shard: ShardId, asker: Asker, settings: &HookSettings) -> Self {
-        let (authenticate, publish_in) = (
-            Deadlines::new(settings.authenticate_timeout, settings.authenticate_missed),
-            Deadlines::new(settings.publish_in_timeout, settings.publish_in_missed),
-        );
+    pub(crate) fn new(
+        shard: ShardId,
+        asker: Asker,
+        settings: &HookSettings,
+        has_rules: bool,
+    ) -> Self {
         Self {
             shard,
             asker,
-            authenticate,
-            publish_in,
+            authenticate: Deadlines::new(
+                settings.authenticate_timeout,
+                settings.authenticate_missed,
+            ),
+            authorize: Deadlines::new(settings.authorize_timeout, settings.authorize_missed),
+            publish_in: Deadlines::new(settings.publish_in_timeout, settings.publish_in_missed),
+            kept: settings.authorize_cache,
+            has_rules,
             count: 0,
             waiting: HashMap::new(),
             clients: HashMap::new(),
@@ -84,6 +110,7 @@ impl Questions {
     fn deadlines(&mut self, question: &Question) -> &mut Deadlines {
         match question {
             Question::Authenticate(_) => &mut self.authenticate,
+            Question::Authorize(_) => &mut self.authorize,
             Question::PublishIn => &mut self.publish_in,
         }
     }
@@ -117,6 +144,25 @@ impl Questions {
             .ask(&peer, place, |answer| Job::Authenticate(request, answer));
     }
 
+    fn ask_authorize(&mut self, open: Open, now: Now) {
+        let of = &open.client;
+        let client = Client {
+            id: of.id,
+            peer: of.opened.peer.as_str().into(),
+            listener: of.opened.listener,
+            session: Arc::clone(&of.session),
+            user: of.identity.user.clone(),
+        };
+        let peer = client.peer.clone();
+        let request = Authorize {
+            client: Arc::new(client),
+            wanted: open.request.clone(),
+        };
+        let place = self.register(of.id, Question::Authorize(Box::new(open)), now);
+        self.asker
+            .ask(&peer, place, |answer| Job::Authorize(request, answer));
+    }
+
     fn ask_publish_in(&mut self, client: Arc<Client>, message: Message, will: bool, now: Now) {
         let place = self.register(client.id, Question::PublishIn, now);
         let peer = client.peer.clone();
@@ -131,14 +177,19 @@ impl Questions {
 
     /// When the next deadline may be.
     pub(crate) fn timeout(&self) -> Option<Instant> {
-        let queues = [&self.authenticate.queue, &self.publish_in.queue];
+        let queues = [&self.authenticate, &self.authorize, &self.publish_in];
+        let queues = queues.map(|deadlines| &deadlines.queue);
         let fronts = queues.into_iter().filter_map(|queue| queue.front());
         fronts.map(|(until, _)| *until).min()
     }
 
     /// The next question whose deadline has passed.
     fn next_missed(&mut self, now: Instant) -> Option<(ConnectionId, Question)> {
-        for deadlines in [&mut self.authenticate, &mut self.publish_in] {
+        for deadlines in [
+            &mut self.authenticate,
+            &mut self.authorize,
+            &mut self.publish_in,
+        ] {
             while let Some((until, number)) = deadlines.queue.front().copied() {
                 let waits = self.waiting.contains_key(&number);
                 if waits && now < until {
@@ -195,6 +246,50 @@ impl Shard {
     pub(super) fn handle_authenticated(&mut self, id: ConnectionId, verdict: Verdict, now: Now) {
         let verdict = self.judge(id, verdict);
         self.engine.handle_authenticated(id, verdict, now);
+    }
+
+    /// Finds out what a client may do that no rule is about.
+    pub(super) fn authorize(&mut self, open: Open, now: Now) {
+        if self.wants(Interests::AUTHORIZE)
+            && let Some(questions) = &mut self.questions
+        {
+            questions.ask_authorize(open, now);
+        } else {
+            self.authorize_by_settings(open, now);
+        }
+    }
+
+    /// Leaves it to the settings what a client may do.
+    fn authorize_by_settings(&mut self, open: Open, now: Now) {
+        if let Some(authorizer) = &self.authorizer {
+            authorizer.ask(Box::new(authorization::Question {
+                shard: self.id,
+                id: open.question,
+                client: open.client,
+                request: open.request,
+                default: open.default,
+                since: tokio::time::Instant::now(),
+            }));
+            return;
+        }
+        let questions = self.questions.as_ref();
+        let denied = questions.is_none_or(|it| it.has_rules) && open.default == Effect::Deny;
+        let answer = if denied {
+            Authorized::Refuse(ReasonCode::NotAuthorized)
+        } else {
+            Authorized::Allow
+        };
+        self.answer_authorize(&open, answer, now);
+    }
+
+    fn answer_authorize(&mut self, open: &Open, answer: Authorized, now: Now) {
+        let questions = self.questions.as_ref();
+        let kept = questions.map_or(Duration::ZERO, |it| it.kept);
+        if let Some(permission) = answer.permission(&open.request) {
+            let (id, question) = (open.client.id, open.question);
+            self.engine
+                .handle_authorized(id, question, permission, kept, now);
+        }
     }
 
     /// Asks what becomes of a message.
@@ -254,13 +349,19 @@ impl Shard {
                     None => self.ask_settings(id, &request, now),
                 }
             }
+            (Question::Authorize(open), Reply::Authorized(Authorized::Pass)) => {
+                self.authorize_by_settings(*open, now);
+            }
+            (Question::Authorize(open), Reply::Authorized(answer)) => {
+                self.answer_authorize(&open, answer, now);
+            }
             (Question::PublishIn, Reply::PublishIn(answer)) => {
                 self.engine.handle_publish_in(id, answer, now);
             }
             (question, Reply::Panicked) => self.refuse(id, &question, now),
             (question, _) => {
                 counts.count_unanswered();
-                self.miss(id, &question, now);
+                self.miss(id, question, now);
             }
         }
     }
@@ -272,22 +373,24 @@ impl Shard {
         {
             let what = match question {
                 Question::Authenticate(_) => "authenticate",
+                Question::Authorize(_) => "authorize",
                 Question::PublishIn => "publish_in",
             };
             questions.asker.hooked.miss(what, now.instant);
-            self.miss(id, &question, now);
+            self.miss(id, question, now);
         }
     }
 
     /// Nobody answers: the settings say what that means.
-    fn miss(&mut self, id: ConnectionId, question: &Question, now: Now) {
+    fn miss(&mut self, id: ConnectionId, question: Question, now: Now) {
         let Some(questions) = &mut self.questions else {
             return;
         };
-        let missed = questions.deadlines(question).missed;
+        let missed = questions.deadlines(&question).missed;
         match (missed, question) {
-            (Missed::Refuse, _) => self.refuse(id, question, now),
-            (Missed::Pass, Question::Authenticate(request)) => self.ask_settings(id, request, now),
+            (Missed::Refuse, question) => self.refuse(id, &question, now),
+            (Missed::Pass, Question::Authenticate(request)) => self.ask_settings(id, &request, now),
+            (Missed::Pass, Question::Authorize(open)) => self.authorize_by_settings(*open, now),
             (Missed::Pass, Question::PublishIn) => {
                 self.engine.handle_publish_in(id, PublishIn::Pass, now);
             }
@@ -302,6 +405,15 @@ impl Shard {
             }
             Question::Authenticate(_) => {
                 self.handle_authenticated(id, refuse(ReasonCode::ServerUnavailable), now);
+            }
+            Question::Authorize(open) => {
+                let (id, question) = (open.client.id, open.question);
+                let refused = Authorized::Refuse(ReasonCode::NotAuthorized);
+                if let Some(permission) = refused.permission(&open.request) {
+                    let kept = Duration::ZERO;
+                    self.engine
+                        .handle_authorized(id, question, permission, kept, now);
+                }
             }
             Question::PublishIn => {
                 let verdict = PublishIn::Refuse(ReasonCode::UnspecifiedError);
