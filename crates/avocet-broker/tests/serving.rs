@@ -272,6 +272,40 @@ fn a_flood_of_one_connection_leaves_time_for_the_others() {
 
 /// [MQTT5-3.1.0-1] [MQTT311-3.1.0-1]
 #[test]
+fn many_busy_clients_lose_nothing_while_input_gathers() {
+    const CLIENTS: u16 = 40;
+    const MESSAGES: u16 = 50;
+    for shards in ["1", "3"] {
+        let server = Server::start(&["--shards", shards, "--set", "gather_max=10ms"]);
+        let mut subscriber = server.connect(Version::V3_1_1, "sub");
+        subscriber.subscribe("from/+", QoS::AtMostOnce);
+        thread::scope(|scope| {
+            for client in 0..CLIENTS {
+                let mut publisher = server.connect(Version::V3_1_1, &format!("pub-{client}"));
+                scope.spawn(move || {
+                    for number in 1..=MESSAGES {
+                        let payload = [client.to_be_bytes(), number.to_be_bytes()].concat();
+                        let topic = format!("from/{client}");
+                        publisher.publish(&topic, Delivery::AtLeastOnce(id(number)), &payload);
+                        let frame = publisher.receive();
+                        assert!(matches!(frame.packet(), Packet::Puback(_)), "{frame:?}");
+                    }
+                });
+            }
+            let mut last = [0; CLIENTS as usize];
+            for _ in 0..CLIENTS * MESSAGES {
+                let (payload, _) = subscriber.receive_publish();
+                let [client, number] = [&payload[..2], &payload[2..]]
+                    .map(|it| u16::from_be_bytes(it.try_into().unwrap()));
+                let last = &mut last[usize::from(client)];
+                *last += 1;
+                assert_eq!(number, *last, "of client {client}");
+            }
+        });
+    }
+}
+
+#[test]
 fn rubbish_closes_only_its_own_connection() {
     for server in servers() {
         let mut good = server.connect(Version::V5, "good");
