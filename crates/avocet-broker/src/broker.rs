@@ -282,6 +282,7 @@ impl BoundBroker {
                 doors: Arc::clone(&doors),
                 admission: Arc::clone(&admission),
                 handshakes_max: config.handshakes_max,
+                packet_timeout: config.packet_timeout,
                 gather_max: config.gather_max,
                 stop_timeout: config.stop_timeout,
                 authenticator: authenticator.clone(),

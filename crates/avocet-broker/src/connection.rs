@@ -1,7 +1,7 @@
 //! What a shard keeps for a connection outside of the engine.
 
 use avocet_engine::ConnectionId;
-use avocet_session::TransmitBuf;
+use avocet_session::{Instant, TransmitBuf};
 
 use crate::admission::Slot;
 use crate::stream::Stream;
@@ -29,6 +29,10 @@ pub(crate) struct Connection {
     pub(crate) in_dirty: bool,
     /// Something was written since something was last read.
     pub(crate) spoke_last: bool,
+    /// Since when the rest of a packet is waited for; [`Instant::ORIGIN`] when none is.
+    pub(crate) partial_since: Instant,
+    /// Somebody looks at that when it has taken too long.
+    pub(crate) partial_watched: bool,
     /// It counts as a connection until this is dropped; none if it is refused.
     _slot: Option<Slot>,
 }
@@ -58,6 +62,8 @@ impl Connection {
     pub(crate) fn new(id: ConnectionId, stream: Stream, slot: Option<Slot>) -> Self {
         Self {
             _slot: slot,
+            partial_since: Instant::ORIGIN,
+            partial_watched: false,
             id,
             stream,
             unread: Unread::default(),

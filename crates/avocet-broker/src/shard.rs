@@ -83,6 +83,8 @@ pub(crate) struct Parts {
     /// Whose connections are taken.
     pub(crate) admission: Arc<Admission>,
     pub(crate) handshakes_max: usize,
+    /// How long a packet may take to come; zero: as long as it takes.
+    pub(crate) packet_timeout: Duration,
     pub(crate) gather_max: Duration,
     pub(crate) stop_timeout: Duration,
     /// None when nobody is asked who he is.
@@ -107,6 +109,7 @@ pub(crate) struct Shard {
     doors: Doors,
     admission: Arc<Admission>,
     handshakes_max: usize,
+    packet_timeout: Duration,
     gathering: Gathering,
     stop_timeout: Duration,
     authenticator: Option<Authenticator>,
@@ -116,6 +119,8 @@ pub(crate) struct Shard {
     connections: Connections,
     /// When WebSocket clients are pinged. Those that are gone are left out when their time comes.
     pings: BinaryHeap<Reverse<(Instant, ConnectionId)>>,
+    /// When those are looked at that had begun a packet.
+    partial: BinaryHeap<Reverse<(Instant, ConnectionId)>>,
     /// Connections to read, each for one slice per turn.
     ready: VecDeque<Key>,
     /// Connections that have something to write.
@@ -154,6 +159,7 @@ impl Shard {
             acceptor: parts.acceptor,
             doors: parts.doors,
             handshakes_max: parts.handshakes_max,
+            packet_timeout: parts.packet_timeout,
             gathering: Gathering::new(parts.gather_max),
             stop_timeout: parts.stop_timeout,
             authenticator: parts.authenticator,
@@ -163,6 +169,7 @@ impl Shard {
             connections: Connections::new(Arc::clone(&parts.admission)),
             admission: parts.admission,
             pings: BinaryHeap::new(),
+            partial: BinaryHeap::new(),
             ready: VecDeque::new(),
             dirty: Vec::new(),
             outgoing: Vec::new(),
@@ -216,6 +223,7 @@ impl Shard {
                 self.engine.handle_timeout(now);
             }
             self.miss_deadlines(now);
+            self.end_partial(now);
             self.carry_out(now);
             self.drop_overdue(now);
             self.ping(now);
@@ -259,6 +267,7 @@ impl Shard {
             self.arrivals.timeout(),
             self.pings.peek().map(|ping| ping.0.0),
             self.questions.as_ref().and_then(Questions::timeout),
+            self.partial.peek().map(|partial| partial.0.0),
             self.stop_at,
         ];
         let first = overdue.into_iter().chain(others).flatten().min()?;
@@ -445,6 +454,14 @@ impl Shard {
                         || connection.unsent.is_none())
                 }
             };
+            if connection.is_partial()
+                && !connection.partial_watched
+                && !self.packet_timeout.is_zero()
+            {
+                connection.partial_watched = true;
+                let at = now.instant + self.packet_timeout;
+                self.partial.push(Reverse((at, connection.id)));
+            }
             let read = !connection.readable || connection.reading == Reading::Paused;
             if gone || connection.broken && read {
                 self.lose(key, now);

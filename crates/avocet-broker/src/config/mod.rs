@@ -57,6 +57,8 @@ pub struct Config {
     /// Sockets of one shard whose handshake (PROXY protocol, TLS, WebSocket) goes on. Beyond, the one
     /// whose time ends first is closed.
     pub handshakes_max: usize,
+    /// How long a packet that has begun may take to come; zero: as long as it takes.
+    pub packet_timeout: Duration,
     /// How many connections there may be, and how fast they may come.
     pub connections: ConnectionLimits,
     /// When a client is banned for connecting again and again; with 0 connections nobody is.
@@ -300,6 +302,7 @@ impl Default for Config {
             user: None,
             group: None,
             handshakes_max: 1_000,
+            packet_timeout: Duration::from_secs(300),
             connections: ConnectionLimits::default(),
             flapping: Flapping {
                 connects_max: 0,

@@ -127,6 +127,7 @@ impl Shard {
         }
         connection.in_ready = false;
         connection.in_dirty = false;
+        connection.partial_watched = false;
         self.push(
             to.index(),
             Mail::Moved {

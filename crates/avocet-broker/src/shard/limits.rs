@@ -1,12 +1,15 @@
 //! What a shard does about connections beyond a limit, and those that are banned.
 
+use std::cmp::Reverse;
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use avocet_access::Rules;
 use avocet_codec::{Packet, ReasonCode};
-use avocet_engine::{AuthenticationRequest, ConnectionId, Opened, RefuseReason, Verdict};
+use avocet_engine::{
+    AuthenticationRequest, ClientInfo, ConnectionId, Opened, RefuseReason, Verdict,
+};
 use avocet_session::Now;
 
 use super::Shard;
@@ -16,6 +19,7 @@ use crate::admission::{Pass, Refusal};
 use crate::arrivals::Arrival;
 use crate::bans::BanList;
 use crate::config::LostSubscriptions;
+use crate::connection::Closing;
 use crate::events;
 use crate::refusals::Refused;
 
@@ -93,6 +97,44 @@ impl Shard {
         self.admission
             .refusals
             .count_and_tell(&refused, now.instant);
+    }
+
+    /// Ends connections that have begun a packet and do not end it.
+    pub(super) fn end_partial(&mut self, now: Now) {
+        let mut late = Vec::new();
+        while let Some(Reverse((at, id))) = self.partial.peek().copied()
+            && at <= now.instant
+        {
+            self.partial.pop();
+            let key = self.connections.key(id);
+            let connection = key.and_then(|key| self.connections.get_mut(key));
+            let Some(connection) = connection else {
+                continue;
+            };
+            connection.partial_watched = false;
+            if !connection.is_partial() || connection.closing != Closing::Open {
+                continue;
+            }
+            // What has come and is not read yet is no fault of the client's.
+            let since = if connection.readable {
+                now.instant
+            } else {
+                connection.partial_since
+            };
+            let at = since + self.packet_timeout;
+            if at <= now.instant {
+                late.push(id);
+            } else {
+                connection.partial_watched = true;
+                self.partial.push(Reverse((at, id)));
+            }
+        }
+        if !late.is_empty() {
+            late.sort_unstable();
+            let is_late = |client: &ClientInfo<'_>| late.binary_search(&client.id).is_ok();
+            let reason_code = ReasonCode::KeepAliveTimeout;
+            self.engine.disconnect_where(reason_code, now, is_late);
+        }
     }
 
     /// Says what the shard holds, for those who watch the memory.

@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice};
 
 use avocet_engine::Engine;
-use avocet_session::{Demand, Now, TransmitBuf};
+use avocet_session::{Demand, Instant, Now, TransmitBuf};
 
 use super::READ_BYTES;
 use crate::connection::{Connection, Reading};
@@ -48,23 +48,34 @@ pub(super) fn read(
     connection
         .unread
         .set(input.get(consumed..).unwrap_or_default());
-    connection.obey(demand);
+    connection.obey(demand, consumed, now);
     Ok(n)
 }
 
 pub(super) fn feed_unread(engine: &mut Engine, connection: &mut Connection, now: Now) {
     let (consumed, demand) = engine.handle_input(connection.id, connection.unread.bytes(), now);
     connection.unread.consume(consumed);
-    connection.obey(demand);
+    connection.obey(demand, consumed, now);
 }
 
 impl Connection {
-    fn obey(&mut self, demand: Demand) {
+    fn obey(&mut self, demand: Demand, consumed: usize, now: Now) {
         self.reading = match demand {
             Demand::More => Reading::Stream,
             Demand::Again => Reading::Unread,
             Demand::Paused => Reading::Paused,
         };
+        let partial = self.reading == Reading::Stream && self.unread.len() > 0;
+        if !partial {
+            self.partial_since = Instant::ORIGIN;
+        } else if consumed > 0 || !self.is_partial() {
+            self.partial_since = now.instant;
+        }
+    }
+
+    /// Whether it has begun a packet, of which the rest has not come.
+    pub(super) fn is_partial(&self) -> bool {
+        self.partial_since > Instant::ORIGIN
     }
 }
 

@@ -72,6 +72,14 @@ pub(super) static LIMITS: &[Setting] = &[
          protocol. Beyond, the one that has least time left of those that wait for their clients is closed, \
          or else the new one."
     ),
+    duration!(
+        "limits.packet_timeout",
+        86_400 s,
+        |config| &mut config.packet_timeout,
+        "How long a packet may take to come as a whole, once its first byte is there, also where a client has \
+         no Keep Alive. Beyond, the client is disconnected with 0x8D (keep alive timeout). 0: as long as \
+         it takes."
+    ),
     integer!(
         "limits.sessions_max",
         1..=MANY,
