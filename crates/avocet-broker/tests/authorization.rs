@@ -230,6 +230,7 @@ fn nobody_may_do_anything_because_nobody_said_no() {
         Answer::Say(302, json!({"allow": true}).to_string()),
         Answer::Say(500, json!({"allow": true}).to_string()),
         Answer::Say(200, long),
+        Answer::Stall(b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{\"allow\": true}"),
         Answer::Raw(b""),
         Answer::Raw(b"\0\xffSMTP ready\r\n\r\n"),
         Answer::Raw(b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{\"allow\": true}"),

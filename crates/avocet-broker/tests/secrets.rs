@@ -15,9 +15,9 @@ use std::process::Command;
 use std::thread;
 
 use avocet_access::{PasswordHash, ScramClient};
-use avocet_codec::{Auth, Connect, Packet, ReasonCode, Version};
+use avocet_codec::{Auth, Connect, Delivery, Packet, ReasonCode, Version};
 use base64ct::{Base64UrlUnpadded, Encoding as _};
-use common::{Client, DataDir, Server, command};
+use common::{Client, DataDir, Server, command, id};
 
 const PASSWORD: &str = "correct-horse-battery";
 const WRONG: &str = "wrong-horse-battery";
@@ -210,6 +210,36 @@ fn servers_that_are_asked_cannot_bring_secrets_into_the_log() {
             assert!(log.contains("was asked in vain"), "{log}");
             assert_without_secrets(&log, &[PASSWORD.to_owned(), KEY.to_owned()]);
         }
+    }
+}
+
+#[test]
+fn the_server_that_decides_what_clients_may_do_cannot_either() {
+    let dir = DataDir::new();
+    fs::create_dir_all(&dir.0).unwrap();
+    let secret = dir.0.join("secret");
+    fs::write(&secret, KEY).unwrap();
+    let address = echo();
+    for kind in ["json", "text"] {
+        let mut server = Server::start(&[
+            "--log",
+            "trace",
+            "--set",
+            &format!("access.authorize_url=http://{address}/{kind}"),
+            "--set",
+            &format!("access.authorize_secret_file={}", secret.display()),
+        ]);
+        let mut client = server.connect(Version::V5, "c");
+        client.publish("t", Delivery::AtLeastOnce(id(1)), PASSWORD.as_bytes());
+        let frame = client.receive();
+        let Packet::Puback(ack) = frame.packet() else {
+            panic!("no PUBACK: {frame:?}")
+        };
+        assert_eq!(ack.reason_code, ReasonCode::ImplementationSpecificError);
+        server.terminate();
+        let log = server.wait_for_all_up_to("stopped");
+        assert!(log.contains("was asked in vain"), "{log}");
+        assert_without_secrets(&log, &[PASSWORD.to_owned(), KEY.to_owned()]);
     }
 }
 

@@ -25,6 +25,8 @@ pub(crate) enum Answer {
     Hold(Arc<Barrier>, String),
     /// These bytes, and the end of the connection.
     Raw(&'static [u8]),
+    /// These bytes, and nothing more, ever.
+    Stall(&'static [u8]),
     /// Nothing, ever.
     Wait,
     /// The end of the connection so many times, and this after that.
@@ -152,6 +154,12 @@ fn serve<S: Read + Write>(
                 stream.get_mut().flush().ok()?;
             }
             Answer::Close(..) => return None,
+            Answer::Stall(bytes) => {
+                stream.get_mut().write_all(bytes).ok()?;
+                stream.get_mut().flush().ok()?;
+                let _ = stream.read(&mut [0]);
+                return None;
+            }
             Answer::Raw(bytes) => {
                 stream.get_mut().write_all(bytes).ok()?;
                 stream.get_mut().flush().ok()?;
