@@ -90,6 +90,8 @@ type Groups = BTreeMap<GroupName, BTreeMap<u64, (u64, Option<Arc<SessionKey>>)>>
 
 type Will = (Arc<Message>, Option<u32>, u32, Option<UnixTime>);
 
+type Retained = (Arc<Message>, Option<Arc<SessionKey>>);
+
 /// What everything recorded comes to.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Model {
@@ -97,7 +99,7 @@ struct Model {
     sessions: BTreeMap<Arc<SessionKey>, SessionModel>,
     groups: Groups,
     unrouted: BTreeMap<u64, (Option<Arc<SessionKey>>, BTreeSet<Part>)>,
-    retained: BTreeMap<(Tenant, String), (Arc<Message>, Option<Arc<SessionKey>>)>,
+    retained: BTreeMap<(Tenant, String), Retained>,
     wills: BTreeMap<Arc<SessionKey>, Will>,
 }
 
