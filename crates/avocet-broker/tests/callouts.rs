@@ -187,7 +187,8 @@ fn an_http_server_says_who_may_connect_and_nobody_may_when_it_does_not() {
     assert_eq!(
         said,
         json!({"client_id": "c", "user_name": "ann", "password": null, "password_base64": "cGH/c3M=",
-               "address": "127.0.0.1", "listener": 0, "cert_cn": null, "cert_san": []})
+               "address": "127.0.0.1", "listener": 0, "tenant": null, "cert_cn": null,
+               "cert_san": []})
     );
     http.set(say(&json!({"allow": true, "claims": {"site": "north"}})));
     let (mut client, reason_code) = try_with(&server, "p", Some("ann"), b"x");
