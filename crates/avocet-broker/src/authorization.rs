@@ -164,7 +164,7 @@ impl Judge {
         };
         let server = Arc::clone(&lock(&self.server));
         let body = Body::Json(told(&question.client, wish).to_string());
-        let answer = server.ask(&body, left).await;
+        let answer = server.ask_within(&body, left, self.timeout).await;
         let answer = answer.map_err(|error| error.to_string());
         match answer.and_then(|answer| read(&answer, wish.qos)) {
             Ok(said) => {

@@ -233,7 +233,11 @@ impl Remote {
         if let Some(known) = self.cache.get(mark, clock.now().unix) {
             return Ok(known);
         }
-        let asked = source.server.ask(&source.question(job), left).await;
+        let question = source.question(job);
+        let asked = source
+            .server
+            .ask_within(&question, left, self.timeout)
+            .await;
         let told = match asked {
             Ok(answer) => source.read(&answer, job, clock.now().unix),
             Err(error) => Err(error.to_string()),

@@ -97,7 +97,7 @@ pub(crate) fn log(event: &Event, refusals: &Refusals, now: Instant) {
             tenant = tenant(&client.session),
             user = client.identity.user.as_deref(),
             action = action.name(),
-            topic = &**topic,
+            topic = beginning(topic),
             refused_by = refused_by(*by, rule.as_deref()),
             address = client.opened.peer,
             connection = %client.id,
@@ -174,4 +174,10 @@ fn closed_by(reason: CloseReason) -> &'static str {
 pub(crate) fn peer(arrival: &Arrival) -> String {
     let address = arrival.handshake.peer();
     address.map_or_else(|| "unix".to_owned(), |address| address.to_string())
+}
+
+/// As much of a topic as is told.
+fn beginning(topic: &str) -> &str {
+    let end = topic.char_indices().nth(256).map(|(at, _)| at);
+    end.and_then(|end| topic.get(..end)).unwrap_or(topic)
 }

@@ -182,6 +182,16 @@ impl Server {
     ///
     /// [`HttpError`]
     pub(crate) async fn ask(&self, body: &Body, deadline: Duration) -> Result<Answer, HttpError> {
+        self.ask_within(body, deadline, deadline).await
+    }
+
+    /// The same, where so much of the whole time is left. Who had little of it says nothing of the server.
+    pub(crate) async fn ask_within(
+        &self,
+        body: &Body,
+        deadline: Duration,
+        whole: Duration,
+    ) -> Result<Answer, HttpError> {
         let asking = async {
             // A connection that was idle may be closed already.
             if let Some(sender) = self.idle_sender()
@@ -204,7 +214,10 @@ impl Server {
             Ok(answer) => !answer.status.is_server_error(),
             Err(error) => matches!(error, HttpError::TooLong),
         };
-        lock(&self.health).note(answered, Instant::now());
+        let says_nothing = matches!(answer, Err(HttpError::TimedOut(_))) && deadline < whole / 2;
+        if !says_nothing {
+            lock(&self.health).note(answered, Instant::now());
+        }
         answer
     }
 

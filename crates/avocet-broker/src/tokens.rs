@@ -17,7 +17,7 @@ use crate::config::Access;
 const TRIES_MAX: usize = 8;
 
 /// Values that a client brings along: beyond, the token is refused.
-const CLAIMS_MAX: usize = 64;
+const CLAIMS_MAX: usize = 256;
 
 /// What a token has to be.
 pub(crate) struct Tokens {
@@ -155,7 +155,7 @@ pub(crate) fn claims_into(claims: &Map<String, Value>, identity: &mut Identity) 
 fn claim_into(name: &str, value: &Value, identity: &mut Identity) {
     let texts: Vec<Box<str>> = match value {
         // What may be done with it, in words with spaces between them (RFC 8693, section 4.2).
-        Value::String(text) if name == "scope" => text.split(' ').map(Box::from).collect(),
+        Value::String(text) if name == "scope" => text.split_whitespace().map(Box::from).collect(),
         Value::String(text) => vec![text.as_str().into()],
         Value::Array(values) => {
             let texts = values.iter().filter_map(Value::as_str);

@@ -215,7 +215,7 @@ fn nobody_may_do_anything_because_nobody_said_no() {
     let rules = dir.0.join("rules.toml");
     fs::write(&rules, "[[rule]]\nallow = 'all'\ntopic = 'free/#'\n").unwrap();
     let access = format!(
-        "authorize_url = '{}'\nhttp_timeout = '300ms'\nhttp_cache = '0s'\nrules = '{}'",
+        "authorize_url = '{}'\nhttp_timeout = '3s'\nhttp_cache = '0s'\nrules = '{}'",
         http.url(),
         rules.display()
     );

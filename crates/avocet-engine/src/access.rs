@@ -13,7 +13,7 @@ use avocet_codec::{QoS, ReasonCode, SubscriptionOptions};
 use avocet_session::{Details, Instant, Now};
 use avocet_topic::{TopicFilter, TopicFilterBuf, TopicName};
 
-use crate::authorization::Answers;
+use crate::authorization::{Answers, refused_by};
 use crate::counters::DropReason;
 use crate::queue::{Tag, state};
 use crate::session_table::{SessionHandle, SessionKey};
@@ -150,9 +150,10 @@ impl Access {
                 Judged::Allowed(qos) => return Judged::Allowed(qos),
                 Judged::Open(qos) => {
                     let (what, filter) = (What::Subscribe(qos), topic_filter.as_str());
-                    let answer = self.answers.get(what, filter, generation, now);
-                    return answer
-                        .map_or(Judged::Open(qos), |answer| Judged::from_answer(answer, qos));
+                    return match self.answers.get(what, filter, generation, now) {
+                        Some(answer) => self.settle(rules, topic_filter, qos, answer),
+                        None => Judged::Open(qos),
+                    };
                 }
                 judged @ Judged::Refused(..) => refused = refused.or(Some(judged)),
             }
@@ -161,6 +162,51 @@ impl Access {
             ReasonCode::NotAuthorized,
             RefusedBy::Default,
         ))
+    }
+
+    /// What comes of an answer about a filter: rules may deny the lower QoS that it grants, and
+    /// allow one where it grants none.
+    fn settle(
+        &mut self,
+        rules: &Arc<Rules>,
+        topic_filter: TopicFilter<'_>,
+        wanted: QoS,
+        answer: Result<QoS, ReasonCode>,
+    ) -> Judged {
+        let judged = Judged::from_answer(answer, wanted);
+        let mut judge = |qos| {
+            let request = Request::Subscribe {
+                topic_filter,
+                qos: of_codec(qos),
+            };
+            self.judge(rules, &request, qos)
+        };
+        match judged {
+            Judged::Allowed(qos) if qos < wanted => match judge(qos) {
+                refused @ Judged::Refused(..) => refused,
+                Judged::Allowed(_) | Judged::Open(_) => judged,
+            },
+            Judged::Allowed(_) | Judged::Open(_) => judged,
+            Judged::Refused(..) => {
+                let lower = [QoS::AtLeastOnce, QoS::AtMostOnce].into_iter();
+                let mut lower = lower.filter(|qos| *qos < wanted).map(judge);
+                let allowed = lower.find(|it| matches!(it, Judged::Allowed(_)));
+                allowed.unwrap_or(judged)
+            }
+        }
+    }
+
+    /// Whether it is the same client as far as its connection proves it.
+    fn is_of(&self, other: &Self) -> bool {
+        let of = |access: &Self| {
+            let identity = &access.client.identity;
+            (
+                identity.user.clone(),
+                identity.cert_cn.clone(),
+                identity.cert_san.clone(),
+            )
+        };
+        of(self) == of(other)
     }
 
     /// Whether its client may be sent a message. What no rule is about was settled when it subscribed,
@@ -196,7 +242,7 @@ impl Judged {
     pub(crate) fn from_answer(answer: Result<QoS, ReasonCode>, wanted: QoS) -> Self {
         match answer {
             Ok(qos) => Self::Allowed(qos.min(wanted)),
-            Err(reason_code) => Self::Refused(reason_code, RefusedBy::Answer),
+            Err(reason_code) => Self::Refused(reason_code, refused_by(reason_code)),
         }
     }
 }
@@ -212,6 +258,29 @@ impl Engine {
     /// let them have.
     pub fn set_rules(&mut self, rules: Arc<Rules>) {
         self.rules = rules;
+        self.forget_answers();
+    }
+
+    /// Whether the driver was asked what another client than this one may subscribe to in a session.
+    pub(crate) fn is_of_another(&self, handle: SessionHandle, access: Option<&Access>) -> bool {
+        let before = self.sessions.get(handle).and_then(|it| it.access.as_ref());
+        let both = before.zip(access);
+        both.is_some_and(|(before, access)| access.asks && !access.is_of(before))
+    }
+
+    /// What comes of the driver's answer about a filter.
+    pub(crate) fn settle_filter(
+        &mut self,
+        session: Option<SessionHandle>,
+        filter: TopicFilter<'_>,
+        wanted: QoS,
+        answer: Result<QoS, ReasonCode>,
+    ) -> Judged {
+        let slot = session.and_then(|session| self.sessions.get_mut(session));
+        match slot.and_then(|slot| slot.access.as_mut()) {
+            Some(access) => access.settle(&self.rules, filter, wanted, answer),
+            None => Judged::from_answer(answer, wanted),
+        }
     }
 
     /// Disconnects the clients that are subscribed to what the rules in force do not let them subscribe

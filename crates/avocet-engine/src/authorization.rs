@@ -24,6 +24,9 @@ use crate::{
 /// Longer topics are asked about each time: what is kept for a client is bounded.
 const TOPIC_BYTES_MAX: usize = 256;
 
+/// In a SUBSCRIBE with more filters, nobody is asked: what no rule is about is refused.
+const FILTERS_MAX: usize = 256;
+
 /// What is said where nobody knows.
 const UNANSWERED: ReasonCode = ReasonCode::ImplementationSpecificError;
 
@@ -133,7 +136,7 @@ impl Answers {
     }
 }
 
-fn refused_by(reason_code: ReasonCode) -> RefusedBy {
+pub(crate) fn refused_by(reason_code: ReasonCode) -> RefusedBy {
     if reason_code == UNANSWERED {
         RefusedBy::Nobody
     } else {
@@ -182,11 +185,16 @@ impl Engine {
         let Some(client) = access.map(|access| Arc::clone(access.client())) else {
             return;
         };
-        let judged = self.judge_filters(session, &request.filters, now);
+        let mut judged = self.judge_filters(session, &request.filters, now);
         let mut open = Vec::new();
-        for ((filter, _), judged) in request.filters.iter().zip(&judged) {
-            if let Judged::Open(qos) = judged {
-                open.push((filter.clone(), *qos));
+        let too_many = request.filters.len() > FILTERS_MAX;
+        for ((filter, _), judged) in request.filters.iter().zip(&mut judged) {
+            if let Judged::Open(qos) = *judged {
+                if too_many {
+                    *judged = Judged::Refused(ReasonCode::QuotaExceeded, RefusedBy::Nobody);
+                } else {
+                    open.push((filter.clone(), qos));
+                }
             }
         }
         if open.is_empty() {
@@ -347,16 +355,26 @@ impl Engine {
         let mut answers = answers.into_iter();
         let mut next = || answers.next().unwrap_or(Err(missing));
         let client = &asked.client;
+        let session = self.connections.get(&id).and_then(|entry| entry.session);
+        // Rules that came meanwhile refuse what they are about.
+        let is_older = asked.generation != self.generation;
         match asked.wanted {
             Wanted::Publish(message, token) => {
                 let answer = next();
                 let topic = message.topic_name().as_str();
                 let what = What::Publish(message.qos(), message.retain());
                 self.keep(client, topic, (what, answer), until, now);
-                match answer {
-                    Ok(_) => self.publish_permitted(id, *message, token, now),
-                    Err(reason_code) => {
-                        let by = refused_by(reason_code);
+                let mut refused = answer.err().map(|it| (it, refused_by(it)));
+                if is_older {
+                    let (name, qos) = (message.topic_name(), message.qos());
+                    let judged = self.judge_publish(session, name, qos, message.retain(), now);
+                    if let Judged::Refused(reason_code, by) = judged {
+                        refused = Some((reason_code, by));
+                    }
+                }
+                match refused {
+                    None => self.publish_permitted(id, *message, token, now),
+                    Some((reason_code, by)) => {
                         self.count_refusal(client, Action::Publish, topic, by, now);
                         let reason_code = told(reason_code, PacketType::Puback);
                         let refusal = (reason_code, DropReason::NotAuthorized);
@@ -371,10 +389,15 @@ impl Engine {
                     };
                     let (what, answer) = (What::Subscribe(qos), next());
                     self.keep(client, filter.as_str(), (what, answer), until, now);
-                    *judged = match answer {
-                        Ok(granted) => Judged::Allowed(granted.min(qos)),
-                        Err(reason_code) => Judged::Refused(reason_code, refused_by(reason_code)),
-                    };
+                    *judged = self.settle_filter(session, filter.as_filter(), qos, answer);
+                }
+                if is_older {
+                    let again = self.judge_filters(session, &request.filters, now);
+                    for (judged, again) in judged.iter_mut().zip(again) {
+                        if matches!(again, Judged::Refused(..)) {
+                            *judged = again;
+                        }
+                    }
                 }
                 self.subscribe_as_judged(id, client, &request, &judged, now);
             }

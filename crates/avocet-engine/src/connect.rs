@@ -456,7 +456,9 @@ impl Engine {
             self.take_over(handle, now);
         }
         let mut present = self.sessions.find(&key);
-        if connect.clean_start
+        // Nobody gets what another one was allowed to subscribe to.
+        let is_of_another = present.is_some_and(|it| self.is_of_another(it, access.as_deref()));
+        if (connect.clean_start || is_of_another)
             && let Some(handle) = present.take()
         {
             self.end_session(handle, now);

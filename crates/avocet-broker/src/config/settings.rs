@@ -512,7 +512,7 @@ static SETTINGS: &[Setting] = &[
     ),
     integer!(
         "access.authorize_topics",
-        0..=U16,
+        0..=1_024,
         |config| &mut config.engine.limits.answers_per_session_max,
         "Topics of a connected client for which the answers of that server are kept, those of more than \
          256 bytes excepted; it is asked about all others each time."

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use avocet_access::{Action, Actions, Effect, Identity, Rule, Rules};
-use avocet_codec::{Connect, QoS, ReasonCode, TopicName, Version, Will};
+use avocet_access::{Action, Actions, Effect, Identity, QosSet, Rule, Rules};
+use avocet_codec::{
+    Connect, Packet, QoS, ReasonCode, Subscribe, SubscribeFilter, TopicFilter, TopicName, Version,
+    Will,
+};
 use avocet_engine::{
     Accepted, Authentication, Authorization, AuthorizationRequest, EngineConfig, Event, Permission,
     RefusedBy, SessionKey, Tenant, Verdict,
@@ -429,5 +432,105 @@ fn topics_of_the_server_tell_how_much_was_refused() {
             let expected = format!("$SYS/broker/authorization/{topic}={count} q0");
             assert!(told.contains(&expected), "{told:?}");
         }
+    });
+}
+
+/// Rules that came while a question was open refuse what they are about.
+#[test]
+fn an_answer_allows_nothing_that_newer_rules_refuse() {
+    each_with(asked, |mut cluster| {
+        let client = cluster.client("client");
+        cluster.send_subscribe(client, "secret", 1, None, |_| {});
+        cluster.run();
+        let both = [Action::Publish, Action::Subscribe];
+        let deny = rule(Effect::Deny, &both, "secret");
+        set_rules(&mut cluster, vec![deny], Effect::Deny);
+        cluster.permit(client, Permission::Subscribe(vec![Ok(QoS::AtLeastOnce)]));
+        assert_eq!(cluster.packets(client), ["suback 0x87"]);
+        set_rules(&mut cluster, Vec::new(), Effect::Deny);
+        publish(&mut cluster, client, "secret");
+        let deny = rule(Effect::Deny, &both, "secret");
+        set_rules(&mut cluster, vec![deny], Effect::Deny);
+        cluster.permit(client, YES);
+        assert_eq!(pubacks(&mut cluster, client), ["0x87"]);
+    });
+}
+
+/// Rules that are about one QoS hold for what an answer comes to.
+#[test]
+fn an_answer_and_rules_agree_on_the_qos() {
+    let of = |effect, qos| {
+        let mut rule = rule(effect, &[Action::Subscribe], "t");
+        rule.qos = [qos].into_iter().collect::<QosSet>();
+        rule
+    };
+    let lowest = avocet_access::QoS::AtMostOnce;
+    for (effect, answer, expected) in [
+        (Effect::Deny, Ok(QoS::AtMostOnce), "suback 0x87"),
+        (Effect::Deny, Ok(QoS::AtLeastOnce), "suback 0x01"),
+        (Effect::Allow, Err(ReasonCode::NotAuthorized), "suback 0x00"),
+    ] {
+        each_with(asked, |mut cluster| {
+            set_rules(&mut cluster, vec![of(effect, lowest)], Effect::Deny);
+            let client = cluster.client("client");
+            for _ in 0..2 {
+                cluster.send_subscribe(client, "t", 2, None, |_| {});
+                cluster.run();
+                if cluster.questions.remove(&client).is_some_and(|it| {
+                    let (shard, now) = (cluster.shard(client), cluster.now);
+                    let permission = Permission::Subscribe(vec![answer]);
+                    let engine = &mut cluster.engines[shard];
+                    engine.handle_authorized(client, it.0, permission, A_MINUTE, now);
+                    true
+                }) {
+                    cluster.run();
+                }
+                // The second time, the answer is known.
+                assert_eq!(cluster.packets(client), [expected]);
+            }
+        });
+    }
+}
+
+#[test]
+fn nobody_is_asked_about_very_many_filters() {
+    each_with(asked, |mut cluster| {
+        let allow = rule(Effect::Allow, &[Action::Subscribe], "t");
+        set_rules(&mut cluster, vec![allow], Effect::Deny);
+        let client = cluster.client("client");
+        let filter = |text| {
+            let topic_filter = TopicFilter::new(text).unwrap();
+            SubscribeFilter::new(topic_filter, QoS::AtLeastOnce)
+        };
+        let mut filters = vec![filter("x"); 256];
+        filters.push(filter("t"));
+        let subscribe = Subscribe::new(cluster.packet_id(client), &filters);
+        cluster.send(client, &Packet::Subscribe(subscribe));
+        cluster.run();
+        assert!(questions(&mut cluster).is_empty());
+        let expected = format!("suback{} 0x01", " 0x97".repeat(256));
+        assert_eq!(cluster.packets(client), [expected]);
+    });
+}
+
+/// What the server allowed one client is not for another one of the same name.
+#[test]
+fn another_client_does_not_get_the_session_of_one_who_was_asked_about() {
+    let configure = |config: &mut EngineConfig| {
+        asked(config);
+        config.authentication = Authentication::Asked;
+    };
+    each_with(configure, |mut cluster| {
+        let mut connect_as = |cert_cn: &str| {
+            let client = cluster.connect(&persistent("name"));
+            let mut accepted = Accepted::default();
+            accepted.identity.cert_cn = Some(cert_cn.into());
+            cluster.verdict(client, Verdict::Accept(accepted));
+            cluster.packet(client)
+        };
+        assert_eq!(connect_as("one"), "connack 0x00");
+        assert_eq!(connect_as("one"), "connack 0x00 present");
+        assert_eq!(connect_as("two"), "connack 0x00");
+        assert_eq!(connect_as("two"), "connack 0x00 present");
     });
 }
