@@ -160,10 +160,12 @@ impl Entry {
 }
 
 fn text<'a>(value: &'a Spanned<DeValue<'_>>, line: usize) -> Result<&'a str, Problem> {
-    match value.get_ref() {
-        DeValue::String(text) if !text.is_empty() => Ok(text),
-        _ => Err((line, "allowed is a text that is not empty".to_owned())),
+    if let DeValue::String(text) = value.get_ref()
+        && !text.is_empty()
+    {
+        return Ok(text);
     }
+    Err((line, "allowed is a text that is not empty".to_owned()))
 }
 
 fn count(value: &Spanned<DeValue<'_>>, line: usize) -> Result<u64, Problem> {
