@@ -466,7 +466,7 @@ impl Engine {
                 qos: published.message.qos().min(delivery.maximum_qos),
                 retain: published.message.retain() && delivery.retain_as_published,
                 subscription_id: delivery.first_id,
-                more_subscription_ids: delivery.more_ids.into_iter().collect(),
+                more_subscription_ids: delivery.more_ids.into(),
                 tag: 0,
                 gate: None,
             };

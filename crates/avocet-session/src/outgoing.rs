@@ -78,13 +78,18 @@ impl MoreSubscriptionIds {
     }
 }
 
-impl FromIterator<SubscriptionId> for MoreSubscriptionIds {
-    fn from_iter<I: IntoIterator<Item = SubscriptionId>>(ids: I) -> Self {
-        let mut ids = ids.into_iter().peekable();
-        if ids.peek().is_none() {
+impl From<Vec<SubscriptionId>> for MoreSubscriptionIds {
+    fn from(ids: Vec<SubscriptionId>) -> Self {
+        if ids.is_empty() {
             return Self(None);
         }
-        Self(Some(Box::new(ids.collect())))
+        Self(Some(Box::new(ids.into_boxed_slice())))
+    }
+}
+
+impl FromIterator<SubscriptionId> for MoreSubscriptionIds {
+    fn from_iter<I: IntoIterator<Item = SubscriptionId>>(ids: I) -> Self {
+        ids.into_iter().collect::<Vec<_>>().into()
     }
 }
 
