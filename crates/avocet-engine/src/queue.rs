@@ -134,6 +134,18 @@ impl Engine {
             self.finish_shared(shared);
             return false;
         }
+        let mut changed = None;
+        if self.config.publish_out.is_some() {
+            match self.pass_out(handle, &mut outgoing, published) {
+                Passed::AsItCame => {}
+                Passed::Changed(by) => changed = Some(by),
+                Passed::Nothing => {
+                    self.count_dropped(DropReason::RefusedByHook);
+                    self.finish_shared(shared);
+                    return false;
+                }
+            }
+        }
         let Some(slot) = self.sessions.get_mut(handle) else {
             return false;
         };
@@ -150,23 +162,8 @@ impl Engine {
             self.finish_shared(shared);
             return false;
         }
-        let mut changed = None;
-        if self.config.publish_out.is_some() {
-            match self.pass_out(handle, &mut outgoing, published) {
-                Passed::AsItCame => {}
-                Passed::Changed(by) => changed = Some(by),
-                Passed::Nothing => {
-                    self.count_dropped(DropReason::RefusedByHook);
-                    self.finish_shared(shared);
-                    return false;
-                }
-            }
-        }
         let (is_changed, was_stored) = (changed.is_some(), published.stored);
         let published = changed.as_deref_mut().unwrap_or(published);
-        let Some(slot) = self.sessions.get_mut(handle) else {
-            return false;
-        };
         let qos0 = outgoing.qos == QoS::AtMostOnce;
         let recorded = published.id.filter(|_| slot.is_durable() && !qos0);
         let tag = match shared {
