@@ -17,7 +17,7 @@ use avocet_session::{CloseReason, Message};
 use avocet_topic::TopicFilterBuf;
 
 pub use asking::{Answer, HookCounts};
-pub(crate) use asking::{Asker, Hooked, Job, Reply, Told, start};
+pub(crate) use asking::{Asker, Hooked, Job, Reply, Told, Waiting, forget, start};
 
 use crate::access::refuse;
 

@@ -48,6 +48,8 @@ pub(crate) struct Joining {
     will_allowed: bool,
     /// Its Will Message, where the driver has said what becomes of it.
     pub(crate) will: Option<Message>,
+    /// Whether that is another one than the client's.
+    pub(crate) will_changed: bool,
 }
 
 impl Joining {
@@ -267,6 +269,7 @@ impl Engine {
                 accepted,
                 will_allowed: false,
                 will: None,
+                will_changed: false,
             };
             self.establish(id, connect, joining, now);
             return;
@@ -312,6 +315,7 @@ impl Engine {
                 accepted,
                 will_allowed: false,
                 will: None,
+                will_changed: false,
             };
             self.establish(id, &connect, joining, now);
         }
@@ -388,6 +392,7 @@ impl Engine {
             assigned,
             accepted,
             will,
+            will_changed,
             ..
         } = joining;
         let user = accepted.identity.user.as_deref();
@@ -481,7 +486,7 @@ impl Engine {
             slot.access = access;
         }
         self.drop_forbidden(handle);
-        self.set_connect_will(handle, connect, will, now);
+        self.set_connect_will(handle, connect, (will, will_changed), now);
         let user = accepted.identity.user.clone();
         self.accept(id, &admission, accept, user, now);
         let kept = self.connections.get(&id).map(|it| it.server.keep_alive());
@@ -640,17 +645,18 @@ impl Engine {
         &mut self,
         handle: SessionHandle,
         connect: &Connect<'_>,
-        changed: Option<Message>,
+        (by_driver, is_changed): (Option<Message>, bool),
         now: Now,
     ) {
         if let Some(will) = &connect.will
-            && let Some(message) = changed.or_else(|| will_of(connect, now))
+            && let Some(message) = by_driver.or_else(|| will_of(connect, now))
         {
             let will = Will {
                 message: Arc::new(message),
                 message_expiry_interval: will.message_expiry_interval,
                 delay_interval: will.will_delay_interval,
                 publish_at: None,
+                is_changed,
             };
             self.set_will(handle, Some(Box::new(will)));
         }

@@ -154,10 +154,12 @@ impl Engine {
         verdict: PublishIn,
         now: Now,
     ) {
+        let is_changed = matches!(verdict, PublishIn::Change(_));
         match self.changed(question.message, verdict, PacketType::Connack) {
             Ok(message) => {
                 if let Packet::Connect(connect) = question.connect.packet() {
                     let mut joining = question.joining;
+                    joining.will_changed = is_changed;
                     joining.will = Some(message.with_expiry(None, now.unix));
                     self.establish(id, &connect, joining, now);
                 }
@@ -176,6 +178,12 @@ impl Engine {
         match verdict {
             PublishIn::Pass => Ok(message),
             PublishIn::Change(changed) => {
+                if changed.retain() && !self.config.connection.retain_available {
+                    return Err((
+                        told(ReasonCode::RetainNotSupported, packet_type),
+                        DropReason::RefusedByHook,
+                    ));
+                }
                 let (name, properties) = (changed.topic_name(), changed.properties());
                 self.check_message(name, &properties, changed.payload())?;
                 Ok(changed.with_qos(message.qos()))

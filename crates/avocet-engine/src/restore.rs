@@ -268,6 +268,7 @@ impl Engine {
                         message_expiry_interval,
                         delay_interval,
                         publish_at,
+                        is_changed: false,
                     }));
                 }
             }

@@ -26,6 +26,8 @@ pub(crate) struct Will {
     pub(crate) delay_interval: u32,
     /// When it is published; none while the connection lasts.
     pub(crate) publish_at: Option<UnixTime>,
+    /// The driver made it of the client's, for which rules hold.
+    pub(crate) is_changed: bool,
 }
 
 impl Engine {
@@ -96,7 +98,7 @@ impl Engine {
         let message = message.with_expiry(will.message_expiry_interval, now.unix);
         let (topic_name, qos) = (message.topic_name(), message.qos());
         // Its client was let in with it; rules may have changed since.
-        let access = slot.access.as_mut();
+        let access = slot.access.as_mut().filter(|_| !will.is_changed);
         let judged =
             access.map(|it| it.judge_publish(&self.rules, topic_name, qos, message.retain()));
         if let Some(Judged::Refused(_, by)) = judged {

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use super::{
     Authenticate, Authenticated, Authorize, Authorized, Client, HookSettings, Hooks, Interests,
     Publication,
 };
+use crate::access::{Origin, lock, origin};
 use crate::clock::Clock;
 use crate::inbox::{Inbox, Mail};
 use crate::queue::{Giver, Taker, fair};
@@ -337,15 +338,44 @@ pub(crate) enum Job {
     PublishIn(Publication, Answer<PublishIn>),
 }
 
-/// Whose turn it is: questions about the clients of one address wait behind each other.
-type Origin = Option<IpAddr>;
+/// A question that waits for its turn; nothing once it was put, or its deadline has passed.
+pub(crate) type Waiting = Arc<Mutex<Option<Job>>>;
+
+/// Forgets a question whose deadline has passed, with the message it is about.
+pub(crate) fn forget(waiting: &Waiting) {
+    let job = lock(waiting).take();
+    if let Some(job) = job {
+        job.forget();
+    }
+}
+
+impl Job {
+    fn is_late(&self) -> bool {
+        match self {
+            Self::Authenticate(_, answer) => answer.is_late(),
+            Self::Authorize(_, answer) => answer.is_late(),
+            Self::PublishIn(_, answer) => answer.is_late(),
+        }
+    }
+
+    fn forget(self) {
+        match self {
+            Self::Authenticate(_, answer) => answer.forget(),
+            Self::Authorize(_, answer) => answer.forget(),
+            Self::PublishIn(_, answer) => answer.forget(),
+        }
+    }
+}
+
+/// Questions that may wait for a thread, those whose deadline has passed included. Beyond, a question counts as
+/// missed.
+const QUESTIONS_MAX: usize = 1 << 20;
 
 /// Where a shard puts its questions and events.
 #[derive(Clone)]
 pub(crate) struct Asker {
     pub(crate) hooked: Arc<Hooked>,
-    /// Each connection has one at a time, so that there are no more than connections.
-    jobs: Giver<Origin, Job>,
+    jobs: Giver<Origin, Waiting>,
     events: SyncSender<Told>,
     inboxes: Arc<[Arc<Inbox>]>,
 }
@@ -357,7 +387,7 @@ impl Asker {
         peer: &str,
         (shard, number, until): (ShardId, u64, Instant),
         job: impl FnOnce(Answer<T>) -> Job,
-    ) {
+    ) -> Waiting {
         count(&self.hooked.counts.asked);
         let answer = Answer {
             asked: Some(Asked {
@@ -369,9 +399,13 @@ impl Asker {
             }),
             kind: PhantomData,
         };
-        let origin = peer.parse::<SocketAddr>().ok().map(|peer| peer.ip());
-        // The queue has room for all.
-        let _ = self.jobs.put(origin, job(answer));
+        let address = peer.parse::<SocketAddr>().ok().map(|peer| peer.ip());
+        let waiting = Arc::new(Mutex::new(Some(job(answer))));
+        if let Err(other) = self.jobs.put(origin(address), Arc::clone(&waiting)) {
+            // Dropped, it ends its question.
+            lock(&other).take();
+        }
+        waiting
     }
 
     pub(crate) fn tell(&self, told: Told) {
@@ -387,7 +421,7 @@ pub(crate) fn start(
     settings: &HookSettings,
     inboxes: &Arc<[Arc<Inbox>]>,
 ) -> io::Result<(Asker, Receiver<()>)> {
-    let (jobs, asked) = fair(usize::MAX);
+    let (jobs, asked) = fair(QUESTIONS_MAX);
     for number in 0..settings.threads.max(1) {
         let (hooked, asked) = (Arc::clone(hooked), asked.clone());
         thread::Builder::new()
@@ -417,13 +451,14 @@ pub(crate) fn start(
     Ok((asker, end))
 }
 
-fn put_all(hooked: &Hooked, asked: &Taker<Origin, Job>) {
-    while let Some(job) = asked.take() {
+fn put_all(hooked: &Hooked, asked: &Taker<Origin, Waiting>) {
+    while let Some(waiting) = asked.take() {
+        let Some(job) = lock(&waiting).take() else {
+            continue;
+        };
         match job {
             // The shard keeps the deadline.
-            Job::Authenticate(_, answer) if answer.is_late() => answer.forget(),
-            Job::Authorize(_, answer) if answer.is_late() => answer.forget(),
-            Job::PublishIn(_, answer) if answer.is_late() => answer.forget(),
+            job if job.is_late() => job.forget(),
             Job::Authenticate(request, answer) => {
                 hooked.call("authenticate", |hooks| hooks.authenticate(request, answer));
             }

@@ -1,6 +1,7 @@
 //! What a shard asks hooks, and tells them.
 
 use std::collections::{HashMap, VecDeque};
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,8 +18,11 @@ use crate::access::{identity_of, refuse};
 use crate::authorization;
 use crate::hooks::{
     Asker, Authenticate, Authorize, Authorized, Client, HookSettings, Interests, Job, Missed,
-    Publication, Reply, Told,
+    Publication, Reply, Told, Waiting, forget,
 };
+
+/// Questions that were answered and whose deadlines are kept all the same, at least.
+const ANSWERED_MAX: usize = 64;
 
 /// The questions of a shard, and whom they can be about.
 pub(crate) struct Questions {
@@ -33,7 +37,7 @@ pub(crate) struct Questions {
     has_rules: bool,
     /// How many there were.
     count: u64,
-    waiting: HashMap<u64, (ConnectionId, Question)>,
+    waiting: HashMap<u64, (ConnectionId, Question, Option<Waiting>)>,
     /// Those who are connected.
     clients: HashMap<ConnectionId, Arc<Client>>,
 }
@@ -76,6 +80,11 @@ impl Deadlines {
         let until = now.instant + self.timeout;
         self.queue.push_back((until, number));
         until
+    }
+
+    /// Lets go of those that were answered, behind one that was not.
+    fn retain(&mut self, waits: impl Fn(u64) -> bool) {
+        self.queue.retain(|(_, number)| waits(*number));
     }
 }
 
@@ -124,14 +133,28 @@ impl Questions {
     ) -> (ShardId, u64, Instant) {
         self.count += 1;
         let number = self.count;
-        let until = self.deadlines(&question).put(number, now);
-        self.waiting.insert(number, (id, question));
+        let waiting = mem::take(&mut self.waiting);
+        let deadlines = self.deadlines(&question);
+        if deadlines.queue.len() > 2 * waiting.len() + ANSWERED_MAX {
+            deadlines.retain(|number| waiting.contains_key(&number));
+        }
+        let until = deadlines.put(number, now);
+        self.waiting = waiting;
+        self.waiting.insert(number, (id, question, None));
         (self.shard, number, until)
+    }
+
+    /// Keeps what is on its way, to be forgotten with its question.
+    fn keep(&mut self, number: u64, waiting: Waiting) {
+        if let Some((_, _, kept)) = self.waiting.get_mut(&number) {
+            *kept = Some(waiting);
+        }
     }
 
     fn ask_authenticate(
         &mut self,
         id: ConnectionId,
+        peer: &str,
         identity: Identity,
         request: AuthenticationRequest,
         now: Now,
@@ -139,9 +162,9 @@ impl Questions {
         let question = Question::Authenticate(request.clone());
         let place = self.register(id, question, now);
         let request = Authenticate::new(id, identity, request);
-        let peer = request.origin().map_or("", |it| it.0).to_owned();
-        self.asker
-            .ask(&peer, place, |answer| Job::Authenticate(request, answer));
+        let asker = &self.asker;
+        let waiting = asker.ask(peer, place, |answer| Job::Authenticate(request, answer));
+        self.keep(place.1, waiting);
     }
 
     fn ask_authorize(&mut self, open: Open, now: Now) {
@@ -159,8 +182,9 @@ impl Questions {
             wanted: open.request.clone(),
         };
         let place = self.register(of.id, Question::Authorize(Box::new(open)), now);
-        self.asker
-            .ask(&peer, place, |answer| Job::Authorize(request, answer));
+        let asker = &self.asker;
+        let waiting = asker.ask(&peer, place, |answer| Job::Authorize(request, answer));
+        self.keep(place.1, waiting);
     }
 
     fn ask_publish_in(&mut self, client: Arc<Client>, message: Message, will: bool, now: Now) {
@@ -171,8 +195,9 @@ impl Questions {
             message,
             will,
         };
-        self.asker
-            .ask(&peer, place, |answer| Job::PublishIn(publication, answer));
+        let asker = &self.asker;
+        let waiting = asker.ask(&peer, place, |answer| Job::PublishIn(publication, answer));
+        self.keep(place.1, waiting);
     }
 
     /// When the next deadline may be.
@@ -196,8 +221,11 @@ impl Questions {
                     break;
                 }
                 deadlines.queue.pop_front();
-                if let Some(missed) = self.waiting.remove(&number) {
-                    return Some(missed);
+                if let Some((id, question, waiting)) = self.waiting.remove(&number) {
+                    if let Some(waiting) = waiting {
+                        forget(&waiting);
+                    }
+                    return Some((id, question));
                 }
             }
         }
@@ -226,13 +254,20 @@ impl Shard {
         let key = self.connections.key(id);
         let connection = key.and_then(|key| self.connections.get_mut(key));
         let names = connection.and_then(|it| it.stream.certificate());
+        let identity = identity_of(names);
+        let opened = self.engine.opened(id);
+        let peer = opened.map(|it| it.peer.clone()).unwrap_or_default();
         if let Some(questions) = &mut self.questions {
-            questions.ask_authenticate(id, identity_of(names), request, now);
+            questions.ask_authenticate(id, &peer, identity, request, now);
         }
     }
 
     /// Leaves it to the settings who may connect.
     fn ask_settings(&mut self, id: ConnectionId, request: &AuthenticationRequest, now: Now) {
+        // It may have gone while it was asked about: nothing is begun that nobody ends.
+        if self.engine.opened(id).is_none() {
+            return;
+        }
         let asked = self.authenticator.as_mut();
         let key = self.connections.key(id);
         let connection = key.and_then(|key| self.connections.get_mut(key));
@@ -336,7 +371,7 @@ impl Shard {
         };
         let asked = questions.waiting.remove(&number);
         let counts = &questions.asker.hooked.counts;
-        let Some((id, question)) = asked else {
+        let Some((id, question, _)) = asked else {
             if !matches!(reply, Reply::Nothing | Reply::Panicked) {
                 counts.count_late();
             }

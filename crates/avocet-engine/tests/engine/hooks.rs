@@ -1,8 +1,10 @@
 use std::sync::Arc;
 
+use avocet_access::{Action, Effect, Rule, Rules};
 use avocet_codec::{AckType, Connect, PacketId, QoS, ReasonCode, Version, Will};
 use avocet_engine::{
-    DropReason, EngineConfig, Event, PublishIn, PublishOut, PublishOutHook, Recipient, Record,
+    Authorization, DropReason, EngineConfig, Event, PublishIn, PublishOut, PublishOutHook,
+    Recipient, Record,
 };
 use avocet_session::Message;
 use avocet_topic::TopicName;
@@ -184,6 +186,112 @@ fn a_will_waits_too_and_its_client_with_it() {
         cluster.answer(|_| PublishIn::Pass);
         assert!(cluster.messages(subscriber).is_empty());
     });
+}
+
+/// Nothing is allowed but these actions below these topics.
+fn set_rules(cluster: &mut Cluster, allowed: &[(Action, &str)]) {
+    let rules = allowed.iter().map(|(action, topic)| {
+        let mut rule = Rule::new(Effect::Allow, [*action].into_iter().collect());
+        rule.topics = vec![topic.parse().unwrap()];
+        rule
+    });
+    let rules = Arc::new(Rules::new(rules.collect::<Vec<_>>(), Effect::Deny).unwrap());
+    for engine in &mut cluster.engines {
+        engine.set_rules(Arc::clone(&rules));
+    }
+}
+
+/// What the driver made of a Will is its own business.
+#[test]
+fn rules_are_about_the_will_of_the_client_and_not_what_became_of_it() {
+    let configure = |config: &mut EngineConfig| {
+        asks(config);
+        config.authorization = Authorization::Rules;
+    };
+    each_with(configure, |mut cluster| {
+        let all = [
+            (Action::Publish, "wills"),
+            (Action::Subscribe, "#"),
+            (Action::Deliver, "#"),
+        ];
+        set_rules(&mut cluster, &all);
+        let (subscriber, _) = pair(&mut cluster);
+        let client = cluster.connect(&mortal(will("wills", "gone")));
+        cluster.answer(|message| {
+            let name = TopicName::new("audit").unwrap();
+            PublishIn::Change(message.with_topic_name(name))
+        });
+        assert_eq!(cluster.packets(client), ["connack 0x00"]);
+        cluster.cut(client);
+        assert_eq!(cluster.messages(subscriber), ["audit=gone q0"]);
+        // One that stays what it was is judged when it is due.
+        let client = cluster.connect(&mortal(will("wills", "gone")));
+        cluster.answer(|_| PublishIn::Pass);
+        assert_eq!(cluster.packets(client), ["connack 0x00 present"]);
+        set_rules(&mut cluster, &all[1..]);
+        cluster.cut(client);
+        assert!(cluster.messages(subscriber).is_empty());
+    });
+}
+
+#[test]
+fn a_changed_message_is_retained_only_where_messages_are() {
+    let configure = |config: &mut EngineConfig| {
+        asks(config);
+        let mut connection = (*config.connection).clone();
+        connection.retain_available = false;
+        config.connection = Arc::new(connection);
+    };
+    each_with(configure, |mut cluster| {
+        let publisher = cluster.client("publisher");
+        cluster.publish(publisher, "t", "x", 1);
+        cluster.run();
+        cluster.answer(|message| PublishIn::Change(message.clone().with_retain(true)));
+        assert_eq!(cluster.packets(publisher), ["puback 1 0x87"]);
+        assert_eq!(cluster.counters().retained_messages, 0);
+    });
+}
+
+/// Sends everything elsewhere.
+#[derive(Debug)]
+struct Elsewhere;
+
+impl PublishOutHook for Elsewhere {
+    fn publish_out(&self, message: &Message, _: &Recipient<'_>) -> PublishOut {
+        let name = TopicName::new("elsewhere").unwrap();
+        PublishOut::Change(message.with_topic_name(name))
+    }
+}
+
+/// Whether its client is there or not.
+#[test]
+fn rules_are_about_what_a_session_is_sent() {
+    let configure = |config: &mut EngineConfig| {
+        config.publish_out = Some(Arc::new(Elsewhere));
+        config.authorization = Authorization::Rules;
+    };
+    for (delivered, expected) in [("t", 0), ("elsewhere", 2)] {
+        each_with(configure, |mut cluster| {
+            let all = [
+                (Action::Publish, "t"),
+                (Action::Subscribe, "#"),
+                (Action::Deliver, delivered),
+            ];
+            set_rules(&mut cluster, &all);
+            let (client, _) = cluster.persistent("client");
+            cluster.subscribe(client, "#", 1);
+            let publisher = cluster.client("publisher");
+            cluster.publish(publisher, "t", "here", 1);
+            cluster.run();
+            let mut messages = cluster.messages(client);
+            cluster.disconnect(client);
+            cluster.publish(publisher, "t", "away", 1);
+            cluster.run();
+            let (client, _) = cluster.persistent("client");
+            messages.extend(cluster.messages(client));
+            assert_eq!(messages.len(), expected, "{messages:?}");
+        });
+    }
 }
 
 /// Gives each its own: capital letters to "loud", and nothing to "deaf".
