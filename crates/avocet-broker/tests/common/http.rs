@@ -126,10 +126,10 @@ fn serve<S: Read + Write>(
         stream.read_exact(&mut body).ok()?;
         let body = String::from_utf8(body).unwrap();
         let mut next = answer.lock().unwrap();
-        let answer = match next.clone() {
-            Answer::Judge(judge) => say(&judge(&serde_json::from_str(&body).unwrap())),
-            answer => answer,
-        };
+        let mut answer = next.clone();
+        if let Answer::Judge(judge) = &answer {
+            answer = say(&judge(&serde_json::from_str(&body).unwrap()));
+        }
         if let Answer::Close(left, then) = &mut *next {
             *left -= 1;
             if *left == 0 {
@@ -138,13 +138,10 @@ fn serve<S: Read + Write>(
         }
         drop(next);
         asked.lock().unwrap().push(Question { head, body });
-        let answer = match answer {
-            Answer::Hold(barrier, body) => {
-                barrier.wait();
-                Answer::Say(200, body)
-            }
-            answer => answer,
-        };
+        if let Answer::Hold(barrier, body) = answer {
+            barrier.wait();
+            answer = Answer::Say(200, body);
+        }
         match answer {
             Answer::Say(status, body) => {
                 let length = body.len();
