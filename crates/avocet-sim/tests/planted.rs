@@ -4,7 +4,7 @@
 
 #[test]
 fn every_planted_bug_is_found() {
-    for found in avocet_sim::find_planted(1, 500) {
+    for found in avocet_sim::find_planted(1, 1_000) {
         assert!(found.first.is_some(), "{found:?}");
         assert!(found.by_name.is_some(), "{found:?}");
     }
