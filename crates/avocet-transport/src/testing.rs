@@ -89,7 +89,10 @@ impl Authority {
     }
 
     /// Writes a list of revoked certificates, by their names.
+    #[cfg(feature = "quic")]
     pub(crate) fn revoke(&self, names: &[&str]) -> PathBuf {
+        use rcgen::{CertificateRevocationListParams, KeyIdMethod, RevokedCertParams};
+
         let revoked = names.iter().map(|name| RevokedCertParams {
             serial_number: serial(name),
             revocation_time: date_time_ymd(2020, 1, 1),
