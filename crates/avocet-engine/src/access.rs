@@ -198,15 +198,8 @@ impl Access {
 
     /// Whether it is the same client as far as its connection proves it.
     fn is_of(&self, other: &Self) -> bool {
-        let of = |access: &Self| {
-            let identity = &access.client.identity;
-            (
-                identity.user.clone(),
-                identity.cert_cn.clone(),
-                identity.cert_san.clone(),
-            )
-        };
-        of(self) == of(other)
+        let (own, other) = (&self.client.identity, &other.client.identity);
+        own.user == other.user && own.cert_cn == other.cert_cn && own.cert_san == other.cert_san
     }
 
     /// Whether its client may be sent a message. What no rule is about was settled when it subscribed,
