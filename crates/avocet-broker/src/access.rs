@@ -17,6 +17,8 @@ use avocet_codec::{Packet, ReasonCode};
 use avocet_engine::{Accepted, AuthenticationRequest, ConnectionId, ShardId, Tenants, Verdict};
 use avocet_transport::{CertificateNames, ClientCertificates, TlsError};
 use tokio::time::Instant;
+use toml::Spanned;
+use toml::de::DeTable;
 use tracing::{info, warn};
 
 use crate::admission::Admission;
@@ -200,6 +202,24 @@ pub(crate) fn wrong(path: &Path, line: usize, problem: impl Display) -> AccessEr
         line,
         problem: problem.to_string(),
     }
+}
+
+/// What is wrong in a file, with its line from 1.
+pub(crate) type Problem = (usize, String);
+
+/// The table that a file of TOML is.
+pub(crate) fn table(text: &str) -> Result<Spanned<DeTable<'_>>, Problem> {
+    DeTable::parse(text).map_err(|error| {
+        let at = error.span().map_or(0, |span| span.start);
+        let problem = error.message().lines().next().unwrap_or_default();
+        (line_at(text, at), problem.to_owned())
+    })
+}
+
+/// The line of a byte, from 1.
+pub(crate) fn line_at(text: &str, at: usize) -> usize {
+    let before = text.get(..at).unwrap_or_default();
+    before.bytes().filter(|byte| *byte == b'\n').count() + 1
 }
 
 /// A secret, which stands alone in its file.

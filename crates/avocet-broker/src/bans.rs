@@ -8,9 +8,9 @@ use std::sync::Arc;
 use avocet_access::Bans;
 use avocet_transport::Network;
 use foldhash::fast::FixedState;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeValue;
 
-use crate::access::{AccessError, read, wrong};
+use crate::access::{AccessError, line_at, read, table, wrong};
 
 /// Who is banned.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -84,15 +84,8 @@ impl BanList {
 
     /// Reads a file; an error has its line, from 1.
     fn parse(text: &str) -> Result<Self, (usize, String)> {
-        let line_at = |at: usize| {
-            let before = text.get(..at).unwrap_or_default();
-            before.bytes().filter(|byte| *byte == b'\n').count() + 1
-        };
-        let table = DeTable::parse(text).map_err(|error| {
-            let at = error.span().map_or(0, |span| span.start);
-            let problem = error.message().lines().next().unwrap_or_default();
-            (line_at(at), problem.to_owned())
-        })?;
+        let line_at = |at| line_at(text, at);
+        let table = table(text)?;
         let mut addresses = Networks::default();
         let mut clients = Bans::default();
         for (key, value) in table.get_ref() {

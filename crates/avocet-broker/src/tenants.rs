@@ -4,14 +4,11 @@ use avocet_engine::{Tenant, TenantQuotas, Tenants};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::access::{AccessError, read, wrong};
+use crate::access::{AccessError, Problem, line_at, read, table, wrong};
 use crate::config::Access;
 
 /// Stands for all tenants without a table of their own.
 const OTHERS: &str = "*";
-
-/// What is wrong, with its line from 1.
-type Problem = (usize, String);
 
 /// Reads the file; none if neither that nor a claim says anything of tenants.
 pub(crate) fn load(access: &Access) -> Result<Option<Tenants>, AccessError> {
@@ -30,15 +27,8 @@ pub(crate) fn load(access: &Access) -> Result<Option<Tenants>, AccessError> {
 }
 
 fn parse(text: &str) -> Result<Tenants, Problem> {
-    let line_at = |at: usize| {
-        let before = text.get(..at).unwrap_or_default();
-        before.bytes().filter(|byte| *byte == b'\n').count() + 1
-    };
-    let table = DeTable::parse(text).map_err(|error| {
-        let at = error.span().map_or(0, |span| span.start);
-        let problem = error.message().lines().next().unwrap_or_default();
-        (line_at(at), problem.to_owned())
-    })?;
+    let line_at = |at| line_at(text, at);
+    let table = table(text)?;
     let mut tenants = Tenants::default();
     let mut others = false;
     for (key, value) in table.get_ref() {

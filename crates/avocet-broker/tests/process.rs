@@ -160,6 +160,20 @@ fn files_are_read_again_by_command_which_tells_what_came_of_it() {
         assert!(!Path::new(&socket).exists());
         drop(silent);
     }
+    // A service that keeps nothing has a directory of systemd.
+    let reload_there = || {
+        let mut reload = command();
+        reload.arg("reload").env("RUNTIME_DIRECTORY", &dir.0);
+        reload.output().unwrap().status.code()
+    };
+    assert_eq!(reload_there(), Some(1));
+    let mut service = command();
+    service.args(["--listen", "127.0.0.1:0"]);
+    service.env("RUNTIME_DIRECTORY", &dir.0);
+    let mut server = Server::spawn(service);
+    assert_eq!(reload_there(), Some(0));
+    server.terminate();
+    assert!(server.wait().success());
     let (code, said) = reload(&[]);
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("where `control_socket` says"), "{said}");
