@@ -66,6 +66,25 @@ impl AckType {
         let [high, low] = packet_id.get().to_be_bytes();
         [self.first_byte(), 2, high, low]
     }
+
+    /// Reads what [`success`](Self::success) writes; none if the packet is anything else.
+    #[inline]
+    pub const fn from_success(packet: &[u8]) -> Option<(Self, PacketId)> {
+        let [first_byte, 2, high, low] = packet else {
+            return None;
+        };
+        let ack_type = match first_byte {
+            0x40 => Self::Puback,
+            0x50 => Self::Pubrec,
+            0x62 => Self::Pubrel,
+            0x70 => Self::Pubcomp,
+            _ => return None,
+        };
+        match PacketId::new(u16::from_be_bytes([*high, *low])) {
+            Some(packet_id) => Some((ack_type, packet_id)),
+            None => None,
+        }
+    }
 }
 
 impl<'a> Ack<'a> {

@@ -1,7 +1,7 @@
 //! Packets from the client.
 
 use alloc::boxed::Box;
-use avocet_codec::{AckType, Disconnect, Packet, Publish, Subscribe, Version, frame_len};
+use avocet_codec::{Ack, AckType, Disconnect, Packet, Publish, Subscribe, Version, frame_len};
 
 use super::outgoing::Reply;
 use super::{ServerConnection, ServerEvent, ServerInput, State};
@@ -75,10 +75,16 @@ impl ServerConnection {
             State::Opened { .. } => *event = self.handle_connect(frame, now),
             State::Connecting { .. } => *event = self.handle_connecting(frame)?,
             State::Connected { .. } if is_publish(frame) => {
-                let publish = Publish::decode(frame, self.client.version)?;
-                self.on_publish(publish, frame, event)?;
+                // By reference, as it is large.
+                match &Publish::decode(frame, self.client.version) {
+                    Ok(publish) => self.on_publish(publish, frame, event)?,
+                    Err(error) => return Err((*error).into()),
+                }
             }
-            State::Connected { .. } => *event = self.handle_connected(frame)?,
+            State::Connected { .. } => match AckType::from_success(frame) {
+                Some((ack_type, packet_id)) => self.on_ack(ack_type, Ack::new(packet_id))?,
+                None => *event = self.handle_connected(frame)?,
+            },
             State::Draining { .. } | State::Closed { .. } => {}
         }
         Ok(frame.len())
@@ -149,13 +155,13 @@ impl ServerConnection {
         match Packet::decode(frame, self.client.version)? {
             Packet::Publish(publish) => {
                 let mut event = None;
-                self.on_publish(publish, frame, &mut event)?;
+                self.on_publish(&publish, frame, &mut event)?;
                 Ok(event)
             }
-            Packet::Puback(ack) => self.on_ack(AckType::Puback, ack),
-            Packet::Pubrec(ack) => self.on_ack(AckType::Pubrec, ack),
-            Packet::Pubrel(ack) => self.on_ack(AckType::Pubrel, ack),
-            Packet::Pubcomp(ack) => self.on_ack(AckType::Pubcomp, ack),
+            Packet::Puback(ack) => self.on_ack(AckType::Puback, ack).map(|()| None),
+            Packet::Pubrec(ack) => self.on_ack(AckType::Pubrec, ack).map(|()| None),
+            Packet::Pubrel(ack) => self.on_ack(AckType::Pubrel, ack).map(|()| None),
+            Packet::Pubcomp(ack) => self.on_ack(AckType::Pubcomp, ack).map(|()| None),
             Packet::Subscribe(subscribe) => {
                 self.check_subscribe(&subscribe)?;
                 self.replies.push_back(Reply::suback(subscribe.packet_id));
@@ -187,7 +193,7 @@ impl ServerConnection {
 
     fn on_publish<'a>(
         &mut self,
-        publish: Publish<'a>,
+        publish: &Publish<'a>,
         frame: &'a [u8],
         event: &mut Option<ServerEvent<'a>>,
     ) -> Result<(), ConnectionError> {
@@ -203,10 +209,10 @@ impl ServerConnection {
         let Some(exchange) = &mut self.exchange else {
             return Ok(());
         };
-        let frame = PublishFrame::new(frame, &publish, self.client.version);
-        if let Some((topic, token)) = exchange.receive(&publish)? {
+        let frame = PublishFrame::new(frame, publish, self.client.version);
+        if let Some((topic, token)) = exchange.receive(publish)? {
             let publish = IncomingPublish {
-                publish,
+                publish: *publish,
                 topic,
                 frame,
             };
@@ -215,15 +221,11 @@ impl ServerConnection {
         Ok(())
     }
 
-    fn on_ack<'a>(
-        &mut self,
-        ack_type: AckType,
-        ack: avocet_codec::Ack<'_>,
-    ) -> Result<Option<ServerEvent<'a>>, ConnectionError> {
+    fn on_ack(&mut self, ack_type: AckType, ack: Ack<'_>) -> Result<(), ConnectionError> {
         if let Some(exchange) = &mut self.exchange {
             exchange.handle_ack(ack_type, ack)?;
         }
-        Ok(None)
+        Ok(())
     }
 
     fn check_subscribe(&self, subscribe: &Subscribe<'_>) -> Result<(), Violation> {
