@@ -517,7 +517,10 @@ impl Engine {
         }
         let recorded = token.is_some_and(|token| token.qos() == QoS::ExactlyOnce)
             && session.is_some_and(|session| self.is_recorded(session));
-        if let (true, Some(session), Some(token)) = (recorded, key.clone(), token) {
+        if recorded
+            && let Some(session) = key.clone()
+            && let Some(token) = token
+        {
             let packet_id = token.packet_id();
             self.record(Record::PublishReceived { session, packet_id });
         }

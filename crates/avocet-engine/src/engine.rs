@@ -26,7 +26,7 @@ use crate::retained::RetainedMessages;
 use crate::routes::PendingInterests;
 use crate::session_table::SessionKey;
 use crate::session_table::SessionTable;
-use crate::shard::{Received, ShardId, ShardMessage, TicketId, Unaccepted, Value};
+use crate::shard::{MemberId, Received, ShardId, ShardMessage, TicketId, Unaccepted, Value};
 use crate::shared::Groups;
 use crate::store::{StoreState, Uncommitted};
 use crate::sys::Sys;
@@ -249,6 +249,14 @@ impl Engine {
                 membership,
                 change,
             } => self.on_group_change(from, group, membership, change, now),
+            Value::Finished {
+                group,
+                membership,
+                sequence,
+            } => {
+                let shard = self.shard;
+                self.on_member_finished(group, MemberId { shard, membership }, sequence, now);
+            }
             Value::Joined {
                 membership,
                 granted,
@@ -258,7 +266,7 @@ impl Engine {
                 membership,
                 qos,
                 message,
-            } => self.on_shared_deliver(from, group, membership, qos, message, now),
+            } => self.on_shared_deliver(group, membership, qos, message, now),
             Value::Restored { second } => self.on_restored(second, now),
             Value::Usage { tenant, usage } => self.on_usage(from, &tenant, usage),
             Value::Stats(counters) => self.on_stats(from, *counters),

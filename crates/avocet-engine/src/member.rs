@@ -14,7 +14,8 @@ use hashbrown::HashMap;
 use crate::queue::{Tag, state};
 use crate::record::{GroupPlace, Record};
 use crate::session_table::{SessionHandle, SessionKey};
-use crate::shard::{GroupChange, GroupMessage, Lane, MembershipId, Published, ShardId, Value};
+use crate::shard::{GroupChange, GroupMessage, Lane, MembershipId, Published, Value};
+use crate::shared::GroupHandle;
 use crate::subscribe::SubackWaiter;
 use crate::tenant::{GroupName, SpaceId};
 use crate::{Engine, Level};
@@ -38,12 +39,20 @@ pub(crate) struct Memberships {
     next: u64,
 }
 
-/// What a message of QoS 1 or 2 in a session is to the group that it came from.
-#[derive(Debug)]
-pub(crate) struct SharedMark {
+/// What a message is to the group that gave it to a member.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SharedPlace {
     pub(crate) membership: MembershipId,
     /// Its place in the order of the group.
     pub(crate) sequence: u64,
+    /// The group, if it is one of this shard and has not been restored since.
+    pub(crate) group: Option<GroupHandle>,
+}
+
+/// What a message of QoS 1 or 2 in a session is to the group that it came from.
+#[derive(Debug)]
+pub(crate) struct SharedMark {
+    pub(crate) place: SharedPlace,
     /// For the group, if the message goes back.
     pub(crate) publisher: Option<Arc<SessionKey>>,
     /// Whether it is recorded as gone from the group: no crash gives it to another member.
@@ -85,7 +94,7 @@ impl SharedMarks {
         let numbered = (1..).zip(&self.marks);
         let of = move |(number, mark): (u64, &Option<SharedMark>)| {
             mark.as_ref()
-                .is_some_and(|mark| mark.membership == membership)
+                .is_some_and(|mark| mark.place.membership == membership)
                 .then_some(number)
         };
         numbered.filter_map(of)
@@ -177,24 +186,47 @@ impl Engine {
         self.send(owner, Lane::Owners, value);
     }
 
+    /// A group of another shard gives a member a message.
     pub(crate) fn on_shared_deliver(
         &mut self,
-        from: ShardId,
-        group: GroupName,
+        name: GroupName,
         id: MembershipId,
         qos: QoS,
         message: GroupMessage,
         now: Now,
     ) {
+        if let Some(message) = self.take_shared(None, id, qos, message, now) {
+            self.return_shared(name, id, message);
+        }
+    }
+
+    /// A message that came when the member had left, or its client, goes back.
+    pub(crate) fn return_shared(
+        &mut self,
+        name: GroupName,
+        id: MembershipId,
+        message: GroupMessage,
+    ) {
+        let returned = alloc::vec![message];
+        self.tell_group(name, id, GroupChange::Return { returned });
+    }
+
+    /// Puts a message into the session of a member, from a group of this shard or of another; back if
+    /// the member has left, or its client.
+    pub(crate) fn take_shared(
+        &mut self,
+        group: Option<GroupHandle>,
+        id: MembershipId,
+        qos: QoS,
+        message: GroupMessage,
+        now: Now,
+    ) -> Option<GroupMessage> {
         let membership = self.memberships.entries.get(&id).filter(|membership| {
             let slot = self.sessions.get(membership.session);
             slot.is_some_and(|slot| slot.connection.is_some())
         });
         let Some(membership) = membership else {
-            // It left, or its client did, while the message was on its way.
-            let returned = alloc::vec![message];
-            self.tell_group(group, id, GroupChange::Return { returned });
-            return;
+            return Some(message);
         };
         let GroupMessage {
             sequence,
@@ -209,16 +241,21 @@ impl Engine {
             ..Outgoing::new(Arc::clone(&published.message))
         };
         let session = membership.session;
-        let shared = Some((id, sequence));
+        let place = SharedPlace {
+            membership: id,
+            sequence,
+            group,
+        };
         self.rename_unless_stored(&mut published);
         // What a member has no room for waits in its group: no publisher has to.
         let wait = self.wait;
-        self.deliver(session, outgoing, &mut published, shared, now);
+        self.deliver(session, outgoing, &mut published, Some(place), now);
         self.wait = wait;
-        let awaited = from != self.shard || qos > QoS::AtMostOnce;
+        let awaited = group.is_none() || qos > QoS::AtMostOnce;
         if qos.min(maximum_qos) == QoS::AtMostOnce && awaited {
-            self.finish_shared(shared);
+            self.finish_shared(place);
         }
+        None
     }
 
     /// Messages of QoS 2 that a session without records may send next are recorded as gone from
@@ -258,12 +295,12 @@ impl Engine {
         let Some(mark) = slot.and_then(|slot| slot.marks.get_mut(mark)) else {
             return;
         };
-        if let Some(membership) = self.memberships.entries.get(&mark.membership)
+        if let Some(membership) = self.memberships.entries.get(&mark.place.membership)
             && !mem::replace(&mut mark.gone, true)
         {
             let place = GroupPlace {
                 group: membership.group.clone(),
-                sequence: mark.sequence,
+                sequence: mark.place.sequence,
             };
             self.record(Record::GroupFinished { place });
         }
@@ -279,7 +316,7 @@ impl Engine {
         };
         let marks: Vec<u64> = slot.marks.of(id).collect();
         let places = marks.iter().filter_map(|mark| slot.marks.get(*mark));
-        let kept = places.map(|mark| mark.sequence).collect();
+        let kept = places.map(|mark| mark.place.sequence).collect();
         if slot.names_gates {
             for mark in marks {
                 self.take_from_group(handle, mark);
@@ -289,13 +326,22 @@ impl Engine {
     }
 
     /// Tells a group that the member's session is done with a message.
-    pub(crate) fn finish_shared(&mut self, shared: Option<(MembershipId, u64)>) {
-        let Some((id, sequence)) = shared else {
-            return;
-        };
-        if let Some(membership) = self.memberships.entries.get(&id) {
-            let group = membership.group.clone();
-            self.tell_group(group, id, GroupChange::Finished { sequence });
+    pub(crate) fn finish_shared(&mut self, place: SharedPlace) {
+        let SharedPlace {
+            membership,
+            sequence,
+            group,
+        } = place;
+        if let Some(group) = group {
+            let finished = Value::Finished {
+                group,
+                membership,
+                sequence,
+            };
+            self.send(self.shard, Lane::Owners, finished);
+        } else if let Some(of) = self.memberships.entries.get(&membership) {
+            let name = of.group.clone();
+            self.tell_group(name, membership, GroupChange::Finished { sequence });
         }
     }
 
@@ -316,7 +362,7 @@ impl Engine {
         let taken = session.take_where(|outgoing| {
             let tag = Tag::from_u64(outgoing.tag);
             let membership = match tag.mark() {
-                Some(mark) => marks.get(mark).map(|mark| mark.membership),
+                Some(mark) => marks.get(mark).map(|mark| mark.place.membership),
                 None => tag.qos0_membership(),
             };
             membership.is_some_and(|id| returned.contains_key(&id))
@@ -352,7 +398,7 @@ impl Engine {
         };
         let marks = &slot.marks;
         let wanted = slot.stored_marks.iter().filter_map(|(sequence, mark)| {
-            let membership = marks.get(*mark)?.membership;
+            let membership = marks.get(*mark)?.place.membership;
             memberships.contains_key(&membership).then_some(*sequence)
         });
         let key = Arc::clone(&slot.key);
@@ -360,9 +406,9 @@ impl Engine {
             let mark = slot.stored_marks.remove(&sequence);
             if let Some(mark) = mark.and_then(|mark| slot.marks.remove(mark)) {
                 stored
-                    .entry(mark.membership)
+                    .entry(mark.place.membership)
                     .or_default()
-                    .push(mark.sequence);
+                    .push(mark.place.sequence);
             }
             let session = Arc::clone(&key);
             self.outbox.record(Record::Returned { session, sequence });
@@ -383,8 +429,11 @@ impl Engine {
         let mark = match (tag.mark(), tag.qos0_membership()) {
             (Some(mark), _) => slot.marks.remove(mark)?,
             (None, membership) => SharedMark {
-                membership: membership?,
-                sequence: 0,
+                place: SharedPlace {
+                    membership: membership?,
+                    sequence: 0,
+                    group: None,
+                },
                 publisher: None,
                 gone: false,
             },
@@ -405,11 +454,11 @@ impl Engine {
             arrived: None,
         };
         let message = GroupMessage {
-            sequence: mark.sequence,
+            sequence: mark.place.sequence,
             published,
             gone: mark.gone,
         };
-        Some((mark.membership, message))
+        Some((mark.place.membership, message))
     }
 
     /// The client of a session is back.

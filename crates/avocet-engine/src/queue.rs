@@ -16,7 +16,7 @@ use avocet_topic::TopicName;
 use crate::connection::Connections;
 use crate::counters::DropReason;
 use crate::hooks::Passed;
-use crate::member::SharedMark;
+use crate::member::{SharedMark, SharedPlace};
 use crate::record::{GroupPlace, MessageId, Record};
 use crate::session_table::{SessionHandle, SessionKey, Slot};
 use crate::shard::{MembershipId, Published};
@@ -124,14 +124,16 @@ impl Engine {
         handle: SessionHandle,
         mut outgoing: Outgoing,
         published: &mut Published,
-        shared: Option<(MembershipId, u64)>,
+        shared: Option<SharedPlace>,
         now: Now,
     ) -> bool {
         if self.is_full()
             && let Some(reason) = self.full_for(handle)
         {
             self.count_dropped(reason);
-            self.finish_shared(shared);
+            if let Some(place) = shared {
+                self.finish_shared(place);
+            }
             return false;
         }
         let mut changed = None;
@@ -141,7 +143,9 @@ impl Engine {
                 Passed::Changed(by) => changed = Some(by),
                 Passed::Nothing => {
                     self.count_dropped(DropReason::RefusedByHook);
-                    self.finish_shared(shared);
+                    if let Some(place) = shared {
+                        self.finish_shared(place);
+                    }
                     return false;
                 }
             }
@@ -159,7 +163,9 @@ impl Engine {
         {
             self.counters.deliveries_not_authorized += 1;
             self.count_dropped(DropReason::NotAuthorized);
-            self.finish_shared(shared);
+            if let Some(place) = shared {
+                self.finish_shared(place);
+            }
             return false;
         }
         let (is_changed, was_stored) = (changed.is_some(), published.stored);
@@ -170,12 +176,12 @@ impl Engine {
             None => Tag::plain(recorded.is_some()),
             // It is for nobody else, and its group has forgotten the one that came.
             Some(_) if qos0 && is_changed => Tag::plain(false),
-            Some((membership, _)) if qos0 => Tag::qos0_of(membership),
-            Some((membership, sequence)) => {
+            Some(place) if qos0 => Tag::qos0_of(place.membership),
+            Some(place) => {
                 let mark = slot.marks.insert(SharedMark {
-                    membership,
-                    sequence,
-                    publisher: published.publisher.clone(),
+                    place,
+                    // Nobody else asks what was given to one member.
+                    publisher: published.publisher.take(),
                     gone: false,
                 });
                 Tag::shared(mark, recorded.is_some())
@@ -336,8 +342,8 @@ impl Engine {
     fn group_place(&self, handle: SessionHandle, tag: Tag) -> Option<GroupPlace> {
         let mark = self.sessions.get(handle)?.marks.get(tag.mark()?)?;
         Some(GroupPlace {
-            group: self.memberships.group(mark.membership)?.clone(),
-            sequence: mark.sequence,
+            group: self.memberships.group(mark.place.membership)?.clone(),
+            sequence: mark.place.sequence,
         })
     }
 
@@ -487,7 +493,9 @@ impl Engine {
     fn finish_mark(&mut self, handle: SessionHandle, tag: Tag) {
         let slot = self.sessions.get_mut(handle);
         let mark = slot.and_then(|slot| slot.marks.remove(tag.mark()?));
-        self.finish_shared(mark.map(|mark| (mark.membership, mark.sequence)));
+        if let Some(mark) = mark {
+            self.finish_shared(mark.place);
+        }
     }
 
     /// Keeps the totals of the shard in step with a session's queue.

@@ -13,7 +13,7 @@ use avocet_session::{Message, Now, Session, UnixTime};
 use avocet_topic::TopicFilterBuf;
 
 use crate::Engine;
-use crate::member::{Membership, SharedMark};
+use crate::member::{Membership, SharedMark, SharedPlace};
 use crate::publish::Origin;
 use crate::record::{GroupPlace, MessageId, Record, RetainedPlace};
 use crate::routes::{SessionSubscriber, Subscriber, Waiter};
@@ -524,8 +524,11 @@ impl Engine {
             return;
         }
         let mark = slot.marks.insert(SharedMark {
-            membership,
-            sequence: place.sequence,
+            place: SharedPlace {
+                membership,
+                sequence: place.sequence,
+                group: None,
+            },
             publisher: None,
             gone: false,
         });

@@ -16,6 +16,7 @@ use crate::counters::Counters;
 use crate::quotas::TenantUsage;
 use crate::record::{MessageId, RetainedPlace};
 use crate::session_table::{SessionHandle, SessionKey};
+use crate::shared::GroupHandle;
 use crate::tenant::{GroupName, Tenant};
 
 /// The number of a shard, below the number of shards.
@@ -274,6 +275,12 @@ pub(crate) enum Value {
     Joined {
         membership: MembershipId,
         granted: bool,
+    },
+    /// A member of the same shard as its group is done with a message.
+    Finished {
+        group: GroupHandle,
+        membership: MembershipId,
+        sequence: u64,
     },
     /// A message for a member.
     SharedDeliver {

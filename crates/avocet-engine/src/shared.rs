@@ -6,6 +6,7 @@
 //!                   └── connection lost: unsent, and QoS 1 ─────────┘   (QoS 2 once sent: stays)
 //! ```
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::mem;
@@ -87,8 +88,15 @@ struct Choice {
 
 struct Given {
     member: MemberId,
-    /// For the next member, if this one gives it back.
-    published: Published,
+    /// What the next member gets if this one gives it back; none if that is what it gives back.
+    published: Option<Box<Published>>,
+}
+
+impl Given {
+    /// Whether it is stored for its group.
+    fn is_stored(&self) -> bool {
+        self.published.as_ref().is_some_and(|it| it.stored)
+    }
 }
 
 /// The members of a group, and what they are together, so that no message asks them all.
@@ -277,7 +285,7 @@ impl Group {
             self.queued_bytes -= message.published.message.len() as u64;
             let given = Given {
                 member,
-                published: message.published,
+                published: Some(Box::new(message.published)),
             };
             self.given.insert(*sequence, given);
             if let Some(member) = self.members.find(member) {
@@ -484,15 +492,15 @@ impl Engine {
             groups, sequence, ..
         } = &mut self.groups;
         let group = groups.get_mut(&handle)?;
-        let name = group.name.clone();
         let Some(member) = group.choose(&message, choice) else {
             return Some(message);
         };
         let member_id = member.id;
+        let here = member_id.shard == self.shard;
         let qos = message.published.message.qos().min(member.maximum_qos);
         // QoS 0 is over once it is queued; only other shards are waited for, which bounds what
         // is on its way to them.
-        if qos == QoS::AtMostOnce && member_id.shard == self.shard {
+        if qos == QoS::AtMostOnce && here {
             self.finish_message(handle, message.sequence, message.published.stored);
         } else {
             member.in_flight += 1;
@@ -501,18 +509,22 @@ impl Engine {
                 *sequence += 1;
                 message.sequence = *sequence;
             }
+            // A name in the store, and what a hook makes of a message, are for one member.
+            let differs = message.published.id.is_some() || self.config.publish_out.is_some();
             let given = Given {
                 member: member_id,
-                published: message.published.clone(),
+                published: differs.then(|| Box::new(message.published.clone())),
             };
             group.given.insert(message.sequence, given);
         }
         let membership = member_id.membership;
-        if member_id.shard == self.shard {
-            self.on_shared_deliver(self.shard, name, membership, qos, message, now);
+        if here {
+            let returned = self.take_shared(Some(handle), membership, qos, message, now)?;
+            let name = self.groups.groups.get(&handle)?.name.clone();
+            self.return_shared(name, membership, returned);
         } else {
             let deliver = Value::SharedDeliver {
-                group: name,
+                group: self.groups.groups.get(&handle)?.name.clone(),
                 membership,
                 qos,
                 message,
@@ -658,10 +670,11 @@ impl Engine {
             GroupChange::Offline { returned, stored } => {
                 group.members.set_online(member_id, false);
                 for sequence in stored {
-                    if let Some(Given { published, .. }) = group.take_back(member_id, sequence) {
+                    let given = group.take_back(member_id, sequence);
+                    if let Some(published) = given.and_then(|given| given.published) {
                         group.put_back(GroupMessage {
                             sequence,
-                            published,
+                            published: *published,
                             gone: false,
                         });
                     }
@@ -672,17 +685,31 @@ impl Engine {
                 self.return_to_group(handle, member_id, returned);
             }
             GroupChange::Finished { sequence } => {
-                let nothing_waits = group.queue.is_empty();
-                if let Some(given) = group.take_back(member_id, sequence) {
-                    self.finish_message(handle, sequence, given.published.stored);
-                }
-                if nothing_waits {
-                    return;
-                }
+                return self.on_member_finished(handle, member_id, sequence, now);
             }
             GroupChange::Holds { sequences } => group.give(member_id, &sequences),
         }
         self.serve_group(handle, now);
+    }
+
+    /// A member is done with a message.
+    pub(crate) fn on_member_finished(
+        &mut self,
+        handle: GroupHandle,
+        member: MemberId,
+        sequence: u64,
+        now: Now,
+    ) {
+        let Some(group) = self.groups.groups.get_mut(&handle) else {
+            return;
+        };
+        let something_waits = !group.queue.is_empty();
+        if let Some(given) = group.take_back(member, sequence) {
+            self.finish_message(handle, sequence, given.is_stored());
+        }
+        if something_waits {
+            self.serve_group(handle, now);
+        }
     }
 
     fn return_to_group(
@@ -697,14 +724,16 @@ impl Engine {
             };
             // An earlier group of this name had what this one did not give.
             let given = group.take_back(member, message.sequence);
-            match given {
+            match given.map(|given| given.published) {
                 // The member may have had another message made of it.
-                Some(given) => {
+                Some(Some(published)) => {
                     let publisher = message.published.publisher.take();
-                    message.published = given.published;
+                    message.published = *published;
                     message.published.publisher = publisher;
                 }
-                None => (message.published.id, message.published.stored) = (None, false),
+                Some(None) | None => {
+                    (message.published.id, message.published.stored) = (None, false)
+                }
             }
             if mem::take(&mut message.gone) && message.published.stored {
                 let group = group.name.clone();
@@ -781,8 +810,9 @@ impl Engine {
         for message in &mut group.queue {
             message.published.stored = false;
         }
-        for given in group.given.values_mut() {
-            given.published.stored = false;
+        let given = group.given.values_mut();
+        for published in given.filter_map(|given| given.published.as_mut()) {
+            published.stored = false;
         }
         let group = group.name.clone();
         if self.config.durability == Durability::Stored {
@@ -799,7 +829,7 @@ impl Engine {
         let mut done = Vec::new();
         for sequence in kept {
             if let Some(given) = group.take_back(member, *sequence) {
-                done.push((*sequence, given.published.stored));
+                done.push((*sequence, given.is_stored()));
             }
         }
         let was_durable = group.is_durable();
