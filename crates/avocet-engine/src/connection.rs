@@ -448,7 +448,7 @@ impl Engine {
         {
             return;
         }
-        let message = Message::from_publish(&publish.packet(), topic_name, now.unix);
+        let message = Message::from_publish(publish.received(), topic_name, now.unix);
         self.publish_permitted(id, message, token, now);
     }
 
@@ -542,7 +542,7 @@ impl Engine {
         }
         let before = (self.records(), self.uncommitted.elsewhere());
         self.wait = Duration::ZERO;
-        self.publish(origin, published, now);
+        self.publish(&origin, &mut published, now);
         let wait = mem::take(&mut self.wait);
         self.slow_down(id, wait, now);
         if self.records() > before.0 || self.uncommitted.elsewhere() > before.1 {

@@ -277,7 +277,7 @@ pub(crate) struct Reach {
 
 impl Engine {
     /// Sends a message where it belongs; whoever waits for the answer gets it, at once or later.
-    pub(crate) fn publish(&mut self, origin: Origin, mut published: Published, now: Now) {
+    pub(crate) fn publish(&mut self, origin: &Origin, published: &mut Published, now: Now) {
         if self.shards == 1 {
             self.publish_here(origin, published, now);
             return;
@@ -289,18 +289,22 @@ impl Engine {
         let follows = origin.unrouted.is_some() || self.has_relay(origin.session, owner);
         if owner != self.shard && (retain || follows && !planted!(RetainOvertaken)) {
             // What its owner retains must not be lost on the way either.
-            let wanted = origin.recorded && (retain || self.is_wanted_durably(&published));
-            let accepted = wanted && self.accept_message(&mut published);
+            let wanted = origin.recorded && (retain || self.is_wanted_durably(published));
+            let accepted = wanted && self.accept_message(published);
             let gate = self.gate_at(published.level, accepted || origin.recorded);
             let unrouted = published.id.filter(|_| accepted).or(origin.unrouted);
-            self.relay(Origin { unrouted, ..origin }, owner, published, gate);
+            let origin = Origin {
+                unrouted,
+                ..*origin
+            };
+            self.relay(origin, owner, published.clone(), gate);
             return;
         }
         self.publish_here(origin, published, now);
     }
 
     /// The part of [`publish`](Self::publish) after the order of the topic is settled.
-    fn publish_here(&mut self, origin: Origin, published: Published, now: Now) {
+    fn publish_here(&mut self, origin: &Origin, published: &mut Published, now: Now) {
         let mut reach = Reach {
             matched: false,
             durable: origin.recorded,
@@ -310,9 +314,9 @@ impl Engine {
             ShardId::of_topic(published.tenant(), topic_name, shards)
         };
         if published.message.retain() && !published.has_reached(owner) {
-            reach.durable |= self.retain_message(&published, now);
+            reach.durable |= self.retain_message(published, now);
         }
-        self.find_matches(&published);
+        self.find_matches(published);
         self.publish_matched(origin, published, reach, now);
     }
 
@@ -351,18 +355,18 @@ impl Engine {
             self.forward_frame(id, frame);
         }
         if !self.matches.are_served() {
-            let message = Message::from_publish(&publish.packet(), topic_name, now.unix);
+            let message = Message::from_publish(publish.received(), topic_name, now.unix);
             let publisher = self
                 .connections
                 .get(&id)
                 .and_then(|entry| entry.key.clone());
-            let published = self.published(message, publisher);
+            let mut published = self.published(message, publisher);
             let origin = Origin {
                 session,
                 connection: Some(id),
                 ..Origin::SERVER
             };
-            self.publish_matched(origin, published, Reach::default(), now);
+            self.publish_matched(&origin, &mut published, Reach::default(), now);
         }
         let wait = mem::take(&mut self.wait);
         self.slow_down(id, wait, now);
@@ -384,17 +388,17 @@ impl Engine {
     /// Sends a message to those who match it.
     fn publish_matched(
         &mut self,
-        origin: Origin,
-        mut published: Published,
+        origin: &Origin,
+        published: &mut Published,
         mut reach: Reach,
         now: Now,
     ) {
-        let shards = self.distribute(&mut published, &mut reach, now);
+        let shards = self.distribute(published, &mut reach, now);
         let mut unrouted = origin.unrouted;
-        if must_accept(&origin, &published, &shards) && self.accept_message(&mut published) {
+        if must_accept(origin, published, &shards) && self.accept_message(published) {
             unrouted = published.id;
         }
-        reach.durable |= self.record_arrival(&published, Some(&shards));
+        reach.durable |= self.record_arrival(published, Some(&shards));
         let gate = self.gate_at(published.level, reach.durable);
         let awaited = match origin.answer {
             Answer::Acknowledge { .. } | Answer::Relayed(..) => true,
@@ -555,7 +559,7 @@ impl Engine {
             answer: Answer::Relayed(from, ticket),
             ..Origin::SERVER
         };
-        self.publish_here(origin, published, now);
+        self.publish_here(&origin, &mut published, now);
     }
 
     fn forward(

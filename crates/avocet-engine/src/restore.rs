@@ -383,14 +383,14 @@ impl Engine {
             return;
         };
         self.end_restore_of_groups();
-        for published in restoring.unrouted {
+        for mut published in restoring.unrouted {
             let publisher = published.publisher.as_deref();
             let origin = Origin {
                 session: publisher.and_then(|publisher| self.sessions.find(publisher)),
                 unrouted: published.id,
                 ..Origin::SERVER
             };
-            self.publish(origin, published, now);
+            self.publish(&origin, &mut published, now);
             self.settle(now);
         }
         for handle in restoring.wills {

@@ -234,8 +234,8 @@ impl Engine {
             }
             if let Ok(topic_name) = TopicName::new(topic) {
                 let message = Message::new(topic_name, value.as_bytes()).with_retain(true);
-                let published = self.published(message, None);
-                self.publish(Origin::SERVER, published, now);
+                let mut published = self.published(message, None);
+                self.publish(&Origin::SERVER, &mut published, now);
             }
             self.sys.published.insert(topic, value);
         }
@@ -262,8 +262,8 @@ impl Engine {
                 if let Ok(topic_name) = TopicName::new(&topic(what)) {
                     let count = count.to_string();
                     let message = Message::new(topic_name, count.as_bytes()).with_retain(true);
-                    let published = self.published(message, None);
-                    self.publish(Origin::SERVER, published, now);
+                    let mut published = self.published(message, None);
+                    self.publish(&Origin::SERVER, &mut published, now);
                 }
             }
         }

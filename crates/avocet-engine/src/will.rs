@@ -123,6 +123,6 @@ impl Engine {
             // It must not be lost on its way to the owner of its topic, whatever its QoS.
             published.id = Some(self.new_message_id());
         }
-        self.publish(origin, published, now);
+        self.publish(&origin, &mut published, now);
     }
 }

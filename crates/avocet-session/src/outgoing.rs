@@ -79,6 +79,7 @@ impl MoreSubscriptionIds {
 }
 
 impl From<Vec<SubscriptionId>> for MoreSubscriptionIds {
+    #[inline]
     fn from(ids: Vec<SubscriptionId>) -> Self {
         if ids.is_empty() {
             return Self(None);
