@@ -9,7 +9,7 @@ use bytes::BufMut;
 use core::num::NonZeroU16;
 
 use crate::aliases::{AliasUse, IncomingAliases, OutgoingAliases};
-use crate::receiver::Released;
+use crate::receiver::{Released, free_spare};
 use crate::sender::{Next, PublishFrame};
 use crate::transmit::SHARED_MIN;
 use crate::{
@@ -198,6 +198,13 @@ impl Exchange {
     /// Acknowledgements that have not left; the peer's doing is bounded by pausing on them.
     pub(crate) fn pending(&self) -> usize {
         self.session.receiver.pending() + self.session.sender.pending()
+    }
+
+    /// Frees what empty queues keep for the next messages.
+    pub(crate) fn free_spare(&mut self) {
+        self.session.sender.free_spare();
+        self.session.receiver.free_spare();
+        free_spare(&mut self.events);
     }
 
     /// Whether there is something that may leave.

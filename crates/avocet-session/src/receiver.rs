@@ -105,8 +105,15 @@ impl AckQueue {
     }
 }
 
-/// Capacity that an empty queue may keep; more is given back.
+/// Capacity that an empty queue may keep while there is traffic; more is given back.
 pub(crate) const KEPT_CAPACITY: usize = 64;
+
+/// Frees what an empty queue keeps.
+pub(crate) fn free_spare<T>(queue: &mut VecDeque<T>) {
+    if queue.is_empty() {
+        *queue = VecDeque::new();
+    }
+}
 
 /// A QoS 2 message that came, and whose PUBREL has not.
 #[derive(Clone, Copy, Debug)]
@@ -177,6 +184,14 @@ impl Receiver {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.received.is_empty()
+    }
+
+    /// Frees what empty queues keep.
+    pub(crate) fn free_spare(&mut self) {
+        free_spare(&mut self.received);
+        for acks in [&mut self.pubacks, &mut self.pubrecs, &mut self.pubcomps] {
+            free_spare(&mut acks.entries);
+        }
     }
 
     /// The Packet Identifiers of QoS 2 messages that came and are not released.

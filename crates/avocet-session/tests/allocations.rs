@@ -1,4 +1,4 @@
-//! What the hot path of a server allocates: nothing.
+//! What the hot path of a server allocates: nothing. And what a connection keeps when it is idle.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(
@@ -21,17 +21,21 @@ struct Counting;
 
 thread_local! {
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+    /// Bytes that this thread has allocated, less those that it has freed.
+    static HELD: Cell<isize> = const { Cell::new(0) };
 }
 
 // SAFETY: everything is left to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        HELD.with(|held| held.set(held.get() + layout.size().cast_signed()));
         // SAFETY: the caller keeps the contract of `alloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        HELD.with(|held| held.set(held.get() - layout.size().cast_signed()));
         // SAFETY: the pointer came from `alloc` above.
         unsafe { System.dealloc(pointer, layout) }
     }
@@ -141,4 +145,75 @@ fn outgoing_messages_allocate_nothing() {
         turn(&mut server, 1);
         assert_eq!(allocations(|| turn(&mut server, 51)), 0, "{qos}");
     }
+}
+
+/// A client that sends PINGREQ has sent nothing else for a while.
+#[test]
+fn a_connection_holds_no_buffers_once_its_client_pings() {
+    for version in [Version::V3_1_1, Version::V5] {
+        for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
+            let mut server = connected(version);
+            let mut out = TransmitBuf::new(usize::MAX);
+            let before = HELD.get();
+            let input = publishes(version, qos);
+            assert_eq!(read(&mut server, &input), 50);
+            if qos == QoS::AtMostOnce {
+                forward(&mut server, &input);
+                server.poll_transmit(Now::default(), &mut out);
+            }
+            deliver(&mut server, qos, &mut out);
+            if qos == QoS::ExactlyOnce {
+                for id in 1..=50 {
+                    server.handle_input(&[0x62, 2, 0, id], Now::default());
+                }
+                server.poll_transmit(Now::default(), &mut out);
+            }
+            drop(input);
+            assert!(
+                HELD.get() > before,
+                "nothing was kept for the next messages"
+            );
+            server.handle_input(&[0xC0, 0], Now::default());
+            drop(out);
+            assert_eq!(HELD.get(), before, "{version} {qos}");
+        }
+    }
+}
+
+/// Packets come, and leave on the same connection as they came.
+fn forward(server: &mut ServerConnection, mut input: &[u8]) {
+    let limits = ServerConfig::default().limits;
+    while !input.is_empty() {
+        let read = server.handle_input(input, Now::default());
+        input = input.get(read.consumed..).unwrap();
+        if let Some(ServerEvent::Publish { publish, .. }) = read.event {
+            assert!(server.enqueue_frame(publish.frame().unwrap(), &limits));
+        }
+    }
+}
+
+/// 50 messages for the client, of which it acknowledges all.
+fn deliver(server: &mut ServerConnection, qos: QoS, out: &mut TransmitBuf) {
+    let now = Now::default();
+    let limits = ServerConfig::default().limits;
+    let name = TopicName::new("plant/boiler").unwrap();
+    let message = Arc::new(Message::new(name, b"20.5").with_qos(qos));
+    for _ in 0..50 {
+        let session = server.session_mut().unwrap();
+        let _ = session.enqueue(Outgoing::new(message.clone()), &limits, now);
+    }
+    server.poll_transmit(now, out);
+    for id in 1..=50 {
+        match qos {
+            QoS::AtMostOnce => {}
+            QoS::AtLeastOnce => drop(server.handle_input(&[0x40, 2, 0, id], now)),
+            QoS::ExactlyOnce => {
+                server.handle_input(&[0x50, 2, 0, id], now);
+                server.poll_transmit(now, out);
+                server.handle_input(&[0x70, 2, 0, id], now);
+            }
+        }
+    }
+    while server.poll_event().is_some() {}
+    server.poll_transmit(now, out);
 }

@@ -205,6 +205,13 @@ impl Frames {
         }
     }
 
+    /// Frees what an empty queue keeps.
+    pub(super) fn free_spare(&mut self) {
+        if self.packets == 0 {
+            self.bytes = Vec::new();
+        }
+    }
+
     /// The bytes of all packets; none are left.
     fn take(&mut self) -> Bytes {
         let mut bytes = Bytes::from(mem::take(&mut self.bytes));

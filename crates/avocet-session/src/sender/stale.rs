@@ -1,10 +1,11 @@
-//! Messages that wait too long to be sent.
+//! What a queue need not keep: messages that wait too long to be sent, and memory.
 
 use alloc::vec::Vec;
 use avocet_codec::QoS;
 
 use super::{Queued, Sender, give_back, is_expired, message_bytes};
 use crate::UnixTime;
+use crate::receiver::free_spare;
 
 impl Sender {
     /// Drops messages that wait and were queued before this sequence was given away: their
@@ -39,6 +40,15 @@ impl Sender {
             give_back(queue);
         }
         dropped
+    }
+
+    /// Frees what empty queues keep.
+    pub(crate) fn free_spare(&mut self) {
+        free_spare(&mut self.inflight);
+        free_spare(&mut self.queued);
+        free_spare(&mut self.qos0);
+        free_spare(&mut self.pubrels);
+        self.frames.free_spare();
     }
 
     /// When the first message that waits expires.

@@ -174,6 +174,10 @@ impl ServerConnection {
             }
             Packet::Pingreq => {
                 self.pingresps = self.pingresps.saturating_add(1);
+                // It has been silent.
+                if let Some(exchange) = &mut self.exchange {
+                    exchange.free_spare();
+                }
                 Ok(None)
             }
             Packet::Disconnect(disconnect) => {
