@@ -16,6 +16,7 @@ use std::sync::Arc;
 use avocet_codec::{
     Ack, Auth, Connack, Connect, Delivery, Disconnect, Packet, PacketId, Publish, QoS, ReasonCode,
     Subscribe, SubscribeFilter, SubscriptionOptions, TopicFilter, TopicName, Unsubscribe, Version,
+    frame_len,
 };
 use avocet_fuzz::{
     Aliases, Choices, QOS, REASON_CODES, Receiving, Sending, VERSIONS, check_expiry, expires_at,
@@ -484,14 +485,25 @@ impl World {
             let paused = self.server.is_paused();
             let reads = self.server.is_connected();
             let input = self.server.handle_input(&unread, now);
-            let consumed = input.consumed;
+            let (consumed, packets) = (input.consumed, input.packets);
             assert!(consumed <= unread.len());
             assert!(consumed == 0 || !paused, "read while paused");
             if let Some(event) = input.event {
                 self.on_event(event);
             }
             let version = self.server.version();
-            if let Ok(packet) = Packet::decode(&unread[..consumed], version) {
+            let mut read = &unread[..consumed];
+            for _ in 0..packets {
+                let Ok(Some(len)) = frame_len(read, u32::MAX) else {
+                    break;
+                };
+                let Some((frame, behind)) = read.split_at_checked(len) else {
+                    break;
+                };
+                read = behind;
+                let Ok(packet) = Packet::decode(frame, version) else {
+                    break;
+                };
                 self.client.on_sent(&packet);
                 if reads {
                     self.sending.on_read(&packet);

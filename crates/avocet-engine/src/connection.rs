@@ -181,13 +181,14 @@ impl Engine {
                 entry.told_paused |= read.demand == Demand::Paused;
                 break read.demand;
             }
-            packets += 1;
+            packets += read.packets;
             let has_events = entry.server.has_events();
             if let Some(event) = &read.event {
                 self.on_event(id, event, now);
             }
             // A message leads to no event of its own connection.
-            if has_events || !matches!(read.event, Some(ServerEvent::Publish { .. })) {
+            let quiet = matches!(read.event, None | Some(ServerEvent::Publish { .. }));
+            if has_events || !quiet {
                 self.poll_connection_events(id, now);
             }
             self.settle(now);
@@ -195,7 +196,7 @@ impl Engine {
                 break Demand::More;
             }
             work += match &read.event {
-                None => 1,
+                None => read.packets,
                 Some(ServerEvent::Publish { .. }) => {
                     1 + self.spaces.routes(space).probes() / PROBES
                 }
@@ -266,6 +267,7 @@ impl Engine {
         counters.bytes_sent += bytes;
         counters.packets_sent += server.packets_sent() - before.1;
         counters.publishes_sent += messages;
+        let (has_events, told_paused) = (server.has_events(), entry.told_paused);
         if let (Some(handle), Some(session)) = (entry.session, entry.server.session()) {
             let counted = (session.queued(), session.queued_bytes());
             self.count_queue(handle, counted);
@@ -275,9 +277,13 @@ impl Engine {
                 self.name_gates(handle);
             }
         }
-        self.poll_connection_events(id, now);
+        if has_events {
+            self.poll_connection_events(id, now);
+        }
         self.settle(now);
-        self.check_resume(id);
+        if told_paused {
+            self.check_resume(id);
+        }
         if paced {
             self.pace_output(id, messages, bytes, now);
         }

@@ -393,7 +393,8 @@ impl Engine {
         mut reach: Reach,
         now: Now,
     ) {
-        let shards = self.distribute(published, &mut reach, now);
+        self.distribute(published, &mut reach, now);
+        let shards = mem::take(&mut self.matches.shards);
         let mut unrouted = origin.unrouted;
         if must_accept(origin, published, &shards) && self.accept_message(published) {
             unrouted = published.id;
@@ -446,42 +447,40 @@ impl Engine {
             .find(routes, sessions, topic, topic_name, publisher);
     }
 
-    /// Queues a message for the sessions and groups of this shard that match it, and returns the
-    /// other shards with interest.
-    fn distribute(
-        &mut self,
-        published: &mut Published,
-        reach: &mut Reach,
-        now: Now,
-    ) -> Vec<Interested> {
-        let mut deliveries = mem::take(&mut self.matches.deliveries);
-        let mut groups = mem::take(&mut self.matches.groups);
-        let shards = mem::take(&mut self.matches.shards);
-        reach.matched |= !deliveries.is_empty() || !groups.is_empty();
-        for delivery in deliveries.drain(..) {
-            if published.arrived.is_some()
-                && let Some(slot) = self.sessions.get(delivery.session)
-                && published.has_reached(|shards| ShardId::of_session(&slot.key, shards))
-            {
-                continue;
-            }
+    /// Queues a message for the sessions and groups of this shard that match it.
+    fn distribute(&mut self, published: &mut Published, reach: &mut Reach, now: Now) {
+        let (deliveries, groups) = (self.matches.deliveries.len(), self.matches.groups.len());
+        reach.matched |= deliveries > 0 || groups > 0;
+        for at in 0..deliveries {
+            let Some(delivery) = self.matches.deliveries.get_mut(at) else {
+                break;
+            };
+            let session = delivery.session;
             let outgoing = Outgoing {
                 message: Arc::clone(&published.message),
                 qos: published.message.qos().min(delivery.maximum_qos),
                 retain: published.message.retain() && delivery.retain_as_published,
                 subscription_id: delivery.first_id,
-                more_subscription_ids: delivery.more_ids.into(),
+                more_subscription_ids: mem::take(&mut delivery.more_ids).into(),
                 tag: 0,
                 gate: None,
             };
-            reach.durable |= self.deliver(delivery.session, outgoing, published, None, now);
+            if published.arrived.is_some()
+                && let Some(slot) = self.sessions.get(session)
+                && published.has_reached(|shards| ShardId::of_session(&slot.key, shards))
+            {
+                continue;
+            }
+            reach.durable |= self.deliver(session, outgoing, published, None, now);
         }
-        for group in groups.drain(..) {
+        self.matches.deliveries.clear();
+        for at in 0..groups {
+            let Some(group) = self.matches.groups.get(at).copied() else {
+                break;
+            };
             reach.durable |= self.offer_to_group(group, published, now);
         }
-        self.matches.deliveries = deliveries;
-        self.matches.groups = groups;
-        shards
+        self.matches.groups.clear();
     }
 
     /// Whether what must survive will refer to a message, in this shard or another.
@@ -663,7 +662,7 @@ impl Engine {
                 let mut published = self.published(frame.message(), forwarded.publisher.clone());
                 // Nothing of QoS 0 survives.
                 let mut reach = Reach::default();
-                self.matches.shards = self.distribute(&mut published, &mut reach, now);
+                self.distribute(&mut published, &mut reach, now);
             }
         }
         let wait = mem::take(&mut self.wait);
@@ -688,8 +687,7 @@ impl Engine {
         self.wait = Duration::ZERO;
         // What others want is the business of the shard that forwards.
         self.find_matches(&published);
-        let shards = self.distribute(&mut published, &mut reach, now);
-        self.matches.shards = shards;
+        self.distribute(&mut published, &mut reach, now);
         reach.durable |= self.record_arrival(&published, None);
         let gate = self.gate_at(published.level, reach.durable);
         let wait = mem::take(&mut self.wait);

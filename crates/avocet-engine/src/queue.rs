@@ -5,6 +5,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
+use core::time::Duration;
 
 use avocet_codec::{QoS, ReasonCode};
 use avocet_session::{
@@ -13,6 +14,7 @@ use avocet_session::{
 };
 use avocet_topic::TopicName;
 
+use crate::config::EngineConfig;
 use crate::connection::Connections;
 use crate::counters::DropReason;
 use crate::hooks::Passed;
@@ -95,6 +97,29 @@ pub(crate) fn state<'a>(
         Some(entry) => entry.server.session_mut(),
         None => slot.session.as_deref_mut(),
     }
+}
+
+/// How long a publisher waits that has just put a message into the queue of a session.
+fn slows(slot: &mut Slot, config: &EngineConfig, now: Now) -> Duration {
+    let (messages, bytes) = slot.counted;
+    let limits = &config.connection.limits;
+    // Most queues hold little, and this says so without a division.
+    if messages <= limits.queued_messages_max / 2 && bytes <= limits.queued_bytes_max / 2 {
+        slot.slows_since = None;
+        return Duration::ZERO;
+    }
+    let patience = config.limits.slow_publishers;
+    if patience.is_zero() || slot.connection.is_none() {
+        return Duration::ZERO;
+    }
+    let fill = fill(slot.counted, limits);
+    let since = *slot.slows_since.get_or_insert(now.instant);
+    if fill <= HALF {
+        slot.slows_since = None;
+    } else if now.instant < since + patience {
+        return patience / 100 * (fill - HALF) / HALF;
+    }
+    Duration::ZERO
 }
 
 impl Engine {
@@ -249,20 +274,12 @@ impl Engine {
             return;
         };
         self.counters.count_queue(&mut slot.counted, counted);
-        let patience = self.config.limits.slow_publishers;
-        if !patience.is_zero() && slot.connection.is_some() {
-            let fill = fill(counted, &self.config.connection.limits);
-            let since = *slot.slows_since.get_or_insert(now.instant);
-            if fill <= HALF {
-                slot.slows_since = None;
-            } else if now.instant < since + patience {
-                let wait = patience / 100 * (fill - HALF) / HALF;
-                self.wait = self.wait.max(wait);
-            }
-        }
+        let wait = slows(slot, &self.config, now);
+        self.wait = self.wait.max(wait);
     }
 
     /// True if a record says so.
+    #[inline(always)]
     fn enqueue(
         &mut self,
         handle: SessionHandle,
@@ -297,7 +314,9 @@ impl Engine {
         };
         let enqueued = state.enqueue(outgoing, limits, now);
         let counted = (state.queued(), state.queued_bytes());
-        self.queue_changed(handle, counted, now);
+        self.counters.count_queue(&mut slot.counted, counted);
+        let wait = slows(slot, &self.config, now);
+        self.wait = self.wait.max(wait);
         let sequence = match enqueued {
             Enqueued::Queued { sequence } => sequence,
             Enqueued::Stored { sequence } => {

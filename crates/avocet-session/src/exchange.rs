@@ -13,9 +13,14 @@ use crate::receiver::{Released, free_spare};
 use crate::sender::{Next, PublishFrame};
 use crate::transmit::SHARED_MIN;
 use crate::{
-    AckToken, CommitId, ConnectionEvent, Expiry, Limits, Now, Outgoing, Session, TransmitBuf,
-    Violation,
+    AckToken, ConnectionEvent, Expiry, Limits, Now, Outgoing, Session, TransmitBuf, Violation,
 };
+
+/// Bytes of an acknowledgement in its shortest form.
+pub(crate) const ACK_LEN: usize = 4;
+
+/// Acknowledgements that are taken in a row before their owner hears of them.
+const ACKS_AT_ONCE: usize = 64;
 
 /// A PUBLISH that came, with its Topic Alias resolved.
 #[derive(Clone, Debug)]
@@ -172,7 +177,30 @@ impl Exchange {
             && self.session.sender.enqueue_frame(frame, limits)
     }
 
+    /// Takes acknowledgements in their shortest form from the front of `input`; how many. It stops
+    /// before a violation, behind one that the owner has to answer, and when `pending_max` wait.
+    pub(crate) fn handle_acks(&mut self, input: &[u8], pending_max: usize) -> usize {
+        let mut acks = 0;
+        let mut rest = input;
+        while acks < ACKS_AT_ONCE
+            && let Some((packet, behind)) = rest.split_first_chunk::<ACK_LEN>()
+            && let Some((ack_type, packet_id)) = AckType::from_success(packet)
+        {
+            if self.handle_ack(ack_type, Ack::new(packet_id)).is_err() {
+                break;
+            }
+            acks += 1;
+            rest = behind;
+            let is_answered = matches!(ack_type, AckType::Pubrec | AckType::Pubrel);
+            if is_answered && (!self.events.is_empty() || self.pending() >= pending_max) {
+                break;
+            }
+        }
+        acks
+    }
+
     /// PUBACK, PUBREC, PUBREL or PUBCOMP.
+    #[inline]
     pub(crate) fn handle_ack(&mut self, ack_type: AckType, ack: Ack<'_>) -> Result<(), Violation> {
         let Ack {
             packet_id,
@@ -217,7 +245,7 @@ impl Exchange {
         self.session.receiver.waits(self.session.committed())
     }
 
-    /// Writes one packet, or some that are ready; how many, 0 when nothing may leave now.
+    /// Writes what may leave until `out` is full: acknowledgements first. How many packets.
     pub(crate) fn transmit(
         &mut self,
         now: Now,
@@ -225,70 +253,63 @@ impl Exchange {
         messages_left: &mut u16,
     ) -> usize {
         let version = self.version;
-        let committed: CommitId = self.session.committed();
-        if let Some(ack) = self.session.receiver.poll(committed) {
-            write_ack(
-                ack.kind,
-                Ack::with_reason(ack.packet_id, ack.reason_code),
-                version,
-                out,
-            );
-            return 1;
-        }
-        let messages = *messages_left > 0;
-        let aliases = &mut self.outgoing_aliases;
-        let publishes_sent = &mut self.publishes_sent;
         let maximum = self.maximum_packet_size;
-        let mut packets = 1;
-        let polled =
-            self.session.sender.poll(
-                now,
-                committed,
-                messages,
-                &mut self.events,
-                |next| match next {
+        let committed = self.session.committed();
+        let Session {
+            sender, receiver, ..
+        } = &mut *self.session;
+        let mut packets = 0;
+        while !out.is_full()
+            && let Some(ack) = receiver.poll(committed)
+        {
+            let (kind, ack) = (ack.kind, Ack::with_reason(ack.packet_id, ack.reason_code));
+            write_ack(kind, ack, version, out);
+            packets += 1;
+        }
+        while !out.is_full() {
+            let mut written = 0;
+            let messages = *messages_left > 0;
+            let polled = sender.poll(now, committed, messages, &mut self.events, |next| {
+                let publishes = match next {
                     Next::Publish {
                         outgoing,
                         packet_id,
                         dup,
                     } => {
-                        let packet_id = packet_id.map(|id| id.get());
-                        let flags = flags(outgoing, dup);
-                        let written = PublishWriter {
+                        let writer = PublishWriter {
                             version,
                             outgoing,
-                            packet_id,
-                            flags,
+                            packet_id: packet_id.map(|id| id.get()),
+                            flags: flags(outgoing, dup),
                             now,
-                        }
-                        .write(maximum, aliases, out);
-                        *publishes_sent += u64::from(written);
-                        written
+                        };
+                        usize::from(writer.write(maximum, &mut self.outgoing_aliases, out))
                     }
                     Next::Pubrel {
                         packet_id,
                         reason_code,
                     } => {
-                        write_ack(
-                            AckType::Pubrel,
-                            Ack::with_reason(packet_id, reason_code),
-                            version,
-                            out,
-                        );
-                        true
+                        let ack = Ack::with_reason(packet_id, reason_code);
+                        write_ack(AckType::Pubrel, ack, version, out);
+                        written += 1;
+                        return true;
                     }
-                    Next::Frames(frames) => {
-                        packets = frames.write(out);
-                        *publishes_sent += packets as u64;
-                        packets > 0
-                    }
-                },
-            );
-        if polled && *messages_left < u16::MAX {
-            let written = u16::try_from(packets).unwrap_or(u16::MAX);
-            *messages_left = messages_left.saturating_sub(written);
+                    Next::Frames(frames) => frames.write(out),
+                };
+                self.publishes_sent += publishes as u64;
+                written += publishes;
+                publishes > 0
+            });
+            if !polled {
+                break;
+            }
+            packets += written;
+            if *messages_left < u16::MAX {
+                let written = u16::try_from(written).unwrap_or(u16::MAX);
+                *messages_left = messages_left.saturating_sub(written);
+            }
         }
-        if polled { packets } else { 0 }
+        packets
     }
 }
 
@@ -330,19 +351,32 @@ const VARIABLE_MAX: usize = 268_435_455;
 
 impl PublishWriter<'_> {
     /// False, and nothing written, if it takes more than `maximum` bytes.
+    #[inline]
     fn write(&self, maximum: u32, aliases: &mut OutgoingAliases, out: &mut TransmitBuf) -> bool {
-        let message = &self.outgoing.message;
-        let topic = message.topic_bytes();
+        if self.version == Version::V5 && aliases.are_allowed() {
+            return self.write_aliased(maximum, aliases, out);
+        }
+        let topic = self.outgoing.message.topic_bytes();
+        match self.lengths(topic.len(), false) {
+            Some(lengths) if lengths.packet <= maximum => {
+                self.write_packet(lengths, topic, None, out);
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    fn write_aliased(
+        &self,
+        maximum: u32,
+        aliases: &mut OutgoingAliases,
+        out: &mut TransmitBuf,
+    ) -> bool {
+        let topic = self.outgoing.message.topic_bytes();
         let fits = |lengths: &Lengths| lengths.packet <= maximum;
         let plain = self.lengths(topic.len(), false).filter(fits);
-        let alias = if self.version == Version::V5 {
-            aliases.choose(
-                topic,
-                self.lengths(topic.len(), true).is_some_and(|it| fits(&it)),
-            )
-        } else {
-            AliasUse::None
-        };
+        let with_alias = self.lengths(topic.len(), true);
+        let alias = aliases.choose(topic, with_alias.is_some_and(|lengths| fits(&lengths)));
         let alias = match alias {
             AliasUse::Set(alias) if planted!(AliasSurvives) && self.flags & 0x08 != 0 => {
                 AliasUse::Known(alias)
@@ -351,17 +385,30 @@ impl PublishWriter<'_> {
         };
         let (topic, lengths, alias) = match alias {
             AliasUse::None => (topic, plain, None),
-            AliasUse::Set(alias) => (topic, self.lengths(topic.len(), true), Some(alias)),
+            AliasUse::Set(alias) => (topic, with_alias, Some(alias)),
             AliasUse::Known(alias) => (&[][..], self.lengths(0, true).filter(fits), Some(alias)),
         };
         let Some(lengths) = lengths else { return false };
+        self.write_packet(lengths, topic, alias, out);
+        true
+    }
+
+    #[inline]
+    fn write_packet(
+        &self,
+        lengths: Lengths,
+        topic: &[u8],
+        alias: Option<NonZeroU16>,
+        out: &mut TransmitBuf,
+    ) {
+        let message = &self.outgoing.message;
         self.write_header(lengths, topic, alias, out);
-        if message.payload().len() < SHARED_MIN {
-            out.put_slice(message.payload());
+        let payload = message.payload();
+        if payload.len() < SHARED_MIN {
+            out.put_slice(payload);
         } else {
             out.put_shared(message.payload_bytes());
         }
-        true
     }
 
     fn expiry(&self) -> Option<u32> {
@@ -420,14 +467,24 @@ impl PublishWriter<'_> {
         const SUBSCRIPTION_IDENTIFIER: u8 = 0x0B;
 
         let mut out = out.frame();
-        out.put_u8(PUBLISH | self.flags);
-        put_variable(&mut out, lengths.remaining);
-        out.put_u16(u16::try_from(topic.len()).unwrap_or(u16::MAX));
-        out.put_slice(topic);
-        if let Some(packet_id) = self.packet_id {
-            out.put_u16(packet_id);
+        let first_byte = PUBLISH | self.flags;
+        let [high, low] = u16::try_from(topic.len()).unwrap_or(u16::MAX).to_be_bytes();
+        if lengths.remaining < 0x80 {
+            out.put_slice(&[first_byte, lengths.remaining as u8, high, low]);
+        } else {
+            out.put_u8(first_byte);
+            put_variable(&mut out, lengths.remaining);
+            out.put_slice(&[high, low]);
         }
-        if self.version == Version::V5 {
+        out.put_slice(topic);
+        let without_properties = self.version == Version::V5 && lengths.properties == 0;
+        match self.packet_id.map(u16::to_be_bytes) {
+            Some([high, low]) if without_properties => out.put_slice(&[high, low, 0]),
+            Some(packet_id) => out.put_slice(&packet_id),
+            None if without_properties => out.put_slice(&[0]),
+            None => {}
+        }
+        if self.version == Version::V5 && !without_properties {
             put_variable(&mut out, lengths.properties);
             if let Some(alias) = alias {
                 out.put_u8(TOPIC_ALIAS);

@@ -575,7 +575,8 @@ impl Sender {
 
     fn find(&self, id: PacketId) -> Option<usize> {
         let first = self.inflight.front()?.sequence;
-        let ahead = (u64::from(id.get()) - 1 + PACKET_IDS - first % PACKET_IDS) % PACKET_IDS;
+        let (id, first_id) = (u64::from(id.get()) - 1, first % PACKET_IDS);
+        let ahead = if id < first_id { PACKET_IDS } else { 0 } + id - first_id;
         self.index(first + ahead)
     }
 
@@ -587,11 +588,16 @@ impl Sender {
         reason_code: ReasonCode,
         events: &mut VecDeque<ConnectionEvent>,
     ) -> Result<(), Violation> {
+        // Most come in the order of their messages.
+        let is_due = |state: &State| matches!(state, State::Publish(outgoing) if outgoing.qos == QoS::AtLeastOnce);
+        if self.finish_first(packet_id, is_due, reason_code, events) {
+            return Ok(());
+        }
         let Some(index) = self.find(packet_id) else {
             return Ok(());
         };
         match self.inflight.get(index).map(|entry| &entry.state) {
-            Some(State::Publish(outgoing)) if outgoing.qos == QoS::AtLeastOnce => {
+            Some(state) if is_due(state) => {
                 self.finish(index, reason_code, events);
                 Ok(())
             }
@@ -690,14 +696,23 @@ impl Sender {
         reason_code: ReasonCode,
         events: &mut VecDeque<ConnectionEvent>,
     ) -> Result<(), Violation> {
+        let is_due = |state: &State| {
+            matches!(
+                state,
+                State::Pubrel {
+                    release: Release::Sent,
+                    ..
+                }
+            )
+        };
+        if self.finish_first(packet_id, is_due, reason_code, events) {
+            return Ok(());
+        }
         let Some(index) = self.find(packet_id) else {
             return Ok(());
         };
         match self.inflight.get(index).map(|entry| &entry.state) {
-            Some(State::Pubrel {
-                release: Release::Sent,
-                ..
-            }) => {
+            Some(state) if is_due(state) => {
                 self.finish(index, reason_code, events);
                 Ok(())
             }
@@ -706,29 +721,37 @@ impl Sender {
         }
     }
 
+    /// Finishes the first message in flight if it has this Packet Identifier and waits for this.
+    #[inline]
+    fn finish_first(
+        &mut self,
+        id: PacketId,
+        is_due: impl Fn(&State) -> bool,
+        reason_code: ReasonCode,
+        events: &mut VecDeque<ConnectionEvent>,
+    ) -> bool {
+        let is_first =
+            |entry: &mut InFlight| packet_id(entry.sequence) == id && is_due(&entry.state);
+        let Some(first) = self.inflight.pop_front_if(is_first) else {
+            return false;
+        };
+        events.extend(first.finished(reason_code));
+        self.resend = self.resend.saturating_sub(1);
+        self.forget_one(first.counted);
+        self.remove_tombstones();
+        true
+    }
+
     fn finish(
         &mut self,
         index: usize,
         reason_code: ReasonCode,
         events: &mut VecDeque<ConnectionEvent>,
     ) {
-        let Some(entry) = self.inflight.get(index) else {
-            return;
-        };
-        let (tag, stored) = match &entry.state {
-            State::Publish(outgoing) => (outgoing.tag, outgoing.gate.is_some()),
-            State::Pubrel { tag, stored, .. } => (*tag, *stored),
-            State::Finished => return,
-        };
-        if tag != 0 || stored {
-            let sequence = entry.sequence;
-            events.push_back(ConnectionEvent::Finished {
-                sequence,
-                tag,
-                reason_code,
-            });
+        if let Some(entry) = self.inflight.get(index) {
+            events.extend(entry.finished(reason_code));
+            self.bury(index);
         }
-        self.bury(index);
     }
 
     /// Makes a message a tombstone, and removes those at the front.
@@ -737,14 +760,22 @@ impl Sender {
             return;
         };
         entry.state = State::Finished;
-        self.outstanding = self.outstanding.saturating_sub(entry.counted.into());
+        let counted = entry.counted;
+        self.forget_one(counted);
+        if index == 0 {
+            self.remove_tombstones();
+        }
+    }
+
+    /// A message is not in flight any more.
+    fn forget_one(&mut self, counted: bool) {
+        self.outstanding = self.outstanding.saturating_sub(counted.into());
         self.live -= 1;
-        while let Some(InFlight {
-            state: State::Finished,
-            ..
-        }) = self.inflight.front()
-        {
-            self.inflight.pop_front();
+    }
+
+    fn remove_tombstones(&mut self) {
+        let is_tombstone = |entry: &mut InFlight| matches!(entry.state, State::Finished);
+        while self.inflight.pop_front_if(is_tombstone).is_some() {
             self.resend = self.resend.saturating_sub(1);
         }
         give_back(&mut self.inflight);
@@ -907,6 +938,21 @@ const NAMED_MAX: usize = 32;
 const FETCH_BYTES_MAX: u64 = 1 << 20;
 
 impl InFlight {
+    /// What the owner hears of its end, if it asked for that.
+    #[inline]
+    fn finished(&self, reason_code: ReasonCode) -> Option<ConnectionEvent> {
+        let (tag, stored) = match &self.state {
+            State::Publish(outgoing) => (outgoing.tag, outgoing.gate.is_some()),
+            State::Pubrel { tag, stored, .. } => (*tag, *stored),
+            State::Finished => return None,
+        };
+        (tag != 0 || stored).then_some(ConnectionEvent::Finished {
+            sequence: self.sequence,
+            tag,
+            reason_code,
+        })
+    }
+
     fn gate(&self) -> Option<CommitId> {
         match self.state {
             State::Pubrel {

@@ -5,6 +5,7 @@ use avocet_codec::{Ack, AckType, Disconnect, Packet, Publish, Subscribe, Version
 
 use super::outgoing::Reply;
 use super::{ServerConnection, ServerEvent, ServerInput, State};
+use crate::exchange::ACK_LEN;
 use crate::{CloseReason, ConnectionError, Demand, IncomingPublish, Now, PublishFrame, Violation};
 
 /// The packet type of a first byte.
@@ -21,14 +22,20 @@ fn is_publish(frame: &[u8]) -> bool {
         .is_some_and(|byte| packet_type(*byte) == PUBLISH)
 }
 
+/// Whether this may begin with an acknowledgement in its shortest form.
+fn is_short_ack(input: &[u8]) -> bool {
+    matches!(input, [0x40..0x80, 2, ..])
+}
+
 impl ServerConnection {
-    /// Reads at most one packet from the front of `input`. The driver drops what was consumed and
-    /// calls again with the rest, until nothing is consumed: then it keeps the rest until more
-    /// bytes come ([`Demand::More`]), or until the connection is no longer paused
+    /// Reads at most one packet from the front of `input`, or some acknowledgements. The driver drops
+    /// what was consumed and calls again with the rest, until nothing is consumed: then it keeps the
+    /// rest until more bytes come ([`Demand::More`]), or until the connection is no longer paused
     /// ([`Demand::Paused`]). After the end all input is consumed and ignored.
     pub fn handle_input<'a>(&mut self, input: &'a [u8], now: Now) -> ServerInput<'a> {
         let mut read = ServerInput {
             consumed: 0,
+            packets: 1,
             demand: Demand::More,
             event: None,
         };
@@ -41,7 +48,18 @@ impl ServerConnection {
             read.demand = Demand::Paused;
             return read;
         }
-        match self.read_frame(input, now, &mut read.event) {
+        let acks = if is_short_ack(input) {
+            self.read_acks(input, now)
+        } else {
+            0
+        };
+        let consumed = if acks > 0 {
+            read.packets = acks;
+            Ok(acks * ACK_LEN)
+        } else {
+            self.read_frame(input, now, &mut read.event)
+        };
+        match consumed {
             Ok(0) => {}
             Ok(consumed) => {
                 read.consumed = consumed;
@@ -57,6 +75,25 @@ impl ServerConnection {
             }
         }
         read
+    }
+
+    /// Reads acknowledgements in their shortest form, as most are and as they mostly come: many in a
+    /// row. How many.
+    #[inline(never)]
+    fn read_acks(&mut self, input: &[u8], now: Now) -> usize {
+        let pending_max = self.acks_max();
+        let Some(exchange) = &mut self.exchange else {
+            return 0;
+        };
+        let connected = matches!(self.state, State::Connected { .. });
+        if !connected || (self.config.maximum_packet_size.get() as usize) < ACK_LEN {
+            return 0;
+        }
+        let acks = exchange.handle_acks(input, pending_max);
+        if acks > 0 {
+            self.last_received = now.instant;
+        }
+        acks
     }
 
     /// The length of the first packet, 0 if it is not there as a whole. Its event is put where it is

@@ -108,6 +108,8 @@ struct Client {
 pub struct ServerInput<'a> {
     /// Bytes read; the driver drops them.
     pub consumed: usize,
+    /// Packets among them: one, or more if they are acknowledgements.
+    pub packets: usize,
     /// How to go on with the rest.
     pub demand: Demand,
     /// The packet, if it concerns the owner.

@@ -194,20 +194,24 @@ impl ServerConnection {
                 .is_some_and(|reply| !reply.is_ready(committed))
     }
 
-    /// Whether more answers wait than a client may cause without reading them.
-    pub(super) fn is_backlogged(&self) -> bool {
+    /// How many acknowledgements may wait before reading stops.
+    pub(super) fn acks_max(&self) -> usize {
         let receive_maximum = usize::from(self.config.receive_maximum.get());
         // A 5.0 client that exceeds the Receive Maximum is told so, and must be heard before.
-        let acks_max = match self.client.version {
+        match self.client.version {
             Version::V5 => receive_maximum + ACKS_MAX,
             Version::V3_1 | Version::V3_1_1 => receive_maximum,
-        };
+        }
+    }
+
+    /// Whether more answers wait than a client may cause without reading them.
+    pub(super) fn is_backlogged(&self) -> bool {
         self.replies.len() >= REPLIES_MAX
             || self.pingresps >= PINGRESPS_MAX
             || self
                 .exchange
                 .as_ref()
-                .is_some_and(|exchange| exchange.pending() >= acks_max)
+                .is_some_and(|exchange| exchange.pending() >= self.acks_max())
     }
 
     /// Whether [`poll_transmit`](Self::poll_transmit) may have something to do.
@@ -248,7 +252,7 @@ impl ServerConnection {
         full
     }
 
-    /// Writes one packet, or some that are ready; how many, 0 when nothing may leave now.
+    /// Writes one packet, or some; how many, 0 when nothing may leave now.
     fn transmit(&mut self, now: Now, out: &mut TransmitBuf) -> usize {
         match &self.state {
             State::Opened { .. } | State::Closed { .. } => return 0,

@@ -3,8 +3,8 @@
 use avocet_codec::PacketType::{Puback, Publish};
 use avocet_codec::{AckType, Delivery, Packet, QoS, ReasonCode, Version};
 use avocet_session::{
-    CloseReason, ConnectionError, DropReason, Dropped, Enqueued, Limits, Outgoing, Overflow,
-    ServerConfig, TransmitBuf, Violation,
+    CloseReason, CommitId, ConnectionError, ConnectionEvent, Demand, DropReason, Dropped, Enqueued,
+    Limits, Outgoing, Overflow, ServerConfig, TransmitBuf, Violation,
 };
 use std::num::NonZeroU16;
 
@@ -398,6 +398,75 @@ fn natural_order_is_kept_between_qos() {
     }
     pair.run();
     assert_eq!(pair.client.received, ["1", "2", "3", "4", "5", "6"]);
+}
+
+/// What a client does wrong behind acknowledgements does not take these back.
+#[test]
+fn acknowledgements_in_a_row_are_read_at_once_up_to_a_violation() {
+    let mut pair = Pair::connected_with(Version::V5, ServerConfig::default(), |client| {
+        client.answers = false;
+    });
+    for outgoing in [qos1("1"), qos2("2"), qos1("3"), qos2("4")] {
+        let _ = pair.publish(outgoing);
+    }
+    pair.run();
+    // PUBACK, PUBREC, PUBACK, and a PUBACK where PUBREC is due.
+    let input = [
+        [0x40, 2, 0, 1],
+        [0x50, 2, 0, 2],
+        [0x40, 2, 0, 3],
+        [0x40, 2, 0, 4],
+    ];
+    let input = input.concat();
+    let read = pair.server.handle_input(&input, pair.now);
+    assert_eq!((read.consumed, read.packets), (12, 3));
+    assert_eq!(pair.session().in_flight(), 2);
+    assert!(pair.server.is_connected());
+    let read = pair.server.handle_input(&input[12..], pair.now);
+    assert_eq!(read.consumed, 4);
+    assert!(!pair.server.is_connected());
+}
+
+/// The owner of a stored message hears of its PUBREC, and answers, before anything else is read.
+#[test]
+fn acknowledgements_in_a_row_end_where_the_owner_has_to_answer() {
+    let mut pair = Pair::connected_with(Version::V5, ServerConfig::default(), |client| {
+        client.answers = false;
+    });
+    for payload in ["1", "2"] {
+        let gate = Some(CommitId::ZERO);
+        let _ = pair.publish(Outgoing {
+            gate,
+            ..qos2(payload)
+        });
+    }
+    pair.run();
+    let input = [[0x50, 2, 0, 1], [0x50, 2, 0, 2]].concat();
+    for packet in [1, 2] {
+        let read = pair
+            .server
+            .handle_input(&input[4 * (packet - 1)..], pair.now);
+        assert_eq!((read.consumed, read.packets), (4, 1));
+        let event = pair.server.poll_event();
+        assert!(matches!(event, Some(ConnectionEvent::Pubrec { .. })));
+    }
+}
+
+#[test]
+fn acknowledgements_in_a_row_end_where_too_many_answers_wait() {
+    let config = ServerConfig {
+        receive_maximum: NonZeroU16::new(3).unwrap(),
+        ..ServerConfig::default()
+    };
+    let mut pair = Pair::connected_with(Version::V3_1_1, config, |_| {});
+    let input = [0x62, 2, 0, 1].repeat(10);
+    let read = pair.server.handle_input(&input, pair.now);
+    assert_eq!((read.packets, read.demand), (3, Demand::Paused));
+    let mut out = TransmitBuf::new(usize::MAX);
+    pair.server.poll_transmit(pair.now, &mut out);
+    assert_eq!(out.len(), 12);
+    let read = pair.server.handle_input(&input[12..], pair.now);
+    assert_eq!((read.packets, read.demand), (3, Demand::Paused));
 }
 
 #[test]

@@ -431,11 +431,18 @@ impl World {
         assert!(is_stored, "{packet:?} before it is stored");
     }
 
-    /// Notes that the sender gets a PUBREC, which is whole when it is consumed.
-    fn see_pubrec(&mut self, to: Role, frame: &[u8]) {
-        if to == self.case.sender
-            && let Ok(Packet::Pubrec(pubrec)) = Packet::decode(frame, self.case.version)
+    /// Notes the PUBRECs that the sender gets, which are whole when they are consumed.
+    fn see_pubrecs(&mut self, to: Role, mut packets: &[u8]) {
+        if to != self.case.sender {
+            return;
+        }
+        while let Ok(Some(len)) = frame_len(packets, u32::MAX)
+            && let Some((frame, behind)) = packets.split_at_checked(len)
         {
+            packets = behind;
+            let Ok(Packet::Pubrec(pubrec)) = Packet::decode(frame, self.case.version) else {
+                continue;
+            };
             let id = Some(pubrec.packet_id.get());
             let of_id = self.sent.iter_mut().filter(|sent| sent.packet_id == id);
             of_id.last().unwrap().is_released = true;
@@ -465,7 +472,7 @@ impl World {
                 Some(other) => panic!("{other:?}"),
                 None => {}
             }
-            self.see_pubrec(Role::Server, &tail[..consumed]);
+            self.see_pubrecs(Role::Server, &tail[..consumed]);
             self.to_server.tail = tail[consumed..].to_vec();
             self.poll_server();
             if consumed == 0 {
@@ -514,7 +521,7 @@ impl World {
                 Some(other) => panic!("{other:?}"),
                 None => {}
             }
-            self.see_pubrec(Role::Client, &tail[..consumed]);
+            self.see_pubrecs(Role::Client, &tail[..consumed]);
             self.to_client.tail = tail[consumed..].to_vec();
             self.poll_client();
             if consumed == 0 {
