@@ -40,8 +40,9 @@ const fn layer(name: &'static str, colour: Colour, below: &'static [&'static str
 /// transport there is no MQTT.
 #[rustfmt::skip]
 const LAYERS: &[Layer] = &[
-    layer("avocet-topic",     Pure,  &[]),
-    layer("avocet-codec",     Pure,  &["avocet-topic"]),
+    layer("avocet-bytes",     Pure,  &[]),
+    layer("avocet-topic",     Pure,  &["avocet-bytes"]),
+    layer("avocet-codec",     Pure,  &["avocet-bytes", "avocet-topic"]),
     layer("avocet-access",    Pure,  &["avocet-topic"]),
     layer("avocet-session",   Pure,  &["avocet-topic", "avocet-codec"]),
     layer("avocet-engine",    Pure,  &["avocet-topic", "avocet-codec", "avocet-access", "avocet-session"]),

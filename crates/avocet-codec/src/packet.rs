@@ -365,6 +365,25 @@ pub(crate) fn short_frame(frame: &[u8]) -> Option<(u8, Reader<'_>)> {
     }
 }
 
+/// The same for up to three bytes, in their shortest form.
+#[inline(always)]
+pub(crate) fn common_frame(frame: &[u8]) -> Option<(u8, Reader<'_>)> {
+    let (first_byte, len, body) = match frame {
+        [first_byte, len @ ..0x80, body @ ..] => (first_byte, usize::from(*len), body),
+        [first_byte, a, b @ 1..0x80, body @ ..] => (
+            first_byte,
+            usize::from(a & 0x7f) | usize::from(*b) << 7,
+            body,
+        ),
+        [first_byte, a, b @ 0x80..=0xff, c @ 1..0x80, body @ ..] => {
+            let low = usize::from(a & 0x7f) | usize::from(b & 0x7f) << 7;
+            (first_byte, low | usize::from(*c) << 14, body)
+        }
+        _ => return None,
+    };
+    (body.len() == len).then(|| (*first_byte, Reader::new(body)))
+}
+
 /// What the first byte must be in all versions.
 #[inline]
 pub(crate) fn check_first_byte(first_byte: u8) -> Result<(), DecodeError> {

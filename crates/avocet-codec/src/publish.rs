@@ -6,7 +6,7 @@ use bytes::BufMut;
 use crate::error::{DecodeError, EncodeError, Field};
 use crate::list::List;
 use crate::message_properties::{Forwardable, MessageProperties};
-use crate::packet::{FixedHeader, PacketType, short_frame};
+use crate::packet::{FixedHeader, PacketType, common_frame};
 use crate::packet_id::PacketId;
 use crate::property::{Properties, Property};
 use crate::qos::QoS;
@@ -111,21 +111,23 @@ impl<'a> Publish<'a> {
         Self::decode_as(frame, version, |publish| publish)
     }
 
-    /// Makes a packet of what is read, at once, so that it is built where it is returned.
-    #[inline(always)]
+    /// Makes a packet of what is read, at once, so that it is built where it is returned. What most
+    /// packets are takes no call from here.
+    #[inline(never)]
     pub(crate) fn decode_as<T>(
         frame: &'a [u8],
         version: Version,
         packet: impl FnOnce(Self) -> T,
     ) -> Result<T, DecodeError> {
-        match short_frame(frame) {
+        match common_frame(frame) {
             Some((first_byte, body)) if first_byte >> 4 == PacketType::Publish as u8 => {
-                Self::decode_body(first_byte & 0xf, body, version, packet)
+                Self::decode_body::<true, T>(first_byte & 0xf, body, version, packet)
             }
             _ => Self::decode_long(frame, version, packet),
         }
     }
 
+    /// For a Remaining Length that is rare, or wrong.
     #[inline(never)]
     fn decode_long<T>(
         frame: &'a [u8],
@@ -134,16 +136,29 @@ impl<'a> Publish<'a> {
     ) -> Result<T, DecodeError> {
         let (header, body) = FixedHeader::read(frame, version)?;
         header.expect(PacketType::Publish)?;
-        Self::decode_body(header.flags, body, version, packet)
+        Self::decode_body::<true, T>(header.flags, body, version, packet)
+    }
+
+    /// For a Topic Name that is not ASCII, or none.
+    #[cold]
+    #[inline(never)]
+    fn decode_other<T>(
+        flags: u8,
+        body: Reader<'a>,
+        version: Version,
+        packet: impl FnOnce(Self) -> T,
+    ) -> Result<T, DecodeError> {
+        Self::decode_body::<false, T>(flags, body, version, packet)
     }
 
     #[inline(always)]
-    fn decode_body<T>(
+    fn decode_body<const ASCII: bool, T>(
         flags: u8,
         mut body: Reader<'a>,
         version: Version,
         packet: impl FnOnce(Self) -> T,
     ) -> Result<T, DecodeError> {
+        let whole = body;
         let mut dup = flags & 0b1000 != 0;
         let qos = QoS::from_u8(flags >> 1 & 0b11).ok_or(DecodeError::QoS3)?;
         if dup && qos == QoS::AtMostOnce {
@@ -156,6 +171,11 @@ impl<'a> Publish<'a> {
         let name = body.binary(Field::TopicName)?;
         let topic_name = if name.is_empty() && version == Version::V5 {
             None
+        } else if ASCII {
+            let Some(topic_name) = TopicName::from_ascii(name) else {
+                return Self::decode_other(flags, whole, version, packet);
+            };
+            Some(topic_name)
         } else {
             Some(topic_name(name, Field::TopicName)?)
         };

@@ -1,6 +1,6 @@
 use core::str;
 
-use ascii::AsciiStr;
+use avocet_bytes::{ascii_without, has_any};
 use avocet_topic::{TopicFilter, TopicFilterError, TopicName, TopicNameError};
 
 use crate::error::{DecodeError, Field};
@@ -109,7 +109,7 @@ impl<'a> Reader<'a> {
     #[inline(always)]
     pub(crate) fn topic_filter(&mut self) -> Result<TopicFilter<'a>, DecodeError> {
         let bytes = self.binary(Field::TopicFilter)?;
-        topic_filter(bytes).ok_or_else(|| refuse_topic_filter(bytes))
+        TopicFilter::from_utf8(bytes).ok_or_else(|| refuse_topic_filter(bytes))
     }
 
     /// A Variable Byte Integer in its shortest form [MQTT5-1.5.5-1].
@@ -155,55 +155,24 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Most strings are ASCII, which takes a fraction of the time to find out.
-#[inline(always)]
-fn ascii(bytes: &[u8]) -> Option<&str> {
-    AsciiStr::from_ascii(bytes).ok().map(AsciiStr::as_str)
-}
-
-// These are not inlined, as they take and return what fits into registers; what is wrong with the
-// bytes is asked afterwards.
+/// Not inlined, as it takes and returns what fits into registers; what is wrong with the bytes is asked
+/// afterwards.
 #[inline(never)]
 fn string(bytes: &[u8]) -> Option<&str> {
-    match ascii(bytes) {
-        Some(string) if !is_null_in(string) => Some(string),
-        _ => long_string(bytes),
-    }
+    ascii_without(bytes, [0]).or_else(|| other_string(bytes))
 }
 
+/// The same for what is not ASCII.
 #[inline(never)]
-fn long_string(bytes: &[u8]) -> Option<&str> {
+fn other_string(bytes: &[u8]) -> Option<&str> {
     let string = str::from_utf8(bytes).ok();
     string.filter(|string| !has_null(string))
-}
-
-#[inline(never)]
-fn long_topic_name(bytes: &[u8]) -> Option<TopicName<'_>> {
-    let string = str::from_utf8(bytes).ok();
-    string.and_then(|string| TopicName::new(string).ok())
-}
-
-#[inline(always)]
-fn topic_filter(bytes: &[u8]) -> Option<TopicFilter<'_>> {
-    match ascii(bytes).map(TopicFilter::new) {
-        Some(Ok(topic_filter)) => Some(topic_filter),
-        _ => long_topic_filter(bytes),
-    }
-}
-
-#[inline(never)]
-fn long_topic_filter(bytes: &[u8]) -> Option<TopicFilter<'_>> {
-    let string = str::from_utf8(bytes).ok();
-    string.and_then(|string| TopicFilter::new(string).ok())
 }
 
 /// Inlined, as there is one in most packets.
 #[inline(always)]
 pub(crate) fn topic_name(bytes: &[u8], field: Field) -> Result<TopicName<'_>, DecodeError> {
-    match ascii(bytes).map(TopicName::new) {
-        Some(Ok(topic_name)) => Ok(topic_name),
-        _ => long_topic_name(bytes).ok_or_else(|| refuse_topic_name(bytes, field)),
-    }
+    TopicName::from_utf8(bytes).ok_or_else(|| refuse_topic_name(bytes, field))
 }
 
 #[cold]
@@ -235,46 +204,7 @@ fn refuse_topic_filter(bytes: &[u8]) -> DecodeError {
 /// Whether the null character is in it.
 #[inline(never)]
 pub(crate) fn has_null(string: &str) -> bool {
-    is_null_in(string)
-}
-
-/// The same; some bytes are looked at twice.
-#[inline(always)]
-fn is_null_in(string: &str) -> bool {
-    let bytes = string.as_bytes();
-    let Some(last) = bytes.last_chunk() else {
-        return has_null_shortly(bytes);
-    };
-    let (chunks, _) = bytes.as_chunks();
-    chunks.iter().any(|chunk| null_in(chunk, last))
-}
-
-/// The same for less than 16 bytes: two words that may overlap.
-#[inline(always)]
-fn has_null_shortly(bytes: &[u8]) -> bool {
-    if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
-        return zeros(u64::from_ne_bytes(*first)) | zeros(u64::from_ne_bytes(*last)) != 0;
-    }
-    if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
-        let (first, last) = (u32::from_ne_bytes(*first), u32::from_ne_bytes(*last));
-        return zeros(u64::from(first) << 32 | u64::from(last)) != 0;
-    }
-    bytes.contains(&0)
-}
-
-/// Without a branch for each byte, so that the compiler looks at all of them at once.
-#[inline(always)]
-fn null_in(one: &[u8; 16], other: &[u8; 16]) -> bool {
-    let both = one.iter().zip(other);
-    both.fold(0, |found, (&a, &b)| {
-        found | u8::from(a == 0) | u8::from(b == 0)
-    }) != 0
-}
-
-/// Not 0 if one of eight bytes is: the borrow of a zero byte sets its highest bit.
-#[inline]
-const fn zeros(word: u64) -> u64 {
-    word.wrapping_sub(0x0101_0101_0101_0101) & !word & 0x8080_8080_8080_8080
+    has_any(string.as_bytes(), [0])
 }
 
 /// A Variable Byte Integer as it stands on the wire [MQTT5-1.5.5].

@@ -3,8 +3,11 @@
 use alloc::sync::Arc;
 use core::borrow::Borrow;
 use core::fmt;
+use core::str;
 
-use crate::name::{BYTES_MAX, is_plain, special};
+use avocet_bytes::{ascii_by_words, has_any};
+
+use crate::name::{BYTES_MAX, SPECIAL};
 
 /// What is wrong with a string that was to be a Topic Filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -60,22 +63,16 @@ pub enum ShareError {
     TopicFilterMissing,
 }
 
-/// True when there is no U+0000, every wildcard is a whole level, and `#` the last; false means to
-/// look again, byte by byte.
-#[inline]
-fn is_well_at_a_glance(bytes: &[u8]) -> bool {
-    let Some(last) = bytes.last_chunk::<8>() else {
-        return false;
-    };
-    let mut at = 0;
-    for word in bytes.as_chunks::<8>().0 {
-        if !are_whole_levels(special(*word), at, bytes) {
-            return false;
-        }
-        at += word.len();
-    }
-    // The last bytes, of which some may have been looked at.
-    at == bytes.len() || are_whole_levels(special(*last), bytes.len() - last.len(), bytes)
+/// Whether there is no U+0000 among eight bytes of ASCII at `at`, every wildcard is a whole level, and
+/// `#` the last; false means to look again, byte by byte.
+#[inline(always)]
+fn is_well_at_a_glance(at: usize, word: u64, bytes: &[u8]) -> bool {
+    // `+` and `#` differ in one bit.
+    let wildcards = word & !0x0808_0808_0808_0808 ^ 0x2323_2323_2323_2323;
+    // The borrow of a byte that is zero sets its highest bit, and maybe that of some behind it.
+    let less = |word: u64| word.wrapping_sub(0x0101_0101_0101_0101);
+    let marked = (less(word) | less(wildcards)) & 0x8080_8080_8080_8080;
+    are_whole_levels(marked, at, bytes)
 }
 
 /// Whether this is so for those of eight bytes at `at` that are marked.
@@ -103,10 +100,34 @@ impl<'a> TopicFilter<'a> {
     /// [MQTT5-4.7.1-1] [MQTT5-4.7.1-2] [MQTT5-4.7.3-1] [MQTT5-4.7.3-2] [MQTT5-4.7.3-3].
     #[inline(always)]
     pub fn new(s: &'a str) -> Result<Self, TopicFilterError> {
-        if !s.is_empty() && s.len() <= BYTES_MAX && is_well_at_a_glance(s.as_bytes()) {
-            return Ok(Self(s));
+        match Self::from_ascii(s.as_bytes()) {
+            Some(filter) => Ok(filter),
+            None => Self::check(s).map(|()| Self(s)),
         }
-        Self::check(s).map(|()| Self(s))
+    }
+
+    /// The Topic Filter that these bytes are, if they are UTF-8 and keep the rules. What is wrong
+    /// otherwise, [`new`](Self::new) says of the string.
+    #[inline(always)]
+    #[must_use]
+    pub fn from_utf8(bytes: &'a [u8]) -> Option<Self> {
+        Self::from_ascii(bytes).or_else(|| Self::from_other(bytes))
+    }
+
+    /// The same for what most are: eight bytes of ASCII or more.
+    #[inline(always)]
+    fn from_ascii(bytes: &'a [u8]) -> Option<Self> {
+        if bytes.len() > BYTES_MAX {
+            return None;
+        }
+        let s = ascii_by_words(bytes, |at, word| is_well_at_a_glance(at, word, bytes));
+        s.map(Self)
+    }
+
+    #[inline(never)]
+    fn from_other(bytes: &'a [u8]) -> Option<Self> {
+        let s = str::from_utf8(bytes).ok()?;
+        Self::check(s).ok().map(|()| Self(s))
     }
 
     #[inline(never)]
@@ -163,7 +184,7 @@ impl<'a> TopicFilter<'a> {
     #[must_use]
     pub fn has_wildcard(self) -> bool {
         // A wildcard character in a valid filter is always a whole level, and none holds U+0000.
-        !is_plain(self.0.as_bytes())
+        has_any(self.0.as_bytes(), SPECIAL)
     }
 
     /// Whether the first level is `+` or `#`, so that names beginning with `$` are hidden from it

@@ -3,6 +3,9 @@
 use alloc::sync::Arc;
 use core::borrow::Borrow;
 use core::fmt;
+use core::str;
+
+use avocet_bytes::{ascii_without, has_any};
 
 /// The largest length of a UTF-8 Encoded String, in bytes [MQTT5-4.7.3-3] [MQTT311-4.7.3-3].
 pub(crate) const BYTES_MAX: usize = 65_535;
@@ -25,53 +28,8 @@ pub enum TopicNameError {
     Wildcard,
 }
 
-/// Whether neither U+0000 nor a wildcard character is among these.
-///
-/// Some bytes may be looked at twice: what is left behind whole chunks is in the last chunk.
-#[inline]
-pub(crate) fn is_plain(bytes: &[u8]) -> bool {
-    let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) else {
-        return is_short_plain(bytes);
-    };
-    if bytes.len() <= 2 * first.len() {
-        return are_plain(first, last);
-    }
-    let (chunks, _) = bytes.as_chunks();
-    chunks.iter().all(|chunk| are_plain(chunk, last))
-}
-
-/// Without a branch for each byte, so that the compiler looks at all of them at once.
-#[inline(always)]
-fn are_plain(one: &[u8; 16], other: &[u8; 16]) -> bool {
-    let special = |byte: u8| u8::from(byte == 0) | u8::from(byte & !0b1000 == b'#');
-    let both = one.iter().zip(other);
-    both.fold(0, |found, (&a, &b)| found | special(a) | special(b)) == 0
-}
-
-/// The same for less than 16 bytes: two words have eight and more.
-#[inline]
-fn is_short_plain(bytes: &[u8]) -> bool {
-    match (bytes.first_chunk(), bytes.last_chunk()) {
-        (Some(first), Some(last)) => special(*first) | special(*last) == 0,
-        _ => !bytes.iter().any(|byte| matches!(byte, 0 | b'+' | b'#')),
-    }
-}
-
-/// Not 0 if U+0000 or a wildcard character is among eight bytes. The highest bit of such a byte is
-/// set then, and maybe that of some behind it.
-#[inline]
-pub(crate) const fn special(word: [u8; 8]) -> u64 {
-    let word = u64::from_le_bytes(word);
-    // `+` and `#` differ in one bit.
-    zeros(word) | zeros(word & !0x0808_0808_0808_0808 ^ 0x2323_2323_2323_2323)
-}
-
-/// Not 0 if one of eight bytes is.
-#[inline]
-const fn zeros(word: u64) -> u64 {
-    // The borrow of a zero byte sets its highest bit, and may go on into the bytes behind.
-    word.wrapping_sub(0x0101_0101_0101_0101) & !word & 0x8080_8080_8080_8080
-}
+/// What no Topic Name holds: U+0000 and the wildcard characters.
+pub(crate) const SPECIAL: [u8; 3] = [0, b'+', b'#'];
 
 /// A Topic Name: at least one character, at most 65,535 bytes, no U+0000 and no wildcard character.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -82,11 +40,35 @@ impl<'a> TopicName<'a> {
     /// [MQTT5-4.7.0-1] [MQTT5-4.7.3-1] [MQTT5-4.7.3-2] [MQTT5-4.7.3-3].
     #[inline(always)]
     pub fn new(s: &'a str) -> Result<Self, TopicNameError> {
-        if !s.is_empty() && s.len() <= BYTES_MAX && is_plain(s.as_bytes()) {
+        if !s.is_empty() && s.len() <= BYTES_MAX && !has_any(s.as_bytes(), SPECIAL) {
             Ok(Self(s))
         } else {
             Err(Self::refuse(s))
         }
+    }
+
+    /// The Topic Name that these bytes are, if they are UTF-8 and keep the rules. What is wrong otherwise,
+    /// [`new`](Self::new) says of the string.
+    #[inline(always)]
+    #[must_use]
+    pub fn from_utf8(bytes: &'a [u8]) -> Option<Self> {
+        Self::from_ascii(bytes).or_else(|| Self::from_other(bytes))
+    }
+
+    /// The same for what most names are; `None` may also mean that they are not ASCII.
+    #[inline(always)]
+    #[must_use]
+    pub fn from_ascii(bytes: &'a [u8]) -> Option<Self> {
+        if bytes.is_empty() || bytes.len() > BYTES_MAX {
+            return None;
+        }
+        ascii_without(bytes, SPECIAL).map(Self)
+    }
+
+    #[inline(never)]
+    fn from_other(bytes: &'a [u8]) -> Option<Self> {
+        let s = str::from_utf8(bytes).ok();
+        s.and_then(|s| Self::new(s).ok())
     }
 
     #[cold]

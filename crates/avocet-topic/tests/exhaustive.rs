@@ -225,8 +225,22 @@ fn special_characters_are_found_at_every_place() {
                     assert_eq!(TopicFilter::new(&text).is_ok(), plain && whole, "{text:?}");
                     let name = plain && !text.contains(['+', '#']);
                     assert_eq!(TopicName::new(&text).is_ok(), name, "{text:?}");
+                    check_bytes(&text);
                 }
             }
         }
+    }
+}
+
+/// Bytes are judged as their text is, and refused when they are none.
+fn check_bytes(text: &str) {
+    let filter = TopicFilter::new(text).ok();
+    assert_eq!(TopicFilter::from_utf8(text.as_bytes()), filter, "{text:?}");
+    let name = TopicName::new(text).ok();
+    assert_eq!(TopicName::from_utf8(text.as_bytes()), name, "{text:?}");
+    for byte in [0x80, 0xc3, 0xff] {
+        let bytes = [text.as_bytes(), &[byte]].concat();
+        assert_eq!(TopicFilter::from_utf8(&bytes), None, "{bytes:?}");
+        assert_eq!(TopicName::from_utf8(&bytes), None, "{bytes:?}");
     }
 }

@@ -212,6 +212,12 @@ fn names_and_filters_have_at_most_65_535_bytes() {
     let longer = "é".repeat(32_768);
     assert_eq!(TopicName::new(&longer), Err(TopicNameError::TooLong));
     assert_eq!(TopicFilter::new(&longer), Err(TopicFilterError::TooLong));
+    for (longest, longer) in [(longest, longer), ("x".repeat(65_535), "x".repeat(65_536))] {
+        assert!(TopicName::from_utf8(longest.as_bytes()).is_some());
+        assert!(TopicFilter::from_utf8(longest.as_bytes()).is_some());
+        assert_eq!(TopicName::from_utf8(longer.as_bytes()), None);
+        assert_eq!(TopicFilter::from_utf8(longer.as_bytes()), None);
+    }
 }
 
 fn share(text: &str) -> Result<Option<(&str, &str)>, ShareError> {

@@ -1,0 +1,11 @@
+#![doc = include_str!("../README.md")]
+#![no_std]
+#![allow(
+    unsafe_code,
+    reason = "what is known of bytes here cannot be told the compiler without it"
+)]
+#![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
+
+mod ascii;
+
+pub use ascii::{ascii_by_words, ascii_without, has_any};
