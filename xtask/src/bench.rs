@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::bench::broker::{OURS, Peer, Running};
-use crate::bench::definitions::{Definitions, Figure, Length, Row};
+use crate::bench::definitions::{Definitions, Length, Row};
 use crate::bench::load::Load;
 use crate::bench::record::{Contestant, Record, Run};
 use crate::tools;
@@ -22,6 +22,9 @@ use crate::workspace::{Workspace, run};
 /// How many times a bound an unoptimized broker may take: more of its code is read into memory with the
 /// first clients.
 const SLACK: f64 = 1.5;
+
+/// The rows that are measured unless others are asked for.
+const BROKERS: &str = "brokers";
 
 /// Builds the broker and `avocet`, starts a fresh broker for each run, and lets brokers take turns:
 /// A B C, then B C A. All loads end by themselves.
@@ -49,11 +52,12 @@ pub(crate) struct Args {
     #[arg(long)]
     quick: bool,
     /// The rows that are measured: a file of benches/definitions.
-    #[arg(long, value_name = "NAME", default_value = "brokers")]
+    #[arg(long, value_name = "NAME", default_value = BROKERS)]
     definitions: String,
-    /// What the record is called, behind the date; an older one of this name is replaced.
-    #[arg(long, value_name = "NAME", default_value = "brokers")]
-    name: String,
+    /// What the record is called, behind the date; an older one of this name is replaced. Without it, after
+    /// the definitions and the files of --peers, with `-alone` or `-part` if brokers or rows are left out.
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
     /// The folder of the record; with --quick it is the one for build output.
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
@@ -79,8 +83,8 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
         without: Vec::new(),
         alone: true,
         quick: true,
-        definitions: "brokers".into(),
-        name: "check".into(),
+        definitions: BROKERS.into(),
+        name: Some("check".into()),
         out: None,
         profile: "dev".into(),
         built: false,
@@ -151,6 +155,7 @@ fn measure(workspace: &Workspace, args: &Args) -> Result<Record> {
             version: peer.version(workspace)?,
             command: peer.command.clone(),
             is_ours: peer.is_ours(),
+            shape: None,
         });
     }
     let mut record = Record::new(workspace, contestants, figures, rounds, length.seconds)?;
@@ -175,7 +180,7 @@ fn measure(workspace: &Workspace, args: &Args) -> Result<Record> {
                     length,
                     slack: if args.profile == "dev" { SLACK } else { 1.0 },
                 };
-                let run = one_run(workspace, peer, &programs, &row, &load, record.figures())
+                let run = one_run(workspace, peer, &programs, &row, &load, &mut record)
                     .unwrap_or_else(|error| Run::failed(format!("{error:#}")));
                 println!("[{done}/{all}] {} {}: {}", row.name, peer.name, run.line());
                 record.add(&peer.name, run);
@@ -238,7 +243,28 @@ fn record_file(workspace: &Workspace, args: &Args, date: &str) -> Result<PathBuf
         None => workspace.root().join("benches/record"),
     };
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    Ok(folder.join(format!("{date}-{}", args.name)))
+    Ok(folder.join(format!("{date}-{}", args.record_name())))
+}
+
+impl Args {
+    /// What the record is called: no record of other rows, or of other brokers, takes its place.
+    fn record_name(&self) -> String {
+        if let Some(name) = &self.name {
+            return name.clone();
+        }
+        let mut words = vec![self.definitions.clone()];
+        let stems = self.peers.iter().filter_map(|file| file.file_stem());
+        let stems = stems.map(|stem| stem.to_string_lossy().into_owned());
+        words.extend(stems.filter(|stem| *stem != self.definitions));
+        // Other definitions are about our broker alone as a rule.
+        if self.alone && words.len() == 1 && self.definitions == BROKERS {
+            words.push("alone".into());
+        }
+        if !self.only.is_empty() {
+            words.push("part".into());
+        }
+        words.join("-")
+    }
 }
 
 /// Starts a broker, puts a load on it, and ends it.
@@ -248,11 +274,14 @@ fn one_run(
     programs: &Programs,
     row: &Row,
     load: &Load<'_>,
-    figures: &[Figure],
+    record: &mut Record,
 ) -> Result<Run> {
     let folder = load.folder.join(&peer.name);
     let running = Running::start(workspace, peer, programs, &folder)?;
-    let run = load.run(row, &running, figures);
+    let run = load.run(row, &running, record.figures());
+    if let Some(shape) = running.shape() {
+        record.set_shape(&peer.name, shape);
+    }
     running.end()?;
     let mut run = run?;
     if run.failure.is_none() {
@@ -271,4 +300,47 @@ fn first_line(workspace: &Workspace, line: &str) -> Result<String> {
     let output = workspace.program(program).args(words).output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     Ok(text.lines().next().unwrap_or_default().trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn name(line: &str) -> String {
+        let line = Line::try_parse_from(line.split_whitespace()).unwrap();
+        line.args.record_name()
+    }
+
+    #[test]
+    fn a_record_replaces_none_of_other_rows_or_brokers() {
+        for (line, expected) in [
+            ("bench", "brokers"),
+            ("bench --alone", "brokers-alone"),
+            ("bench --only pairs*", "brokers-part"),
+            ("bench --alone --definitions growth", "growth"),
+            (
+                "bench --peers benches/shards.toml --alone",
+                "brokers-shards",
+            ),
+            (
+                "bench --definitions doors --peers benches/doors.toml",
+                "doors",
+            ),
+            (
+                "bench --peers /a/one.toml --peers two.toml",
+                "brokers-one-two",
+            ),
+            ("bench --alone --only idle --name mine", "mine"),
+        ] {
+            assert_eq!(name(line), expected, "{line}");
+        }
+    }
 }

@@ -133,9 +133,49 @@ impl Peer {
         }
     }
 
+    /// All that it is told when it starts.
+    fn settings(&self) -> String {
+        let files = self.files.values().map(String::as_str);
+        let texts: Vec<_> = files.chain([self.command.as_str()]).collect();
+        texts.join("\n")
+    }
+
     /// Whether it is measured in this row.
     pub(crate) fn does(&self, row: &Row) -> bool {
         !self.skip.contains(&row.name)
+    }
+}
+
+/// How a broker of ours runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Shape {
+    /// Threads that share its clients.
+    pub(crate) shards: usize,
+    /// What its acknowledgements say.
+    pub(crate) durability: String,
+}
+
+impl Shape {
+    /// From the names of its threads, and the text of its command and files; none if no thread is a shard, for
+    /// then it is another broker.
+    fn new<'a>(threads: impl Iterator<Item = &'a str>, settings: &str) -> Option<Self> {
+        let (mut shards, mut has_store) = (0, false);
+        for name in threads {
+            shards += usize::from(name.starts_with("shard-"));
+            has_store |= name == "store";
+        }
+        let words = settings.split(|it: char| !it.is_alphanumeric() && it != '_');
+        let mut words = words.filter(|word| !word.is_empty());
+        // Without a store everything is in memory, whatever level is asked for.
+        let durability = match words.find(|word| *word == "durability") {
+            _ if !has_store => "memory",
+            Some(_) => words.next().unwrap_or_default(),
+            None => "fsync",
+        };
+        (shards > 0).then(|| Self {
+            shards,
+            durability: durability.into(),
+        })
     }
 }
 
@@ -146,6 +186,8 @@ pub(crate) struct Running {
     pub(crate) pid: u32,
     /// The options that lead to it, if they are others than the port.
     pub(crate) connect: Option<String>,
+    /// Its command and its files.
+    settings: String,
     child: Option<Child>,
 }
 
@@ -163,6 +205,7 @@ impl Running {
                 ports,
                 pid,
                 connect: peer.connect.clone(),
+                settings: String::new(),
                 child: None,
             });
         }
@@ -226,6 +269,7 @@ impl Running {
             ports: (port, if has_port5 { port5 } else { port }),
             pid: child.id(),
             connect: peer.connect.as_deref().map(fill),
+            settings: peer.settings(),
             child: Some(child),
         };
         running
@@ -248,6 +292,14 @@ impl Running {
             clock::doze(LOOK);
         }
         Ok(())
+    }
+
+    /// How it runs, if it is a broker of ours and the system (Linux) tells the names of its threads.
+    pub(crate) fn shape(&self) -> Option<Shape> {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.pid)).ok()?;
+        let names = threads.filter_map(|it| fs::read_to_string(it.ok()?.path().join("comm")).ok());
+        let names: Vec<_> = names.collect();
+        Shape::new(names.iter().map(|name| name.trim_end()), &self.settings)
     }
 
     /// Ends it; if it has ended by itself, that is an error.
@@ -324,6 +376,24 @@ mod tests {
         let file = file.with_file_name("doors.toml");
         let peers = Peer::read(&file).unwrap();
         assert_eq!(peers.iter().filter(|peer| peer.is_ours()).count(), 5);
+    }
+
+    #[test]
+    fn how_a_broker_runs_is_told_by_its_threads() {
+        let shape = |threads: &str, settings| {
+            let shape = Shape::new(threads.split(' '), settings)?;
+            Some((shape.shards, shape.durability))
+        };
+        let memory = Some((2, "memory".to_owned()));
+        assert_eq!(shape("avocet-broker shard-0 signals shard-1", ""), memory);
+        assert_eq!(shape("shard-0 shard-1", "--durability fsync"), memory);
+        let with_store = |settings| shape("store-sync shard-0 store", settings).unwrap().1;
+        assert_eq!(with_store("--data-dir {data}"), "fsync");
+        assert_eq!(with_store("--data-dir {data} --durability=os"), "os");
+        let file = "data_dir = \"d\"\n[topic_durability]\n\"a/\" = \"memory\"\n";
+        assert_eq!(with_store(file), "fsync");
+        assert_eq!(with_store("durability = \"os\"\ndata_dir = \"d\"\n"), "os");
+        assert_eq!(shape("mosquitto", ""), None);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-use crate::bench::broker::OURS;
+use crate::bench::broker::{OURS, Shape};
 use crate::bench::definitions::{Better, Figure, Length, Row};
 use crate::workspace::{Workspace, output};
 
@@ -23,6 +23,30 @@ pub(crate) struct Contestant {
     pub(crate) command: String,
     /// It is the broker of this checkout.
     pub(crate) is_ours: bool,
+    /// How it ran, if it is one of ours and has run.
+    pub(crate) shape: Option<Shape>,
+}
+
+impl Contestant {
+    /// For a list of brokers.
+    fn line(&self) -> String {
+        let Self {
+            name,
+            version,
+            command,
+            ..
+        } = self;
+        let mut line = format!("- {name}: {version}, `{command}`");
+        if let Some(Shape { shards, durability }) = &self.shape {
+            let s = if *shards == 1 { "" } else { "s" };
+            // Writing to a string does not fail.
+            let _ = write!(
+                line,
+                ". It ran with {shards} shard{s} at durability `{durability}`."
+            );
+        }
+        line
+    }
 }
 
 /// What one run found.
@@ -121,6 +145,14 @@ impl Record {
         &self.figures
     }
 
+    /// How a broker ran, which is the same in all rows.
+    pub(crate) fn set_shape(&mut self, broker: &str, shape: Shape) {
+        let contestant = self.brokers.iter_mut().find(|it| it.name == broker);
+        if let Some(contestant) = contestant {
+            contestant.shape = Some(shape);
+        }
+    }
+
     pub(crate) fn add_row(&mut self, row: &Row, length: Length) {
         self.rows.push(Runs {
             row: row.name.clone(),
@@ -175,14 +207,8 @@ impl Record {
             self.seconds,
             self.noise()
         );
-        for Contestant {
-            name,
-            version,
-            command,
-            ..
-        } in &self.brokers
-        {
-            let _ = writeln!(text, "- {name}: {version}, `{command}`");
+        for broker in &self.brokers {
+            let _ = writeln!(text, "{}", broker.line());
         }
         for figure in &self.figures {
             text.push_str(&self.table(figure));
@@ -294,7 +320,16 @@ impl Record {
         let brokers: Vec<_> = self
             .brokers
             .iter()
-            .map(|it| json!({ "name": it.name, "version": it.version, "command": it.command }))
+            .map(|it| {
+                let shape = it.shape.as_ref();
+                json!({
+                    "name": it.name,
+                    "version": it.version,
+                    "command": it.command,
+                    "shards": shape.map(|shape| shape.shards),
+                    "durability": shape.map(|shape| &shape.durability),
+                })
+            })
             .collect();
         let rows: Vec<_> = self
             .rows
@@ -426,6 +461,7 @@ mod tests {
             version: "1".into(),
             command: "start".into(),
             is_ours: name == OURS,
+            shape: None,
         };
         let mut record = Record {
             date: "2000-01-01".into(),
@@ -467,6 +503,25 @@ mod tests {
         let text = record.markdown();
         let row = "| pairs | **0.600** ±17% | 1.20 | 2.00 | 0.50 |";
         assert!(text.contains(row), "{text}");
+    }
+
+    #[test]
+    fn a_record_says_how_our_broker_ran() {
+        let mut record = record(&[]);
+        let shape = |shards, durability: &str| Shape {
+            shards,
+            durability: durability.into(),
+        };
+        record.set_shape("avocet", shape(1, "memory"));
+        let line = "`start`. It ran with 1 shard at durability `memory`.\n- other: 1, `start`\n";
+        assert!(record.markdown().contains(line), "{}", record.markdown());
+        record.set_shape("avocet", shape(2, "os"));
+        let text = record.markdown();
+        assert!(text.contains("2 shards at durability `os`."), "{text}");
+        let json = record.json();
+        assert_eq!(json["brokers"][0]["shards"], 2);
+        assert_eq!(json["brokers"][0]["durability"], "os");
+        assert!(json["brokers"][1]["shards"].is_null());
     }
 
     #[test]
