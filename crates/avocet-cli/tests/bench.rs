@@ -422,6 +422,8 @@ fn every_message_of_every_workload_is_counted_once() {
             assert_eq!(latencies["count"], 301 * deliveries, "{arguments}");
             let acknowledged = if options.contains("-q 0") { 0 } else { 301 };
             assert_eq!(result["acknowledged_us"]["count"], acknowledged);
+            let is_number = result["acknowledged_us"]["p99"].is_number();
+            assert_eq!(is_number, acknowledged > 0, "{arguments}");
         }
     }
 }
@@ -564,6 +566,13 @@ fn phases(result: &Value) -> Vec<(&str, u64)> {
         .collect()
 }
 
+/// How many latencies each phase has counted.
+fn latencies(result: &Value) -> Vec<u64> {
+    let phases = result["phases"].as_array().unwrap().iter();
+    let count = |phase: &Value| phase["latency_us"]["count"].as_u64().unwrap();
+    phases.map(count).collect()
+}
+
 #[test]
 fn clients_connect_and_stay() {
     for options in ["--hold 0.2", "--hold 0.1 --rate 1000"] {
@@ -590,6 +599,7 @@ fn many_subscriptions_match_one_or_two_each() {
         assert_eq!(faults(&result), [0; 4]);
         let deliveries = result["deliveries"].as_u64().unwrap();
         assert!((600..900).contains(&deliveries), "{deliveries}");
+        assert_eq!(latencies(&result), [0, deliveries]);
         let (code, result, errors) = run(&arguments, Fault::Loses);
         let [lost, others @ ..] = faults(&result);
         assert_eq!((code, others), (i32::from(qos > 0), [0; 3]), "{errors}");
@@ -613,6 +623,8 @@ fn retained_messages_are_stored_fetched_and_deleted() {
         assert_eq!((code, errors.as_str()), (0, ""));
         let expected = [("stored", 131), ("fetched", 262), ("deleted", 131)];
         assert_eq!(phases(&result), expected);
+        let acknowledged = if qos == 0 { 0 } else { 131 };
+        assert_eq!(latencies(&result), [acknowledged, 262, 0]);
         assert_eq!(faults(&result), [0; 4]);
     }
     let arguments = "retained --messages 100 -q 1 --drain 1";
@@ -636,6 +648,11 @@ fn messages_wait_for_clients_that_are_away() {
         assert_eq!((code, errors.as_str()), (0, ""));
         let expected = [("left", 4), ("queued", 205), ("drained", 205)];
         assert_eq!(phases(&result), expected);
+        assert_eq!(latencies(&result), [0, 205, 205]);
+        let drained = &result["phases"][2];
+        let longest = drained["latency_us"]["max"].as_f64().unwrap() / 1e6;
+        assert!(longest <= drained["time_s"].as_f64().unwrap(), "{drained}");
+        assert!(result["phases"][0]["latency_us"]["p99"].is_null());
         assert_eq!(faults(&result), [0; 4]);
         let (code, result, errors) = run(&arguments, Fault::Loses);
         assert_eq!((code, faults(&result)), (1, [20, 0, 0, 0]), "{errors}");

@@ -41,6 +41,9 @@ struct Pairs {
     acked: u64,
     /// Messages that came, the first of each, and when the last one did.
     received: (u64, u64),
+    /// When the clients began to come back, and how long after that each message came.
+    back_at: u64,
+    drained: Histogram,
     pingresps: usize,
     /// When anything last came.
     heard_at: u64,
@@ -78,6 +81,7 @@ impl Handler for Pairs {
                 .map_err(Failure::new)?;
             if stamp.is_some() {
                 self.received = (self.received.0 + 1, now);
+                self.drained.record(now.saturating_sub(self.back_at), 1);
             }
         }
         Ok(())
@@ -130,6 +134,8 @@ fn load(
         acknowledged: Histogram::default(),
         acked: 0,
         received: (0, 0),
+        back_at: 0,
+        drained: Histogram::default(),
         pingresps: 0,
         heard_at: 0,
         plan,
@@ -150,9 +156,11 @@ fn load(
     phases.end(pairs.heard_at, acked, latency)?;
 
     phases.begin("drained", "messages")?;
+    pairs.back_at = clock.nanoseconds();
     pairs.come(&mut reactor, Session::Kept)?;
     pairs.drain(&mut reactor, phases, messages)?;
-    phases.end(pairs.received.1, pairs.received.0, Histogram::default())?;
+    let latency = std::mem::take(&mut pairs.drained);
+    phases.end(pairs.received.1, pairs.received.0, latency)?;
     pairs.say_that_all_is_acknowledged(&mut reactor)?;
     reactor.leave()?;
 

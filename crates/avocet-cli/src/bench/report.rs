@@ -91,6 +91,11 @@ impl Point {
             max: interval.latency.max(),
         }
     }
+
+    /// A latency of this second; none if nothing arrived.
+    fn microseconds(&self, latency: u64) -> Option<f64> {
+        (self.received_per_second > 0.0).then_some(latency as f64 / 1e3)
+    }
 }
 
 /// What is told on standard error while a run goes on.
@@ -379,9 +384,9 @@ impl Outcome {
                     "phase": if point.phase.is_empty() { "measured" } else { point.phase },
                     "sent_per_s": point.sent_per_second,
                     "received_per_s": point.received_per_second,
-                    "p50_us": point.p50 as f64 / 1e3,
-                    "p99_us": point.p99 as f64 / 1e3,
-                    "max_us": point.max as f64 / 1e3,
+                    "p50_us": point.microseconds(point.p50),
+                    "p99_us": point.microseconds(point.p99),
+                    "max_us": point.microseconds(point.max),
                 })
             })
             .collect();
@@ -436,14 +441,15 @@ impl Outcome {
 }
 
 impl Histogram {
-    /// The percentiles in microseconds.
+    /// The percentiles in microseconds; null if nothing was counted, for nothing is not fast.
     pub(crate) fn microseconds(&self) -> Value {
         let mut object = serde_json::Map::new();
         object.insert("count".into(), self.total().into());
+        let counted = |value: u64| (self.total() > 0).then_some(value as f64 / 1e3);
         for (name, share) in SHARES {
-            object.insert(name.into(), (self.quantile(share) as f64 / 1e3).into());
+            object.insert(name.into(), counted(self.quantile(share)).into());
         }
-        object.insert("max".into(), (self.max() as f64 / 1e3).into());
+        object.insert("max".into(), counted(self.max()).into());
         Value::Object(object)
     }
 }
@@ -518,6 +524,18 @@ mod tests {
     fn numbers_have_commas() {
         let numbers = [0, 999, 1_000, 1_234_567].map(number);
         assert_eq!(numbers, ["0", "999", "1,000", "1,234,567"]);
+    }
+
+    #[test]
+    fn percentiles_of_nothing_are_none() {
+        let mut histogram = Histogram::default();
+        let nothing = histogram.microseconds();
+        assert_eq!(nothing["count"], 0);
+        for name in ["p50", "p90", "p99", "p99.9", "max"] {
+            assert_eq!(nothing[name], Value::Null, "{name}");
+        }
+        histogram.record(0, 1);
+        assert_eq!(histogram.microseconds()["p99"], 0.0);
     }
 
     #[test]
