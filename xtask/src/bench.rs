@@ -72,6 +72,19 @@ pub(crate) struct Args {
     list: bool,
 }
 
+/// Rows about growth that take no longer with an unoptimized broker than others.
+const GROWTH: [&str; 9] = [
+    "batch-4",
+    "payload-1024",
+    "fan-out-10",
+    "pairs-10",
+    "beside-*",
+    "connections-1k",
+    "subscriptions-1k",
+    "retained-1k",
+    "queue-100",
+];
+
 /// Every row once with our broker alone, in the profile of the tests: so that neither the rows nor
 /// this program rot.
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
@@ -94,6 +107,14 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
         measure(workspace, &args)?.has_no_failure_of_ours(),
         "a run with our broker failed"
     );
+    // Of how the cost grows, a small row of each kind, and all that have something beside them.
+    args.definitions = "growth".into();
+    args.only = GROWTH.map(str::to_owned).into();
+    args.built = true;
+    ensure!(
+        measure(workspace, &args)?.has_no_failure_of_ours(),
+        "a run with our broker, of those about growth, failed"
+    );
     // And through every door.
     let file = workspace.root().join("benches/doors.toml");
     let others = Peer::read(&file)?.into_iter().filter(|it| !it.is_ours());
@@ -102,7 +123,6 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     args.peers = vec![file];
     args.definitions = "doors".into();
     args.only = ["connections-1k", "pairs-q1"].map(str::to_owned).into();
-    args.built = true;
     ensure!(
         measure(workspace, &args)?.has_no_failure_of_ours(),
         "a run through a door of our broker failed"

@@ -45,6 +45,8 @@ pub(crate) struct Row {
     quick: Option<String>,
     /// Another load that goes on meanwhile; it is there once it holds what it has made.
     beside: Option<String>,
+    /// The same with fewer clients.
+    beside_quick: Option<String>,
     pub(crate) figures: Vec<String>,
 }
 
@@ -81,6 +83,11 @@ impl Definitions {
     fn parse(text: &str) -> Result<Self> {
         let definitions: Self = toml::from_str(text)?;
         for (index, row) in definitions.rows.iter().enumerate() {
+            ensure!(
+                row.beside.is_some() || row.beside_quick.is_none(),
+                "{}: beside_quick is a short form of beside, which is missing",
+                row.name
+            );
             let earlier = definitions.rows.iter().take(index);
             ensure!(
                 !earlier.clone().any(|earlier| earlier.name == row.name),
@@ -132,8 +139,9 @@ impl Row {
     }
 
     /// The command line of `avocet bench` for what goes on beside it.
-    pub(crate) fn beside(&self) -> Option<&str> {
-        self.beside.as_deref()
+    pub(crate) fn beside(&self, length: Length) -> Option<&str> {
+        let quick = self.beside_quick.as_deref().filter(|_| length.is_quick);
+        quick.or(self.beside.as_deref())
     }
 }
 
@@ -206,6 +214,24 @@ mod tests {
     }
 
     #[test]
+    fn what_goes_on_beside_has_a_short_form() {
+        let line = "bench = \"pairs {time}\"";
+        let parse =
+            |more: &str| Definitions::parse(&TEXT.replace(line, &format!("{line}\n{more}")));
+        let (long, quick) = ("beside = \"long\"", "beside_quick = \"quick\"");
+        let beside = |more: &str, length| {
+            let rows = parse(more).unwrap().rows;
+            rows[0].beside(length).map(str::to_owned)
+        };
+        let both = format!("{long}\n{quick}");
+        assert_eq!(beside(&both, Length::full(4.0)).unwrap(), "long");
+        assert_eq!(beside(&both, Length::quick(1.0)).unwrap(), "quick");
+        assert_eq!(beside(long, Length::quick(1.0)).unwrap(), "long");
+        assert_eq!(beside("", Length::quick(1.0)), None);
+        assert!(parse(quick).is_err());
+    }
+
+    #[test]
     fn a_figure_is_found_by_names() {
         let figure = |path: &str| Figure {
             name: "x".into(),
@@ -220,6 +246,9 @@ mod tests {
         assert_eq!(figure("server.cpu").of(&result), Some(1.5));
         assert_eq!(figure("phases.fetched.each").of(&result), Some(3.0));
         assert_eq!(figure("phases.deleted.each").of(&result), None);
+        // Percentiles of nothing.
+        let nothing = json!({ "latency_us": { "count": 0, "p99": null } });
+        assert_eq!(figure("latency_us.p99").of(&nothing), None);
     }
 
     #[test]

@@ -38,7 +38,7 @@ impl Load<'_> {
     /// Puts the load of a row on a broker.
     pub(crate) fn run(&self, row: &Row, broker: &Running, figures: &[Figure]) -> Result<Run> {
         let beside = row
-            .beside()
+            .beside(self.length)
             .map(|line| self.begin_beside(line, broker))
             .transpose()?;
         let (json, log) = (self.folder.join("result.json"), self.folder.join("said"));
