@@ -14,8 +14,9 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 #[cfg(unix)]
 use std::process::Stdio;
 use std::process::{Command, Output};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::spawn;
+use std::time::Duration;
 
 use avocet_codec::{
     Ack, Connack, ConnackProperties, Connect, Delivery, Packet, PacketId, Publish, QoS, ReasonCode,
@@ -50,7 +51,12 @@ enum Fault {
     RefusesConnections,
     /// No subscription is accepted.
     RefusesSubscriptions,
+    /// The message of this number finds the server asleep, and so does all that comes meanwhile.
+    Stalls(u64),
 }
+
+/// How long a server that stalls does nothing.
+const STALL: Duration = Duration::from_millis(1_200);
 
 #[derive(Default)]
 struct State {
@@ -247,6 +253,12 @@ fn fetch(filter: TopicFilter<'_>, qos: QoS, peer: &Mutex<Peer>, state: &mut Stat
     }
 }
 
+/// Whoever holds the state meanwhile keeps it from all others. Nothing ends it: that is the fault.
+fn stall() {
+    let (_end, ended) = mpsc::channel::<()>();
+    let _ = ended.recv_timeout(STALL);
+}
+
 fn on_publish(
     publish: &Publish<'_>,
     peer: &Arc<Mutex<Peer>>,
@@ -255,6 +267,9 @@ fn on_publish(
 ) -> bool {
     state.messages += 1;
     let is_tenth = state.messages.is_multiple_of(10);
+    if fault == Fault::Stalls(state.messages) {
+        stall();
+    }
     let is_refused = is_tenth && fault == Fault::Refuses;
     if is_tenth && fault == Fault::HangsUp {
         return false;
@@ -555,6 +570,29 @@ fn messages_at_a_fixed_rate_are_due_whatever_the_server_does() {
     let due = result["latency_us"]["count"].as_u64().unwrap();
     assert!((999..=1001).contains(&due), "{due}");
     assert_eq!(faults(&result), [0; 4]);
+}
+
+/// A stall of 1.2 s in 2 s of a fixed rate: of all messages, three of five were due in it, evenly, and the first waited
+/// longest. A generator that did not send meanwhile, or counted from when it sent, would show the few that were
+/// on their way, and short times for the others.
+#[test]
+fn a_stall_shows_in_the_percentiles_of_all_messages_that_were_due() {
+    for qos in ["0", "1", "2"] {
+        let arguments = format!("pairs --pairs 2 --rate 1000 --duration 2 --warm-up 0 -q {qos}");
+        let (code, result, errors) = run(&arguments, Fault::Stalls(200));
+        assert_eq!((code, errors.as_str()), (0, ""));
+        assert_eq!(faults(&result), [0; 4]);
+        let latency = &result["latency_us"];
+        let due = latency["count"].as_u64().unwrap();
+        assert!((1_998..=2_001).contains(&due), "{due}");
+        // Of 2 s of messages, those above a share are the first (1 - share) * 2 s of the stall. A slow machine only
+        // makes them later; a tenth of a second is for what was due before the server fell asleep.
+        for (name, share) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99)] {
+            let expected = STALL.as_secs_f64() - (1.0 - share) * 2.0;
+            let seconds = latency[name].as_f64().unwrap() / 1e6;
+            assert!(seconds >= expected - 0.1, "QoS {qos}, {name}: {latency}");
+        }
+    }
 }
 
 fn phases(result: &Value) -> Vec<(&str, u64)> {
