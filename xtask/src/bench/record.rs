@@ -200,16 +200,18 @@ impl Record {
         // Writing to a string does not fail.
         let _ = writeln!(
             text,
-            "{}. {} rounds, {} s for each timed row, loopback. Medians; ±: half of the range of the \
+            "{}. {} round{}, {} s for each timed row, loopback. Medians; ±: half of the range of the \
              rounds; the best is bold.{}\n",
             self.machine,
             self.rounds,
+            if self.rounds == 1 { "" } else { "s" },
             self.seconds,
             self.noise()
         );
         for broker in &self.brokers {
             let _ = writeln!(text, "{}", broker.line());
         }
+        text.push_str(&self.summary());
         for figure in &self.figures {
             text.push_str(&self.table(figure));
         }
@@ -239,6 +241,43 @@ impl Record {
             ""
         };
         format!(" Others used {middle:.2} cores meanwhile (median){warning}.")
+    }
+
+    /// Each row with what it is about, its first figure, beside the best of the others; and the 99th percentiles
+    /// of the same two.
+    fn summary(&self) -> String {
+        let names: Vec<_> = self.brokers.iter().map(|it| it.name.as_str()).collect();
+        if !names.contains(&OURS) || names.len() < 2 {
+            return String::new();
+        }
+        let mut text = format!(
+            "\n## In short\n\n| row | {OURS} | / best other | the best other | p99 of {OURS}, µs | p99 of the best other, µs \
+             |\n|---|---|---|---|---|---|\n"
+        );
+        for row in &self.rows {
+            let named = |name: &String| self.figures.iter().find(|figure| figure.name == *name);
+            let Some(figure) = row.figures.first().and_then(named) else {
+                continue;
+            };
+            let p99 = row.figures.iter().find(|name| name.starts_with("p99"));
+            let median = |broker, figure| Some(row.median(broker, figure)?.0);
+            let cell = |value: Option<f64>| value.map_or_else(|| "-".into(), number);
+            let p99 = |broker| cell(p99.and_then(|figure| median(broker, figure)));
+            let best = row.best_other(figure, &names);
+            // Writing to a string does not fail.
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | {} | {} | {} |",
+                row.row,
+                cell(median(OURS, &figure.name)),
+                row.ratio(figure, &names)
+                    .map_or_else(|| "-".into(), |ratio| format!("{ratio:.2}")),
+                best.map_or("-", |(name, _)| name),
+                p99(OURS),
+                best.map_or_else(|| "-".into(), |(name, _)| p99(name)),
+            );
+        }
+        text
     }
 
     /// One line for each row that has the figure.
@@ -386,10 +425,19 @@ impl Runs {
 
     /// Ours divided by the best of the others.
     fn ratio(&self, figure: &Figure, brokers: &[&str]) -> Option<f64> {
-        let value = |broker: &str| self.median(broker, &figure.name).map(|(value, _)| value);
+        let (_, best) = self.best_other(figure, brokers)?;
+        (best > 0.0).then_some(self.median(OURS, &figure.name)?.0 / best)
+    }
+
+    /// The best of the others, and what it has.
+    fn best_other<'a>(&self, figure: &Figure, brokers: &[&'a str]) -> Option<(&'a str, f64)> {
         let others = brokers.iter().filter(|name| **name != OURS);
-        let best = best(figure.better, others.filter_map(|name| value(name)))?;
-        (best > 0.0).then_some(value(OURS)? / best)
+        let others = others.filter_map(|name| Some((*name, self.median(name, &figure.name)?.0)));
+        let by_value = |a: &(_, f64), b: &(_, f64)| a.1.total_cmp(&b.1);
+        match figure.better {
+            Better::Less => others.min_by(by_value),
+            Better::More => others.max_by(by_value),
+        }
     }
 }
 
@@ -522,6 +570,33 @@ mod tests {
         assert_eq!(json["brokers"][0]["shards"], 2);
         assert_eq!(json["brokers"][0]["durability"], "os");
         assert!(json["brokers"][1]["shards"].is_null());
+    }
+
+    #[test]
+    fn the_summary_has_the_best_other_and_both_percentiles() {
+        let mut record = record(&[]);
+        let [runs] = record.rows.as_mut_slice() else {
+            panic!("one row");
+        };
+        runs.figures = ["cpu", "p99-all"].map(str::to_owned).into();
+        for (name, cpu, p99) in [
+            ("avocet", 0.5, Some(70.0)),
+            ("other", 1.0, None),
+            ("third", 2.0, Some(9.0)),
+        ] {
+            let p99 = p99.map(|value| ("p99-all".to_owned(), value));
+            let figures = p99.into_iter().chain([("cpu".to_owned(), cpu)]).collect();
+            let run = Run {
+                figures,
+                ..Run::default()
+            };
+            record.add(name, run);
+        }
+        let text = record.markdown();
+        let row = "| pairs | 0.500 | 0.50 | other | 70.0 | - |\n";
+        assert!(text.contains(row), "{text}");
+        record.brokers.truncate(1);
+        assert!(!record.markdown().contains("In short"));
     }
 
     #[test]
