@@ -315,7 +315,7 @@ impl Engine {
             match event {
                 ConnectionEvent::Finished { sequence, tag, .. } => {
                     if let Some(session) = session {
-                        self.on_finished(session, sequence, Tag::from_u64(tag));
+                        self.on_acknowledged(session, sequence, Tag::from_u64(tag), now);
                     }
                 }
                 ConnectionEvent::Pubrec { sequence, .. } => self.on_pubrec(id, sequence),
@@ -595,10 +595,14 @@ impl Engine {
 
     /// The messages of a connection fill a queue: its input waits, unless its own acknowledgements
     /// would empty one.
+    #[inline]
     pub(crate) fn slow_down(&mut self, id: ConnectionId, wait: Duration, now: Now) {
-        if wait.is_zero() {
-            return;
+        if !wait.is_zero() {
+            self.slow_down_for(id, wait, now);
         }
+    }
+
+    fn slow_down_for(&mut self, id: ConnectionId, wait: Duration, now: Now) {
         let Some(entry) = self.connections.get_mut(&id) else {
             return;
         };
@@ -757,10 +761,14 @@ impl Engine {
     }
 
     /// A connection has output that waits for a commit, unless that is done.
+    #[inline]
     pub(crate) fn wait_for_commit(&mut self, id: ConnectionId, gate: Option<CommitId>) {
-        let Some(gate) = gate else {
-            return;
-        };
+        if let Some(gate) = gate {
+            self.wait_for_gate(id, gate);
+        }
+    }
+
+    fn wait_for_gate(&mut self, id: ConnectionId, gate: CommitId) {
         if gate <= self.committed {
             if let Some(entry) = self.connections.get_mut(&id) {
                 entry.server.handle_committed(self.committed);

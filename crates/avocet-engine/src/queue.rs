@@ -21,7 +21,7 @@ use crate::hooks::Passed;
 use crate::member::{SharedMark, SharedPlace};
 use crate::record::{GroupPlace, MessageId, Record};
 use crate::session_table::{SessionHandle, SessionKey, Slot};
-use crate::shard::{MembershipId, Published};
+use crate::shard::{MemberId, MembershipId, Published};
 use crate::{Command, Durability, Engine, Event, Fetched};
 
 /// What a delivery is beyond its message: the mark that a session gives back with it. Zero is a
@@ -100,19 +100,13 @@ pub(crate) fn state<'a>(
 }
 
 /// How long a publisher waits that has just put a message into the queue of a session.
+#[inline]
 fn slows(slot: &mut Slot, config: &EngineConfig, now: Now) -> Duration {
-    let (messages, bytes) = slot.counted;
-    let limits = &config.connection.limits;
-    // Most queues hold little, and this says so without a division.
-    if messages <= limits.queued_messages_max / 2 && bytes <= limits.queued_bytes_max / 2 {
-        slot.slows_since = None;
-        return Duration::ZERO;
-    }
     let patience = config.limits.slow_publishers;
     if patience.is_zero() || slot.connection.is_none() {
         return Duration::ZERO;
     }
-    let fill = fill(slot.counted, limits);
+    let fill = fill(slot.counted, &config.connection.limits);
     let since = *slot.slows_since.get_or_insert(now.instant);
     if fill <= HALF {
         slot.slows_since = None;
@@ -269,13 +263,13 @@ impl Engine {
     }
 
     /// Counts what a queue holds since it got a message, and slows the publisher if that is much.
+    #[inline]
     fn queue_changed(&mut self, handle: SessionHandle, counted: (usize, u64), now: Now) {
         let Some(slot) = self.sessions.get_mut(handle) else {
             return;
         };
         self.counters.count_queue(&mut slot.counted, counted);
-        let wait = slows(slot, &self.config, now);
-        self.wait = self.wait.max(wait);
+        self.wait = self.wait.max(slows(slot, &self.config, now));
     }
 
     /// True if a record says so.
@@ -294,13 +288,11 @@ impl Engine {
         let tag = Tag(outgoing.tag);
         let (gate, qos, retain) = (outgoing.gate, outgoing.qos, outgoing.retain);
         // Only what is recorded can be fetched back.
-        let (limits, subscription_ids) = match recorded {
-            Some(_) => (
-                &self.config.connection.limits,
-                outgoing.subscription_ids().collect(),
-            ),
-            None => (&self.resident_limits, Vec::new()),
+        let limits = match recorded {
+            Some(_) => &self.config.connection.limits,
+            None => &self.resident_limits,
         };
+        let subscription_ids = recorded.map(|_| outgoing.subscription_ids().collect());
         let entry = connection.and_then(|id| Some((id, self.connections.get_mut(&id)?)));
         let state = match entry {
             Some((id, entry)) => {
@@ -315,8 +307,7 @@ impl Engine {
         let enqueued = state.enqueue(outgoing, limits, now);
         let counted = (state.queued(), state.queued_bytes());
         self.counters.count_queue(&mut slot.counted, counted);
-        let wait = slows(slot, &self.config, now);
-        self.wait = self.wait.max(wait);
+        self.wait = self.wait.max(slows(slot, &self.config, now));
         let sequence = match enqueued {
             Enqueued::Queued { sequence } => sequence,
             Enqueued::Stored { sequence } => {
@@ -336,9 +327,10 @@ impl Engine {
                 return false;
             }
         };
-        let session = recorded.and_then(|_| self.sessions.get(handle));
-        let session = session.map(|slot| Arc::clone(&slot.key));
-        if let (Some(id), Some(session)) = (recorded, session) {
+        if let (Some(id), Some(subscription_ids)) = (recorded, subscription_ids)
+            && let Some(slot) = self.sessions.get(handle)
+        {
+            let session = Arc::clone(&slot.key);
             let group = self.group_place(handle, tag).map(Box::new);
             self.record(Record::Enqueued {
                 session,
@@ -497,24 +489,56 @@ impl Engine {
 
     /// A session is done with a message.
     pub(crate) fn on_finished(&mut self, handle: SessionHandle, sequence: u64, tag: Tag) {
-        let Some(slot) = self.sessions.get_mut(handle) else {
+        self.forget_recorded(handle, sequence, tag);
+        self.finish_mark(handle, tag);
+    }
+
+    /// The client of a session has acknowledged a message: no call of its group's is at work.
+    pub(crate) fn on_acknowledged(
+        &mut self,
+        handle: SessionHandle,
+        sequence: u64,
+        tag: Tag,
+        now: Now,
+    ) {
+        self.forget_recorded(handle, sequence, tag);
+        let Some(SharedMark { place, .. }) = self.remove_mark(handle, tag) else {
             return;
         };
+        match place.group {
+            // What the group was told before comes first.
+            Some(group) if self.outbox.to_self.is_empty() => {
+                let member = MemberId {
+                    shard: self.shard,
+                    membership: place.membership,
+                };
+                self.on_member_finished(group, member, place.sequence, now);
+            }
+            Some(_) | None => self.finish_shared(place),
+        }
+    }
+
+    /// Records the end of a message, if a record says that the session has it.
+    fn forget_recorded(&mut self, handle: SessionHandle, sequence: u64, tag: Tag) {
         // A QoS 0 message has the sequence of the one behind it.
-        if tag.is_recorded() {
+        if tag.is_recorded()
+            && let Some(slot) = self.sessions.get_mut(handle)
+        {
             slot.stored_marks.remove(&sequence);
             let session = Arc::clone(&slot.key);
             self.record(Record::Finished { session, sequence });
         }
-        self.finish_mark(handle, tag);
     }
 
     fn finish_mark(&mut self, handle: SessionHandle, tag: Tag) {
-        let slot = self.sessions.get_mut(handle);
-        let mark = slot.and_then(|slot| slot.marks.remove(tag.mark()?));
-        if let Some(mark) = mark {
+        if let Some(mark) = self.remove_mark(handle, tag) {
             self.finish_shared(mark.place);
         }
+    }
+
+    fn remove_mark(&mut self, handle: SessionHandle, tag: Tag) -> Option<SharedMark> {
+        let slot = self.sessions.get_mut(handle)?;
+        slot.marks.remove(tag.mark()?)
     }
 
     /// Keeps the totals of the shard in step with a session's queue.

@@ -3,7 +3,9 @@
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
-use avocet_codec::{Ack, AckType, Delivery, MessageProperties, Publish, ReasonCode, Version};
+use avocet_codec::{
+    Ack, AckType, Delivery, MessageProperties, PacketId, Publish, ReasonCode, Version,
+};
 use avocet_topic::{TopicName, TopicNameBuf};
 use bytes::BufMut;
 use core::num::NonZeroU16;
@@ -262,8 +264,7 @@ impl Exchange {
         while !out.is_full()
             && let Some(ack) = receiver.poll(committed)
         {
-            let (kind, ack) = (ack.kind, Ack::with_reason(ack.packet_id, ack.reason_code));
-            write_ack(kind, ack, version, out);
+            write_ack(ack.kind, ack.packet_id, ack.reason_code, version, out);
             packets += 1;
         }
         while !out.is_full() {
@@ -289,8 +290,7 @@ impl Exchange {
                         packet_id,
                         reason_code,
                     } => {
-                        let ack = Ack::with_reason(packet_id, reason_code);
-                        write_ack(AckType::Pubrel, ack, version, out);
+                        write_ack(AckType::Pubrel, packet_id, reason_code, version, out);
                         written += 1;
                         return true;
                     }
@@ -313,10 +313,18 @@ impl Exchange {
     }
 }
 
-fn write_ack(ack_type: AckType, ack: Ack<'_>, version: Version, out: &mut TransmitBuf) {
-    if ack.reason_code == ReasonCode::Success || version != Version::V5 {
-        out.put_slice(&ack_type.success(ack.packet_id));
+#[inline]
+fn write_ack(
+    ack_type: AckType,
+    packet_id: PacketId,
+    reason_code: ReasonCode,
+    version: Version,
+    out: &mut TransmitBuf,
+) {
+    if reason_code == ReasonCode::Success || version != Version::V5 {
+        out.put_slice(&ack_type.success(packet_id));
     } else {
+        let ack = Ack::with_reason(packet_id, reason_code);
         let written = ack.encode(ack_type, version, &mut out.frame());
         debug_assert!(
             written.is_ok(),
@@ -366,6 +374,7 @@ impl PublishWriter<'_> {
         }
     }
 
+    #[inline(never)]
     fn write_aliased(
         &self,
         maximum: u32,
@@ -393,7 +402,7 @@ impl PublishWriter<'_> {
         true
     }
 
-    #[inline]
+    #[inline(always)]
     fn write_packet(
         &self,
         lengths: Lengths,
@@ -421,6 +430,7 @@ impl PublishWriter<'_> {
     }
 
     /// `None` for more than any packet may have.
+    #[inline(always)]
     fn lengths(&self, topic_len: usize, alias: bool) -> Option<Lengths> {
         let message = &self.outgoing.message;
         let mut remaining = 2 + topic_len + message.payload().len();
@@ -454,6 +464,7 @@ impl PublishWriter<'_> {
         })
     }
 
+    #[inline(always)]
     fn write_header(
         &self,
         lengths: Lengths,

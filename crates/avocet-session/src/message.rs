@@ -81,6 +81,7 @@ impl Message {
         Ok(Self::build(topic_name, &wire, payload, None))
     }
 
+    #[inline]
     fn decoded(
         topic_name: TopicName<'_>,
         properties: &MessageProperties<'_>,
@@ -113,6 +114,7 @@ impl Message {
         Self::joined(topic, properties, payload, expires_at)
     }
 
+    #[inline]
     fn joined(
         topic: &[u8],
         properties: &[u8],
@@ -127,6 +129,7 @@ impl Message {
         Self::from_parts(bytes, topic.len(), payload_start, expires_at)
     }
 
+    #[inline]
     fn from_parts(
         mut bytes: Vec<u8>,
         topic_len: usize,

@@ -235,10 +235,17 @@ impl Receiver {
 
     fn find(&self, packet_id: PacketId) -> Result<usize, usize> {
         // Identifiers mostly grow, so a new one belongs at the end.
-        match self.received.back() {
-            None => Err(0),
-            Some(last) if last.packet_id < packet_id => Err(self.received.len()),
-            Some(_) => self
+        let (Some(first), Some(last)) = (self.received.front(), self.received.back()) else {
+            return Err(0);
+        };
+        if last.packet_id < packet_id {
+            return Err(self.received.len());
+        }
+        // Mostly one by one.
+        let guess = usize::from(packet_id.get().wrapping_sub(first.packet_id.get()));
+        match self.received.get(guess) {
+            Some(entry) if entry.packet_id == packet_id => Ok(guess),
+            Some(_) | None => self
                 .received
                 .binary_search_by_key(&packet_id, |entry| entry.packet_id),
         }
@@ -352,43 +359,62 @@ impl Receiver {
             return Err(AckError::ReasonCode);
         }
         let outcome = self.answer(token, reason_code, gate);
-        if outcome != Err(AckError::Repeated) {
-            self.answer_late(token, reason_code, gate);
+        match outcome {
+            Ok(()) => {
+                self.remember(token, reason_code, gate);
+            }
+            Err(AckError::Repeated) => {}
+            Err(_) => self.answer_late(token, reason_code, gate),
         }
         outcome
     }
 
-    /// What an answer says about a QoS 2 message beyond what leaves.
+    /// The answer to a PUBLISH of an earlier connection, which may have come again on this one.
     pub(crate) fn answer_late(
         &mut self,
         token: AckToken,
         reason_code: ReasonCode,
         gate: Option<CommitId>,
     ) {
-        if token.exactly_once
-            && let Ok(index) = self.find(token.packet_id)
-            && let Some(received) = self.received.get_mut(index)
-            && received.message == token.message
-        {
-            received.stored = gate.is_some();
+        let Some(received) = self.remember(token, reason_code, gate) else {
+            return;
+        };
+        let mut entries = self.pubrecs.entries.iter_mut();
+        let due =
+            |entry: &&mut AckEntry| entry.packet_id == token.packet_id && entry.answer.is_none();
+        if let Some(entry) = entries.find(due) {
             let gate = gate.unwrap_or(CommitId::ZERO);
-            received.answered = Some(gate);
-            let counted = received.counted;
-            if reason_code.is_error() {
-                self.received.remove(index);
-            }
-            // The PUBLISH may have come again on this connection.
-            let mut entries = self.pubrecs.entries.iter_mut();
-            let due = |entry: &&mut AckEntry| {
-                entry.packet_id == token.packet_id && entry.answer.is_none()
-            };
-            if let Some(entry) = entries.find(due) {
-                entry.counted = counted;
-                entry.answer = Some(Answer { reason_code, gate });
-            }
+            entry.counted = received.counted;
+            entry.answer = Some(Answer { reason_code, gate });
         }
     }
 
+    /// What an answer says about a QoS 2 message beyond what leaves; the message, if it is known.
+    #[inline]
+    fn remember(
+        &mut self,
+        token: AckToken,
+        reason_code: ReasonCode,
+        gate: Option<CommitId>,
+    ) -> Option<Received> {
+        if !token.exactly_once {
+            return None;
+        }
+        let index = self.find(token.packet_id).ok()?;
+        let received = self.received.get_mut(index)?;
+        if received.message != token.message {
+            return None;
+        }
+        received.stored = gate.is_some();
+        received.answered = Some(gate.unwrap_or(CommitId::ZERO));
+        let received = *received;
+        if reason_code.is_error() {
+            self.received.remove(index);
+        }
+        Some(received)
+    }
+
+    #[inline]
     fn answer(
         &mut self,
         token: AckToken,
@@ -419,10 +445,12 @@ impl Receiver {
     /// connection: PUBCOMP, which lets the sender use the identifier again, waits until no store
     /// can still have it.
     pub(crate) fn release(&mut self, packet_id: PacketId) -> Released {
-        let received = self
-            .find(packet_id)
-            .ok()
-            .and_then(|index| self.received.remove(index));
+        let received = match self.find(packet_id) {
+            // Most are released in the order in which they came.
+            Ok(0) => self.received.pop_front(),
+            Ok(index) => self.received.remove(index),
+            Err(_) => None,
+        };
         let answer = |reason_code, gate| Some(Answer { reason_code, gate });
         match received {
             None => {

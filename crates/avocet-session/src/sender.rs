@@ -13,6 +13,7 @@
 
 mod again;
 mod frames;
+mod room;
 mod stale;
 mod taken;
 
@@ -28,7 +29,7 @@ pub use self::frames::{PublishFrame, PublishFrames};
 use crate::receiver::KEPT_CAPACITY;
 use crate::{
     AckError, CommitId, ConnectionEvent, DropReason, Dropped, Enqueued, Expiry, Limits, Now,
-    Outgoing, Overflow, UnixTime, Violation,
+    Outgoing, UnixTime, Violation,
 };
 
 /// How many Packet Identifiers there are.
@@ -233,6 +234,7 @@ impl Sender {
         self.live == 0 && self.queued() == 0
     }
 
+    #[inline]
     pub(crate) fn enqueue(&mut self, outgoing: Outgoing, limits: &Limits, now: Now) -> Enqueued {
         let bytes = message_bytes(&outgoing);
         if outgoing.qos == QoS::AtMostOnce && !self.is_connected() && !limits.queue_qos0 {
@@ -244,74 +246,35 @@ impl Sender {
         if bytes > limits.queued_bytes_max {
             return Enqueued::Refused(DropReason::QueueFull);
         }
-        let mut oldest = Vec::new();
-        while self.queued() >= limits.queued_messages_max
-            || self.queued_bytes().saturating_add(bytes) > limits.queued_bytes_max
-        {
-            let displaced = match limits.overflow {
-                Overflow::DropOldest => self.drop_oldest(),
-                Overflow::DropNewest => None,
-            };
-            let Some(displaced) = displaced else {
-                return Enqueued::Refused(DropReason::QueueFull);
-            };
-            oldest.push(displaced);
+        if !self.has_room(bytes, limits) {
+            return self.displace(outgoing, limits);
         }
+        match self.put(outgoing, limits) {
+            (sequence, true) => Enqueued::Stored { sequence },
+            (sequence, false) => Enqueued::Queued { sequence },
+        }
+    }
+
+    /// Its place, and whether only the store has it.
+    #[inline]
+    fn put(&mut self, outgoing: Outgoing, limits: &Limits) -> (u64, bool) {
+        let bytes = message_bytes(&outgoing);
         let sequence = self.next_sequence;
-        if outgoing.qos == QoS::AtMostOnce {
-            self.resident_bytes += bytes;
-            self.qos0.push_back(Queued { sequence, outgoing });
-        } else {
-            self.next_sequence += 1;
-            if self.stored > 0 || self.queued.len() >= limits.resident_messages {
-                self.stored += 1;
-                self.stored_bytes += bytes;
-                if oldest.is_empty() {
-                    return Enqueued::Stored { sequence };
-                }
-            } else {
-                self.resident_bytes += bytes;
-                self.queued.push_back(Queued { sequence, outgoing });
-            }
+        let qos0 = outgoing.qos == QoS::AtMostOnce;
+        self.next_sequence += u64::from(!qos0);
+        if !qos0 && (self.stored > 0 || self.queued.len() >= limits.resident_messages) {
+            self.stored += 1;
+            self.stored_bytes += bytes;
+            return (sequence, true);
         }
-        if oldest.is_empty() {
-            Enqueued::Queued { sequence }
+        self.resident_bytes += bytes;
+        let queue = if qos0 {
+            &mut self.qos0
         } else {
-            Enqueued::Displaced { sequence, oldest }
-        }
-    }
-
-    fn drop_oldest(&mut self) -> Option<Dropped> {
-        if let Some(frame) = self.drop_oldest_frame() {
-            return Some(frame);
-        }
-        let oldest = if self.qos0_is_next() {
-            self.pop_qos0()
-        } else {
-            self.pop_queued()
+            &mut self.queued
         };
-        let oldest = oldest.map(|oldest| oldest.dropped(DropReason::QueueFull));
-        oldest.or_else(|| self.drop_stored())
-    }
-
-    /// Drops the first message that only the store has, unless it may have been sent.
-    fn drop_stored(&mut self) -> Option<Dropped> {
-        while self.taken.remove(&(self.next_sequence - self.stored)) {
-            self.stored -= 1;
-        }
-        let sequence = self.next_sequence - self.stored;
-        if self.stored == 0 || sequence < self.sent {
-            return None;
-        }
-        self.forget_stored_bytes();
-        self.stored -= 1;
-        Some(Dropped {
-            sequence,
-            qos: QoS::AtLeastOnce,
-            tag: 0,
-            stored: true,
-            reason: DropReason::QueueFull,
-        })
+        queue.push_back(Queued { sequence, outgoing });
+        (sequence, false)
     }
 
     /// A message that only the store has goes; its size is not known.
@@ -735,10 +698,15 @@ impl Sender {
         let Some(first) = self.inflight.pop_front_if(is_first) else {
             return false;
         };
-        events.extend(first.finished(reason_code));
+        if let Some(finished) = first.finished(reason_code) {
+            events.push_back(finished);
+        }
         self.resend = self.resend.saturating_sub(1);
         self.forget_one(first.counted);
-        self.remove_tombstones();
+        let next = self.inflight.front();
+        if next.is_none_or(|next| matches!(next.state, State::Finished)) {
+            self.remove_tombstones();
+        }
         true
     }
 
@@ -749,7 +717,9 @@ impl Sender {
         events: &mut VecDeque<ConnectionEvent>,
     ) {
         if let Some(entry) = self.inflight.get(index) {
-            events.extend(entry.finished(reason_code));
+            if let Some(finished) = entry.finished(reason_code) {
+                events.push_back(finished);
+            }
             self.bury(index);
         }
     }

@@ -33,6 +33,7 @@ impl Session {
     }
 
     /// Puts a message behind the others for this peer.
+    #[inline]
     pub fn enqueue(&mut self, outgoing: Outgoing, limits: &Limits, now: Now) -> Enqueued {
         self.sender.enqueue(outgoing, limits, now)
     }

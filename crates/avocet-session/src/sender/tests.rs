@@ -5,7 +5,7 @@ use avocet_topic::TopicName;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Message, TransmitBuf};
+use crate::{Message, Overflow, TransmitBuf};
 
 const ROOM: NonZeroU16 = NonZeroU16::MAX;
 
