@@ -91,7 +91,21 @@ fn a_word_that_is_refused_ends_the_search() {
     }
 }
 
+/// Miri takes a thousand times as long, and has no files.
+fn config() -> ProptestConfig {
+    if cfg!(miri) {
+        return ProptestConfig {
+            cases: 8,
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        };
+    }
+    ProptestConfig::default()
+}
+
 proptest! {
+    #![proptest_config(config())]
+
     #[test]
     fn any_bytes_are_judged_alike(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         check(&bytes);

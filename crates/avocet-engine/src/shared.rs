@@ -509,8 +509,9 @@ impl Engine {
                 *sequence += 1;
                 message.sequence = *sequence;
             }
-            // A name in the store, and what a hook makes of a message, are for one member.
-            let differs = message.published.id.is_some() || self.config.publish_out.is_some();
+            // The store may have it alone, under another name, and a hook may make another one of it.
+            let stored = self.config.durability == Durability::Stored;
+            let differs = stored || self.config.publish_out.is_some();
             let given = Given {
                 member: member_id,
                 published: differs.then(|| Box::new(message.published.clone())),

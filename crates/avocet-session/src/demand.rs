@@ -7,7 +7,7 @@ use core::num::NonZeroU64;
 pub enum Demand {
     /// Bytes beyond those given: keep what was not consumed, and read.
     More,
-    /// Stopped after one packet or a slice of the turn: call again with the rest.
+    /// Stopped after one packet, a row of acknowledgements, or a slice of the turn: call again with the rest.
     Again,
     /// Nothing until the connection is no longer paused: keep the rest, and stop reading.
     Paused,

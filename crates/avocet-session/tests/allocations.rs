@@ -168,13 +168,12 @@ fn a_connection_holds_no_buffers_once_its_client_pings() {
                 }
                 server.poll_transmit(Now::default(), &mut out);
             }
-            drop(input);
+            drop((input, out));
             assert!(
                 HELD.get() > before,
                 "nothing was kept for the next messages"
             );
             server.handle_input(&[0xC0, 0], Now::default());
-            drop(out);
             assert_eq!(HELD.get(), before, "{version} {qos}");
         }
     }

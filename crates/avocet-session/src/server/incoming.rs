@@ -211,7 +211,7 @@ impl ServerConnection {
             }
             Packet::Pingreq => {
                 self.pingresps = self.pingresps.saturating_add(1);
-                // It has been silent.
+                // It has sent nothing else for a while.
                 if let Some(exchange) = &mut self.exchange {
                     exchange.free_spare();
                 }
