@@ -99,6 +99,13 @@ impl TransmitBuf {
         between.chain([behind]).filter(|slice| !slice.is_empty())
     }
 
+    /// The bytes not yet written, if they lie in one piece.
+    #[must_use]
+    pub fn piece(&self) -> Option<&[u8]> {
+        let piece = self.copied.get(self.start..);
+        piece.filter(|_| self.shared.is_empty())
+    }
+
     /// Forgets the first `n` bytes: the socket has them.
     pub fn advance(&mut self, mut n: usize) {
         debug_assert!(n <= self.len(), "more written than there was");

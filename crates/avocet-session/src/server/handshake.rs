@@ -4,9 +4,9 @@ use alloc::boxed::Box;
 use avocet_codec::{
     Auth, Connack, Connect, DecodeError, List, Packet, ReasonCode, UserProperty, Version,
 };
-use bytes::Bytes;
 use core::num::{NonZeroU16, NonZeroU32};
 
+use super::encoded::Encoded;
 use super::outgoing::Reply;
 use super::{AuthTurn, Client, ServerConnection, State};
 use crate::exchange::{Exchange, Own, Peer};
@@ -189,7 +189,8 @@ impl ServerConnection {
     /// [MQTT5-3.1.2-24]. Neither `session_present` nor `gate` makes a difference.
     #[must_use]
     pub fn can_accept(&self, accept: &Accept<'_>) -> bool {
-        self.connack(accept).is_some()
+        // In 3.x it has two bytes, whatever there is to say.
+        self.client.version != Version::V5 || self.connack(accept).is_some()
     }
 
     /// The Keep Alive that a client is told to use instead of its own.
@@ -239,7 +240,7 @@ impl ServerConnection {
         }
     }
 
-    fn connack(&self, accept: &Accept<'_>) -> Option<Bytes> {
+    fn connack(&self, accept: &Accept<'_>) -> Option<Encoded> {
         let config = &self.config;
         let mut connack = Connack::new(ReasonCode::Success);
         // 3.1 has no such flag.
@@ -270,10 +271,8 @@ impl ServerConnection {
         let mut verbose = connack;
         verbose.properties.reason_string = accept.reason_string;
         verbose.properties.user_properties = accept.user_properties;
-        let bytes = self
-            .encode(&Packet::Connack(verbose))
-            .or_else(|| self.encode(&Packet::Connack(connack)))?;
-        Some(Bytes::from(bytes))
+        self.encode(&Packet::Connack(verbose))
+            .or_else(|| self.encode(&Packet::Connack(connack)))
     }
 
     /// Refuses the client: CONNACK with an error, and the end. In 3.x the Reason Code becomes the
@@ -341,7 +340,7 @@ impl ServerConnection {
             }))
         });
         match bytes {
-            Some(bytes) => self.replies.push_back(Reply::auth(Bytes::from(bytes))),
+            Some(bytes) => self.replies.push_back(Reply::auth(bytes)),
             None => self.close(CloseReason::Disconnected(ReasonCode::PacketTooLarge)),
         }
     }

@@ -1,7 +1,7 @@
 //! Packets from the client.
 
 use alloc::boxed::Box;
-use avocet_codec::{Ack, AckType, Disconnect, Packet, Publish, Subscribe, Version, frame_len};
+use avocet_codec::{Ack, AckType, Connect, Disconnect, Packet, Publish, Subscribe, frame_len};
 
 use super::outgoing::Reply;
 use super::{ServerConnection, ServerEvent, ServerInput, State};
@@ -139,14 +139,10 @@ impl ServerConnection {
     }
 
     fn handle_connect<'a>(&mut self, frame: &'a [u8], now: Now) -> Option<ServerEvent<'a>> {
-        match Packet::decode(frame, Version::V5) {
-            Ok(Packet::Connect(connect)) => self
+        match Connect::decode(frame) {
+            Ok(connect) => self
                 .on_connect(&connect, now)
                 .then(|| ServerEvent::Connect(Box::new(connect))),
-            Ok(_) => {
-                self.fail(Violation::NotConnect.into(), now);
-                None
-            }
             Err(error) => {
                 self.fail_connect(frame, error, now);
                 None

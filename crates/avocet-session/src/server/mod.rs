@@ -9,6 +9,7 @@
 //! ```
 
 mod config;
+mod encoded;
 mod handshake;
 mod incoming;
 mod outgoing;
@@ -17,7 +18,6 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::string::ToString;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use avocet_codec::{
     Auth, Connack, Connect, Disconnect, Packet, PacketType, ReasonCode, Subscribe, Unsubscribe,
     Version,
@@ -27,6 +27,7 @@ use core::time::Duration;
 pub use config::ServerConfig;
 pub use handshake::{Accept, Authentication, Details};
 
+use self::encoded::Encoded;
 use crate::exchange::Exchange;
 use crate::{
     AckError, AckToken, CloseReason, CommitId, ConnectionError, ConnectionEvent, Demand,
@@ -71,7 +72,7 @@ enum State {
     Draining {
         deadline: Instant,
         reason: CloseReason,
-        last: Box<[u8]>,
+        last: Encoded,
     },
     /// Nothing is sent or read; `reason` until it was reported.
     Closed { reason: Option<CloseReason> },
@@ -475,19 +476,17 @@ impl ServerConnection {
     }
 
     /// The bytes of a packet; `None` if it is larger than the client allows [MQTT5-3.1.2-24].
-    fn encode(&self, packet: &Packet<'_>) -> Option<Box<[u8]>> {
+    fn encode(&self, packet: &Packet<'_>) -> Option<Encoded> {
         let version = self.client.version;
         let len = packet.encoded_len(version);
         if u32::try_from(len).ok()? > self.client.maximum_packet_size {
             return None;
         }
-        let mut bytes = Vec::with_capacity(len);
-        packet.encode(version, &mut bytes).ok()?;
-        Some(bytes.into_boxed_slice())
+        Encoded::new(packet, version, len).ok()
     }
 
     /// Lets the last packet leave, until a deadline.
-    fn drain(&mut self, reason: CloseReason, last: Option<Box<[u8]>>, now: Now) {
+    fn drain(&mut self, reason: CloseReason, last: Option<Encoded>, now: Now) {
         let Some(last) = last else {
             return self.close(reason);
         };

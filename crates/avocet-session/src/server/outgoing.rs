@@ -2,8 +2,8 @@
 
 use alloc::collections::VecDeque;
 use avocet_codec::{Packet, PacketId, PacketType, ReasonCode, Suback, Unsuback, Version};
-use bytes::Bytes;
 
+use super::encoded::Encoded;
 use super::{Details, ServerConnection, State};
 use crate::exchange::Exchange;
 use crate::{AckError, AckToken, CommitId, Limits, Now, PublishFrame, TransmitBuf};
@@ -14,7 +14,7 @@ pub(super) struct Reply {
     request: Request,
     gate: CommitId,
     /// `None` until the owner has answered.
-    bytes: Option<Bytes>,
+    bytes: Option<Encoded>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ enum Request {
 }
 
 impl Reply {
-    pub(super) fn connack(bytes: Bytes, gate: Option<CommitId>) -> Self {
+    pub(super) fn connack(bytes: Encoded, gate: Option<CommitId>) -> Self {
         let gate = gate.unwrap_or(CommitId::ZERO);
         Self {
             request: Request::Connect,
@@ -36,7 +36,7 @@ impl Reply {
         }
     }
 
-    pub(super) const fn auth(bytes: Bytes) -> Self {
+    pub(super) const fn auth(bytes: Encoded) -> Self {
         Self {
             request: Request::Auth,
             gate: CommitId::ZERO,
@@ -149,7 +149,7 @@ impl ServerConnection {
             .find(waiting)
             .ok_or(AckError::Unknown)?;
         reply.gate = gate.unwrap_or(CommitId::ZERO);
-        reply.bytes = bytes.map(Bytes::from);
+        reply.bytes = bytes;
         if reply.bytes.is_none() {
             // The client cannot be told, and may not be left without an answer.
             self.disconnect(ReasonCode::PacketTooLarge, Details::default(), now);
@@ -257,7 +257,7 @@ impl ServerConnection {
         match &self.state {
             State::Opened { .. } | State::Closed { .. } => return 0,
             State::Draining { last, .. } => {
-                out.put_slice(last);
+                out.put_slice(last.bytes());
                 self.packets_sent += 1;
                 self.close_drained();
                 return 0;
@@ -273,7 +273,7 @@ impl ServerConnection {
             .is_some_and(|reply| reply.is_ready(committed))
         {
             if let Some(reply) = self.replies.pop_front() {
-                out.put_slice(&reply.bytes.unwrap_or_default());
+                out.put_slice(reply.bytes.as_ref().map_or(&[], Encoded::bytes));
                 self.connack_pending &= reply.request != Request::Connect;
             }
             if self.replies.is_empty() {
