@@ -457,10 +457,12 @@ impl Engine {
             self.refuse(id, ReasonCode::QuotaExceeded, Details::default(), now);
             return;
         };
+        let mut present = None;
         if let Some(handle) = known {
             self.take_over(handle, now);
+            // It may have ended with its connection.
+            present = self.sessions.find(&key);
         }
-        let mut present = self.sessions.find(&key);
         // Nobody gets what another one was allowed to subscribe to.
         let is_of_another = present.is_some_and(|it| self.is_of_another(it, access.as_deref()));
         if (connect.clean_start || is_of_another)

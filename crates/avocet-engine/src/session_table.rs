@@ -6,10 +6,11 @@ use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::hash::BuildHasher;
 
 use avocet_session::{Instant, Session, UnixTime};
 use foldhash::fast::FixedState;
-use hashbrown::HashMap;
+use hashbrown::HashTable;
 
 use crate::ConnectionId;
 use crate::access::Access;
@@ -180,7 +181,10 @@ impl Slot {
 pub(crate) struct SessionTable {
     entries: Vec<Entry>,
     free: Vec<u32>,
-    by_key: HashMap<Arc<SessionKey>, SessionHandle, FixedState>,
+    /// Those that there are, with the hashes of their keys: a table that grows would have to look at
+    /// each key again.
+    by_key: HashTable<(u64, SessionHandle)>,
+    hasher: FixedState,
 }
 
 struct Entry {
@@ -194,7 +198,8 @@ impl SessionTable {
         Self {
             entries: Vec::new(),
             free: Vec::new(),
-            by_key: HashMap::with_hasher(FixedState::with_seed(seed)),
+            by_key: HashTable::new(),
+            hasher: FixedState::with_seed(seed),
         }
     }
 
@@ -209,7 +214,11 @@ impl SessionTable {
     }
 
     pub(crate) fn find(&self, key: &SessionKey) -> Option<SessionHandle> {
-        self.by_key.get(key).copied()
+        let hash = self.hasher.hash_one(key);
+        let is_it = |known: &(u64, SessionHandle)| {
+            known.0 == hash && self.get(known.1).is_some_and(|slot| *slot.key == *key)
+        };
+        self.by_key.find(hash, is_it).map(|known| known.1)
     }
 
     pub(crate) fn get(&self, handle: SessionHandle) -> Option<&Slot> {
@@ -230,7 +239,7 @@ impl SessionTable {
 
     /// Adds a session; none with this key may be there.
     pub(crate) fn insert(&mut self, slot: Slot) -> SessionHandle {
-        let key = Arc::clone(&slot.key);
+        let hash = self.hasher.hash_one(&*slot.key);
         let index = self.free.pop().unwrap_or_else(|| {
             self.entries.push(Entry {
                 generation: 0,
@@ -244,7 +253,8 @@ impl SessionTable {
             generation = entry.generation;
         }
         let handle = SessionHandle { index, generation };
-        self.by_key.insert(key, handle);
+        self.by_key
+            .insert_unique(hash, (hash, handle), |known| known.0);
         handle
     }
 
@@ -256,7 +266,10 @@ impl SessionTable {
         let slot = entry.slot.take()?;
         entry.generation = entry.generation.wrapping_add(1);
         self.free.push(handle.index);
-        self.by_key.remove(&slot.key);
+        let hash = self.hasher.hash_one(&*slot.key);
+        if let Ok(known) = self.by_key.find_entry(hash, |known| known.1 == handle) {
+            known.remove();
+        }
         Some(slot)
     }
 }
