@@ -111,13 +111,11 @@ pub(super) fn receive(connection: &mut Connection, room: &mut [u8]) -> io::Resul
 /// Writes until all is written (true) or the stream takes no more.
 pub(super) fn send(stream: &mut Stream, output: &mut TransmitBuf) -> io::Result<bool> {
     while !output.is_empty() {
-        let mut slices = [IoSlice::new(&[]); SLICES];
-        let mut used = 0;
-        for (slice, bytes) in slices.iter_mut().zip(output.slices()) {
-            *slice = IoSlice::new(bytes);
-            used += 1;
-        }
-        match stream.write_vectored(slices.get(..used).unwrap_or_default()) {
+        let written = match output.piece() {
+            Some(bytes) => stream.write_vectored(&[IoSlice::new(bytes)]),
+            None => write_pieces(stream, output),
+        };
+        match written {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(n) => output.advance(n),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
@@ -126,4 +124,15 @@ pub(super) fn send(stream: &mut Stream, output: &mut TransmitBuf) -> io::Result<
         }
     }
     stream.flush()
+}
+
+#[inline(never)]
+fn write_pieces(stream: &mut Stream, output: &TransmitBuf) -> io::Result<usize> {
+    let mut slices = [IoSlice::new(&[]); SLICES];
+    let mut used = 0;
+    for (slice, bytes) in slices.iter_mut().zip(output.slices()) {
+        *slice = IoSlice::new(bytes);
+        used += 1;
+    }
+    stream.write_vectored(slices.get(..used).unwrap_or_default())
 }
