@@ -36,6 +36,7 @@ use crate::certificates::Watch;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, ListenAddress};
 use crate::doors::{self, Doors};
+use crate::heap;
 use crate::hooks::{self, HookCounts, Hooked, Interests};
 use crate::inbox::{Inbox, Mail};
 use crate::memory::MemoryWatch;
@@ -504,6 +505,7 @@ fn spawn(parts: Parts, stopper: Stopper) -> io::Result<JoinHandle<()>> {
     };
     thread::Builder::new().name(name).spawn(move || {
         let _end = end;
+        heap::grow_ahead();
         if let Some(shard) = Shard::new(parts) {
             shard.run();
         }

@@ -18,6 +18,7 @@ mod doors;
 mod events;
 mod exchanges;
 mod gathering;
+mod heap;
 mod hooks;
 mod http;
 mod inbox;
