@@ -2,6 +2,7 @@
 
 use avocet_engine::ConnectionId;
 use avocet_session::{Instant, TransmitBuf};
+use mio::Interest;
 
 use crate::admission::Slot;
 use crate::stream::Stream;
@@ -21,6 +22,8 @@ pub(crate) struct Connection {
     pub(crate) readable: bool,
     /// The peer closed: the end of the stream must be read even after a short read.
     pub(crate) read_closed: bool,
+    /// The poll tells when the socket takes more.
+    pub(crate) watches_room: bool,
     /// Writing failed. What came before, perhaps a DISCONNECT, is read to its end.
     pub(crate) broken: bool,
     /// Waits in the shard's queue of connections to read.
@@ -72,10 +75,22 @@ impl Connection {
             closing: Closing::Open,
             readable: false,
             read_closed: false,
+            watches_room: false,
             broken: false,
             in_ready: false,
             in_dirty: false,
             spoke_last: false,
+        }
+    }
+}
+
+impl Connection {
+    /// What the poll is to watch its socket for.
+    pub(crate) fn interest(&self) -> Interest {
+        if self.watches_room {
+            Interest::READABLE | Interest::WRITABLE
+        } else {
+            Interest::READABLE
         }
     }
 }

@@ -614,11 +614,36 @@ impl Shard {
                 self.dirty.push(key);
             }
             Ok(true) => {}
-            Ok(false) => connection.unsent = Some(Box::new(self.transmit.take_rest())),
+            Ok(false) => {
+                connection.unsent = Some(Box::new(self.transmit.take_rest()));
+                self.watch_room(key, now);
+            }
             Err(_) => {
                 self.transmit.clear();
                 self.fail_write(key, now);
             }
+        }
+    }
+
+    /// Lets the poll tell when a socket that is full takes more; from then on, since it will be full
+    /// again.
+    fn watch_room(&mut self, key: Key, now: Now) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        if connection.watches_room {
+            return;
+        }
+        connection.watches_room = true;
+        let interest = connection.interest();
+        if let Some(source) = connection.stream.source()
+            && let Err(error) = self
+                .poll
+                .registry()
+                .reregister(source, Token(key), interest)
+        {
+            error!("cannot watch connection {}: {error}", connection.id);
+            self.fail_write(key, now);
         }
     }
 }

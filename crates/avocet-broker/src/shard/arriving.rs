@@ -218,18 +218,23 @@ impl Shard {
     /// None, and the connection is closed, when the system cannot watch it.
     fn insert(&mut self, mut connection: Connection, ticket: Option<Box<Ticket>>) -> Option<Key> {
         let key = self.connections.next_key();
+        // A socket takes what is written but for a few: those are watched for room once it is needed.
+        connection.watches_room = connection.unsent.is_some();
         match &mut connection.stream {
             Stream::Pipe(end) => {
                 end.attach(Arc::clone(&self.inbox), connection.id);
                 connection.readable = true;
             }
-            // It may hold bytes that it has read ahead.
-            Stream::Layered(_) => connection.readable = true,
+            Stream::Layered(_) => {
+                // It may hold bytes that it has read ahead, and it writes by itself.
+                connection.readable = true;
+                connection.watches_room = true;
+            }
             Stream::Tcp(_) => {}
             #[cfg(unix)]
             Stream::Unix(_) => {}
         }
-        let interest = Interest::READABLE | Interest::WRITABLE;
+        let interest = connection.interest();
         if let Some(source) = connection.stream.source()
             && let Err(error) = self.poll.registry().register(source, Token(key), interest)
         {
