@@ -1,9 +1,11 @@
 //! Accepting connections.
 
+use std::borrow::Cow;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::time::Duration;
 
+use avocet_engine::Peer;
 use avocet_session::{Instant, Now};
 use avocet_transport::BoundTcp;
 #[cfg(unix)]
@@ -104,33 +106,19 @@ impl Socket {
         match self {
             Self::Tcp(socket) => {
                 let (stream, address) = avocet_transport::accept(socket)?;
-                Ok((Connected::Tcp(stream), Peer::Address(address)))
+                Ok((Connected::Tcp(stream), address.into()))
             }
             #[cfg(unix)]
-            Self::Unix(socket) => Ok((Connected::Unix(socket.accept()?), Peer::Local)),
+            Self::Unix(socket) => Ok((Connected::Unix(socket.accept()?), UNIX)),
         }
     }
 }
 
-/// Where a connection comes from.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Peer {
-    Address(SocketAddr),
-    /// A program on this machine, through a Unix socket.
-    Local,
-    /// The program that the broker is part of.
-    InProcess,
-}
+/// Where programs on this machine come from that use a Unix socket.
+pub(crate) const UNIX: Peer = Peer::Named(Cow::Borrowed("unix"));
 
-impl std::fmt::Display for Peer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Address(address) => write!(f, "{address}"),
-            Self::Local => f.write_str("unix"),
-            Self::InProcess => f.write_str("in-process"),
-        }
-    }
-}
+/// Where the program comes from that the broker is part of.
+pub(crate) const IN_PROCESS: Peer = Peer::Named(Cow::Borrowed("in-process"));
 
 /// What came of one attempt.
 enum Attempt {

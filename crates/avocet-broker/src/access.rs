@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::fmt::Display;
 use std::hash::BuildHasher;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{fs, io, thread};
@@ -455,8 +455,7 @@ impl Authenticator {
                 refuse(ReasonCode::NotAuthorized)
             });
         };
-        let peer = opened.peer.parse::<SocketAddr>();
-        let address = peer.ok().map(|peer| peer.ip());
+        let address = opened.peer.ip();
         let job = Box::new(Job {
             shard,
             id,

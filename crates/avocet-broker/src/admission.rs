@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use avocet_codec::ReasonCode;
-use avocet_engine::RefuseReason;
+use avocet_engine::{Peer, RefuseReason};
 use avocet_session::Instant;
 
 use crate::bans::BanList;
@@ -233,13 +233,17 @@ impl Admission {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn bans(&self) -> Arc<BanList> {
-        let bans = self.bans.lock();
-        Arc::clone(&bans.unwrap_or_else(PoisonError::into_inner))
+    fn lock_bans(&self) -> MutexGuard<'_, Arc<BanList>> {
+        self.bans.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the address that a connection comes from is banned.
+    pub(crate) fn is_banned(&self, peer: &Peer) -> bool {
+        self.lock_bans().has_peer(peer)
     }
 
     pub(crate) fn set_bans(&self, bans: Arc<BanList>) {
-        *self.bans.lock().unwrap_or_else(PoisonError::into_inner) = bans;
+        *self.lock_bans() = bans;
     }
 
     /// A place for one more connection, if there is one.
@@ -293,7 +297,7 @@ impl Admission {
         now: Instant,
     ) -> Result<(), Refusal> {
         pass.located = true;
-        if self.bans().has_address(address) {
+        if self.lock_bans().has_address(address) {
             return Err(Refusal::Banned);
         }
         let limits = &self.limits;

@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -205,7 +204,6 @@ fn parts(filter: TopicFilter<'_>) -> (Option<&str>, &str) {
 /// What the server is told.
 fn told(client: &Client, wish: Wish<'_>) -> Value {
     let identity = &client.identity;
-    let address = client.opened.peer.parse::<SocketAddr>();
     let tenant = Some(client.session.tenant()).filter(|it| !it.is_empty());
     json!({
         "action": wish.action,
@@ -217,7 +215,7 @@ fn told(client: &Client, wish: Wish<'_>) -> Value {
         "client_id": client.session.client_id(),
         "user_name": identity.user,
         "tenant": tenant,
-        "address": address.ok().map(|it| it.ip()),
+        "address": client.opened.peer.ip(),
         "listener": client.opened.listener,
         "cert_cn": identity.cert_cn,
         "cert_san": identity.cert_san,
@@ -269,8 +267,7 @@ pub(crate) struct Authorizer {
 impl Authorizer {
     /// Asks; the inbox of the shard gets the answer. Where too much waits, it is a no.
     pub(crate) fn ask(&self, question: Box<Question>) {
-        let address = question.client.opened.peer.parse::<SocketAddr>();
-        let origin = origin(address.ok().map(|it| it.ip()));
+        let origin = origin(question.client.opened.peer.ip());
         if let Err(question) = self.questions.put(origin, question) {
             answer(&self.inboxes, question.shard, unanswered(*question));
         }

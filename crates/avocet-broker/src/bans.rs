@@ -1,11 +1,12 @@
 //! The file that says who is banned.
 
 use std::collections::{BTreeMap, HashSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 use avocet_access::Bans;
+use avocet_engine::Peer;
 use avocet_transport::Network;
 use foldhash::fast::FixedState;
 use toml::de::DeValue;
@@ -128,12 +129,9 @@ impl BanList {
         self.addresses.contains(address)
     }
 
-    /// The same of where a connection comes from, as logs name it.
-    pub(crate) fn has_peer(&self, peer: &str) -> bool {
-        let some = self.addresses.len() > 0;
-        some && peer
-            .parse::<SocketAddr>()
-            .is_ok_and(|peer| self.has_address(peer.ip()))
+    /// The same of where a connection comes from.
+    pub(crate) fn has_peer(&self, peer: &Peer) -> bool {
+        peer.ip().is_some_and(|address| self.has_address(address))
     }
 
     /// How many are banned.

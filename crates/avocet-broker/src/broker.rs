@@ -27,7 +27,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 use tracing::info;
 
-use crate::acceptor::{Acceptor, Bound, Peer, Socket};
+use crate::acceptor::{Acceptor, Bound, IN_PROCESS, Socket};
 use crate::access::{self, AccessError, Files, Reloader, lock};
 use crate::admission::Admission;
 #[cfg(unix)]
@@ -433,8 +433,7 @@ impl Broker {
         let pass = match arrived {
             Ok(pass) => Some(pass),
             Err(refusal) => {
-                self.admission
-                    .tell(refusal, &Peer::InProcess, u16::MAX, now);
+                self.admission.tell(refusal, &IN_PROCESS, u16::MAX, now);
                 // Where too many wait to be told why, the stream is closed from the start.
                 self.admission.refuse(refusal)
             }
@@ -442,7 +441,7 @@ impl Broker {
         if let (Some(inbox), Some(pass)) = (inboxes.get(shard % inboxes.len().max(1)), pass) {
             inbox.send(Mail::Accepted {
                 stream: Stream::Pipe(end),
-                peer: Peer::InProcess,
+                peer: IN_PROCESS,
                 listener: u16::MAX,
                 pass,
             });

@@ -1,9 +1,10 @@
 //! What the operator reads: one line per connect and one per disconnect.
 
-use avocet_engine::{Event, RefuseReason, RefusedBy, SessionKey};
+use avocet_engine::{Event, Peer, RefuseReason, RefusedBy, SessionKey};
 use avocet_session::{CloseReason, Instant};
 use tracing::{error, info, warn};
 
+use crate::acceptor::UNIX;
 use crate::arrivals::Arrival;
 use crate::refusals::{Refusals, Refused};
 
@@ -23,7 +24,7 @@ pub(crate) fn log(event: &Event, refusals: &Refusals, now: Instant) {
             tenant = tenant(session),
             user = user.as_deref(),
             version = %version,
-            address = peer,
+            address = peer.to_string(),
             connection = %id,
             keep_alive,
             session_present,
@@ -59,7 +60,7 @@ pub(crate) fn log(event: &Event, refusals: &Refusals, now: Instant) {
                 client_id = session.client_id(),
                 tenant = tenant(session),
                 version = %version,
-                address = peer,
+                address = peer.to_string(),
                 connection = %id,
                 closed_by = closed_by(*reason),
                 reason = %reason,
@@ -77,7 +78,7 @@ pub(crate) fn log(event: &Event, refusals: &Refusals, now: Instant) {
                 now,
             ),
             (None, None) => info!(
-                address = peer,
+                address = peer.to_string(),
                 connection = %id,
                 closed_by = closed_by(*reason),
                 reason = %reason,
@@ -99,7 +100,7 @@ pub(crate) fn log(event: &Event, refusals: &Refusals, now: Instant) {
             action = action.name(),
             topic = beginning(topic),
             refused_by = refused_by(*by, rule.as_deref()),
-            address = client.opened.peer,
+            address = client.opened.peer.to_string(),
             connection = %client.id,
             not_told = omitted,
             "not allowed"
@@ -118,7 +119,7 @@ pub(crate) fn log(event: &Event, refusals: &Refusals, now: Instant) {
             client_id = session.client_id(),
             tenant = tenant(session),
             user = session.user(),
-            address = peer,
+            address = peer.to_string(),
             connects,
             "connects too often: it is banned for a while"
         ),
@@ -139,7 +140,7 @@ pub(crate) fn log(event: &Event, refusals: &Refusals, now: Instant) {
             peer,
             client_id,
             problem,
-        } => warn!(client_id, address = peer, "refused: {problem}"),
+        } => warn!(client_id, address = peer.to_string(), "refused: {problem}"),
         // Only programs ask for these.
         Event::Subscribed { .. } | Event::Unsubscribed { .. } => {}
         _ => info!("{event:?}"),
@@ -171,9 +172,8 @@ fn closed_by(reason: CloseReason) -> &'static str {
 }
 
 /// Where an arrival comes from, as the other lines say it.
-pub(crate) fn peer(arrival: &Arrival) -> String {
-    let address = arrival.handshake.peer();
-    address.map_or_else(|| "unix".to_owned(), |address| address.to_string())
+pub(crate) fn peer(arrival: &Arrival) -> Peer {
+    arrival.handshake.peer().map_or(UNIX, Peer::Address)
 }
 
 /// As much of a topic as is told.

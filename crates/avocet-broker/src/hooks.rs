@@ -147,6 +147,8 @@ pub struct Authenticate {
     pub id: ConnectionId,
     /// What its certificate says of it.
     pub identity: Identity,
+    /// Where it comes from, and by which listener.
+    origin: Option<(Box<str>, u16)>,
     request: AuthenticationRequest,
 }
 
@@ -165,9 +167,15 @@ impl Authenticate {
         identity: Identity,
         request: AuthenticationRequest,
     ) -> Self {
+        let origin = if let AuthenticationRequest::Connect { opened, .. } = &request {
+            Some((opened.peer.to_string().into(), opened.listener))
+        } else {
+            None
+        };
         Self {
             id,
             identity,
+            origin,
             request,
         }
     }
@@ -188,10 +196,8 @@ impl Authenticate {
     /// Where it comes from, as the log says it, and which listener accepted it; none with AUTH.
     #[must_use]
     pub fn origin(&self) -> Option<(&str, u16)> {
-        if let AuthenticationRequest::Connect { opened, .. } = &self.request {
-            return Some((&opened.peer, opened.listener));
-        }
-        None
+        let (peer, listener) = self.origin.as_ref()?;
+        Some((peer, *listener))
     }
 
     /// Its session, if it is connected and authenticates again.

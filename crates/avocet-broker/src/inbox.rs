@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use avocet_access::Rules;
 use avocet_engine::{
-    ConnectionId, Fetched, Moved, SessionKey, ShardId, ShardMessage, StoreState, Tenants, Verdict,
+    ConnectionId, Fetched, Moved, Peer, SessionKey, ShardId, ShardMessage, StoreState, Tenants,
+    Verdict,
 };
 use avocet_session::CommitId;
 use mio::Waker;
 
-use crate::acceptor::Peer;
 use crate::admission::{Pass, Ticket};
 use crate::authorization::Permitted;
 use crate::bans::BanList;

@@ -19,7 +19,6 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, error};
 
-use crate::acceptor::Peer;
 use crate::admission::Admission;
 use crate::clock::Clock;
 use crate::inbox::{Inbox, Mail};
@@ -227,7 +226,7 @@ impl Door {
         };
         inbox.send(Mail::Accepted {
             stream: Stream::Pipe(theirs),
-            peer: Peer::Address(peer),
+            peer: peer.into(),
             listener: self.listener,
             pass,
         });

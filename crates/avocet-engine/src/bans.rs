@@ -7,7 +7,7 @@ use avocet_access::Bans;
 use avocet_codec::ReasonCode;
 use avocet_session::{Details, Now};
 
-use crate::{ConnectionId, Engine, SessionKey};
+use crate::{ConnectionId, Engine, Peer, SessionKey};
 
 /// A Network Connection as the driver knows it.
 #[derive(Clone, Copy, Debug)]
@@ -16,7 +16,7 @@ pub struct ClientInfo<'a> {
     /// The connection.
     pub id: ConnectionId,
     /// Where it comes from, as [`Opened`](crate::Opened) said.
-    pub peer: &'a str,
+    pub peer: &'a Peer,
     /// Its session, none before its CONNECT is accepted.
     pub key: Option<&'a SessionKey>,
     /// Its user, as far as that is kept.

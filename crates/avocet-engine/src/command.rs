@@ -12,6 +12,7 @@ use avocet_session::{CloseReason, CommitId, FetchFrom, Message, ServerConnection
 use avocet_topic::{TopicFilterBuf, TopicNameBuf};
 
 use crate::config::Level;
+use crate::peer::Peer;
 use crate::quotas::TenantProblem;
 use crate::record::Record;
 use crate::session_table::SessionKey;
@@ -47,8 +48,8 @@ impl fmt::Display for ConnectionId {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Opened {
-    /// Where it comes from, for logs and for authentication.
-    pub peer: String,
+    /// Where it comes from.
+    pub peer: Peer,
     /// Which of the driver's listeners accepted it, for authentication.
     pub listener: u16,
     /// Whose listener that is.
@@ -60,7 +61,7 @@ pub struct Opened {
 impl Opened {
     /// A connection from `peer`, accepted by the driver's listener `listener`.
     #[must_use]
-    pub fn new(peer: impl Into<String>, listener: u16) -> Self {
+    pub fn new(peer: impl Into<Peer>, listener: u16) -> Self {
         Self {
             peer: peer.into(),
             listener,
@@ -207,7 +208,7 @@ pub enum Event {
         /// The connection.
         id: ConnectionId,
         /// Where it comes from.
-        peer: String,
+        peer: Peer,
         /// Which of the driver's listeners accepted it.
         listener: u16,
         /// The session.
@@ -241,7 +242,7 @@ pub enum Event {
         /// The connection.
         id: ConnectionId,
         /// Where it comes from.
-        peer: String,
+        peer: Peer,
         /// Which of the driver's listeners accepted it.
         listener: u16,
         /// The Client Identifier, empty if it has none.
@@ -252,7 +253,7 @@ pub enum Event {
     /// A CONNECT is refused, since it is not clear whose client it is.
     TenantRefused {
         /// Where it comes from.
-        peer: String,
+        peer: Peer,
         /// The Client Identifier.
         client_id: String,
         /// Why.
@@ -268,7 +269,7 @@ pub enum Event {
     /// A client connects again and again: it is refused for a while.
     Flapping {
         /// Where its last connection comes from.
-        peer: String,
+        peer: Peer,
         /// Its session.
         session: Arc<SessionKey>,
         /// How often it connected.
@@ -305,7 +306,7 @@ pub enum Event {
         /// The connection.
         id: ConnectionId,
         /// Where it came from.
-        peer: String,
+        peer: Peer,
         /// Which of the driver's listeners accepted it.
         listener: u16,
         /// What it called itself, if it has no session: empty before its CONNECT.

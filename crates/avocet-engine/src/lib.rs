@@ -31,6 +31,7 @@ mod hooks;
 mod member;
 mod outbox;
 mod overload;
+mod peer;
 mod publish;
 mod queue;
 mod quotas;
@@ -65,6 +66,7 @@ pub use config::{
 pub use counters::{Counters, DropReason, RefuseReason};
 pub use engine::Engine;
 pub use hooks::{PublishOut, PublishOutHook, Recipient};
+pub use peer::Peer;
 pub use quotas::{TenantProblem, TenantQuotas, TenantUsage, Tenants};
 pub use record::{Fetched, GroupPlace, MessageId, Record, RetainedPlace};
 pub use restore::Restored;

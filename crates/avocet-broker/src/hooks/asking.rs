@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -384,7 +384,7 @@ impl Asker {
     /// Puts a question about a client from there.
     pub(crate) fn ask<T>(
         &self,
-        peer: &str,
+        address: Option<IpAddr>,
         (shard, number, until): (ShardId, u64, Instant),
         job: impl FnOnce(Answer<T>) -> Job,
     ) -> Waiting {
@@ -399,7 +399,6 @@ impl Asker {
             }),
             kind: PhantomData,
         };
-        let address = peer.parse::<SocketAddr>().ok().map(|peer| peer.ip());
         let waiting = Arc::new(Mutex::new(Some(job(answer))));
         if let Err(other) = self.jobs.put(origin(address), Arc::clone(&waiting)) {
             // Dropped, it ends its question.

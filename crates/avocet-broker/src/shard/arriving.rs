@@ -6,14 +6,13 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use avocet_engine::{ConnectionId, Moved, Opened, RefuseReason};
+use avocet_engine::{ConnectionId, Moved, Opened, Peer, RefuseReason};
 use avocet_session::Now;
 use avocet_transport::{EstablishedStream, Handshake, HandshakeError};
 use mio::{Interest, Token};
 use tracing::{debug, error};
 
 use super::Shard;
-use crate::acceptor::Peer;
 use crate::admission::{Pass, Ticket};
 use crate::arrivals::Arrival;
 use crate::connection::{Connection, Reading};
@@ -26,7 +25,7 @@ impl Shard {
     pub(super) fn accept(&mut self, now: Now) {
         let mut acceptor = mem::take(&mut self.acceptor);
         acceptor.accept(now, |stream, peer, listener| {
-            let Some(pass) = self.admit(peer, listener, now) else {
+            let Some(pass) = self.admit(&peer, listener, now) else {
                 return;
             };
             let to = self.next_shard;
@@ -62,7 +61,7 @@ impl Shard {
                 self.arrive(stream, peer, listener, pass, timeout, now);
             }
             Some((true, _)) | None => {
-                let opened = Opened::new(peer.to_string(), listener);
+                let opened = Opened::new(peer, listener);
                 self.connect(stream, opened, pass, &[], now);
             }
         }
@@ -106,10 +105,7 @@ impl Shard {
             Stream::Unix(socket) => Socket::Unix(socket),
             Stream::Layered(_) | Stream::Pipe(_) => return,
         };
-        let address = match peer {
-            Peer::Address(address) => Some(address),
-            Peer::Local | Peer::InProcess => None,
-        };
+        let address = peer.address();
         if self.arrivals.len() >= self.handshakes_max {
             let refuse = |address: &dyn Display, listener| {
                 let admission = &self.admission;
@@ -158,7 +154,7 @@ impl Shard {
             Ok(_) => {}
             Err(HandshakeError::Closed) => {
                 debug!(
-                    address = events::peer(&arrival),
+                    address = events::peer(&arrival).to_string(),
                     "closed within its handshake"
                 );
                 return;

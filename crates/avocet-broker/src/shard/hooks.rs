@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::mem;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -154,7 +155,7 @@ impl Questions {
     fn ask_authenticate(
         &mut self,
         id: ConnectionId,
-        peer: &str,
+        address: Option<IpAddr>,
         identity: Identity,
         request: AuthenticationRequest,
         now: Now,
@@ -163,7 +164,7 @@ impl Questions {
         let place = self.register(id, question, now);
         let request = Authenticate::new(id, identity, request);
         let asker = &self.asker;
-        let waiting = asker.ask(peer, place, |answer| Job::Authenticate(request, answer));
+        let waiting = asker.ask(address, place, |answer| Job::Authenticate(request, answer));
         self.keep(place.1, waiting);
     }
 
@@ -171,32 +172,33 @@ impl Questions {
         let of = &open.client;
         let client = Client {
             id: of.id,
-            peer: of.opened.peer.as_str().into(),
+            peer: of.opened.peer.to_string().into(),
             listener: of.opened.listener,
             session: Arc::clone(&of.session),
             user: of.identity.user.clone(),
         };
-        let peer = client.peer.clone();
+        let address = of.opened.peer.ip();
         let request = Authorize {
             client: Arc::new(client),
             wanted: open.request.clone(),
         };
         let place = self.register(of.id, Question::Authorize(Box::new(open)), now);
         let asker = &self.asker;
-        let waiting = asker.ask(&peer, place, |answer| Job::Authorize(request, answer));
+        let waiting = asker.ask(address, place, |answer| Job::Authorize(request, answer));
         self.keep(place.1, waiting);
     }
 
     fn ask_publish_in(&mut self, client: Arc<Client>, message: Message, will: bool, now: Now) {
         let place = self.register(client.id, Question::PublishIn, now);
-        let peer = client.peer.clone();
+        let address = client.peer.parse::<SocketAddr>();
+        let address = address.ok().map(|address| address.ip());
         let publication = Publication {
             client,
             message,
             will,
         };
         let asker = &self.asker;
-        let waiting = asker.ask(&peer, place, |answer| Job::PublishIn(publication, answer));
+        let waiting = asker.ask(address, place, |answer| Job::PublishIn(publication, answer));
         self.keep(place.1, waiting);
     }
 
@@ -256,9 +258,9 @@ impl Shard {
         let names = connection.and_then(|it| it.stream.certificate());
         let identity = identity_of(names);
         let opened = self.engine.opened(id);
-        let peer = opened.map(|it| it.peer.clone()).unwrap_or_default();
+        let address = opened.and_then(|it| it.peer.ip());
         if let Some(questions) = &mut self.questions {
-            questions.ask_authenticate(id, &peer, identity, request, now);
+            questions.ask_authenticate(id, address, identity, request, now);
         }
     }
 
@@ -351,10 +353,13 @@ impl Shard {
         now: Now,
     ) {
         let opened = self.engine.opened(id);
-        let (peer, listener) = opened.map_or(("", u16::MAX), |it| (&*it.peer, it.listener));
+        let (peer, listener) = opened.map_or_else(
+            || (Box::default(), u16::MAX),
+            |it| (it.peer.to_string().into(), it.listener),
+        );
         let client = Arc::new(Client {
             id,
-            peer: peer.into(),
+            peer,
             listener,
             session,
             user,
@@ -474,7 +479,7 @@ impl Shard {
             } => {
                 let client = Arc::new(Client {
                     id: *id,
-                    peer: peer.as_str().into(),
+                    peer: peer.to_string().into(),
                     listener: *listener,
                     session: Arc::clone(session),
                     user: user.clone(),

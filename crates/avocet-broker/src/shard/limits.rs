@@ -8,12 +8,11 @@ use std::sync::Arc;
 use avocet_access::Rules;
 use avocet_codec::{Packet, ReasonCode};
 use avocet_engine::{
-    AuthenticationRequest, ClientInfo, ConnectionId, Opened, RefuseReason, Verdict,
+    AuthenticationRequest, ClientInfo, ConnectionId, Opened, Peer, RefuseReason, Verdict,
 };
 use avocet_session::Now;
 
 use super::Shard;
-use crate::acceptor::Peer;
 use crate::access::refuse;
 use crate::admission::{Pass, Refusal};
 use crate::arrivals::Arrival;
@@ -30,15 +29,12 @@ const SUBSCRIPTION_BYTES: u64 = 64;
 
 impl Shard {
     /// How a connection that was accepted goes on; none if it is to be closed at once.
-    pub(super) fn admit(&mut self, peer: Peer, listener: u16, now: Now) -> Option<Pass> {
-        let address = match peer {
-            Peer::Address(address) => Some(address.ip()).filter(|it| !self.is_proxy(listener, *it)),
-            Peer::Local | Peer::InProcess => None,
-        };
+    pub(super) fn admit(&mut self, peer: &Peer, listener: u16, now: Now) -> Option<Pass> {
+        let address = peer.ip().filter(|it| !self.is_proxy(listener, *it));
         match self.admission.arrive(listener, address, now.instant) {
             Ok(pass) => Some(pass),
             Err(refusal) => {
-                self.admission.tell(refusal, &peer, listener, now.instant);
+                self.admission.tell(refusal, peer, listener, now.instant);
                 let door = self.doors.get(usize::from(listener));
                 // To say why would cost a handshake.
                 let plain = door.is_none_or(|door| door.layers.is_empty());
@@ -69,7 +65,7 @@ impl Shard {
     /// Why a connection that was taken is refused after all: who is banned may have become known during
     /// its handshake, or on its way between shards. What becomes known later ends it by [`Self::ban`].
     pub(super) fn judge_again(&self, opened: &Opened, now: Now) -> Option<ReasonCode> {
-        if opened.refused.is_some() || !self.admission.bans().has_peer(&opened.peer) {
+        if opened.refused.is_some() || !self.admission.is_banned(&opened.peer) {
             return opened.refused;
         }
         let (refusal, listener) = (Refusal::Banned, opened.listener);

@@ -30,7 +30,7 @@ fn a_connect_waits_for_its_verdict() {
         let AuthenticationRequest::Connect { connect, opened } = request else {
             panic!("{request:?}");
         };
-        assert!(opened.peer.starts_with("peer"));
+        assert!(opened.peer.to_string().starts_with("peer"));
         let Packet::Connect(connect) = connect.packet() else {
             panic!("{connect:?}");
         };

@@ -85,7 +85,7 @@ fn a_question_says_whom_it_is_about() {
         let (_, asked) = cluster.questions[&client].clone();
         assert_eq!(*asked.session, SessionKey::new("plant", "pump"));
         assert_eq!(asked.id, client);
-        assert!(asked.opened.peer.starts_with("peer"));
+        assert!(asked.opened.peer.to_string().starts_with("peer"));
         accepted.identity.client_id = "pump".into();
         accepted.identity.tenant = "plant".into();
         assert_eq!(asked.identity, accepted.identity);
