@@ -5,14 +5,13 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::ToString;
 use alloc::sync::Arc;
-use core::hash::BuildHasher;
+use core::hash::Hasher as _;
 use core::mem;
 
 use avocet_access::Action;
 use avocet_codec::{Auth, Connect, Frame, Packet, PacketType, ReasonCode, Version};
 use avocet_session::{Accept, Details, Message, Now};
 use avocet_topic::TopicName;
-use foldhash::quality::FixedState;
 
 use crate::access::Judged;
 use crate::connection::{Connection, Question, forget_unjudged};
@@ -328,11 +327,9 @@ impl Engine {
     /// A Client Identifier that nobody has, of a session that stays in this shard
     /// [MQTT5-3.1.3-6] [MQTT5-3.1.3-7] [MQTT311-3.1.3-6].
     fn assign_key(&mut self, tenant: &str, user: Option<&str>) -> SessionKey {
-        // A number must not tell its neighbours: who knows a Client Identifier can take it over.
-        let hasher = FixedState::with_seed(self.entropy);
         loop {
             self.assigned += 1;
-            let bits = hasher.hash_one(self.assigned);
+            let bits = secret_number(self.entropy, self.assigned);
             let key = SessionKey::of_user(tenant, user, &format!("auto-{bits:016x}"));
             if self.owner_of_session(&key) == self.shard && self.sessions.find(&key).is_none() {
                 return key;
@@ -694,6 +691,18 @@ impl Engine {
         self.command(Command::Log(event));
         self.need_flush(id);
     }
+}
+
+/// A number that tells neither its neighbours nor the seed: who knows a Client Identifier can take
+/// it over, and who knows the seed can choose filters that match what they should not.
+fn secret_number(seed: u64, number: u64) -> u64 {
+    #[expect(
+        deprecated,
+        reason = "without std it is the only hash whose results do not tell its key"
+    )]
+    let mut hasher = core::hash::SipHasher::new_with_keys(seed, 0);
+    hasher.write_u64(number);
+    hasher.finish()
 }
 
 const fn step(data: Option<&[u8]>) -> avocet_session::Authentication<'_> {
