@@ -15,12 +15,13 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::mem;
 
-use self::hashing::{Hashes, finish};
+use self::hashing::{Hash, Hashes, NO_ROOM, Text};
 use self::index::{Entry, Place};
+use self::levels::Levels;
 use self::records::Records;
 use self::tables::{Table, Tables};
 use crate::TopicFilter;
-use crate::shape::{Shape, shape};
+use crate::shape::{SHAPE_LEVELS_MAX, Shape, shape};
 
 /// Why a filter was not added to a [`FilterTree`]; nothing changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -68,9 +69,13 @@ impl FilterTreeLimits {
 /// A set of Topic Filters with a value for each, that finds all filters matching a Topic Name.
 ///
 /// A match takes at most [`FilterTreeLimits::match_cost_max`] steps, each of which looks at no
-/// more bytes than the name has. A step is one probe of a hash table, seeded against chosen
-/// collisions ([`with_seed`](Self::with_seed)). Filters beyond the limits are refused with
+/// more bytes than the name has. A step is one probe of a hash table. Filters beyond the limits are refused with
 /// [`TreeFull`]; filters of shapes in use are not.
+///
+/// A match knows a filter by 104 bits of a keyed hash, not by its text: a filter that does not match a name
+/// is found all the same for less than one in 2^101 of the keys. That holds for everybody who does not
+/// know the key, which is made of a seed ([`with_seed`](Self::with_seed)). Whatever changes
+/// the tree or asks for one filter compares texts.
 ///
 /// Adding and removing a filter takes constant time on average; now and then a few thousand
 /// filters are moved, however many there are. The memory of a filter that was removed is used for
@@ -126,7 +131,8 @@ impl<V> FilterTree<V> {
         }
     }
 
-    /// The same tree, empty, with another seed: a server takes one that its clients cannot know.
+    /// The same tree, empty, with another seed: a server takes one that its clients cannot know, or
+    /// they could choose filters that match other names.
     ///
     /// Results and their order do not depend on it.
     #[must_use]
@@ -165,7 +171,8 @@ impl<V> FilterTree<V> {
     #[must_use]
     pub fn allocated_bytes(&self) -> usize {
         let overflow = self.overflow.capacity() * size_of::<(u32, V)>();
-        self.records.allocated_bytes() + self.tables.allocated_bytes() + overflow
+        let own = Hashes::allocated_bytes() + overflow;
+        self.records.allocated_bytes() + self.tables.allocated_bytes() + own
     }
 
     /// A number that differs after anything that can change what a match yields: adding, removing,
@@ -206,10 +213,10 @@ impl<V> FilterTree<V> {
     }
 
     /// The number and the value of a filter.
-    fn find(&self, filter: TopicFilter<'_>, shape: Shape, hash: u32) -> Option<(u32, &V)> {
+    fn find(&self, filter: TopicFilter<'_>, shape: Shape, hash: Hash) -> Option<(u32, &V)> {
         let is = |id| self.records.is(id, filter.as_str());
         match self.tables.get(shape) {
-            Some(table) => table.index.find(hash, is),
+            Some(table) => table.index.find(&hash, is),
             None => {
                 let found = self.overflow.iter().find(|(id, _)| is(*id))?;
                 Some((found.0, &found.1))
@@ -218,10 +225,10 @@ impl<V> FilterTree<V> {
     }
 
     /// Where a filter is.
-    fn place(&self, filter: TopicFilter<'_>, shape: Shape, hash: u32) -> Option<Where> {
+    fn place(&self, filter: TopicFilter<'_>, shape: Shape, hash: Hash) -> Option<Where> {
         let is = |id| self.records.is(id, filter.as_str());
         match self.tables.get(shape) {
-            Some(table) => table.index.place(hash, is).map(Where::Table),
+            Some(table) => table.index.place(&hash, is).map(Where::Table),
             None => {
                 let at = self.overflow.iter().position(|(id, _)| is(*id))?;
                 Some(Where::Overflow(at))
@@ -264,7 +271,7 @@ impl<V> FilterTree<V> {
         &mut self,
         filter: TopicFilter<'_>,
         shape: Shape,
-        hash: u32,
+        hash: Hash,
         make: impl FnOnce() -> V,
     ) -> Result<Where, TreeFull> {
         let has_table = self.tables.get(shape).is_some();
@@ -294,16 +301,17 @@ impl<V> FilterTree<V> {
     pub fn remove(&mut self, filter: TopicFilter<'_>) -> Option<V> {
         let shape = shape(filter);
         let hash = self.hash(filter, shape);
-        let (id, _) = self.find(filter, shape, hash)?;
-        let value = match self.tables.get_mut(shape) {
-            Some(Table { index, shelf, .. }) => {
+        let value = match self.place(filter, shape, hash)? {
+            Where::Table(place) => {
+                let Table { index, shelf, .. } = self.tables.get_mut(shape)?;
+                let (id, value) = index.remove(place)?;
                 self.records.remove(Some(shelf), id);
-                index.remove(hash, id)
+                value
             }
-            None => {
+            Where::Overflow(at) => {
+                let (id, value) = self.overflow.remove(at);
                 self.records.remove(None, id);
-                let at = self.overflow.iter().position(|known| known.0 == id)?;
-                Some(self.overflow.remove(at).1)
+                value
             }
         };
         if self.tables.remove_empty(shape) {
@@ -311,7 +319,7 @@ impl<V> FilterTree<V> {
         }
         self.generation += 1;
         self.len -= 1;
-        value
+        Some(value)
     }
 
     /// Gives a shape that has become free to the first overflowing filter that can use it, and to
@@ -350,20 +358,24 @@ impl<V> FilterTree<V> {
         all.into_iter()
     }
 
-    fn hash(&self, filter: TopicFilter<'_>, shape: Shape) -> u32 {
+    /// What a filter is known by in the table of its shape: the hash of the names that it matches.
+    fn hash(&self, filter: TopicFilter<'_>, shape: Shape) -> Hash {
+        let mut room = NO_ROOM;
+        let text = Text::new(filter.as_str(), &mut room);
         if shape.is_exact() {
-            return self.hashes.whole(filter.as_str());
+            return self.hashes.whole(&text);
         }
-        let levels = filter
-            .as_str()
-            .as_bytes()
-            .split(|&byte| byte == b'/')
-            .enumerate();
-        let sum = levels
-            .filter(|&(_, level)| level != b"+" && level != b"#")
-            .map(|(index, level)| self.hashes.level(index, level))
-            .fold(0, u64::wrapping_add);
-        finish(sum)
+        if shape.levels() <= 16 {
+            return self.hash_levels::<16>(&text, shape);
+        }
+        self.hash_levels::<SHAPE_LEVELS_MAX>(&text, shape)
+    }
+
+    #[inline(never)]
+    fn hash_levels<const LEVELS: usize>(&self, text: &Text<'_>, shape: Shape) -> Hash {
+        let mut levels = Levels::<LEVELS>::new();
+        levels.fill(&self.hashes, text);
+        levels.hash(&shape)
     }
 }
 

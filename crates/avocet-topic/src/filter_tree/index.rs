@@ -8,119 +8,215 @@
 use alloc::vec::Vec;
 use core::hint::black_box;
 use core::mem;
+use core::num::NonZeroU32;
 
-use super::hashing::HASH_MAX;
+use super::hashing::{Hash, ORDER_MAX};
 
-/// Filters of which a line holds hash and number.
-const LINE: usize = 8;
+/// Filters in a line.
+const LINE: usize = 6;
 
 /// Filters for which a table has one segment, on average.
 const SEGMENT: usize = 4_096;
 
-/// The hash of no filter, greater than all others.
-const VACANT: u32 = HASH_MAX + 1;
+/// The place in the order of no filter, behind all others.
+const VACANT: u32 = ORDER_MAX + 1;
 
 /// A filter in a table.
 pub(super) struct Entry<V> {
-    pub(super) hash: u32,
+    pub(super) hash: Hash,
     pub(super) id: u32,
     pub(super) value: V,
 }
 
-/// Hashes and numbers take one line of the cache; the values lie next to it.
+/// All that a match looks at of six filters: two lines of the cache next to each other, if values
+/// take four bytes.
 #[derive(Clone, Debug)]
-#[repr(C, align(64))]
+#[repr(C, align(128))]
 pub(super) struct Line<V> {
     /// Ascending; vacant ones come last.
-    hashes: [u32; LINE],
+    orders: [u32; LINE],
+    checks: [u32; LINE],
+    rests: [u8; LINE],
     ids: [u32; LINE],
-    values: [Option<V>; LINE],
+    values: [Option<(NonZeroU32, V)>; LINE],
+}
+
+/// A place of a line, taken out of it.
+struct Taken<V> {
+    order: u32,
+    check: u32,
+    rest: u8,
+    id: u32,
+    value: Option<(NonZeroU32, V)>,
+}
+
+impl<V> Taken<V> {
+    const VACANT: Self = Self {
+        order: VACANT,
+        check: 0,
+        rest: 0,
+        id: 0,
+        value: None,
+    };
+
+    fn into_entry(self) -> Option<Entry<V>> {
+        let (seal, value) = self.value?;
+        let hash = Hash::new(self.order, self.check, self.rest, seal);
+        Some(Entry {
+            hash,
+            id: self.id,
+            value,
+        })
+    }
+}
+
+impl<V> From<Entry<V>> for Taken<V> {
+    fn from(entry: Entry<V>) -> Self {
+        Self {
+            order: entry.hash.order(),
+            check: entry.hash.check(),
+            rest: entry.hash.rest(),
+            id: entry.id,
+            value: Some((entry.hash.seal(), entry.value)),
+        }
+    }
+}
+
+/// What a line says about a hash.
+pub(super) enum Answer<'t, V> {
+    /// The first filter with this hash.
+    Found(&'t V),
+    /// It may lie behind this line, or behind another filter that begins as it does.
+    Perhaps,
+    Missing,
 }
 
 impl<V> Line<V> {
     const EMPTY: Self = Self {
-        hashes: [VACANT; LINE],
+        orders: [VACANT; LINE],
+        checks: [0; LINE],
+        rests: [0; LINE],
         ids: [0; LINE],
         values: [const { None }; LINE],
     };
 
-    /// Whether a filter with a hash is here, and where the first one is.
-    pub(super) fn first(&self, hash: u32) -> (bool, usize) {
-        let less = self.hashes.iter().map(|&it| u32::from(it < hash));
-        let place = less.sum::<u32>() as usize % LINE;
-        (self.hashes.get(place) == Some(&hash), place)
+    /// What begins here of the filters with a hash.
+    #[inline(always)]
+    pub(super) fn answer(&self, hash: &Hash) -> Answer<'_, V> {
+        let order = hash.order();
+        let place = self.first(order);
+        if self.orders.get(place) != Some(&order) {
+            if self.goes_on(order) {
+                return Answer::Perhaps;
+            }
+            return Answer::Missing;
+        }
+        match self.value(place, hash) {
+            Some(value) => Answer::Found(value),
+            None => Answer::Perhaps,
+        }
     }
 
-    /// Whether filters with a hash may lie behind this line, if it is not behind them.
-    pub(super) const fn goes_on(&self, hash: u32) -> bool {
-        self.hashes[LINE - 1] <= hash
+    /// How many filters come before those of a place in the order.
+    #[inline(always)]
+    fn first(&self, order: u32) -> usize {
+        let before = self.orders.iter().map(|&it| u32::from(it < order));
+        before.sum::<u32>() as usize
     }
 
-    /// The number of the filter at a place of this line.
-    pub(super) fn id(&self, place: usize) -> u32 {
-        self.ids.get(place).copied().unwrap_or_default()
+    /// Whether filters of a place in the order may lie behind this line, if it is not behind them.
+    const fn goes_on(&self, order: u32) -> bool {
+        self.orders[LINE - 1] <= order
     }
 
-    pub(super) fn value(&self, place: usize) -> &Option<V> {
-        self.values.get(place).unwrap_or(&None)
+    /// The value at a place if the filter there has this hash; its place in the order is known
+    /// to be the same.
+    #[inline(always)]
+    fn value(&self, place: usize, hash: &Hash) -> Option<&V> {
+        let check = *self.checks.get(place)?;
+        let rest = *self.rests.get(place)?;
+        let (seal, value) = self.values.get(place)?.as_ref()?;
+        let is_same = (check == hash.check()) & (rest == hash.rest()) & (*seal == hash.seal());
+        is_same.then_some(value)
     }
 
     /// Reads the line, so that it is on its way when it is looked at.
+    #[inline(always)]
     pub(super) fn fetch(&self) {
-        black_box(self.hashes[0]);
+        black_box(self.orders[0]);
+    }
+
+    /// Reads the values too: at once, and not when it is known which one is asked for.
+    #[inline(always)]
+    pub(super) fn fetch_values(&self) {
+        black_box(self.values[LINE - 1].is_some());
     }
 
     fn len(&self) -> usize {
-        self.hashes.iter().filter(|&&hash| hash != VACANT).count()
+        self.orders.iter().filter(|&&it| it != VACANT).count()
     }
 
     fn into_entries(self) -> impl Iterator<Item = Entry<V>> {
-        let entries = self.hashes.into_iter().zip(self.ids).zip(self.values);
-        entries.filter_map(|((hash, id), value)| {
-            let value = value?;
+        let hashes = self.orders.into_iter().zip(self.checks).zip(self.rests);
+        let entries = hashes.zip(self.ids).zip(self.values);
+        entries.filter_map(|((((order, check), rest), id), value)| {
+            let (seal, value) = value?;
+            let hash = Hash::new(order, check, rest, seal);
             Some(Entry { hash, id, value })
         })
     }
 
-    /// Where a filter with a hash goes: behind those of the same hash.
-    fn place(&self, hash: u32) -> usize {
-        self.hashes.iter().filter(|&&it| it <= hash).count()
+    /// Puts a filter behind all others, or returns it if there is no place.
+    fn push(&mut self, entry: Entry<V>) -> Option<Entry<V>> {
+        let mut taken = Taken::from(entry);
+        if self.swap(self.len(), &mut taken) {
+            return None;
+        }
+        taken.into_entry()
     }
 
-    /// Puts a filter in its place, and returns the greatest one if there are too many.
+    /// Puts a filter in its place, behind those of the same place in the order, and returns the
+    /// greatest one if there are too many.
     fn insert(&mut self, entry: Entry<V>) -> Option<Entry<V>> {
-        let place = self.place(entry.hash);
-        let mut moved = (entry.hash, entry.id, Some(entry.value));
-        for (hash, id, value) in self.places_mut().skip(place) {
-            mem::swap(hash, &mut moved.0);
-            mem::swap(id, &mut moved.1);
-            mem::swap(value, &mut moved.2);
-            if moved.0 == VACANT {
+        let mut moved = Taken::from(entry);
+        for place in self.place(moved.order)..LINE {
+            self.swap(place, &mut moved);
+            if moved.order == VACANT {
                 break;
             }
         }
-        let (hash, id, value) = (moved.0, moved.1, moved.2?);
-        Some(Entry { hash, id, value })
+        moved.into_entry()
+    }
+
+    /// Where a filter of a place in the order goes.
+    fn place(&self, order: u32) -> usize {
+        self.orders.iter().filter(|&&it| it <= order).count()
     }
 
     fn remove(&mut self, place: usize) -> Option<Entry<V>> {
-        let mut moved = (VACANT, 0, None);
-        for (hash, id, value) in self.places_mut().skip(place).rev() {
-            mem::swap(hash, &mut moved.0);
-            mem::swap(id, &mut moved.1);
-            mem::swap(value, &mut moved.2);
+        let mut moved = Taken::VACANT;
+        for place in (place..LINE).rev() {
+            self.swap(place, &mut moved);
         }
-        let (hash, id, value) = (moved.0, moved.1, moved.2?);
-        Some(Entry { hash, id, value })
+        moved.into_entry()
     }
 
-    fn places_mut(
-        &mut self,
-    ) -> impl DoubleEndedIterator<Item = (&mut u32, &mut u32, &mut Option<V>)> + ExactSizeIterator
-    {
-        let places = self.hashes.iter_mut().zip(&mut self.ids);
-        let places = places.zip(&mut self.values);
-        places.map(|((hash, id), value)| (hash, id, value))
+    fn swap(&mut self, place: usize, with: &mut Taken<V>) -> bool {
+        let (Some(order), Some(check), Some(rest), Some(id), Some(value)) = (
+            self.orders.get_mut(place),
+            self.checks.get_mut(place),
+            self.rests.get_mut(place),
+            self.ids.get_mut(place),
+            self.values.get_mut(place),
+        ) else {
+            return false;
+        };
+        mem::swap(order, &mut with.order);
+        mem::swap(check, &mut with.check);
+        mem::swap(rest, &mut with.rest);
+        mem::swap(id, &mut with.id);
+        mem::swap(value, &mut with.value);
+        true
     }
 }
 
@@ -146,7 +242,7 @@ struct Segment<V> {
 impl<V> Segment<V> {
     /// An empty segment with lines for so many filters and some more.
     fn with_room(len: usize) -> Self {
-        let homes = len / 5 + 1;
+        let homes = len * 10 / 33 + 1;
         let mut lines = Vec::with_capacity(homes + 1);
         lines.resize_with(homes, || Line::EMPTY);
         Self {
@@ -158,12 +254,12 @@ impl<V> Segment<V> {
 
     /// Adds a filter behind all others; the last one came to lie in line `last`.
     fn push(&mut self, last: &mut usize, entry: Entry<V>) {
-        *last = self.home(entry.hash).max(*last);
+        *last = self.home(entry.hash.order()).max(*last);
         self.len += 1;
         let mut moved = Some(entry);
         while let Some(entry) = moved {
             let line = self.line_or_add(*last);
-            moved = line.and_then(|line| line.insert(entry));
+            moved = line.and_then(|line| line.push(entry));
             *last += usize::from(moved.is_some());
         }
     }
@@ -188,23 +284,25 @@ impl<V> Segment<V> {
         }
     }
 
-    /// The line in which a hash begins.
-    fn home(&self, hash: u32) -> usize {
-        ((u64::from(hash) * u64::from(self.homes)) >> 32) as usize
+    /// The line in which filters of a place in the order begin.
+    #[inline(always)]
+    fn home(&self, order: u32) -> usize {
+        ((u64::from(order) * u64::from(self.homes)) >> 32) as usize
     }
 
-    /// Line and place in it of the filter with this hash for which `is` says so.
-    fn find(&self, hash: u32, mut is: impl FnMut(u32) -> bool) -> Option<(usize, usize)> {
-        let mut at = self.home(hash);
+    /// Line and place in it of the filter with this hash for whose number `is` says so.
+    fn find(&self, hash: &Hash, mut is: impl FnMut(u32) -> bool) -> Option<(usize, usize)> {
+        let order = hash.order();
+        let mut at = self.home(order);
         while let Some(line) = self.lines.get(at) {
-            let (is_there, mut place) = line.first(hash);
-            while is_there && line.hashes.get(place) == Some(&hash) {
-                if is(line.id(place)) {
+            let mut place = line.first(order);
+            while line.orders.get(place) == Some(&order) {
+                if line.value(place, hash).is_some() && is(*line.ids.get(place)?) {
                     return Some((at, place));
                 }
                 place += 1;
             }
-            if !line.goes_on(hash) {
+            if !line.goes_on(order) {
                 break;
             }
             at += 1;
@@ -214,16 +312,16 @@ impl<V> Segment<V> {
 
     /// Adds a filter; in which line and at which place.
     fn insert(&mut self, entry: Entry<V>) -> (usize, usize) {
-        if self.len as usize >= self.homes as usize * LINE * 4 / 5 {
+        if self.len as usize >= self.homes as usize * LINE * 7 / 10 {
             self.resize(self.len as usize);
         }
-        let mut at = self.home(entry.hash);
+        let mut at = self.home(entry.hash.order());
         let mut found = (at, LINE);
         let mut moved = Some(entry);
         while let Some(entry) = moved {
             if let Some(line) = self.line_or_add(at) {
                 if found.1 == LINE {
-                    found = (at, line.place(entry.hash));
+                    found = (at, line.place(entry.hash.order()));
                 }
                 moved = line.insert(entry);
             } else {
@@ -235,14 +333,14 @@ impl<V> Segment<V> {
         found
     }
 
-    fn remove(&mut self, line: usize, at: usize) -> Option<V> {
+    fn remove(&mut self, line: usize, at: usize) -> Option<Entry<V>> {
         let mut hole = line;
         let line = self.lines.get_mut(hole)?;
         let was_full = line.len() == LINE;
         let removed = line.remove(at)?;
         // What is at home stays there.
         while was_full
-            && let Some(next) = self.lines.get(hole + 1).map(|line| line.hashes[0])
+            && let Some(next) = self.lines.get(hole + 1).map(|line| line.orders[0])
             && next != VACANT
             && self.home(next) <= hole
             && let Some([line, behind]) = self.lines.get_mut(hole..hole + 2)
@@ -255,13 +353,13 @@ impl<V> Segment<V> {
         if self.len < self.homes {
             self.resize(self.len as usize);
         }
-        Some(removed.value)
+        Some(removed)
     }
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Index<V> {
-    /// The last bits of a hash name its segment: as many as `mask` has if there is one that is
+    /// The last bits of a place in the order name its segment: as many as `mask` has if there is one that is
     /// called so, or one bit less.
     segments: Vec<Segment<V>>,
     mask: u32,
@@ -291,26 +389,29 @@ impl<V> Index<V> {
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &V)> {
         let lines = self.segments.iter().flat_map(|segment| &segment.lines);
         let entries = lines.flat_map(|line| line.ids.iter().zip(&line.values));
-        entries.filter_map(|(id, value)| Some((*id, value.as_ref()?)))
+        entries.filter_map(|(id, value)| Some((*id, &value.as_ref()?.1)))
     }
 
     /// The line in which filters with a hash begin.
-    pub(super) fn line(&self, hash: u32) -> Option<&Line<V>> {
-        let segment = self.segments.get(self.segment(hash))?;
-        segment.lines.get(segment.home(hash))
+    #[inline(always)]
+    pub(super) fn line(&self, hash: &Hash) -> Option<&Line<V>> {
+        let order = hash.order();
+        let segment = self.segments.get(self.segment(order))?;
+        segment.lines.get(segment.home(order))
     }
 
-    /// The number and the value of the filter with this hash for which `is` says so.
-    pub(super) fn find(&self, hash: u32, is: impl FnMut(u32) -> bool) -> Option<(u32, &V)> {
-        let segment = self.segments.get(self.segment(hash))?;
+    /// The number and the value of the filter with this hash for whose number `is` says so.
+    pub(super) fn find(&self, hash: &Hash, is: impl FnMut(u32) -> bool) -> Option<(u32, &V)> {
+        let segment = self.segments.get(self.segment(hash.order()))?;
         let (line, at) = segment.find(hash, is)?;
         let line = segment.lines.get(line)?;
-        Some((line.id(at), line.value(at).as_ref()?))
+        let (_, value) = line.values.get(at)?.as_ref()?;
+        Some((*line.ids.get(at)?, value))
     }
 
-    /// Where the filter with this hash lies for which `is` says so.
-    pub(super) fn place(&self, hash: u32, is: impl FnMut(u32) -> bool) -> Option<Place> {
-        let segment = self.segment(hash);
+    /// Where the filter with this hash lies for whose number `is` says so.
+    pub(super) fn place(&self, hash: &Hash, is: impl FnMut(u32) -> bool) -> Option<Place> {
+        let segment = self.segment(hash.order());
         let (line, at) = self.segments.get(segment)?.find(hash, is)?;
         Some(Place { segment, line, at })
     }
@@ -319,7 +420,8 @@ impl<V> Index<V> {
     pub(super) fn value_mut(&mut self, place: Place) -> Option<&mut V> {
         let segment = self.segments.get_mut(place.segment)?;
         let line = segment.lines.get_mut(place.line)?;
-        line.values.get_mut(place.at)?.as_mut()
+        let (_, value) = line.values.get_mut(place.at)?.as_mut()?;
+        Some(value)
     }
 
     /// Adds a filter that is not there, and says where it lies.
@@ -327,28 +429,27 @@ impl<V> Index<V> {
         if self.len >= self.segments.len() * SEGMENT {
             self.split();
         }
-        let segment = self.segment(entry.hash);
+        let segment = self.segment(entry.hash.order());
         let added = self.segments.get_mut(segment).map(|it| it.insert(entry));
         self.len += usize::from(added.is_some());
         let (line, at) = added.unwrap_or_default();
         Place { segment, line, at }
     }
 
-    /// Takes out the filter with this hash and number.
-    pub(super) fn remove(&mut self, hash: u32, id: u32) -> Option<V> {
-        let at = self.segment(hash);
-        let segment = self.segments.get_mut(at)?;
-        let (line, at) = segment.find(hash, |it| it == id)?;
-        let removed = segment.remove(line, at);
+    /// Takes out the filter at a place: its number and its value.
+    pub(super) fn remove(&mut self, place: Place) -> Option<(u32, V)> {
+        let segment = self.segments.get_mut(place.segment)?;
+        let removed = segment.remove(place.line, place.at)?;
         self.len -= 1;
         if self.segments.len() > 1 && self.len < self.segments.len() * SEGMENT / 4 {
             self.join();
         }
-        removed
+        Some((removed.id, removed.value))
     }
 
-    fn segment(&self, hash: u32) -> usize {
-        let at = (hash & self.mask) as usize;
+    #[inline(always)]
+    fn segment(&self, order: u32) -> usize {
+        let at = (order & self.mask) as usize;
         if at < self.segments.len() {
             at
         } else {
@@ -368,7 +469,7 @@ impl<V> Index<V> {
             let old = mem::replace(divided, Segment::with_room(half));
             let (mut last, mut last_added) = (0, 0);
             for entry in old.into_entries() {
-                if entry.hash & self.mask == new {
+                if entry.hash.order() & self.mask == new {
                     added.push(&mut last_added, entry);
                 } else {
                     divided.push(&mut last, entry);
@@ -400,6 +501,46 @@ mod tests {
 
     use super::*;
 
+    /// The hash of everything at one place in the order.
+    fn hash(order: u32) -> Hash {
+        Hash::new(order, 1, 2, NonZeroU32::MIN)
+    }
+
+    fn insert(index: &mut Index<u32>, order: u32, id: u32) -> Place {
+        index.insert(Entry {
+            hash: hash(order),
+            id,
+            value: id,
+        })
+    }
+
+    fn remove(index: &mut Index<u32>, order: u32, id: u32) {
+        let place = index.place(&hash(order), |it| it == id).unwrap();
+        assert_eq!(index.remove(place), Some((id, id)));
+    }
+
+    /// What differs from a filter in any part of its hash is another one.
+    #[test]
+    fn all_of_a_hash_tells_filters_apart() {
+        let one = hash(7);
+        let mut index = Index::new();
+        insert(&mut index, 7, 1);
+        let others = [
+            Hash::new(8, 1, 2, NonZeroU32::MIN),
+            Hash::new(7, 3, 2, NonZeroU32::MIN),
+            Hash::new(7, 1, 3, NonZeroU32::MIN),
+            Hash::new(7, 1, 2, NonZeroU32::MAX),
+        ];
+        for other in others {
+            assert_eq!(index.find(&other, |_| true), None);
+            let line = index.line(&other).unwrap();
+            assert!(!matches!(line.answer(&other), Answer::Found(_)));
+        }
+        assert_eq!(index.find(&one, |_| true), Some((1, &1)));
+        let line = index.line(&one).unwrap();
+        assert!(matches!(line.answer(&one), Answer::Found(1)));
+    }
+
     /// Filters come and go like entries of a map, also with few hashes for many of them.
     #[test]
     fn an_index_is_a_map_of_hashes() {
@@ -416,24 +557,19 @@ mod tests {
                 // Phases of growing and of shrinking; the last homes are used most.
                 let grows = (n / (ops / 10)) % 2 == 0;
                 if grows != bits.is_multiple_of(4) {
-                    let hash = HASH_MAX - (bits / 8) % spread;
-                    let place = index.insert(Entry {
-                        hash,
-                        id: n,
-                        value: n,
-                    });
+                    let order = ORDER_MAX - (bits / 8) % spread;
+                    let place = insert(&mut index, order, n);
                     assert_eq!(index.value_mut(place), Some(&mut n.clone()));
-                    model.insert(n, hash);
-                } else if let Some((&id, &hash)) = model.range(bits % (n + 1)..).next() {
-                    assert_eq!(index.find(hash, |it| it == id), Some((id, &id)));
-                    index.remove(hash, id);
-                    assert_eq!(index.find(hash, |it| it == id), None);
+                    model.insert(n, order);
+                } else if let Some((&id, &order)) = model.range(bits % (n + 1)..).next() {
+                    remove(&mut index, order, id);
+                    assert_eq!(index.find(&hash(order), |it| it == id), None);
                     model.remove(&id);
                 }
                 if n % (ops / 20) == 0 {
                     assert_eq!(index.iter().count(), model.len());
-                    for (&id, &hash) in &model {
-                        assert_eq!(index.find(hash, |it| it == id), Some((id, &id)));
+                    for (&id, &order) in &model {
+                        assert_eq!(index.find(&hash(order), |it| it == id), Some((id, &id)));
                     }
                 }
             }
@@ -444,20 +580,15 @@ mod tests {
     #[test]
     fn segments_stay_small() {
         let mut index = Index::new();
-        let hash = |n: u32| (n.wrapping_mul(0x9e37_79b9) ^ (n << 7)).min(HASH_MAX);
+        let order = |n: u32| (n.wrapping_mul(0x9e37_79b9) ^ (n << 7)).min(ORDER_MAX);
         for n in 0..100_000 {
-            let (hash, id) = (hash(n), n);
-            index.insert(Entry {
-                hash,
-                id,
-                value: (),
-            });
+            insert(&mut index, order(n), n);
         }
         assert!(index.segments.len() >= 24);
         let lens = || index.segments.iter().map(|segment| segment.len as usize);
         assert!(lens().all(|len| len < 3 * SEGMENT), "{:?}", lens().max());
         for n in 0..100_000 {
-            index.remove(hash(n), n);
+            remove(&mut index, order(n), n);
         }
         assert!(index.is_empty());
         assert!(

@@ -1,101 +1,89 @@
-//! The levels of a name, hashed once and compared with many filters.
+//! The levels of a name, hashed once and asked for in many shapes.
 
-use super::hashing::{Hashes, finish};
-use super::records::{is_end, strip};
+use super::hashing::{Hash, Hashes, Sum, Text};
+use super::records::is_end;
 use crate::shape::Shape;
 
 /// The first `LEVELS` levels of a name.
-pub(super) struct Levels<'n, const LEVELS: usize> {
-    name: &'n [u8],
+pub(super) struct Levels<const LEVELS: usize> {
+    /// What a row without levels has.
+    start: Sum,
     levels: [Level; LEVELS],
     len: usize,
 }
 
 #[derive(Clone, Copy, Default)]
 struct Level {
-    /// Where it ends in the name, in bytes.
-    end: usize,
-    hash: u64,
-    /// The sum of the hashes up to this one.
-    sum: u64,
+    hash: Sum,
+    /// The sum of the levels up to this one.
+    sum: Sum,
 }
 
-impl<'n, const LEVELS: usize> Levels<'n, LEVELS> {
-    pub(super) fn new(hashes: &Hashes, name: &'n str) -> Self {
-        let name = name.as_bytes();
-        let mut levels = [Level::default(); LEVELS];
-        let mut places = levels.iter_mut().enumerate();
-        let (mut start, mut sum) = (0, 0_u64);
-        let mut add = |end: usize| {
-            let (index, place) = places.next()?;
-            let hash = hashes.level_within(index, name, start, end);
-            sum = sum.wrapping_add(hash);
-            *place = Level { end, hash, sum };
-            start = end + 1;
-            Some(index + 1)
-        };
-        for (number, block) in name.chunks(64).enumerate() {
-            let mut found = separators(block);
-            while found != 0 {
-                if add(64 * number + found.trailing_zeros() as usize).is_none() {
-                    break;
-                }
-                found &= found - 1;
-            }
+impl<const LEVELS: usize> Levels<LEVELS> {
+    pub(super) fn new() -> Self {
+        Self {
+            start: Sum::default(),
+            levels: [Level::default(); LEVELS],
+            len: 0,
         }
-        let len = add(name.len()).unwrap_or(LEVELS + 1);
-        Self { name, levels, len }
     }
 
-    /// The levels of the name, or one more than `LEVELS` if there are more.
+    /// The levels of a name, or of a filter; asked once.
+    #[inline(always)]
+    pub(super) fn fill(&mut self, hashes: &Hashes, name: &Text<'_>) {
+        self.start = hashes.start();
+        if !name.is_short() {
+            self.fill_long(hashes, name.whole());
+            return;
+        }
+        let (mut sum, mut start, mut len) = (self.start, 0, 0);
+        let mut places = self.levels.iter_mut().zip(hashes.factors());
+        for block in (0..=name.whole().len()).step_by(64) {
+            let mut ends = ends(name, block);
+            while ends != 0 {
+                len += 1;
+                let Some((place, factor)) = places.next() else {
+                    break;
+                };
+                let end = block + ends.trailing_zeros() as usize;
+                let hash = hashes.level_within(factor, name, start, end);
+                sum = sum.plus(hash);
+                *place = Level { hash, sum };
+                start = end + 1;
+                ends &= ends - 1;
+            }
+        }
+        self.len = len;
+    }
+
+    #[cold]
+    fn fill_long(&mut self, hashes: &Hashes, name: &[u8]) {
+        let mut sum = self.start;
+        let mut places = self.levels.iter_mut().zip(hashes.factors());
+        for level in name.split(|&byte| byte == b'/') {
+            self.len += 1;
+            let Some((place, factor)) = places.next() else {
+                return;
+            };
+            let hash = hashes.level(factor, level);
+            sum = sum.plus(hash);
+            *place = Level { hash, sum };
+        }
+    }
+
+    /// The levels of the name, or some number above `LEVELS` if there are more.
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
-    /// The hash that a filter of this shape has if it matches; the shape has at most `LEVELS`
-    /// levels, and no more than the name.
-    pub(super) fn hash(&self, shape: &Shape) -> u32 {
+    /// The hash that a filter of this shape has if it matches, the `$` rule aside; the shape has at
+    /// most `LEVELS` levels, and no more than the name.
+    #[inline(always)]
+    pub(super) fn hash(&self, shape: &Shape) -> Hash {
         let last = self.levels.get(shape.levels().wrapping_sub(1));
-        let sum = last.map_or(0, |last| last.sum);
-        let wild = plus_levels::<LEVELS>(shape)
-            .map(|index| self.levels.get(index).map_or(0, |level| level.hash));
-        finish(wild.fold(sum, u64::wrapping_sub))
-    }
-
-    /// Whether a filter of this shape matches, the `$` rule aside; its text ends there or at the
-    /// first zero byte.
-    pub(super) fn are_matched_by(&self, filter: &[u8], shape: &Shape) -> bool {
-        self.rest_behind(filter, shape).is_some_and(|rest| {
-            let rest = match (shape.is_multi_level(), shape.levels()) {
-                (false, _) => Some(rest),
-                (true, 0) => rest.strip_prefix(b"#"),
-                (true, _) => rest.strip_prefix(b"/#"),
-            };
-            rest.is_some_and(is_end)
-        })
-    }
-
-    /// What is left of a filter behind the levels of its shape if they match.
-    ///
-    /// Between two `+` the filter and the name are the same bytes, separators included.
-    fn rest_behind<'f>(&self, mut filter: &'f [u8], shape: &Shape) -> Option<&'f [u8]> {
-        let mut start = 0;
-        for index in plus_levels::<LEVELS>(shape) {
-            let end = index
-                .checked_sub(1)
-                .map_or(Some(0), |before| Some(self.end(before)? + 1))?;
-            filter = strip(filter, self.name.get(start..end)?)?.strip_prefix(b"+")?;
-            start = self.end(index)?;
-        }
-        let end = shape
-            .levels()
-            .checked_sub(1)
-            .map_or(Some(0), |last| self.end(last))?;
-        strip(filter, self.name.get(start..end)?)
-    }
-
-    fn end(&self, index: usize) -> Option<usize> {
-        Some(self.levels.get(index)?.end)
+        let sum = last.map_or(self.start, |last| last.sum);
+        let wild = plus_levels::<LEVELS>(shape).filter_map(|index| self.levels.get(index));
+        wild.fold(sum, |sum, level| sum.minus(level.hash)).hash()
     }
 }
 
@@ -115,20 +103,22 @@ fn plus_levels<const LEVELS: usize>(shape: &Shape) -> impl Iterator<Item = usize
     })
 }
 
-/// Bit `i` is set if byte `i` of at most 64 is a `/`.
-fn separators(block: &[u8]) -> u64 {
-    let (words, rest) = block.as_chunks();
-    let mut last = [0; 8];
-    for (place, byte) in last.iter_mut().zip(rest) {
-        *place = *byte;
+/// Bit `i` is set if byte `i` of the 64 that begin there is a `/`, or the first behind the name.
+#[inline(always)]
+fn ends(name: &Text<'_>, block: usize) -> u64 {
+    let len = name.whole().len() - block;
+    let mut set = if len < 64 { 1 << len } else { 0 };
+    for at in (0..len.min(64)).step_by(8) {
+        set |= separators(name.word(block + at)) << at;
     }
-    let words = words.iter().chain([&last]).zip((0..64).step_by(8));
-    words.fold(0, |set, (word, at)| set | separators_of_word(*word) << at)
+    set
 }
 
-const fn separators_of_word(word: [u8; 8]) -> u64 {
+/// Bit `i` is set if byte `i` is a `/`.
+#[inline(always)]
+const fn separators(word: u64) -> u64 {
     const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
-    let word = u64::from_le_bytes(word) ^ u64::from_le_bytes([b'/'; 8]);
+    let word = word ^ u64::from_le_bytes([b'/'; 8]);
     // The highest bit of each byte that is zero.
     let zeros = !(((word & LOW) + LOW) | word | LOW);
     // These bits, next to each other.

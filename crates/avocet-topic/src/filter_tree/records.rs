@@ -311,7 +311,7 @@ pub(super) const fn is_end(rest: &[u8]) -> bool {
 }
 
 /// What follows in a text that begins so. Heads are short: their words are compared in place.
-pub(super) fn strip<'t>(text: &'t [u8], head: &[u8]) -> Option<&'t [u8]> {
+fn strip<'t>(text: &'t [u8], head: &[u8]) -> Option<&'t [u8]> {
     let (start, rest) = text.split_at_checked(head.len())?;
     let same = if head.len() >= 8 {
         let words = start.as_chunks::<8>().0.iter();

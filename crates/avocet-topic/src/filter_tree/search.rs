@@ -1,20 +1,17 @@
 //! One name is asked for in all tables that can have a filter which matches it.
 //!
-//! What a table answers lies in memory that is cold once there are many filters, in two places one
-//! after the other: the line of its index, and the text and value of the filter. So tables are
-//! asked side by side: first all lines are read, then the texts and values of those that promise a
-//! match, then these are compared. Until then no branch depends on what was read: the processor
-//! need not wait.
-
-use core::hint::black_box;
+//! What a table answers lies in memory that is cold once there are many filters, in the line of
+//! its index alone: a filter is known by its hash, and its text is not read. Tables are asked side
+//! by side: first all lines are read, then looked at. Until then no branch depends on what was
+//! read: the processor need not wait.
 
 use super::FilterTree;
-use super::index::Line;
+use super::hashing::{Hash, NO_ROOM, Text};
+use super::index::{Answer, Line};
 use super::levels::{Levels, covers};
-use super::records::{is_end, strip};
 use super::tables::Table;
 use crate::TopicName;
-use crate::shape::{SHAPE_LEVELS_MAX, Shape};
+use crate::shape::SHAPE_LEVELS_MAX;
 
 /// Tables that are asked side by side.
 const SIDE_BY_SIDE: usize = 16;
@@ -23,56 +20,43 @@ const SIDE_BY_SIDE: usize = 16;
 struct Probe<'t, V> {
     table: &'t Table<V>,
     line: Option<&'t Line<V>>,
-    hash: u32,
+    hash: Hash,
 }
-
-impl<V> Clone for Probe<'_, V> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<V> Copy for Probe<'_, V> {}
 
 impl<'t, V> Probe<'t, V> {
-    fn new(table: &'t Table<V>, hash: u32) -> Self {
-        let line = table.index.line(hash);
+    #[inline(always)]
+    fn new(table: &'t Table<V>, hash: Hash) -> Self {
+        let line = table.index.line(&hash);
         Self { table, line, hash }
     }
-}
 
-/// What a line says.
-struct Promise<'t, V> {
-    /// Whether a filter may match.
-    is_promised: bool,
-    /// Whether it lies in the line; if not, text and value are those of any other.
-    is_there: bool,
-    text: &'t [u8],
-    value: &'t Option<V>,
-}
-
-impl<V> Clone for Promise<'_, V> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<V> Copy for Promise<'_, V> {}
-
-impl<V> Promise<'_, V> {
-    const NONE: Self = Self {
-        is_promised: false,
-        is_there: false,
-        text: &[],
-        value: &None,
-    };
-
-    /// Reads the text and the value, so that they are on their way when they are looked at.
+    #[inline(always)]
     fn fetch(&self) {
-        if let ([first, ..], [.., last]) = (self.text, self.text) {
-            black_box(first ^ last);
+        if let Some(line) = self.line {
+            line.fetch();
         }
-        black_box(self.value.is_some());
+    }
+
+    /// Calls `f` with the value of the filter that has the hash.
+    #[inline(always)]
+    fn answer(&self, f: &mut impl FnMut(&'t V)) {
+        let answer = self.line.map(|line| line.answer(&self.hash));
+        let value = match answer {
+            Some(Answer::Found(value)) => Some(value),
+            Some(Answer::Perhaps) => self.find(),
+            Some(Answer::Missing) | None => None,
+        };
+        if let Some(value) = value {
+            f(value);
+        }
+    }
+
+    /// Looks behind the line.
+    #[cold]
+    fn find(&self) -> Option<&'t V> {
+        // That a hash is another filter's is not to be expected of any (see `hashing`).
+        let found = self.table.index.find(&self.hash, |_| true);
+        found.map(|(_, value)| value)
     }
 }
 
@@ -95,26 +79,28 @@ impl<V> FilterTree<V> {
 
     /// Calls `f` with the values of all filters that match, and counts the probes.
     fn search<'s>(&'s self, name: TopicName<'_>, mut f: impl FnMut(&'s V)) -> usize {
-        let text = name.as_str();
-        let hash = self.hashes.whole(text);
+        let mut room = NO_ROOM;
+        let text = Text::new(name.as_str(), &mut room);
+        let exact = Probe::new(&self.tables.exact, self.hashes.whole(&text));
         let mut probes = 1;
         if self.shapes_len() == 0 {
-            let is_match = |id| self.records.is(id, text);
-            let found = self.tables.exact.index.find(hash, is_match);
-            if let Some((_, value)) = found {
-                f(value);
+            if let Some(line) = exact.line {
+                line.fetch_values();
             }
+            exact.answer(&mut f);
         } else {
-            let exact = Probe::new(&self.tables.exact, hash);
             // Most names have few levels; sixteen hashes are cheaper to set to zero than 128.
-            let levels = Levels::<16>::new(&self.hashes, text);
+            let mut levels = Levels::<16>::new();
+            levels.fill(&self.hashes, &text);
             probes += if levels.len() <= 16 {
                 self.search_shapes(name, exact, &levels, &mut f)
             } else {
-                let levels = Levels::<SHAPE_LEVELS_MAX>::new(&self.hashes, text);
+                let mut levels = Levels::<SHAPE_LEVELS_MAX>::new();
+                levels.fill(&self.hashes, &text);
                 self.search_shapes(name, exact, &levels, &mut f)
             };
         }
+        let text = name.as_str();
         let hidden = name.starts_with_dollar();
         for (id, value) in &self.overflow {
             probes += 1;
@@ -132,90 +118,66 @@ impl<V> FilterTree<V> {
         &'s self,
         name: TopicName<'_>,
         exact: Probe<'s, V>,
-        levels: &Levels<'_, LEVELS>,
+        levels: &Levels<LEVELS>,
         f: &mut impl FnMut(&'s V),
     ) -> usize {
-        let text = name.as_str();
         let hidden = name.starts_with_dollar();
         let (single_level, multi_level) = self.tables.applicable(levels.len());
-        let tables = single_level.iter().chain(multi_level);
-        let is_match = |filter: &[u8], shape: &Shape| {
-            if shape.is_exact() {
-                is_whole(filter, text)
-            } else {
-                levels.are_matched_by(filter, shape)
-            }
-        };
-        // [MQTT5-4.7.2-1] [MQTT311-4.7.2-1]
-        let mut tables = tables.filter(|it| !(hidden && it.shape.starts_with_wildcard()));
-        let mut probes = [exact; SIDE_BY_SIDE];
-        let mut asked = 1;
+        let mut probes = Probes::new();
+        probes.push(exact, f);
         let mut sum = 0;
-        loop {
-            let begun = asked;
-            let free = probes.get_mut(asked..).unwrap_or_default();
-            for (probe, table) in free.iter_mut().zip(&mut tables) {
-                *probe = Probe::new(table, levels.hash(&table.shape));
-                asked += 1;
-            }
-            sum += asked - begun;
-            self.answer(probes.get(..asked).unwrap_or_default(), f, is_match);
-            if asked < SIDE_BY_SIDE {
-                return sum;
-            }
-            asked = 0;
-        }
-    }
-
-    /// Calls `f` with the values of all filters that match among those which have the hashes of
-    /// the probes.
-    fn answer<'s>(
-        &'s self,
-        probes: &[Probe<'s, V>],
-        f: &mut impl FnMut(&'s V),
-        is_match: impl Fn(&[u8], &Shape) -> bool,
-    ) {
-        // Loops that only read are short: so all reads are on their way together.
-        for line in probes.iter().filter_map(|probe| probe.line) {
-            line.fetch();
-        }
-        let mut promises = [Promise::NONE; SIDE_BY_SIDE];
-        for (probe, promise) in probes.iter().zip(&mut promises) {
-            if let Some(line) = probe.line {
-                let (is_there, place) = line.first(probe.hash);
-                *promise = Promise {
-                    // It may lie behind the line as well.
-                    is_promised: is_there | line.goes_on(probe.hash),
-                    is_there,
-                    text: self.records.get(if is_there { line.id(place) } else { 0 }),
-                    value: line.value(place),
-                };
-            }
-        }
-        for promise in promises.iter().take(probes.len()) {
-            promise.fetch();
-        }
-        for (probe, promise) in probes.iter().zip(&promises) {
-            if !promise.is_promised {
-                continue;
-            }
-            let shape = &probe.table.shape;
-            if promise.is_there && is_match(promise.text, shape) {
-                if let Some(value) = promise.value {
-                    f(value);
+        for tables in [single_level, multi_level] {
+            for table in tables {
+                // [MQTT5-4.7.2-1] [MQTT311-4.7.2-1]
+                if hidden && table.shape.starts_with_wildcard() {
+                    continue;
                 }
-            } else {
-                // Another filter has the same hash, or it lies behind the line.
-                let is_match = |id| is_match(self.records.get(id), shape);
-                let found = probe.table.index.find(probe.hash, is_match);
-                if let Some((_, value)) = found {
-                    f(value);
-                }
+                probes.push(Probe::new(table, levels.hash(&table.shape)), f);
+                sum += 1;
             }
         }
+        probes.answer(f);
+        sum
     }
 }
 
-fn is_whole(filter: &[u8], name: &str) -> bool {
-    strip(filter, name.as_bytes()).is_some_and(is_end)
+/// Tables that are asked side by side.
+struct Probes<'t, V> {
+    probes: [Option<Probe<'t, V>>; SIDE_BY_SIDE],
+    len: usize,
+}
+
+impl<'t, V> Probes<'t, V> {
+    #[inline(always)]
+    fn new() -> Self {
+        Self {
+            probes: [const { None }; SIDE_BY_SIDE],
+            len: 0,
+        }
+    }
+
+    /// Asks one more; those before it are answered if there is no room.
+    #[inline(always)]
+    fn push(&mut self, probe: Probe<'t, V>, f: &mut impl FnMut(&'t V)) {
+        if self.len == SIDE_BY_SIDE {
+            self.answer(f);
+            self.len = 0;
+        }
+        if let Some(place) = self.probes.get_mut(self.len) {
+            *place = Some(probe);
+            self.len += 1;
+        }
+    }
+
+    /// Calls `f` with the values of the filters that have the hashes of the probes.
+    fn answer(&self, f: &mut impl FnMut(&'t V)) {
+        let probes = self.probes.iter().take(self.len).flatten();
+        // A loop that only reads is short: so all reads are on their way together.
+        for probe in probes.clone() {
+            probe.fetch();
+        }
+        for probe in probes {
+            probe.answer(f);
+        }
+    }
 }
