@@ -259,11 +259,13 @@ impl<'a> Packet<'a> {
     /// Writes the whole packet; on an error, nothing. A CONNECT is encoded in its own version.
     #[inline]
     pub fn encode(&self, version: Version, out: &mut impl BufMut) -> Result<(), EncodeError> {
-        match self {
-            Self::Publish(packet) => packet.encode(version, out),
-            Self::Puback(packet) => packet.encode(AckType::Puback, version, out),
-            _ => self.encode_other(version, out),
+        if let Self::Publish(packet) = self {
+            return packet.encode(version, out);
         }
+        if let Self::Puback(packet) = self {
+            return packet.encode(AckType::Puback, version, out);
+        }
+        self.encode_other(version, out)
     }
 
     #[inline(never)]
