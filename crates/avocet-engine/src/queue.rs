@@ -99,13 +99,13 @@ pub(crate) fn state<'a>(
     }
 }
 
-/// How long a publisher waits that has just put a message into the queue of a session.
-#[inline]
+/// How long a publisher waits that has just put a message into the queue of a session, where
+/// publishers are slowed.
 fn slows(slot: &mut Slot, config: &EngineConfig, now: Now) -> Duration {
-    let patience = config.limits.slow_publishers;
-    if patience.is_zero() || slot.connection.is_none() {
+    if slot.connection.is_none() {
         return Duration::ZERO;
     }
+    let patience = config.limits.slow_publishers;
     let fill = fill(slot.counted, &config.connection.limits);
     let since = *slot.slows_since.get_or_insert(now.instant);
     if fill <= HALF {
@@ -234,10 +234,10 @@ impl Engine {
         if self.config.publish_out.is_some() {
             return false;
         }
+        let full = self.is_full();
         let Some(slot) = self.sessions.get_mut(handle) else {
             return false;
         };
-        let connection = slot.connection;
         if let Some(access) = &mut slot.access
             && !access.may_receive(&self.rules, frame.topic_name(), QoS::AtMostOnce, false)
         {
@@ -245,7 +245,7 @@ impl Engine {
             self.count_dropped(DropReason::NotAuthorized);
             return true;
         }
-        let Some(id) = connection.filter(|_| !self.is_full()) else {
+        let Some(id) = slot.connection.filter(|_| !full) else {
             return false;
         };
         let Some(entry) = self.connections.get_mut(&id) else {
@@ -257,19 +257,12 @@ impl Engine {
         self.outbox.need_flush(id, entry);
         if let Some(state) = entry.server.session() {
             let counted = (state.queued(), state.queued_bytes());
-            self.queue_changed(handle, counted, now);
+            self.counters.count_queue(&mut slot.counted, counted);
+            if !self.config.limits.slow_publishers.is_zero() {
+                self.wait = self.wait.max(slows(slot, &self.config, now));
+            }
         }
         true
-    }
-
-    /// Counts what a queue holds since it got a message, and slows the publisher if that is much.
-    #[inline]
-    fn queue_changed(&mut self, handle: SessionHandle, counted: (usize, u64), now: Now) {
-        let Some(slot) = self.sessions.get_mut(handle) else {
-            return;
-        };
-        self.counters.count_queue(&mut slot.counted, counted);
-        self.wait = self.wait.max(slows(slot, &self.config, now));
     }
 
     /// True if a record says so.
@@ -307,7 +300,9 @@ impl Engine {
         let enqueued = state.enqueue(outgoing, limits, now);
         let counted = (state.queued(), state.queued_bytes());
         self.counters.count_queue(&mut slot.counted, counted);
-        self.wait = self.wait.max(slows(slot, &self.config, now));
+        if !self.config.limits.slow_publishers.is_zero() {
+            self.wait = self.wait.max(slows(slot, &self.config, now));
+        }
         let sequence = match enqueued {
             Enqueued::Queued { sequence } => sequence,
             Enqueued::Stored { sequence } => {
