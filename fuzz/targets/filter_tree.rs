@@ -16,7 +16,7 @@ fuzz_target!(|text: &str| {
         shapes_max: 3,
         overflow_max: 2,
     };
-    let mut tree = FilterTree::with_limits(limits);
+    let mut tree = FilterTree::with_limits(limits, 0);
     let mut model = BTreeMap::new();
     for (number, line) in text.lines().take(256).enumerate() {
         if let Some(filter) = parse(line, '+', TopicFilter::new) {

@@ -390,7 +390,7 @@ impl Routes {
     pub(crate) fn new(limits: FilterTreeLimits, seed: u64) -> Self {
         Self {
             filters: Filters {
-                tree: FilterTree::with_limits(limits).with_seed(seed),
+                tree: FilterTree::with_limits(limits, seed),
                 generation: 0,
             },
             pending: BTreeMap::new(),

@@ -142,7 +142,7 @@ fn filters(kind: Kind, count: usize) -> Vec<String> {
 }
 
 fn build(filters: &[String]) -> FilterTree<u32> {
-    let mut tree = FilterTree::new();
+    let mut tree = FilterTree::new(0);
     for (value, text) in filters.iter().enumerate() {
         // Refused by the limits: only pathological filters are.
         let _ = tree.insert(TopicFilter::new(text).unwrap(), value as u32);
@@ -153,7 +153,7 @@ fn build(filters: &[String]) -> FilterTree<u32> {
 /// What a server stands still for; the best of three, for the machine may have stood still too.
 fn longest_insertion(filters: &[String]) -> Duration {
     let longest = || {
-        let mut tree = FilterTree::new();
+        let mut tree = FilterTree::new(0);
         let insert = |text: &String| {
             let filter = TopicFilter::new(text).unwrap();
             let begun = Instant::now();

@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     if texts.is_empty() {
         texts = EXAMPLES.map(str::to_owned).to_vec();
     }
-    let mut filters = FilterTree::new();
+    let mut filters = FilterTree::new(0);
     let mut names = TopicTree::new();
     for text in &texts {
         let filter = TopicFilter::new(text).map_err(|error| format!("{text}: {error}"))?;

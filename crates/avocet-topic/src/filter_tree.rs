@@ -74,7 +74,7 @@ impl FilterTreeLimits {
 ///
 /// A match knows a filter by 104 bits of a keyed hash, not by its text: a filter that does not match a name
 /// is found all the same for less than one in 2^101 of the keys. That holds for everybody who does not
-/// know the key, which is made of a seed ([`with_seed`](Self::with_seed)). Whatever changes
+/// know the key, which is made of the seed given to [`new`](Self::new). Whatever changes
 /// the tree or asks for one filter compares texts.
 ///
 /// Adding and removing a filter takes constant time on average; now and then a few thousand
@@ -104,42 +104,29 @@ enum Where {
     Overflow(usize),
 }
 
-impl<V> Default for FilterTree<V> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl<V> FilterTree<V> {
-    /// An empty tree with the default limits and a fixed seed.
+    /// An empty tree with the default limits.
+    ///
+    /// The seed makes the key of the hashes. It is drawn from the system's entropy, once, and told
+    /// nobody: who knows it can choose filters that match names which they should not. Only where nobody
+    /// but the program itself chooses filters any number will do. Results and their order do not
+    /// depend on it.
     #[must_use]
-    pub fn new() -> Self {
-        Self::with_limits(FilterTreeLimits::default())
+    pub fn new(seed: u64) -> Self {
+        Self::with_limits(FilterTreeLimits::default(), seed)
     }
 
-    /// An empty tree with other limits and a fixed seed.
+    /// The same with other limits.
     #[must_use]
-    pub fn with_limits(limits: FilterTreeLimits) -> Self {
+    pub fn with_limits(limits: FilterTreeLimits, seed: u64) -> Self {
         Self {
             limits,
-            hashes: Hashes::new(0),
+            hashes: Hashes::new(seed),
             records: Records::new(),
             tables: Tables::new(),
             overflow: Vec::new(),
             len: 0,
             generation: 0,
-        }
-    }
-
-    /// The same tree, empty, with another seed: a server takes one that its clients cannot know, or
-    /// they could choose filters that match other names.
-    ///
-    /// Results and their order do not depend on it.
-    #[must_use]
-    pub fn with_seed(self, seed: u64) -> Self {
-        Self {
-            hashes: Hashes::new(seed),
-            ..Self::with_limits(self.limits)
         }
     }
 

@@ -94,7 +94,7 @@ fn filter_tree_with_all_small_filters_agrees_with_the_oracle() {
         overflow_max: u16::MAX,
     };
     for limits in [FilterTreeLimits::default(), few_tables, no_tables] {
-        let mut tree = FilterTree::with_limits(limits).with_seed(7);
+        let mut tree = FilterTree::with_limits(limits, 7);
         for (index, text) in filters.iter().enumerate() {
             assert_eq!(tree.insert(filter(text), index), Ok(None));
         }
@@ -114,7 +114,7 @@ fn filter_tree_with_all_small_filters_agrees_with_the_oracle() {
 fn filter_tree_with_each_small_filter_alone_agrees_with_the_oracle() {
     let names = names();
     for text in filters() {
-        let mut tree = FilterTree::new();
+        let mut tree = FilterTree::new(0);
         tree.insert(filter(&text), ()).unwrap();
         for name_text in &names {
             let found = matches_in(&tree, name_text).len() == 1;

@@ -86,7 +86,7 @@ proptest! {
         seed: u64,
     ) {
         let limits = FilterTreeLimits { shapes_max, overflow_max: 1_000 };
-        let mut tree = FilterTree::with_limits(limits).with_seed(seed);
+        let mut tree = FilterTree::with_limits(limits, seed);
         let mut model: BTreeMap<String, usize> = BTreeMap::new();
         for (value, op) in ops.into_iter().enumerate() {
             let before = tree.generation();
@@ -142,7 +142,7 @@ proptest! {
         texts.sort();
         texts.dedup();
         let build = |texts: &[String], seed| {
-            let mut tree = FilterTree::new().with_seed(seed);
+            let mut tree = FilterTree::new(seed);
             for text in texts {
                 tree.insert(filter(text), text.clone()).unwrap();
             }

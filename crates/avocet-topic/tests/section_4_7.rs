@@ -13,7 +13,7 @@ fn check(table: &[(&str, &str, bool)]) {
         let name = TopicName::new(name_text).expect(name_text);
         assert_eq!(matches(filter, name), expected, "{filter_text} {name_text}");
 
-        let mut filters = FilterTree::new();
+        let mut filters = FilterTree::new(0);
         filters.insert(filter, ()).expect("room for one");
         let mut found = false;
         filters.for_each_match(name, |()| found = true);

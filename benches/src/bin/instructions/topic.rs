@@ -55,7 +55,7 @@ fn filter(kind: Kind, n: u32) -> String {
 }
 
 fn tree(kind: Kind) -> FilterTree<u32> {
-    let mut tree = FilterTree::new();
+    let mut tree = FilterTree::new(0);
     for n in 0..FILTERS {
         insert(&mut tree, &filter(kind, n), n);
     }

@@ -54,7 +54,7 @@ fn match_cost_is_bounded_however_hostile_the_filters() {
         shapes_max: 100,
         overflow_max: 50,
     };
-    let mut tree = FilterTree::with_limits(limits);
+    let mut tree = FilterTree::with_limits(limits, 0);
     let hostile = texts(&["a", "b", "+"], 9);
     let accepted = fill(&mut tree, &hostile);
     assert!(accepted.len() > 150);
@@ -73,7 +73,7 @@ fn match_cost_is_bounded_however_hostile_the_filters() {
 
 #[test]
 fn shapes_that_cannot_apply_cost_nothing() {
-    let mut tree = FilterTree::new();
+    let mut tree = FilterTree::new(0);
     for text in ["a/+", "a/+/+", "a/b/c/#", "+/#", "#", "a/b"] {
         tree.insert(filter(text), 0).unwrap();
     }
@@ -90,7 +90,7 @@ fn a_full_tree_takes_filters_of_its_shapes_and_no_others() {
         shapes_max: 1,
         overflow_max: 1,
     };
-    let mut tree = FilterTree::with_limits(limits);
+    let mut tree = FilterTree::with_limits(limits, 0);
     assert_eq!(tree.insert(filter("a/+"), 1), Ok(None));
     assert_eq!(tree.insert(filter("+/a"), 2), Ok(None));
     assert_eq!(tree.insert(filter("+/b"), 3), Err(TreeFull::Shapes));
@@ -107,7 +107,7 @@ fn a_freed_shape_goes_to_the_filters_that_overflow() {
         shapes_max: 1,
         overflow_max: 3,
     };
-    let mut tree = FilterTree::with_limits(limits);
+    let mut tree = FilterTree::with_limits(limits, 0);
     let deep = format!("{}#", "a/".repeat(200));
     for (value, text) in ["a/+", deep.as_str(), "+/a", "+/b"].into_iter().enumerate() {
         assert_eq!(tree.insert(filter(text), value), Ok(None));
@@ -132,7 +132,7 @@ fn filters_deeper_than_any_shape_match_too() {
             deep("a"),
             deep("b"),
         ];
-        let mut tree = FilterTree::new();
+        let mut tree = FilterTree::new(0);
         for (value, text) in filters.iter().enumerate() {
             tree.insert(filter(text), value).unwrap();
         }
@@ -164,7 +164,7 @@ fn filters_with_the_same_hash_are_told_apart_by_their_texts() {
     for pieces in [0, 1, 2, 3] {
         let mut tree = FilterTree {
             hashes: Hashes::weak(pieces),
-            ..FilterTree::new()
+            ..FilterTree::new(0)
         };
         assert_eq!(fill(&mut tree, &all), all);
         let hash = |text: &str| tree.hash(filter(text), shape(filter(text)));
@@ -203,7 +203,7 @@ fn filters_with_the_same_hash_are_told_apart_by_their_texts() {
 fn a_match_takes_one_filter_of_each_shape_at_most() {
     let mut tree = FilterTree {
         hashes: Hashes::weak(0),
-        ..FilterTree::new()
+        ..FilterTree::new(0)
     };
     fill(&mut tree, &texts(&["a", "b", "+"], 3));
     let asked = name("a/b/a");
@@ -215,7 +215,7 @@ fn a_match_takes_one_filter_of_each_shape_at_most() {
 
 #[test]
 fn an_id_names_its_filter_until_that_is_removed() {
-    let mut tree = FilterTree::new();
+    let mut tree = FilterTree::new(0);
     let text = |n: usize| match n % 3 {
         0 => format!("{n}/a/b"),
         1 => format!("{n}/+/b"),
@@ -241,7 +241,7 @@ fn an_id_names_its_filter_until_that_is_removed() {
 
 #[test]
 fn memory_follows_the_filters_that_are_left() {
-    let mut tree = FilterTree::new();
+    let mut tree = FilterTree::new(0);
     let text = |i: usize| match i % 3 {
         0 => format!("site/{i}/line/{i}/dev/{i}"),
         1 => format!("site/{i}/+/{i}/dev/{i}"),
@@ -272,7 +272,7 @@ fn memory_follows_the_filters_that_are_left() {
 
 #[test]
 fn a_filter_takes_few_bytes_beyond_its_text() {
-    let mut tree = FilterTree::new();
+    let mut tree = FilterTree::new(0);
     let mut text_bytes = 0;
     for i in 0..20_000_u32 {
         let text = format!(
@@ -288,7 +288,7 @@ fn a_filter_takes_few_bytes_beyond_its_text() {
 
 #[test]
 fn generation_changes_with_anything_a_match_can_show() {
-    let mut tree = FilterTree::new();
+    let mut tree = FilterTree::new(0);
     let mut last = tree.generation();
     let mut changed = |tree: &FilterTree<i32>| {
         let changed = tree.generation() != last;
@@ -315,10 +315,10 @@ fn generation_changes_with_anything_a_match_can_show() {
 #[test]
 fn one_long_filter_takes_little_more_than_its_text() {
     for bytes in [300, 5_000, 65_000] {
-        let mut tree = FilterTree::new();
+        let mut tree = FilterTree::new(0);
         let text = format!("+/{}", "a".repeat(bytes));
         tree.insert(filter(&text), 0).unwrap();
-        let taken = tree.allocated_bytes() - FilterTree::<i32>::new().allocated_bytes();
+        let taken = tree.allocated_bytes() - FilterTree::<i32>::new(0).allocated_bytes();
         assert!(taken < bytes + bytes / 7 + 2_000, "{taken} for {bytes}");
     }
 }
@@ -328,7 +328,7 @@ fn one_long_filter_takes_little_more_than_its_text() {
 #[test]
 fn a_filter_that_has_no_room_in_its_line_keeps_its_value() {
     for seed in 0..200 {
-        let mut tree = FilterTree::new();
+        let mut tree = FilterTree::new(0);
         // A name is asked for side by side only where there are wildcards.
         let mut wildcard = Some(filter("+/wildcard"));
         let names: Vec<String> = (0..40).map(|it| format!("{seed} {it}")).collect();
