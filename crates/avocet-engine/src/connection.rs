@@ -150,6 +150,7 @@ impl Engine {
         self.timers.set_connection(id, entry.timer, None);
         self.timers.set_permit(id, None);
         self.counters.connections -= 1;
+        self.out_of_credit -= usize::from(entry.out_of_credit);
         Some(entry)
     }
 
@@ -448,10 +449,15 @@ impl Engine {
                 }
             }
         }
-        if !self.config.publish_in
-            && let Some(frame) = publish.frame()
-            && self.publish_frame(id, publish, frame, now)
-        {
+        let taken = !self.config.publish_in
+            && match (publish.frame(), token) {
+                (Some(frame), _) => self.publish_frame(id, publish, frame, now),
+                (None, Some(token)) if self.shards > 1 => {
+                    self.publish_acknowledged(id, publish, token, now)
+                }
+                (None, _) => false,
+            };
+        if taken {
             return;
         }
         let message = Message::from_publish(publish.received(), topic_name, now.unix);
@@ -511,16 +517,29 @@ impl Engine {
         token: Option<AckToken>,
         now: Now,
     ) {
-        let Some(entry) = self.connections.get(&id) else {
-            return;
-        };
-        let (session, key) = (entry.session, entry.key.clone());
-        let listener = entry.opened.listener;
         let refusal = token.and_then(|_| self.refuse_for_overload(id));
         if let Some(refusal) = refusal.or_else(|| self.refuse_for_store(id, &message)) {
             self.refuse_publish(id, token, refusal);
             return;
         }
+        self.publish_taken(id, message, token, false, now);
+    }
+
+    /// Publishes what this broker takes; where its takers are `found` already, nothing may have changed
+    /// since, and it goes to no owner of its topic.
+    pub(crate) fn publish_taken(
+        &mut self,
+        id: ConnectionId,
+        message: Message,
+        token: Option<AckToken>,
+        found: bool,
+        now: Now,
+    ) {
+        let Some(entry) = self.connections.get(&id) else {
+            return;
+        };
+        let (session, key) = (entry.session, entry.key.clone());
+        let listener = entry.opened.listener;
         let recorded = token.is_some_and(|token| token.qos() == QoS::ExactlyOnce)
             && session.is_some_and(|session| self.is_recorded(session));
         if recorded
@@ -539,6 +558,7 @@ impl Engine {
                 token,
             }),
             recorded,
+            found,
             unrouted: None,
         };
         let mut published = self.published(message, key);
@@ -646,8 +666,10 @@ impl Engine {
         };
         entry.credit.0 += 1;
         entry.credit.1 += bytes;
-        if entry.credit.0 >= limits.forwards_max || entry.credit.1 >= limits.forwards_bytes_max {
-            entry.out_of_credit = true;
+        let used_up =
+            entry.credit.0 >= limits.forwards_max || entry.credit.1 >= limits.forwards_bytes_max;
+        if used_up && !mem::replace(&mut entry.out_of_credit, true) {
+            self.out_of_credit += 1;
             entry.server.pause();
         }
     }
@@ -670,6 +692,7 @@ impl Engine {
             && entry.credit.1 <= limits.forwards_bytes_max / 2;
         if entry.out_of_credit && enough {
             entry.out_of_credit = false;
+            self.out_of_credit -= 1;
             self.unpause(id, now);
             self.update_timer(id);
         }

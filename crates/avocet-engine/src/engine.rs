@@ -50,6 +50,8 @@ pub struct Engine {
     pub(crate) timers: Timers,
     pub(crate) counters: Counters,
     pub(crate) connections: Connections,
+    /// How many of them have too much on its way to other shards.
+    pub(crate) out_of_credit: usize,
     pub(crate) sessions: SessionTable,
     /// Where there are rules: those in force.
     pub(crate) rules: Arc<Rules>,
@@ -95,6 +97,8 @@ pub struct Engine {
     pub(crate) unaccepted: Vec<Unaccepted>,
     /// Forwards from each shard.
     pub(crate) received: Vec<Received>,
+    /// Memory of those that came, for those that leave.
+    pub(crate) spare_frames: Vec<Vec<u8>>,
     /// Whether one of these wants an answer.
     pub(crate) unanswered: bool,
     pub(crate) next_commit: u64,
@@ -147,6 +151,7 @@ impl Engine {
             timers: Timers::default(),
             counters: Counters::default(),
             connections: Connections::default(),
+            out_of_credit: 0,
             sessions: SessionTable::new(seed),
             rules: Arc::new(Rules::default()),
             questions: 0,
@@ -178,6 +183,7 @@ impl Engine {
             messages: 0,
             unaccepted: (0..per_shard).map(|_| Unaccepted::default()).collect(),
             received: (0..per_shard).map(|_| Received::default()).collect(),
+            spare_frames: Vec::new(),
             unanswered: false,
             next_commit: 1,
             committed: CommitId::ZERO,
@@ -202,6 +208,12 @@ impl Engine {
         &self.counters
     }
 
+    /// Whether a connection waits for what it has on its way to other shards.
+    #[must_use]
+    pub const fn wants_credit(&self) -> bool {
+        self.out_of_credit > 0
+    }
+
     /// Something came from another shard's [`Command::ToShard`](crate::Command::ToShard).
     pub fn handle_from_shard(&mut self, from: ShardId, value: ShardMessage, now: Now) {
         let now = self.clock.read(now);
@@ -212,11 +224,12 @@ impl Engine {
     pub(crate) fn on_value(&mut self, from: ShardId, value: Value, now: Now) {
         match value {
             Value::Forward(published) => self.on_forward(from, published, now),
-            Value::Frames(forwarded) => self.on_forwarded_frames(from, &forwarded, now),
+            Value::Frames(forwarded) => self.on_forwarded_frames(from, forwarded, now),
             Value::Accepted {
                 through,
                 unmatched,
                 slowed,
+                ..
             } => {
                 self.on_accepted(from, through, &unmatched, &slowed, now);
             }

@@ -27,6 +27,7 @@ mod connection;
 mod counters;
 mod engine;
 mod flapping;
+mod forward;
 mod hooks;
 mod member;
 mod outbox;

@@ -3,6 +3,7 @@
 use alloc::collections::BTreeMap;
 
 use avocet_codec::{ReasonCode, Version};
+use avocet_session::PublishFrame;
 
 use crate::counters::DropReason;
 use crate::session_table::SessionHandle;
@@ -33,6 +34,16 @@ impl Engine {
     pub(crate) const fn is_full(&self) -> bool {
         let (messages, bytes) = self.queued_max;
         self.counters.queued_messages >= messages || self.counters.queued_bytes >= bytes
+    }
+
+    /// Whether they have no room for a packet, or for the last of some.
+    pub(crate) const fn is_full_for(&self, frame: PublishFrame<'_>) -> bool {
+        let (messages, bytes) = self.queued_max;
+        let before = frame.packets() as u64 - 1;
+        self.is_full()
+            || before > 0
+                && (self.counters.queued_messages + before >= messages
+                    || self.counters.queued_bytes + frame.bytes() as u64 >= bytes)
     }
 
     /// Why a session gets no message although it may; none if it does in spite of all.

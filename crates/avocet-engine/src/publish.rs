@@ -6,27 +6,21 @@ use core::mem;
 use core::time::Duration;
 
 use avocet_codec::{QoS, ReasonCode, SubscriptionId};
-use avocet_session::{
-    AckToken, CommitId, IncomingPublish, Message, Now, Outgoing, PublishFrame, PublishFrames,
-};
+use avocet_session::{AckToken, CommitId, IncomingPublish, Message, Now, Outgoing, PublishFrame};
 use avocet_topic::TopicName;
 use hashbrown::hash_map::Entry;
 
 use crate::counters::DropReason;
+use crate::forward::on_its_way;
 use crate::recent::RecentTopics;
 use crate::record::{MessageId, Record};
 use crate::routes::{Interested, Mark, Route, Routes, SessionSubscriber};
 use crate::session_table::{SessionHandle, SessionKey, SessionTable};
-use crate::shard::{
-    Credit, ForwardedFrames, Lane, Part, Published, Received, ShardId, TicketId, UnacceptedForward,
-    Value,
-};
+use crate::shard::{Lane, Part, Published, ShardId, TicketId, Value};
 use crate::shared::GroupHandle;
+use crate::store::StoreState;
 use crate::tenant::SpaceId;
 use crate::{ConnectionId, Durability, Engine};
-
-/// Packets with more bytes together are forwarded as two values.
-const FRAMES_BYTES_MAX: usize = 64 << 10;
 
 /// Who wants to know what became of a message.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +47,8 @@ pub(crate) struct Origin {
     pub(crate) answer: Answer,
     /// Whether its arrival, or the end of a will, was recorded in this turn: it must not be lost.
     pub(crate) recorded: bool,
+    /// Whether its takers are known.
+    pub(crate) found: bool,
     /// Set if an earlier run accepted it and did not route it.
     pub(crate) unrouted: Option<MessageId>,
 }
@@ -64,6 +60,7 @@ impl Origin {
         connection: None,
         answer: Answer::Nobody,
         recorded: false,
+        found: false,
         unrouted: None,
     };
 }
@@ -98,11 +95,12 @@ pub(crate) struct Ticket {
 }
 
 /// One copy for one session.
-struct Delivery {
-    session: SessionHandle,
+#[derive(Clone)]
+pub(crate) struct Delivery {
+    pub(crate) session: SessionHandle,
     maximum_qos: QoS,
     retain_as_published: bool,
-    first_id: Option<SubscriptionId>,
+    pub(crate) first_id: Option<SubscriptionId>,
     more_ids: Vec<SubscriptionId>,
 }
 
@@ -115,7 +113,7 @@ pub(crate) struct Matches {
     routes: usize,
     deliveries: Vec<Delivery>,
     groups: Vec<GroupHandle>,
-    shards: Vec<Interested>,
+    pub(crate) shards: Vec<Interested>,
     /// Whether it matters who published.
     no_local: bool,
     recent: RecentTopics,
@@ -124,7 +122,7 @@ pub(crate) struct Matches {
 impl Matches {
     /// Finds who wants the messages of a topic of a space, of which the name is asked for if it is not
     /// a recent one.
-    fn find<'a>(
+    pub(crate) fn find<'a>(
         &mut self,
         (space, routes): (SpaceId, &Routes),
         sessions: &mut SessionTable,
@@ -164,13 +162,25 @@ impl Matches {
         }
     }
 
+    /// Takes out the one who is to have the message, if there is no other.
+    pub(crate) fn take_only(&mut self) -> Option<Delivery> {
+        (self.deliveries.len() == 1 && self.takers() == 1)
+            .then(|| self.deliveries.pop())
+            .flatten()
+    }
+
+    /// Adds one who is to have the message.
+    pub(crate) fn put(&mut self, delivery: Delivery) {
+        self.deliveries.push(delivery);
+    }
+
     /// Those who have not got the message.
     fn takers(&self) -> usize {
         self.deliveries.len() + self.groups.len() + self.shards.len()
     }
 
     /// Whether everybody has got the message.
-    fn are_served(&self) -> bool {
+    pub(crate) fn are_served(&self) -> bool {
         self.takers() == 0
     }
 
@@ -278,11 +288,12 @@ pub(crate) struct Reach {
 impl Engine {
     /// Sends a message where it belongs; whoever waits for the answer gets it, at once or later.
     pub(crate) fn publish(&mut self, origin: &Origin, published: &mut Published, now: Now) {
-        if self.shards == 1 {
+        let retain = published.message.retain();
+        let may_follow = || origin.unrouted.is_some() || self.has_relays(origin.session);
+        if self.shards == 1 || !retain && !may_follow() {
             self.publish_here(origin, published, now);
             return;
         }
-        let retain = published.message.retain();
         let owner = self.owner_of_topic(published.tenant(), published.message.topic_name());
         // What an earlier run left of a topic goes one way: the session that would tell of relays may
         // have ended [MQTT5-4.6.0-5].
@@ -316,7 +327,9 @@ impl Engine {
         if published.message.retain() && !published.has_reached(owner) {
             reach.durable |= self.retain_message(published, now);
         }
-        self.find_matches(published);
+        if !origin.found {
+            self.find_matches(published);
+        }
         self.publish_matched(origin, published, reach, now);
     }
 
@@ -335,7 +348,7 @@ impl Engine {
         };
         let session = entry.session;
         let publisher = entry.key.as_ref();
-        if self.shards > 1 {
+        if self.has_relays(session) {
             let tenant = publisher.map_or("", |key| key.tenant());
             if self.has_relay(session, self.owner_of_topic(tenant, topic_name)) {
                 return false;
@@ -373,8 +386,54 @@ impl Engine {
         true
     }
 
+    /// Publishes a PUBLISH of QoS 1 or 2. What nobody wants but one other shard goes there with others
+    /// of its connection; the rest goes as a message. False, and nothing done, if it must be looked at
+    /// more closely.
+    pub(crate) fn publish_acknowledged(
+        &mut self,
+        id: ConnectionId,
+        publish: &IncomingPublish<'_>,
+        token: AckToken,
+        now: Now,
+    ) -> bool {
+        let Some(entry) = self.connections.get(&id) else {
+            return true;
+        };
+        let session = entry.session;
+        let recorded = || session.is_some_and(|session| self.is_recorded(session));
+        if !publish.is_plain()
+            || self.overloaded
+            || self.store != StoreState::Working
+            || self.has_relays(session)
+            || token.qos() == QoS::ExactlyOnce && recorded()
+        {
+            return false;
+        }
+        let topic_name = publish.topic_name();
+        let routes = (entry.space, self.spaces.routes(entry.space));
+        let (sessions, publisher) = (&mut self.sessions, entry.key.as_ref());
+        let topic = topic_name.as_str().as_bytes();
+        self.matches
+            .find(routes, sessions, topic, || topic_name, publisher);
+        if let [to] = *self.matches.shards
+            && self.matches.takers() == 1
+        {
+            self.matches.shards.clear();
+            self.forward_publish(id, to, publish, token);
+        } else {
+            let message = Message::from_publish(publish.received(), topic_name, now.unix);
+            self.publish_taken(id, message, Some(token), true, now);
+        }
+        true
+    }
+
     /// Gives a packet to those who match it and may get it as it is; the others are left.
-    fn deliver_frames(&mut self, from: Publisher<'_>, frame: PublishFrame<'_>, now: Now) {
+    pub(crate) fn deliver_frames(
+        &mut self,
+        from: Publisher<'_>,
+        frame: PublishFrame<'_>,
+        now: Now,
+    ) {
         let mut deliveries = mem::take(&mut self.matches.deliveries);
         deliveries.retain(|delivery| {
             delivery.first_id.is_some() || !self.deliver_frame(delivery.session, frame, now)
@@ -434,7 +493,7 @@ impl Engine {
         self.matches.shards = shards;
     }
 
-    fn find_matches(&mut self, published: &Published) {
+    pub(crate) fn find_matches(&mut self, published: &Published) {
         let Some(space) = self.spaces.find(published.tenant()) else {
             self.matches.shards.clear();
             return;
@@ -448,7 +507,7 @@ impl Engine {
     }
 
     /// Queues a message for the sessions and groups of this shard that match it.
-    fn distribute(&mut self, published: &mut Published, reach: &mut Reach, now: Now) {
+    pub(crate) fn distribute(&mut self, published: &mut Published, reach: &mut Reach, now: Now) {
         let (deliveries, groups) = (self.matches.deliveries.len(), self.matches.groups.len());
         reach.matched |= deliveries > 0 || groups > 0;
         for at in 0..deliveries {
@@ -538,6 +597,13 @@ impl Engine {
         self.send(owner, Lane::Owners, Value::Relay { ticket, published });
     }
 
+    /// Whether messages of a session are on their way to owners of topics.
+    pub(crate) fn has_relays(&self, session: Option<SessionHandle>) -> bool {
+        session
+            .and_then(|session| self.sessions.get(session))
+            .is_some_and(|slot| !slot.relays.is_empty())
+    }
+
     /// Whether messages of a session are on their way to an owner, so that others must follow.
     fn has_relay(&self, session: Option<SessionHandle>, owner: ShardId) -> bool {
         session
@@ -559,239 +625,6 @@ impl Engine {
             ..Origin::SERVER
         };
         self.publish_here(&origin, &mut published, now);
-    }
-
-    fn forward(
-        &mut self,
-        to: ShardId,
-        connection: Option<ConnectionId>,
-        ticket: Option<TicketId>,
-        published: Published,
-    ) {
-        let bytes = published.message.len();
-        let credit = connection.map(|connection| {
-            self.use_credit(connection, bytes);
-            Credit {
-                connection,
-                messages: 1,
-                bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
-            }
-        });
-        if let Some(unaccepted) = self.unaccepted.get_mut(to.index()) {
-            let forward = UnacceptedForward { ticket, credit };
-            unaccepted.forwards.push_back(forward);
-        }
-        self.counters.forwards_sent += 1;
-        let published = on_its_way(published);
-        self.send(to, Lane::Subscribers, Value::Forward(published));
-    }
-
-    /// Forwards a packet to the other shards that match it, behind those of its connection that have
-    /// not left.
-    fn forward_frame(&mut self, from: ConnectionId, frame: PublishFrame<'_>) {
-        let mut shards = mem::take(&mut self.matches.shards);
-        let bytes = frame.bytes();
-        let size = u32::try_from(bytes).unwrap_or(u32::MAX);
-        for Interested { shard: to, .. } in shards.drain(..) {
-            self.use_credit(from, bytes);
-            self.counters.forwards_sent += 1;
-            let Some(unaccepted) = self.unaccepted.get_mut(to.index()) else {
-                continue;
-            };
-            if let Some(Value::Frames(last)) = self.outbox.last_for_subscribers(to)
-                && last.from == from
-                && last.frames.bytes() < FRAMES_BYTES_MAX
-                && let Some(forward) = unaccepted.forwards.back_mut()
-                && let Some(credit) = &mut forward.credit
-            {
-                last.frames.push(frame);
-                credit.messages += 1;
-                credit.bytes += size;
-                continue;
-            }
-            // Without its publisher, nobody could tell whose tenant's it is.
-            let publisher = self.connections.get(&from).map(|entry| entry.key.clone());
-            let Some(publisher @ Some(_)) = publisher else {
-                continue;
-            };
-            let credit = Some(Credit {
-                connection: from,
-                messages: 1,
-                bytes: size,
-            });
-            let ticket = None;
-            unaccepted
-                .forwards
-                .push_back(UnacceptedForward { ticket, credit });
-            let forwarded = ForwardedFrames {
-                from,
-                publisher,
-                frames: PublishFrames::new(frame),
-            };
-            self.send(to, Lane::Subscribers, Value::Frames(forwarded));
-        }
-        self.matches.shards = shards;
-    }
-
-    pub(crate) fn on_forwarded_frames(
-        &mut self,
-        from: ShardId,
-        forwarded: &ForwardedFrames,
-        now: Now,
-    ) {
-        self.wait = Duration::ZERO;
-        let publisher = forwarded.publisher.as_ref();
-        let tenant = publisher.filter(|_| !planted!(TenantForgotten));
-        let tenant = tenant.map_or("", |key| key.tenant());
-        // What nobody here has heard of is wanted by nobody.
-        let space = self.spaces.find(tenant);
-        let frames = space.into_iter().flat_map(|space| {
-            let frames = forwarded.frames.iter();
-            frames.map(move |frame| (space, frame))
-        });
-        for (space, frame) in frames {
-            let (routes, sessions) = ((space, self.spaces.routes(space)), &mut self.sessions);
-            let (topic, topic_name) = (frame.topic_bytes(), || frame.topic_name());
-            self.matches
-                .find(routes, sessions, topic, topic_name, publisher);
-            // What others want is the business of the shard that forwards.
-            self.matches.shards.clear();
-            let publisher = Publisher::Session(publisher.map(|key| &**key));
-            self.deliver_frames(publisher, frame, now);
-            if !self.matches.are_served() {
-                let mut published = self.published(frame.message(), forwarded.publisher.clone());
-                // Nothing of QoS 0 survives.
-                let mut reach = Reach::default();
-                self.distribute(&mut published, &mut reach, now);
-            }
-        }
-        let wait = mem::take(&mut self.wait);
-        self.count_forward(from, wait);
-    }
-
-    /// A forward is where it belongs.
-    fn count_forward(&mut self, from: ShardId, wait: Duration) -> Option<&mut Received> {
-        let received = self.received.get_mut(from.index())?;
-        if !wait.is_zero() {
-            received.slowed.push((received.count, wait));
-        }
-        received.count += 1;
-        received.unanswered = true;
-        self.unanswered = true;
-        Some(received)
-    }
-
-    pub(crate) fn on_forward(&mut self, from: ShardId, mut published: Published, now: Now) {
-        let mut reach = Reach::default();
-        self.rename_unless_stored(&mut published);
-        self.wait = Duration::ZERO;
-        // What others want is the business of the shard that forwards.
-        self.find_matches(&published);
-        self.distribute(&mut published, &mut reach, now);
-        reach.durable |= self.record_arrival(&published, None);
-        let gate = self.gate_at(published.level, reach.durable);
-        let wait = mem::take(&mut self.wait);
-        if let Some(received) = self.count_forward(from, wait) {
-            if !reach.matched {
-                received.unmatched.push(received.count - 1);
-            }
-            received.gate = received.gate.max(gate);
-        }
-    }
-
-    pub(crate) fn on_accepted(
-        &mut self,
-        from: ShardId,
-        through: u64,
-        unmatched: &[u64],
-        slowed: &[(u64, Duration)],
-        now: Now,
-    ) {
-        // Of the messages that came one after the other from one connection.
-        let mut credit: Option<(ConnectionId, (usize, usize))> = None;
-        while let Some(unaccepted) = self.unaccepted.get_mut(from.index())
-            && unaccepted.first < through
-            && let Some(forward) = unaccepted.forwards.pop_front()
-        {
-            let number = unaccepted.first;
-            unaccepted.first += 1;
-            let matched = unmatched.binary_search(&number).is_err();
-            let slowed = slowed
-                .binary_search_by_key(&number, |it| it.0)
-                .ok()
-                .and_then(|at| slowed.get(at));
-            let wait = slowed.map_or(Duration::ZERO, |it| it.1);
-            if let Some(returned) = forward.credit {
-                let connection = returned.connection;
-                self.slow_down(connection, wait, now);
-                let returned = (returned.messages as usize, returned.bytes as usize);
-                match &mut credit {
-                    Some((same, (messages, bytes))) if *same == connection => {
-                        *messages += returned.0;
-                        *bytes += returned.1;
-                    }
-                    _ => {
-                        if let Some((other, credit)) = credit.replace((connection, returned)) {
-                            self.return_credit(other, credit, now);
-                        }
-                    }
-                }
-            }
-            if let Some(ticket) = forward.ticket {
-                self.close_one(ticket, matched, wait, now);
-            }
-        }
-        if let Some((connection, credit)) = credit {
-            self.return_credit(connection, credit, now);
-        }
-    }
-
-    /// Answers for the forwards handled since the last call; after each turn.
-    pub(crate) fn accept_forwards(&mut self) {
-        if !mem::take(&mut self.unanswered) {
-            return;
-        }
-        for shard in self.other_shards() {
-            let committed = self.committed;
-            let Some(received) = self.received.get_mut(shard.index()) else {
-                continue;
-            };
-            if !mem::take(&mut received.unanswered) {
-                continue;
-            }
-            let accepted = Value::Accepted {
-                through: received.count,
-                unmatched: mem::take(&mut received.unmatched),
-                slowed: mem::take(&mut received.slowed),
-            };
-            // Answers keep their order, so this one waits at least with those before it.
-            let before = received.gated.back().map(|(gate, _)| *gate);
-            let gate = received.gate.take().max(before);
-            let gate = gate.filter(|gate| *gate > committed);
-            match gate {
-                Some(gate) => received.gated.push_back((gate, accepted)),
-                None => self.send(shard, Lane::Confirmations, accepted),
-            }
-        }
-    }
-
-    /// Sends the answers that waited for a commit.
-    pub(crate) fn release_answers(&mut self) {
-        for shard in self.other_shards() {
-            while let Some(received) = self.received.get_mut(shard.index())
-                && let Some((_, accepted)) = received
-                    .gated
-                    .pop_front_if(|(gate, _)| *gate <= self.committed)
-            {
-                self.send(shard, Lane::Confirmations, accepted);
-            }
-        }
-        while let Some((_, to, value)) = self
-            .gated_answers
-            .pop_front_if(|(gate, ..)| *gate <= self.committed)
-        {
-            self.send(to, Lane::Confirmations, value);
-        }
     }
 
     fn open_ticket(&mut self, ticket: Ticket) -> TicketId {
@@ -935,7 +768,11 @@ impl Engine {
 
     /// Records that this shard is done with a message that is on its way; and, if it is the one that
     /// sends it to those `interested`, that the others never had to see it.
-    fn record_arrival(&mut self, published: &Published, interested: Option<&[Interested]>) -> bool {
+    pub(crate) fn record_arrival(
+        &mut self,
+        published: &Published,
+        interested: Option<&[Interested]>,
+    ) -> bool {
         let Some(id) = published.id.filter(|_| published.accepted) else {
             return false;
         };
@@ -960,14 +797,6 @@ impl Engine {
     /// Counts a message that goes nowhere.
     pub(crate) fn count_dropped(&mut self, reason: DropReason) {
         self.counters.count_dropped(reason, 1);
-    }
-}
-
-/// A message that leaves this shard: the store keeps it for others only once it is accepted.
-fn on_its_way(published: Published) -> Published {
-    Published {
-        stored: published.accepted,
-        ..published
     }
 }
 

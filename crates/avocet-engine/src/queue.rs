@@ -224,7 +224,8 @@ impl Engine {
         durable
     }
 
-    /// Queues a packet for the client of a session as it is; false if its message is to be delivered.
+    /// Queues a packet, or some to one topic, for the client of a session as they are; false if messages
+    /// are to be delivered.
     pub(crate) fn deliver_frame(
         &mut self,
         handle: SessionHandle,
@@ -234,15 +235,17 @@ impl Engine {
         if self.config.publish_out.is_some() {
             return false;
         }
-        let full = self.is_full();
+        let full = self.is_full_for(frame);
         let Some(slot) = self.sessions.get_mut(handle) else {
             return false;
         };
         if let Some(access) = &mut slot.access
             && !access.may_receive(&self.rules, frame.topic_name(), QoS::AtMostOnce, false)
         {
-            self.counters.deliveries_not_authorized += 1;
-            self.count_dropped(DropReason::NotAuthorized);
+            let packets = frame.packets() as u64;
+            self.counters.deliveries_not_authorized += packets;
+            let reason = DropReason::NotAuthorized;
+            self.counters.count_dropped(reason, packets);
             return true;
         }
         let Some(id) = slot.connection.filter(|_| !full) else {

@@ -8,7 +8,7 @@ use core::fmt;
 use core::time::Duration;
 
 use avocet_codec::QoS;
-use avocet_session::{CommitId, Message, PublishFrames};
+use avocet_session::{AckToken, CommitId, Message, PublishFrames};
 use avocet_topic::{Cursor, TopicFilterBuf, TopicName};
 
 use crate::config::Level;
@@ -137,6 +137,15 @@ impl StableHash {
 #[derive(Debug)]
 pub struct ShardMessage(pub(crate) Value);
 
+impl ShardMessage {
+    /// Whether nobody waits for it, unless the other shard [wants
+    /// credit](crate::Engine::wants_credit): its driver need not be woken for it alone.
+    #[must_use]
+    pub const fn may_wait(&self) -> bool {
+        matches!(self.0, Value::Accepted { awaited: false, .. })
+    }
+}
+
 /// Which of a shard's outboxes a value leaves by. They are emptied in this order, so that what was
 /// caused never overtakes its cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -220,15 +229,17 @@ pub(crate) struct GroupMessage {
 pub(crate) enum Value {
     /// To a shard with interest. Counted by both ends, so that one `Accepted` answers many.
     Forward(Published),
-    /// The same for packets of QoS 0, as they came from one connection: one forward.
+    /// The same for messages that came one after the other from one connection.
     Frames(ForwardedFrames),
-    /// The first `through` forwards of the addressee are where they belong; `unmatched` of those
-    /// not accepted before met no subscription, and the clients that published the `slowed` ones are to
-    /// wait.
+    /// The first `through` messages that the addressee forwarded are where they belong; `unmatched` of
+    /// those not accepted before, of QoS 1 and 2, met no subscription, and the clients that published
+    /// the `slowed` ones, and what came with them, are to wait.
     Accepted {
         through: u64,
         unmatched: Vec<u64>,
         slowed: Vec<(u64, Duration)>,
+        /// Whether it says more than that connections may read on.
+        awaited: bool,
     },
     /// To the owner of the topic: a PUBLISH with RETAIN 1, or one that follows such a PUBLISH.
     Relay {
@@ -342,41 +353,67 @@ pub(crate) enum GroupChange {
 /// Forwards of one shard to another that were not accepted.
 #[derive(Default)]
 pub(crate) struct Unaccepted {
-    /// The number of the first entry.
+    /// The number of the first message.
     pub(crate) first: u64,
     pub(crate) forwards: VecDeque<UnacceptedForward>,
+    /// What the clients are to be told whose [`Awaiting::Publisher`] it is, oldest first.
+    pub(crate) tokens: VecDeque<AckToken>,
 }
 
+/// What left as one value.
 pub(crate) struct UnacceptedForward {
-    pub(crate) ticket: Option<TicketId>,
+    pub(crate) messages: u32,
+    pub(crate) awaiting: Awaiting,
     pub(crate) credit: Option<Credit>,
+}
+
+/// Who waits for an answer to a forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Awaiting {
+    Nobody,
+    /// A PUBLISH that waits for other shards too, or for a commit.
+    Ticket(TicketId),
+    /// The client whose credit it is, for each of its messages.
+    Publisher {
+        /// Which remembers the answers to QoS 2 if the connection does not live to send them.
+        session: Option<SessionHandle>,
+        /// Bytes that the other shard is to store.
+        leaving: usize,
+    },
 }
 
 /// What a connection has on its way to another shard.
 pub(crate) struct Credit {
     pub(crate) connection: crate::ConnectionId,
-    pub(crate) messages: u32,
     pub(crate) bytes: u32,
 }
 
-/// Packets on their way to a shard with interest.
+/// Messages on their way to a shard with interest, as packets of QoS 0.
 #[derive(Debug)]
 pub(crate) struct ForwardedFrames {
     pub(crate) from: crate::ConnectionId,
     pub(crate) publisher: Option<Arc<SessionKey>>,
     pub(crate) frames: PublishFrames,
+    /// With which they were published.
+    pub(crate) qos: QoS,
+    /// What the acknowledgement of each waits for.
+    pub(crate) level: Level,
+    /// How many messages had a name when the last one came, if they need one.
+    pub(crate) named: u64,
 }
 
 /// Forwards that came from one shard.
 #[derive(Default)]
 pub(crate) struct Received {
-    /// How many.
+    /// How many messages.
     pub(crate) count: u64,
     pub(crate) unmatched: Vec<u64>,
     /// Those whose publishers are to wait so long.
     pub(crate) slowed: Vec<(u64, Duration)>,
     /// Whether there are some that no `Accepted` speaks of.
     pub(crate) unanswered: bool,
+    /// Whether somebody waits for that.
+    pub(crate) awaited: bool,
     /// The commit that holds what one of those changed and must survive.
     pub(crate) gate: Option<CommitId>,
     /// Answers that wait for a commit, oldest first.

@@ -83,6 +83,16 @@ impl<'a> IncomingPublish<'a> {
     pub const fn frame(&self) -> Option<PublishFrame<'a>> {
         self.frame
     }
+
+    /// Whether it is nothing but a message, and a small one: one without RETAIN, Message Expiry Interval
+    /// and Subscription Identifiers.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        !self.publish.retain
+            && self.publish.message_expiry_interval.is_none()
+            && self.publish.subscription_ids.is_empty()
+            && self.publish.payload.len() < SHARED_MIN
+    }
 }
 
 /// What this side allows its peer.

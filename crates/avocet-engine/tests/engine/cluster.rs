@@ -487,6 +487,15 @@ impl Cluster {
             })
     }
 
+    /// Of the values that wait for a shard, whether they [may wait](ShardMessage::may_wait).
+    pub(crate) fn mail(&self, shard: usize) -> Vec<bool> {
+        let may_wait = |mail: &Delivered| match mail {
+            Delivered::Value(_, value) => value.may_wait(),
+            Delivered::Moved(..) => false,
+        };
+        self.inboxes[shard].iter().map(may_wait).collect()
+    }
+
     /// One turn of a shard.
     pub(crate) fn turn(&mut self, shard: usize) {
         self.timeout(shard);

@@ -16,6 +16,7 @@ mod connect;
 mod counters;
 mod crash;
 mod durability;
+mod forward;
 mod hooks;
 mod limits;
 mod model;

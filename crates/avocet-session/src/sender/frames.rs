@@ -3,20 +3,24 @@
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use avocet_codec::{Publish, QoS, Version, frame_len};
+use avocet_codec::{Delivery, Publish, QoS, Version, frame_len};
 use avocet_topic::TopicName;
 use bytes::{Buf, Bytes};
 use core::mem;
 
 use super::{Next, Queued, Sender, message_bytes};
 use crate::transmit::SHARED_MIN;
-use crate::{DropReason, Dropped, Limits, Message, Outgoing, TransmitBuf, UnixTime};
+use crate::{
+    DropReason, Dropped, IncomingPublish, Limits, Message, Outgoing, TransmitBuf, UnixTime,
+};
 
 /// A PUBLISH of QoS 0 as it came, with nothing in it that is for its own connection only: whoever
-/// subscribes in the same form of PUBLISH may get these bytes.
+/// subscribes in the same form of PUBLISH may get these bytes. Or some of them in a row, to the same
+/// topic.
 #[derive(Clone, Copy, Debug)]
 pub struct PublishFrame<'a> {
     bytes: &'a [u8],
+    packets: usize,
     version: Version,
     tag: u64,
 }
@@ -33,6 +37,7 @@ impl<'a> PublishFrame<'a> {
             && publish.subscription_ids.is_empty();
         plain.then_some(Self {
             bytes,
+            packets: 1,
             version,
             tag: 0,
         })
@@ -51,10 +56,36 @@ impl<'a> PublishFrame<'a> {
         self.bytes.len() >= SHARED_MIN
     }
 
-    /// Bytes of the packet.
+    /// Bytes of the packet, or of all of them.
     #[must_use]
     pub const fn bytes(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// How many packets.
+    #[must_use]
+    pub const fn packets(&self) -> usize {
+        self.packets
+    }
+
+    /// Each packet.
+    pub fn each(&self) -> impl Iterator<Item = Self> + use<'a> {
+        let (mut rest, all) = (self.bytes, *self);
+        core::iter::from_fn(move || {
+            let (bytes, behind) = rest.split_at_checked(first_len(rest))?;
+            rest = behind;
+            (!bytes.is_empty()).then_some(Self {
+                bytes,
+                packets: 1,
+                ..all
+            })
+        })
+    }
+
+    /// The version of the connection from which it came.
+    #[must_use]
+    pub const fn version(&self) -> Version {
+        self.version
     }
 
     /// The bytes of the Topic Name.
@@ -77,10 +108,11 @@ impl<'a> PublishFrame<'a> {
         name.expect("only `new` sets the bytes, from a PUBLISH with a Topic Name")
     }
 
-    /// What is published.
+    /// What is published, with the first packet.
     #[must_use]
     pub fn message(&self) -> Message {
-        let publish = Publish::decode(self.bytes, self.version);
+        let first = self.bytes.get(..first_len(self.bytes));
+        let publish = Publish::decode(first.unwrap_or_default(), self.version);
         let publish = publish.expect("only `new` sets the bytes, from a PUBLISH");
         // Without a Message Expiry Interval the time says nothing.
         Message::from_publish(&publish, self.topic_name(), UnixTime::default())
@@ -96,23 +128,64 @@ impl<'a> PublishFrame<'a> {
 #[derive(Clone, Debug)]
 pub struct PublishFrames {
     bytes: Vec<u8>,
+    packets: usize,
     version: Version,
 }
 
 impl PublishFrames {
-    /// One packet.
+    /// Room for packets of a connection of this version, in this memory, of which the contents are
+    /// forgotten.
     #[must_use]
-    pub fn new(frame: PublishFrame<'_>) -> Self {
+    pub fn new(version: Version, mut memory: Vec<u8>) -> Self {
+        memory.clear();
         Self {
-            bytes: frame.bytes.to_vec(),
-            version: frame.version,
+            bytes: memory,
+            packets: 0,
+            version,
         }
     }
 
-    /// Adds a packet from the same connection.
-    pub fn push(&mut self, frame: PublishFrame<'_>) {
+    /// The memory that they took.
+    #[must_use]
+    pub fn into_memory(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    /// Adds a packet from that connection; how many bytes that are.
+    pub fn push(&mut self, frame: PublishFrame<'_>) -> usize {
         debug_assert!(frame.version == self.version, "of another connection");
         self.bytes.extend_from_slice(frame.bytes);
+        self.packets += frame.packets;
+        frame.bytes.len()
+    }
+
+    /// Adds what [is plain](IncomingPublish::is_plain), as the packet that it would be with QoS 0; how
+    /// many bytes that are.
+    pub fn push_publish(&mut self, publish: &IncomingPublish<'_>) -> usize {
+        debug_assert!(publish.is_plain(), "that would be lost");
+        let plain = Publish {
+            dup: false,
+            delivery: Delivery::AtMostOnce,
+            ..publish.packet()
+        };
+        let before = self.bytes.len();
+        match plain.encode(self.version, &mut self.bytes) {
+            Ok(()) => self.packets += 1,
+            Err(error) => debug_assert!(false, "what was decoded cannot be encoded: {error}"),
+        }
+        self.bytes.len() - before
+    }
+
+    /// How many packets.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.packets
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.packets == 0
     }
 
     /// Bytes of all packets.
@@ -121,17 +194,31 @@ impl PublishFrames {
         self.bytes.len()
     }
 
-    /// The packets.
+    /// The packets, those to one topic that follow each other together.
     pub fn iter(&self) -> impl Iterator<Item = PublishFrame<'_>> {
         let mut rest = self.bytes.as_slice();
+        let at = move |bytes| PublishFrame {
+            bytes,
+            packets: 1,
+            version: self.version,
+            tag: 0,
+        };
         let next = move || {
-            let (bytes, behind) = rest.split_at_checked(first_len(rest))?;
-            rest = behind;
-            (!bytes.is_empty()).then_some(PublishFrame {
-                bytes,
-                version: self.version,
-                tag: 0,
-            })
+            let mut run = at(rest.get(..first_len(rest))?);
+            if run.bytes.is_empty() {
+                return None;
+            }
+            let topic = run.topic_bytes();
+            loop {
+                let behind = rest.get(run.bytes.len()..)?;
+                let next = at(behind.get(..first_len(behind))?);
+                if next.bytes.is_empty() || next.topic_bytes() != topic {
+                    rest = behind;
+                    return Some(run);
+                }
+                run.bytes = rest.get(..run.bytes.len() + next.bytes.len())?;
+                run.packets += 1;
+            }
         };
         core::iter::from_fn(next)
     }
@@ -185,7 +272,7 @@ impl Frames {
         self.with_properties = frame.version == Version::V5;
         self.tag = frame.tag;
         self.bytes.extend_from_slice(frame.bytes);
-        self.packets += 1;
+        self.packets += frame.packets;
     }
 
     fn waiting(&self) -> &[u8] {
@@ -278,8 +365,8 @@ impl Frames {
 }
 
 impl Sender {
-    /// Queues a packet of QoS 0 as it is. False, and nothing queued, if it is to be a message: it
-    /// stands behind one or behind packets with another mark, or a limit is reached.
+    /// Queues a packet of QoS 0, or some, as they are. False, and nothing queued, if they are to be
+    /// messages: they stand behind one or behind packets with another mark, or a limit is reached.
     pub(crate) fn enqueue_frame(&mut self, frame: PublishFrame<'_>, limits: &Limits) -> bool {
         let bytes = frame.bytes() as u64;
         let behind = !self.queued.is_empty()
@@ -288,7 +375,7 @@ impl Sender {
             || self.frames.len() > 0 && self.frames.tag != frame.tag;
         if behind
             || !self.is_connected()
-            || self.frames.len() >= limits.queued_messages_max
+            || self.frames.len() + frame.packets > limits.queued_messages_max
             || self.frames.bytes() + bytes > limits.queued_bytes_max.min(WAITING_MAX)
         {
             return false;
@@ -360,7 +447,6 @@ fn first_len(packets: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use avocet_codec::Delivery;
     use avocet_topic::TopicName;
 
     use super::*;
@@ -405,27 +491,110 @@ mod tests {
         assert_eq!((frames.len(), frames.bytes()), (0, 0));
     }
 
+    fn packet_to(topic: &str, payload: &[u8]) -> Vec<u8> {
+        let publish = Publish::new(
+            TopicName::new(topic).unwrap(),
+            Delivery::AtMostOnce,
+            payload,
+        );
+        let mut bytes = Vec::new();
+        publish.encode(Version::V3_1_1, &mut bytes).unwrap();
+        bytes
+    }
+
+    fn frame(bytes: &[u8]) -> PublishFrame<'_> {
+        let publish = Publish::decode(bytes, Version::V3_1_1).unwrap();
+        PublishFrame::new(bytes, &publish, Version::V3_1_1).unwrap()
+    }
+
     #[test]
     fn packets_on_their_way_to_another_shard_say_what_they_are() {
-        let packets = [packet(b"1"), packet(&[b'2'; 200]), packet(b"")];
-        let frames: Vec<_> = packets
-            .iter()
-            .map(|bytes| {
-                let publish = Publish::decode(bytes, Version::V3_1_1).unwrap();
-                PublishFrame::new(bytes, &publish, Version::V3_1_1).unwrap()
-            })
+        let topics = ["a", "a", "b", "a", "aa", "aa", "aa"];
+        let packets: Vec<_> = (0..)
+            .zip(topics)
+            .map(|(n, topic)| packet_to(topic, &[n].repeat(100 * usize::from(n))))
             .collect();
-        let mut forwarded = PublishFrames::new(frames[0]);
-        frames[1..].iter().for_each(|frame| forwarded.push(*frame));
-        assert_eq!(forwarded.bytes(), packets.concat().len());
-        assert_eq!(forwarded.iter().count(), packets.len());
-        for (came, packet) in forwarded.iter().zip(&packets) {
-            assert_eq!(came.bytes(), packet.len());
-            assert_eq!(came.topic_bytes(), b"a");
-            assert_eq!(came.topic_name().as_str(), "a");
+        let mut forwarded = PublishFrames::new(Version::V3_1_1, Vec::from([7]));
+        assert!(forwarded.is_empty());
+        let pushed: usize = packets.iter().map(|it| forwarded.push(frame(it))).sum();
+        assert_eq!(packets.concat().len(), pushed);
+        assert_eq!((forwarded.bytes(), forwarded.len()), (pushed, topics.len()));
+        let runs: Vec<_> = forwarded.iter().collect();
+        let described: Vec<_> = runs
+            .iter()
+            .map(|run| (run.topic_name().as_str(), run.packets()))
+            .collect();
+        assert_eq!(described, [("a", 2), ("b", 1), ("a", 1), ("aa", 3)]);
+        let bytes = runs.iter().map(PublishFrame::bytes);
+        assert_eq!(bytes.sum::<usize>(), pushed);
+        let each: Vec<_> = runs.iter().flat_map(PublishFrame::each).collect();
+        assert_eq!(each.len(), packets.len());
+        for (came, packet) in each.iter().zip(&packets) {
+            assert_eq!((came.bytes(), came.packets()), (packet.len(), 1));
             let publish = Publish::decode(packet, Version::V3_1_1).unwrap();
+            assert_eq!(Some(came.topic_name()), publish.topic_name);
             assert_eq!(came.message().payload(), publish.payload);
         }
+        assert_eq!(runs[3].message().payload(), [4].repeat(400));
+    }
+
+    /// Packets that are queued all at once are those that would be queued one by one.
+    #[test]
+    fn packets_that_come_together_leave_one_by_one() {
+        let packets = [packet(b"1"), packet(b"22"), packet(b"333")].concat();
+        let mut forwarded = PublishFrames::new(Version::V3_1_1, Vec::from([7]));
+        for run in [
+            frame(&packet(b"1")),
+            frame(&packet(b"22")),
+            frame(&packet(b"333")),
+        ] {
+            forwarded.push(run);
+        }
+        let run = forwarded.iter().next().unwrap();
+        let mut frames = Frames::default();
+        frames.push(run);
+        assert_eq!((frames.len(), frames.bytes()), (3, packets.len() as u64));
+        assert!(frames.pop());
+        assert_eq!(frames.len(), 2);
+        let payloads = frames.unpack();
+        let payloads: Vec<_> = payloads.iter().map(|it| it.message.payload()).collect();
+        assert_eq!(payloads, [&b"22"[..], b"333"]);
+    }
+
+    /// The Packet Identifier, DUP and a Topic Alias are for one connection; Subscription Identifiers,
+    /// RETAIN and what expires go another way.
+    #[test]
+    fn what_is_published_with_qos_1_and_2_travels_as_qos_0() {
+        let id = avocet_codec::PacketId::new(7).unwrap();
+        let name = TopicName::new("a/b").unwrap();
+        let publish = Publish {
+            dup: true,
+            topic_name: None,
+            topic_alias: core::num::NonZeroU16::new(3),
+            ..Publish::new(name, Delivery::ExactlyOnce(id), b"payload")
+        };
+        let came = |publish| IncomingPublish {
+            publish,
+            topic: crate::exchange::Topic::Alias(name.to_buf()),
+            frame: None,
+        };
+        let mut forwarded = PublishFrames::new(Version::V5, Vec::new());
+        let bytes = forwarded.push_publish(&came(publish));
+        assert_eq!((forwarded.bytes(), forwarded.len()), (bytes, 1));
+        let frame = forwarded.iter().next().unwrap();
+        let expected = Message::new(name, b"payload");
+        assert_eq!((frame.message(), frame.topic_name()), (expected, name));
+        let plain = |publish| came(publish).is_plain();
+        assert!(plain(publish));
+        let retain = true;
+        assert!(!plain(Publish { retain, ..publish }));
+        let message_expiry_interval = Some(1);
+        assert!(!plain(Publish {
+            message_expiry_interval,
+            ..publish
+        }));
+        let payload = &[0; SHARED_MIN];
+        assert!(!plain(Publish { payload, ..publish }));
     }
 
     /// DUP, QoS, RETAIN, Topic Alias and Message Expiry Interval are for one connection.
