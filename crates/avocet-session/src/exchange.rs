@@ -91,7 +91,17 @@ impl<'a> IncomingPublish<'a> {
         !self.publish.retain
             && self.publish.message_expiry_interval.is_none()
             && self.publish.subscription_ids.is_empty()
-            && self.publish.payload.len() < SHARED_MIN
+            && self.message_len() < SHARED_MIN
+    }
+
+    /// Bytes of Topic Name, properties and payload.
+    fn message_len(&self) -> usize {
+        let Publish {
+            properties,
+            payload,
+            ..
+        } = &self.publish;
+        self.topic_name().as_str().len() + properties.encoded_len() + payload.len()
     }
 }
 
