@@ -31,7 +31,7 @@ pub(crate) struct Retained {
     /// What the last client got.
     kept: BTreeMap<&'static str, Uid>,
     /// What the last restart found, and when.
-    found: Option<(Micros, Arc<Survivors>)>,
+    found: Option<(Seq, Micros, Arc<Survivors>)>,
 }
 
 /// Whether what is retained of a topic may have expired: even one that did before anybody was sent
@@ -43,19 +43,28 @@ fn may_expire(model: &Model, topic: &str) -> bool {
 
 impl Retained {
     /// Whether a value may be there that the witness saw nothing of, or an earlier one of: what was not
-    /// acknowledged when the broker crashed may be retained, delivered, both or neither.
-    fn is_left(&self, model: &Model, topic: &str, last: Option<&Uid>, kept: Option<&Uid>) -> bool {
-        let Some((at, found)) = &self.found else {
+    /// acknowledged when the broker crashed may be retained, delivered, both or neither. What comes
+    /// again after that, and is refused by a full store, changes nothing.
+    fn is_left(
+        &self,
+        model: &Model,
+        topic: &str,
+        last: Option<(Seq, Uid)>,
+        kept: Option<&Uid>,
+    ) -> bool {
+        let Some((seq, at, found)) = &self.found else {
             return false;
         };
-        let last = last.map(|last| &model.messages[last]);
-        let before = last.is_none_or(|it| it.last_read_at < *at);
+        let before = last.is_none_or(|(seen, uid)| {
+            let message = &model.messages[&uid];
+            message.last_read_at < *at || seen < *seq && model.may_be_dropped(message)
+        });
         before && found.of_topic("", topic).flatten().as_ref() == kept
     }
 
     fn settle_end(&self, model: &Model) -> Result<(), String> {
         for (topic, seen) in &self.seen {
-            let Some((_, last)) = seen.last() else {
+            let Some((seq, last)) = seen.last() else {
                 continue;
             };
             let message = &model.messages[last];
@@ -64,7 +73,7 @@ impl Retained {
             match kept {
                 None if gone => {}
                 Some(kept) if kept == last && !message.empty => {}
-                kept if self.is_left(model, topic, Some(last), kept) => {}
+                kept if self.is_left(model, topic, Some((*seq, *last)), kept) => {}
                 _ => {
                     return Err(format!(
                         "{topic} has {kept:?}, and the last one delivered is m{last}"
@@ -167,7 +176,7 @@ impl Invariant for Retained {
 
     fn check(&mut self, event: &Event, model: &Model) -> Result<(), String> {
         if let What::Restarted { survivors, .. } = &event.what {
-            self.found = Some((event.at, Arc::clone(survivors)));
+            self.found = Some((event.seq, event.at, Arc::clone(survivors)));
         }
         let Some(sent) = model.sent(event) else {
             return Ok(());
