@@ -8,7 +8,6 @@ use crate::connack::Connack;
 use crate::connect::Connect;
 use crate::disconnect::Disconnect;
 use crate::error::{DecodeError, EncodeError, Field};
-use crate::packet_id::PacketId;
 use crate::publish::Publish;
 use crate::reader::{Reader, TooLong, VariableByteInteger};
 use crate::sink::write_packet;
@@ -158,18 +157,15 @@ impl<'a> Packet<'a> {
         {
             return Publish::decode_as(frame, version, Self::Publish);
         }
-        // What most acknowledgements are, in all versions: see `AckType::success`.
-        if let &[first_byte, 2, high, low] = frame
-            && let Some(packet_id) = PacketId::new(u16::from_be_bytes([high, low]))
-        {
+        // What most acknowledgements are, in all versions.
+        if let Some((ack_type, packet_id)) = AckType::from_success(frame) {
             let ack = Ack::new(packet_id);
-            match first_byte {
-                0x40 => return Ok(Self::Puback(ack)),
-                0x50 => return Ok(Self::Pubrec(ack)),
-                0x62 => return Ok(Self::Pubrel(ack)),
-                0x70 => return Ok(Self::Pubcomp(ack)),
-                _ => {}
-            }
+            return Ok(match ack_type {
+                AckType::Puback => Self::Puback(ack),
+                AckType::Pubrec => Self::Pubrec(ack),
+                AckType::Pubrel => Self::Pubrel(ack),
+                AckType::Pubcomp => Self::Pubcomp(ack),
+            });
         }
         if frame.first().map(|first_byte| first_byte >> 4) == Some(PacketType::Connect as u8) {
             return Connect::decode_as(frame, Self::Connect);

@@ -118,10 +118,7 @@ impl ServerConnection {
                     Err(error) => return Err((*error).into()),
                 }
             }
-            State::Connected { .. } => match AckType::from_success(frame) {
-                Some((ack_type, packet_id)) => self.on_ack(ack_type, Ack::new(packet_id))?,
-                None => *event = self.handle_connected(frame)?,
-            },
+            State::Connected { .. } => *event = self.handle_connected(frame)?,
             State::Draining { .. } | State::Closed { .. } => {}
         }
         Ok(frame.len())
