@@ -156,6 +156,14 @@ impl Acceptor {
         self.paused_until.is_none() && self.listeners.iter().any(|listener| listener.ready)
     }
 
+    /// Whether [`accept`](Self::accept) has something to do.
+    pub(crate) fn may_accept(&self, now: Instant) -> bool {
+        match self.paused_until {
+            Some(until) => until <= now,
+            None => self.is_ready(),
+        }
+    }
+
     /// When to try again after the system was out of resources.
     pub(crate) fn timeout(&self) -> Option<Instant> {
         self.paused_until
@@ -168,7 +176,7 @@ impl Acceptor {
 
     /// Takes waiting connections, each with its peer and the index of its listener.
     pub(crate) fn accept(&mut self, now: Now, mut take: impl FnMut(Connected, Peer, u16)) {
-        if self.paused_until.is_some_and(|until| now.instant < until) {
+        if !self.may_accept(now.instant) {
             return;
         }
         self.paused_until = None;

@@ -191,21 +191,24 @@ impl Shard {
         let mut events = Events::with_capacity(EVENTS);
         while !self.is_finished() {
             let left = !self.ready.is_empty();
-            let timeout = self.timeout();
-            self.gathering.end(self.clock.instant());
+            let ended = self.clock.instant();
+            let due = self.engine.poll_timeout();
+            let timeout = self.timeout(due, ended);
+            self.gathering.end(ended);
             if !self.watch(&mut events, timeout) {
                 return;
             }
             let ready = self.ready.len();
-            let pause = self.gathering.pause(ready, self.clock.instant());
+            let mut now = self.clock.now();
+            let pause = self.gathering.pause(ready, now.instant);
             if let Some(pause) = pause.filter(|_| !left) {
                 Clock::pause(pause);
                 if !self.watch(&mut events, Some(Duration::ZERO)) {
                     return;
                 }
                 self.gathering.judge(ready, self.ready.len());
+                now = self.clock.now();
             }
-            let now = self.clock.now();
             self.gathering.begin(self.ready.len(), now.instant);
             self.handle_mail(now);
             self.accept(now);
@@ -215,11 +218,7 @@ impl Shard {
             }
             self.advance_arrival(now);
             self.count_refused();
-            if self
-                .engine
-                .poll_timeout()
-                .is_some_and(|at| at <= now.instant)
-            {
+            if due.is_some_and(|at| at <= now.instant) {
                 self.engine.handle_timeout(now);
             }
             self.miss_deadlines(now);
@@ -252,26 +251,26 @@ impl Shard {
         self.connections.len() == 0 || stop_at <= self.clock.now().instant
     }
 
-    /// How long the poll may wait.
-    fn timeout(&self) -> Option<Duration> {
+    /// How long the poll may wait from now on, when the engine has something due.
+    fn timeout(&self, due: Option<Instant>, now: Instant) -> Option<Duration> {
         let ready = !self.ready.is_empty() && !self.stalled;
         let coming = self.acceptor.is_ready() || self.arrivals.is_ready();
         let busy = ready || !self.dirty.is_empty() || coming;
         if busy || !self.inbox.may_wait() {
             return Some(Duration::ZERO);
         }
-        let overdue = [&self.draining, &self.lingering].map(|queue| Some(queue.front()?.0));
-        let others = [
-            self.engine.poll_timeout(),
+        let first = Instant::first_of([
+            due,
+            self.draining.front().map(|closing| closing.0),
+            self.lingering.front().map(|closing| closing.0),
             self.acceptor.timeout(),
             self.arrivals.timeout(),
             self.pings.peek().map(|ping| ping.0.0),
             self.questions.as_ref().and_then(Questions::timeout),
             self.partial.peek().map(|partial| partial.0.0),
             self.stop_at,
-        ];
-        let first = overdue.into_iter().chain(others).flatten().min()?;
-        Some(first.duration_since(self.clock.now().instant))
+        ])?;
+        Some(first.duration_since(now))
     }
 
     fn note(&mut self, event: &mio::event::Event) {

@@ -21,7 +21,7 @@ use hashbrown::HashMap;
 
 use crate::access::Judged;
 use crate::authorization::Asked;
-use crate::config::Overrun;
+use crate::config::{Durability, Overrun};
 use crate::counters::{DropReason, RefuseReason};
 use crate::hooks::WillQuestion;
 use crate::publish::{Answer, Origin};
@@ -213,8 +213,10 @@ impl Engine {
             }
         };
         // A QoS 2 PUBLISH that came again waits for the commit of the first one.
-        let again = self.session_of(id).and_then(|session| session.waits_for());
-        self.wait_for_commit(id, again);
+        if self.config.durability == Durability::Stored {
+            let again = self.session_of(id).and_then(|session| session.waits_for());
+            self.wait_for_commit(id, again);
+        }
         self.counters.packets_received += packets as u64;
         self.counters.bytes_received += consumed as u64;
         if paced {
@@ -712,8 +714,7 @@ impl Engine {
                 None
             }
         };
-        let others = entry.slowed_until.into_iter().chain(held).chain(answer);
-        let Some(due) = due.into_iter().chain(others).min() else {
+        let Some(due) = Instant::first_of([due, entry.slowed_until, held, answer]) else {
             return;
         };
         if entry.timer.is_none_or(|set| due < set) {

@@ -310,16 +310,13 @@ impl Engine {
         let session = self.timers.next_session();
         let retained = self.retained.next_expiry();
         let deferred = self.retained.is_deferred().then(|| self.clock.instant());
-        [
+        Instant::first_of([
             deferred,
             self.timers.next_connection(),
             session.map(|at| self.clock.instant_of(at)),
             retained.map(|at| self.clock.expiry_of(at)),
             self.sys.next_update(),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        ])
     }
 
     /// Everything up to this commit is stored: what waited for it leaves.

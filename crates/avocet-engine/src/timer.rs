@@ -31,6 +31,8 @@ pub(crate) struct Clock {
     since: Now,
     /// When a jump is believed.
     grace_until: Option<Instant>,
+    /// What came of the time as given: a turn gives the same one many times.
+    read: Option<Now>,
 }
 
 impl Clock {
@@ -40,11 +42,20 @@ impl Clock {
             believed: now,
             since: now,
             grace_until: None,
+            read: None,
         }
     }
 
     /// The time to go by, as it is for messages.
+    #[inline]
     pub(crate) fn read(&mut self, now: Now) -> Now {
+        match self.read {
+            Some(read) if now == self.raw => read,
+            _ => self.read_anew(now),
+        }
+    }
+
+    fn read_anew(&mut self, now: Now) -> Now {
         let elapsed = now.instant.duration_since(self.raw.instant);
         if now.unix.duration_since(self.raw.unix) > elapsed + JUMP {
             self.grace_until = Some(now.instant + JUMP_GRACE);
@@ -59,11 +70,14 @@ impl Clock {
                 self.since = now;
             }
         }
-        Now::new(now.instant, self.of_messages())
+        let read = Now::new(now.instant, self.of_messages());
+        self.read = Some(read);
+        read
     }
 
     /// The time was this once, whatever the wall clock says.
     pub(crate) fn not_before(&mut self, at: UnixTime) {
+        self.read = None;
         self.believed.unix = self.believed.unix.max(at);
         if self.of_messages() < at {
             self.since = Now::new(self.believed.instant, at);
@@ -175,7 +189,7 @@ impl Timers {
 
     pub(crate) fn next_connection(&self) -> Option<Instant> {
         let due = [self.connections.first(), self.permits_end.first()];
-        due.into_iter().flatten().map(|(at, _)| *at).min()
+        Instant::first_of(due.map(|first| first.map(|(at, _)| *at)))
     }
 
     pub(crate) fn next_session(&self) -> Option<UnixTime> {

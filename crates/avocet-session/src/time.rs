@@ -28,6 +28,16 @@ impl Instant {
     pub const fn duration_since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
+
+    /// The first of these that there are. The end of time is none: it never comes.
+    #[must_use]
+    pub fn first_of<const N: usize>(instants: [Option<Self>; N]) -> Option<Self> {
+        let mut first = Self(u64::MAX);
+        for at in instants {
+            first = first.min(at.unwrap_or(Self(u64::MAX)));
+        }
+        (first.0 < u64::MAX).then_some(first)
+    }
 }
 
 /// Saturates at the end of time, some 584 years after the origin.
@@ -124,4 +134,18 @@ pub enum Timer {
     Pingresp,
     /// The last packet had its time to leave.
     Drain,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_instant_is_that_of_those_that_come() {
+        let at = |nanos| Some(Instant::from_nanos(nanos));
+        assert_eq!(Instant::first_of([None, at(3), at(2), None]), at(2));
+        assert_eq!(Instant::first_of([at(0), None]), at(0));
+        assert_eq!(Instant::first_of([None, None]), None);
+        assert_eq!(Instant::first_of([at(u64::MAX)]), None);
+    }
 }

@@ -23,6 +23,9 @@ use crate::stream::{LayeredStream, Socket, Stream};
 
 impl Shard {
     pub(super) fn accept(&mut self, now: Now) {
+        if !self.acceptor.may_accept(now.instant) {
+            return;
+        }
         let mut acceptor = mem::take(&mut self.acceptor);
         acceptor.accept(now, |stream, peer, listener| {
             let Some(pass) = self.admit(&peer, listener, now) else {
