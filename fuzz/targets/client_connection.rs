@@ -10,7 +10,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::{NonZeroU16, NonZeroU32};
-use std::sync::Arc;
 
 use avocet_codec::{
     Ack, Auth, Connack, Delivery, Disconnect, Packet, PacketId, Publish, QoS, ReasonCode, Suback,
@@ -214,7 +213,7 @@ impl World {
             .with_qos(choices.pick(&QOS))
             .with_retain(choices.flag())
             .with_expiry(expiry, now.unix);
-        if let Ok(id) = self.client.publish(Arc::new(message), now) {
+        if let Ok(id) = self.client.publish(message, now) {
             self.published.push((name, expires_at(expiry, self.time)));
             if let Some(id) = id {
                 let old = self.unfinished.insert(id, number);

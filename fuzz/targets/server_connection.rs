@@ -300,7 +300,7 @@ impl World {
         let message = Message::new(TopicName::new(topic).expect("one"), &payload)
             .with_qos(choices.pick(&QOS))
             .with_expiry(expiry, now.unix);
-        let mut outgoing = Outgoing::new(Arc::new(message));
+        let mut outgoing = Outgoing::new(message);
         outgoing.tag = choices.below(3) as u64;
         outgoing.gate = self.gate(choices);
         let config = Arc::clone(&self.config);

@@ -44,7 +44,7 @@ const LAYERS: &[Layer] = &[
     layer("avocet-topic",     Pure,  &["avocet-bytes"]),
     layer("avocet-codec",     Pure,  &["avocet-bytes", "avocet-topic"]),
     layer("avocet-access",    Pure,  &["avocet-topic"]),
-    layer("avocet-session",   Pure,  &["avocet-topic", "avocet-codec"]),
+    layer("avocet-session",   Pure,  &["avocet-bytes", "avocet-topic", "avocet-codec"]),
     layer("avocet-engine",    Pure,  &["avocet-topic", "avocet-codec", "avocet-access", "avocet-session"]),
     layer("avocet-store",     Shell, &[]),
     layer("avocet-journal",   Shell, &["avocet-topic", "avocet-codec", "avocet-session", "avocet-engine",

@@ -6,6 +6,10 @@
 )]
 #![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
+extern crate alloc;
+
 mod ascii;
+mod shared;
 
 pub use ascii::{ascii_by_words, ascii_without, has_any};
+pub use shared::SharedBytes;

@@ -165,7 +165,7 @@ impl Server {
 
 fn send(connection: &mut ServerConnection, message: Message) {
     let session = connection.session_mut().unwrap();
-    let _ = session.enqueue(Outgoing::new(Arc::new(message)), &Limits::default(), now());
+    let _ = session.enqueue(Outgoing::new(message), &Limits::default(), now());
 }
 
 fn of_will(will: &Will<'_>) -> String {

@@ -280,7 +280,6 @@ impl Client {
     ///
     /// [`PublishError`]
     pub async fn start_publish(&self, message: Message) -> Result<Pending, PublishError> {
-        let message = Arc::new(message);
         loop {
             let mut room = std::pin::pin!(self.shared().room.notified());
             let (published, ages) = self.shared().change(|state| {
@@ -313,7 +312,6 @@ impl Client {
     ///
     /// [`PublishError`], with [`Unsendable::QueueFull`] when too many messages wait to be sent.
     pub fn try_publish(&self, message: Message) -> Result<Pending, PublishError> {
-        let message = Arc::new(message);
         let (published, ages) = self
             .shared()
             .change(|state| (state.publish(&message), state.starts_aging()));

@@ -135,7 +135,7 @@ pub(crate) fn restore(
         .collect();
     session.restore_messages(outgoing.into_iter().map(|it| RestoredMessage {
         sequence: it.sequence,
-        outgoing: Outgoing::new(Arc::new(it.message)),
+        outgoing: Outgoing::new(it.message),
         sent: it.sent,
         pubrec_received: it.pubrec,
     }));

@@ -379,10 +379,7 @@ impl State {
     }
 
     /// Puts a message behind the others; at QoS 1 and 2 the answer is to be waited for.
-    pub(crate) fn publish(
-        &mut self,
-        message: &Arc<Message>,
-    ) -> Result<Option<Published>, PublishError> {
+    pub(crate) fn publish(&mut self, message: &Message) -> Result<Option<Published>, PublishError> {
         if let Some(closed) = &self.ended {
             return Err(closed.clone().into());
         }
@@ -398,10 +395,10 @@ impl State {
         let stored = self.outbox.as_ref().map(Outbox::commit);
         let id = match &mut self.link {
             Link::Online(connection) => {
-                match connection.publish_stored(Arc::clone(message), stored, now) {
+                match connection.publish_stored(message.clone(), stored, now) {
                     // This connection has ended, but the next one will do.
                     Err(Unsendable::Closed) => connection.session_mut().publish(
-                        Arc::clone(message),
+                        message.clone(),
                         &self.config,
                         stored,
                         now,
@@ -411,7 +408,7 @@ impl State {
                 }
             }
             Link::Offline(session) => {
-                session.publish(Arc::clone(message), &self.config, stored, now, &mut notices)
+                session.publish(message.clone(), &self.config, stored, now, &mut notices)
             }
         }?;
         notices

@@ -651,7 +651,7 @@ impl Engine {
             && let Some(message) = by_driver.or_else(|| will_of(connect, now))
         {
             let will = Will {
-                message: Arc::new(message),
+                message,
                 message_expiry_interval: will.message_expiry_interval,
                 delay_interval: will.will_delay_interval,
                 publish_at: None,

@@ -323,9 +323,8 @@ impl Engine {
                 }
                 ConnectionEvent::Pubrec { sequence, .. } => self.on_pubrec(id, sequence),
                 ConnectionEvent::Pubrel { packet_id } => {
-                    let key = entry.key.clone();
                     let recorded = session.is_some_and(|session| self.is_recorded(session));
-                    if let (true, Some(session)) = (recorded, key) {
+                    if recorded && let Some(session) = self.key_of(id) {
                         self.record(Record::PublishReleased { session, packet_id });
                     }
                     let gate = self.gate_if(recorded);
@@ -354,7 +353,7 @@ impl Engine {
         let recorded = entry
             .session
             .is_some_and(|session| self.is_recorded(session));
-        if let (true, Some(session)) = (recorded, entry.key.clone()) {
+        if recorded && let Some(session) = entry.key.clone() {
             self.record(Record::PubrecReceived { session, sequence });
         }
         let gate = self.gate_if(recorded);
@@ -363,6 +362,10 @@ impl Engine {
             let _ended = session.release(sequence, gate);
         }
         self.wait_for_commit(id, gate);
+    }
+
+    fn key_of(&self, id: ConnectionId) -> Option<Arc<SessionKey>> {
+        self.connections.get(&id)?.key.clone()
     }
 
     fn session_of(&mut self, id: ConnectionId) -> Option<&mut Session> {

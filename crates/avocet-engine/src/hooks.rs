@@ -216,9 +216,9 @@ impl Engine {
         let message = match hook.publish_out(&outgoing.message, &to) {
             PublishOut::Pass => return Passed::AsItCame,
             PublishOut::Refuse => return Passed::Nothing,
-            PublishOut::Change(message) => Arc::new(message),
+            PublishOut::Change(message) => message,
         };
-        outgoing.message = Arc::clone(&message);
+        outgoing.message = message.clone();
         // It is a message of its own in the store.
         let id = published.id.map(|_| self.new_message_id());
         let published = Published {

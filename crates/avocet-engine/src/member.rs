@@ -238,7 +238,7 @@ impl Engine {
             qos: qos.min(maximum_qos),
             retain: published.message.retain() && membership.retain_as_published,
             subscription_id: membership.subscription_id,
-            ..Outgoing::new(Arc::clone(&published.message))
+            ..Outgoing::new(published.message.clone())
         };
         let session = membership.session;
         let place = SharedPlace {

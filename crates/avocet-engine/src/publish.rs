@@ -516,7 +516,7 @@ impl Engine {
             };
             let session = delivery.session;
             let outgoing = Outgoing {
-                message: Arc::clone(&published.message),
+                message: published.message.clone(),
                 qos: published.message.qos().min(delivery.maximum_qos),
                 retain: published.message.retain() && delivery.retain_as_published,
                 subscription_id: delivery.first_id,
@@ -706,10 +706,9 @@ impl Engine {
     /// Gives a message its name in the store, if it needs one.
     pub(crate) fn published(
         &mut self,
-        message: impl Into<Arc<Message>>,
+        message: Message,
         publisher: Option<Arc<SessionKey>>,
     ) -> Published {
-        let message: Arc<Message> = message.into();
         let named =
             self.config.durability == Durability::Stored && message.qos() != QoS::AtMostOnce;
         Published {
@@ -749,7 +748,7 @@ impl Engine {
         if mem::replace(&mut published.stored, true) {
             return false;
         }
-        let message = Arc::clone(&published.message);
+        let message = published.message.clone();
         self.record(Record::MessageStored { id, message });
         true
     }

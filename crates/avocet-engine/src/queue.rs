@@ -415,8 +415,9 @@ impl Engine {
             let anything = || {
                 // PUBREL is all that is still to be sent.
                 let topic_name = TopicName::new("-").ok()?;
-                let message = Message::new(topic_name, &[]);
-                fetched.pubrec_received.then(|| Arc::new(message))
+                fetched
+                    .pubrec_received
+                    .then(|| Message::new(topic_name, &[]))
             };
             let Some(message) = fetched.message.or_else(anything) else {
                 lost.push(fetched.sequence);

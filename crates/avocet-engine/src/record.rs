@@ -144,7 +144,7 @@ pub enum Record {
         /// How they refer to it.
         id: MessageId,
         /// The message.
-        message: Arc<Message>,
+        message: Message,
     },
     /// The message is on its way to other shards. Until [`Record::MessageRouted`] it stays, and a
     /// restart sends it again to whom it has not reached.
@@ -245,7 +245,7 @@ pub enum Record {
     /// The retained message of its topic, with the tenant who published it.
     RetainedPut {
         /// The message.
-        message: Arc<Message>,
+        message: Message,
         /// Who published it, for No Local and for the tenant.
         publisher: Option<Arc<SessionKey>>,
     },
@@ -261,7 +261,7 @@ pub enum Record {
         /// The session.
         session: Arc<SessionKey>,
         /// The message; its Message Expiry Interval runs from its publication.
-        message: Arc<Message>,
+        message: Message,
         /// Seconds, none for no expiry.
         message_expiry_interval: Option<u32>,
         /// Seconds between the end of the connection and the publication.
@@ -290,7 +290,7 @@ pub struct Fetched {
     pub id: MessageId,
     /// The message; none if the store cannot read it, nor what is said here but its place and
     /// PUBREC.
-    pub message: Option<Arc<Message>>,
+    pub message: Option<Message>,
     /// The QoS of the delivery.
     pub qos: QoS,
     /// The RETAIN flag of the delivery.

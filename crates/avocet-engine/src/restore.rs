@@ -104,7 +104,7 @@ pub enum Restored {
         /// The session.
         session: Arc<SessionKey>,
         /// As in [`Record::WillPut`](crate::Record::WillPut).
-        message: Arc<Message>,
+        message: Message,
         /// As there.
         message_expiry_interval: Option<u32>,
         /// As there.
@@ -119,14 +119,14 @@ pub enum Restored {
         /// What it is in the store.
         id: MessageId,
         /// The message.
-        message: Arc<Message>,
+        message: Message,
         /// Who published it.
         publisher: Option<Arc<SessionKey>>,
     },
     /// A retained message.
     Retained {
         /// The message.
-        message: Arc<Message>,
+        message: Message,
         /// Who published it.
         publisher: Option<Arc<SessionKey>>,
     },
@@ -135,7 +135,7 @@ pub enum Restored {
         /// What it is in the store.
         id: MessageId,
         /// The message.
-        message: Arc<Message>,
+        message: Message,
         /// Who published it.
         publisher: Option<Arc<SessionKey>>,
         /// Who has had it.

@@ -19,7 +19,7 @@ use crate::{Durability, Engine};
 
 /// A retained message of a topic.
 pub(crate) struct Retained {
-    message: Arc<Message>,
+    message: Message,
     /// For No Local; none for the server's own.
     publisher: Option<Arc<SessionKey>>,
     /// When it is forgotten: at the end of its Message Expiry Interval, or of the longest time that
@@ -127,10 +127,10 @@ impl Engine {
             }
             return recorded;
         }
-        self.insert_retained(space, Arc::clone(message), published.publisher.clone());
+        self.insert_retained(space, message.clone(), published.publisher.clone());
         if stored {
             self.record(Record::RetainedPut {
-                message: Arc::clone(message),
+                message: message.clone(),
                 publisher: published.publisher.clone(),
             });
         }
@@ -141,7 +141,7 @@ impl Engine {
     pub(crate) fn insert_retained(
         &mut self,
         space: SpaceId,
-        message: Arc<Message>,
+        message: Message,
         publisher: Option<Arc<SessionKey>>,
     ) {
         let mut until = message.expires_at().unwrap_or(FOR_EVER);
@@ -161,7 +161,7 @@ impl Engine {
             it.retained_bytes += message.len() as u64;
         });
         let retained = Retained {
-            message: Arc::clone(&message),
+            message: message.clone(),
             publisher,
             until,
         };
@@ -301,7 +301,7 @@ impl Engine {
     pub(crate) fn on_retained_query(&mut self, from: ShardId, query: RetainedQuery, now: Now) {
         let limits = &self.config.limits;
         let mut cursor = query.cursor;
-        let mut messages: Vec<Arc<Message>> = Vec::new();
+        let mut messages: Vec<Message> = Vec::new();
         let mut bytes = 0;
         let mut steps = STEPS_MAX;
         let filter = query.filter.as_filter();
@@ -315,7 +315,7 @@ impl Engine {
             let expired = retained.message.remaining_expiry(now.unix) == Expiry::Expired;
             if !queued && !own && !expired {
                 bytes += retained.message.len();
-                messages.push(Arc::clone(&retained.message));
+                messages.push(retained.message.clone());
             }
             if messages.len() >= query.messages_max || bytes >= limits.retained_page_bytes {
                 return ControlFlow::Break(());
@@ -338,7 +338,7 @@ impl Engine {
     pub(crate) fn on_retained_page(
         &mut self,
         query: QueryId,
-        messages: Vec<Arc<Message>>,
+        messages: Vec<Message>,
         next: Option<Cursor>,
         now: Now,
     ) {
@@ -382,7 +382,7 @@ impl Engine {
                 qos: message.qos().min(maximum_qos),
                 retain: true,
                 subscription_id,
-                ..Outgoing::new(Arc::clone(&message))
+                ..Outgoing::new(message.clone())
             };
             let mut published = self.published(message, None);
             self.deliver(query.session, outgoing, &mut published, None, now);

@@ -161,7 +161,7 @@ pub(crate) enum Lane {
 /// An application message and who published it.
 #[derive(Clone, Debug)]
 pub(crate) struct Published {
-    pub(crate) message: Arc<Message>,
+    pub(crate) message: Message,
     /// Whose tenant is that of the topic; none for the server's own.
     pub(crate) publisher: Option<Arc<SessionKey>>,
     /// Set if what must survive may refer to it.
@@ -272,7 +272,7 @@ pub(crate) enum Value {
     /// The page; in the subscribers' lane, so that no newer message overtakes it.
     RetainedPage {
         query: QueryId,
-        messages: Vec<Arc<Message>>,
+        messages: Vec<Message>,
         /// Where the next page begins, none after the last.
         next: Option<Cursor>,
     },

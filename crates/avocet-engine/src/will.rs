@@ -19,7 +19,7 @@ use crate::{Durability, Engine};
 /// The Will Message of a session.
 pub(crate) struct Will {
     /// Without expiry: its Message Expiry Interval runs from the publication.
-    pub(crate) message: Arc<Message>,
+    pub(crate) message: Message,
     /// Seconds.
     pub(crate) message_expiry_interval: Option<u32>,
     /// Seconds.
@@ -53,7 +53,7 @@ impl Engine {
             Some(will) => {
                 let record = Record::WillPut {
                     session,
-                    message: Arc::clone(&will.message),
+                    message: will.message.clone(),
                     message_expiry_interval: will.message_expiry_interval,
                     delay_interval: will.delay_interval,
                     publish_at: will.publish_at,
@@ -94,7 +94,7 @@ impl Engine {
         let Some(will) = &slot.will else {
             return;
         };
-        let message = Message::clone(&will.message);
+        let message = will.message.clone();
         let message = message.with_expiry(will.message_expiry_interval, now.unix);
         let (topic_name, qos) = (message.topic_name(), message.qos());
         // Its client was let in with it; rules may have changed since.

@@ -244,7 +244,7 @@ impl<S: Store> Journal<S> {
                     message_expiry_interval: *message_expiry_interval,
                     delay_interval: *delay_interval,
                     publish_at: *publish_at,
-                    message: Arc::clone(message),
+                    message: message.clone(),
                 };
                 change.put(session_key(Kind::Will, session), value.encode(), None);
                 Ok(())

@@ -313,7 +313,7 @@ impl<S: Store> Journal<S> {
         Ok(EntryValue::decode(&entry.value)?)
     }
 
-    pub(crate) fn message(&self, id: BlobId) -> Result<Arc<Message>, JournalError> {
+    pub(crate) fn message(&self, id: BlobId) -> Result<Message, JournalError> {
         let missing = ValueError(Kind::Message);
         let blob = self.store.blob(id)?.ok_or(missing)?;
         Ok(decode_message(Kind::Message, &blob, None)?.message)

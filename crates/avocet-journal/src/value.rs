@@ -1,7 +1,5 @@
 //! Keys and values as bytes. Nothing here trusts what it reads.
 
-use std::sync::Arc;
-
 use avocet_codec::{
     MessageProperties, PacketId, QoS, SubscriptionId, SubscriptionOptions, Version,
 };
@@ -395,7 +393,7 @@ pub(crate) struct WillValue {
     pub(crate) message_expiry_interval: Option<u32>,
     pub(crate) delay_interval: u32,
     pub(crate) publish_at: Option<UnixTime>,
-    pub(crate) message: Arc<Message>,
+    pub(crate) message: Message,
 }
 
 impl WillValue {
@@ -471,7 +469,7 @@ impl EntryValue {
 /// A message and who published it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct StoredMessage {
-    pub(crate) message: Arc<Message>,
+    pub(crate) message: Message,
     pub(crate) publisher: Option<SessionKey>,
 }
 
@@ -692,10 +690,7 @@ impl<'a> Reader<'a> {
             .with_qos(qos)
             .with_retain(flags & RETAIN != 0)
             .with_expires_at(expires_at);
-        Ok(StoredMessage {
-            message: Arc::new(message),
-            publisher,
-        })
+        Ok(StoredMessage { message, publisher })
     }
 }
 

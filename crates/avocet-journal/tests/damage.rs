@@ -23,9 +23,9 @@ fn options() -> LogOptions {
     options
 }
 
-fn message(number: u64) -> Arc<Message> {
+fn message(number: u64) -> Message {
     let topic = TopicName::new("t").unwrap();
-    Arc::new(Message::new(topic, &[number as u8; 30]).with_qos(QoS::AtLeastOnce))
+    Message::new(topic, &[number as u8; 30]).with_qos(QoS::AtLeastOnce)
 }
 
 /// A store with a session that has twelve messages, of which the second and the last but one are

@@ -48,18 +48,16 @@ fn tenant_of(publisher: Option<&Arc<SessionKey>>) -> Tenant {
     Tenant::new(tenant).unwrap_or_default()
 }
 
-fn message(id: u64) -> Arc<Message> {
+fn message(id: u64) -> Message {
     let topic = TopicName::new(TOPICS[id as usize % 3]).unwrap();
     let payload = vec![id as u8; (id % 40) as usize];
     let message = Message::new(topic, &payload).with_qos(QoS::from_u8((id % 3) as u8).unwrap());
     let expires_at = id
         .is_multiple_of(4)
         .then_some(UnixTime::from_millis(id * 1_000));
-    Arc::new(
-        message
-            .with_retain(id.is_multiple_of(5))
-            .with_expires_at(expires_at),
-    )
+    message
+        .with_retain(id.is_multiple_of(5))
+        .with_expires_at(expires_at)
 }
 
 fn publisher(id: u64) -> Option<Arc<SessionKey>> {
@@ -88,9 +86,9 @@ struct SessionModel {
 
 type Groups = BTreeMap<GroupName, BTreeMap<u64, (u64, Option<Arc<SessionKey>>)>>;
 
-type Will = (Arc<Message>, Option<u32>, u32, Option<UnixTime>);
+type Will = (Message, Option<u32>, u32, Option<UnixTime>);
 
-type Retained = (Arc<Message>, Option<Arc<SessionKey>>);
+type Retained = (Message, Option<Arc<SessionKey>>);
 
 /// What everything recorded comes to.
 #[derive(Clone, Debug, Default, PartialEq)]

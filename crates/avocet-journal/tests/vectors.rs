@@ -56,7 +56,7 @@ fn records(tenant: &str) -> Vec<Record> {
     };
     let mut options = SubscriptionOptions::new(QoS::ExactlyOnce);
     options.retain_as_published = true;
-    let plain = Arc::new(message().with_qos(QoS::AtLeastOnce));
+    let plain = message().with_qos(QoS::AtLeastOnce);
     let expiring = message().with_qos(QoS::ExactlyOnce).with_retain(true);
     let expiring = expiring.with_expires_at(Some(UnixTime::from_millis(1_763_730_000_000)));
     let mut records = vec![
@@ -91,11 +91,11 @@ fn records(tenant: &str) -> Vec<Record> {
         },
         Record::MessageStored {
             id: MessageId::new(1),
-            message: Arc::clone(&plain),
+            message: plain.clone(),
         },
         Record::MessageStored {
             id: MessageId::new(1 << 48 | 2),
-            message: Arc::new(expiring.clone()),
+            message: expiring.clone(),
         },
         Record::GroupEnqueued {
             place: place(300),
@@ -115,7 +115,7 @@ fn records(tenant: &str) -> Vec<Record> {
             unwanted: Vec::new(),
         },
         Record::RetainedPut {
-            message: Arc::new(expiring),
+            message: expiring,
             publisher: Some(Arc::clone(&session)),
         },
         Record::WillPut {
@@ -261,7 +261,7 @@ fn tenants_do_not_share_a_key() {
     let mut expected = Vec::new();
     for (n, tenant) in ["", "t", "u"].into_iter().enumerate() {
         let publisher = Some(Arc::new(SessionKey::new(tenant, "client")));
-        let message = Arc::new(message().with_retain(true).with_qos(QoS::AtLeastOnce));
+        let message = message().with_retain(true).with_qos(QoS::AtLeastOnce);
         let id = MessageId::new(n as u64 + 1);
         let place = GroupPlace {
             group: GroupName::new(
@@ -271,12 +271,12 @@ fn tenants_do_not_share_a_key() {
             sequence: 1,
         };
         let retained = Record::RetainedPut {
-            message: Arc::clone(&message),
+            message: message.clone(),
             publisher: publisher.clone(),
         };
         let stored = Record::MessageStored {
             id,
-            message: Arc::clone(&message),
+            message: message.clone(),
         };
         let enqueued = Record::GroupEnqueued {
             place: place.clone(),
@@ -285,7 +285,7 @@ fn tenants_do_not_share_a_key() {
         };
         journal.apply(&[retained, stored, enqueued]).unwrap();
         expected.push(Restored::Retained {
-            message: Arc::clone(&message),
+            message: message.clone(),
             publisher: publisher.clone(),
         });
         expected.push(Restored::GroupMessage {

@@ -99,7 +99,6 @@ fn send(criterion: &mut Criterion) {
     for version in [Version::V3_1_1, Version::V5] {
         for qos in [QoS::AtMostOnce, QoS::AtLeastOnce] {
             let message = Message::new(TopicName::new(TOPIC).unwrap(), &PAYLOAD).with_qos(qos);
-            let message = Arc::new(message);
             let mut server = connected(version);
             let mut out = TransmitBuf::new(usize::MAX);
             let mut id = 0u16;

@@ -8,7 +8,6 @@
 use std::error::Error;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use avocet_codec::{Disconnect, QoS, ReasonCode, TopicName, Version};
@@ -41,7 +40,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for celsius in ["21.4", "21.5", "21.7"] {
         let topic_name = TopicName::new("garden/temperature")?;
         let message = Message::new(topic_name, celsius.as_bytes()).with_qos(QoS::AtLeastOnce);
-        connection.publish(Arc::new(message), now())?;
+        connection.publish(message, now())?;
     }
 
     let mut input = Vec::new();

@@ -1,11 +1,10 @@
 //! Application Messages as a broker or a client keeps them.
 
-use alloc::boxed::Box;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
+use avocet_bytes::SharedBytes;
 use avocet_codec::{EncodeError, MessageProperties, Publish, QoS, Will};
 use avocet_topic::TopicName;
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
 use core::fmt;
 use core::time::Duration;
 
@@ -22,12 +21,16 @@ pub enum Expiry {
     Expired,
 }
 
-/// The owned form of an Application Message, shared by every Session that wants it.
+/// The owned form of an Application Message, shared by every Session that wants it: a clone is the
+/// same memory.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Topic Name, properties in their 5.0 wire form, payload, and when it expires if it does:
-    /// one allocation.
-    bytes: Box<[u8]>,
+    /// Topic Name, properties in their 5.0 wire form, payload, and when it expires if it does.
+    shared: SharedBytes<Header>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Header {
     /// Where the payload begins.
     payload_start: u32,
     topic_len: u16,
@@ -42,15 +45,37 @@ const EXPIRES: u8 = 2;
 
 const EXPIRES_AT_LEN: usize = size_of::<u64>();
 
+impl Header {
+    fn new(
+        topic_len: usize,
+        payload_start: usize,
+        marks: Marks,
+        expires_at: Option<UnixTime>,
+    ) -> Self {
+        Self {
+            payload_start: u32::try_from(payload_start).unwrap_or(u32::MAX),
+            // A Topic Name takes at most 65,535 bytes.
+            topic_len: u16::try_from(topic_len).unwrap_or(u16::MAX),
+            qos: marks.qos,
+            flags: marks.flags | expires_at.map_or(0, |_| EXPIRES),
+        }
+    }
+}
+
 impl Message {
     /// What a PUBLISH to `topic_name` carries, copied exactly sized in one allocation. The name is
     /// an argument because the packet may hold only its Topic Alias.
     #[must_use]
     pub fn from_publish(publish: &Publish<'_>, topic_name: TopicName<'_>, now: UnixTime) -> Self {
         let expires_at = expires_at(publish.message_expiry_interval, now);
-        Self::decoded(topic_name, &publish.properties, publish.payload, expires_at)
-            .with_qos(publish.delivery.qos())
-            .with_retain(publish.retain)
+        let marks = Marks::new(publish.delivery.qos(), publish.retain);
+        Self::decoded(
+            topic_name,
+            &publish.properties,
+            publish.payload,
+            marks,
+            expires_at,
+        )
     }
 
     /// The Will Message of a CONNECT; its Message Expiry Interval runs from `now`, the time of
@@ -58,19 +83,33 @@ impl Message {
     #[must_use]
     pub fn from_will(will: &Will<'_>, now: UnixTime) -> Self {
         let expires_at = expires_at(will.message_expiry_interval, now);
-        Self::decoded(will.topic_name, &will.properties, will.payload, expires_at)
-            .with_qos(will.qos)
-            .with_retain(will.retain)
+        let marks = Marks::new(will.qos, will.retain);
+        Self::decoded(
+            will.topic_name,
+            &will.properties,
+            will.payload,
+            marks,
+            expires_at,
+        )
     }
 
     /// A message of QoS 0 without properties, to be changed with the `with_*` methods.
+    ///
+    /// # Panics
+    ///
+    /// If it has 4 GiB or more, 16 times what a packet can carry.
     #[must_use]
     pub fn new(topic_name: TopicName<'_>, payload: &[u8]) -> Self {
-        Self::build(topic_name, &[], payload, None)
+        let topic = topic_name.as_str().as_bytes();
+        Self::joined(topic, &[], payload, Marks::default(), None)
     }
 
     /// A message of QoS 0, to be changed with the `with_*` methods; an error if a string of the
     /// properties cannot be written.
+    ///
+    /// # Panics
+    ///
+    /// If it has 4 GiB or more, 16 times what a packet can carry.
     pub fn with_properties(
         topic_name: TopicName<'_>,
         properties: &MessageProperties<'_>,
@@ -78,7 +117,8 @@ impl Message {
     ) -> Result<Self, EncodeError> {
         let mut wire = Vec::with_capacity(properties.encoded_len());
         properties.encode(&mut wire)?;
-        Ok(Self::build(topic_name, &wire, payload, None))
+        let topic = topic_name.as_str().as_bytes();
+        Ok(Self::joined(topic, &wire, payload, Marks::default(), None))
     }
 
     #[inline]
@@ -86,32 +126,32 @@ impl Message {
         topic_name: TopicName<'_>,
         properties: &MessageProperties<'_>,
         payload: &[u8],
+        marks: Marks,
         expires_at: Option<UnixTime>,
     ) -> Self {
+        let topic = topic_name.as_str().as_bytes();
         if properties.is_empty() {
-            return Self::build(topic_name, &[], payload, expires_at);
+            return Self::joined(topic, &[], payload, marks, expires_at);
         }
-        let topic = topic_name.as_str().as_bytes();
         let payload_start = topic.len() + properties.encoded_len();
-        let mut bytes = Vec::with_capacity(payload_start + room(payload, expires_at));
-        bytes.extend_from_slice(topic);
-        if properties.encode(&mut bytes).is_err() {
+        let header = Header::new(topic.len(), payload_start, marks, expires_at);
+        let len = payload_start + payload.len() + expires_at.map_or(0, |_| EXPIRES_AT_LEN);
+        let mut encoded = true;
+        let shared = SharedBytes::filled(header, len, |mut bytes| {
+            bytes.put_slice(topic);
+            encoded = properties.encode(&mut bytes).is_ok();
+            if encoded {
+                bytes.put_slice(payload);
+                if let Some(time) = expires_at {
+                    bytes.put_u64_le(time.as_millis());
+                }
+            }
+        });
+        if !encoded {
             debug_assert!(false, "properties that were decoded can be encoded");
-            bytes.truncate(topic.len());
+            return Self::joined(topic, &[], payload, marks, expires_at);
         }
-        let payload_start = bytes.len();
-        bytes.extend_from_slice(payload);
-        Self::from_parts(bytes, topic.len(), payload_start, expires_at)
-    }
-
-    fn build(
-        topic_name: TopicName<'_>,
-        properties: &[u8],
-        payload: &[u8],
-        expires_at: Option<UnixTime>,
-    ) -> Self {
-        let topic = topic_name.as_str().as_bytes();
-        Self::joined(topic, properties, payload, expires_at)
+        Self { shared }
     }
 
     #[inline]
@@ -119,47 +159,46 @@ impl Message {
         topic: &[u8],
         properties: &[u8],
         payload: &[u8],
+        marks: Marks,
         expires_at: Option<UnixTime>,
     ) -> Self {
         let payload_start = topic.len() + properties.len();
-        let mut bytes = Vec::with_capacity(payload_start + room(payload, expires_at));
-        bytes.extend_from_slice(topic);
-        bytes.extend_from_slice(properties);
-        bytes.extend_from_slice(payload);
-        Self::from_parts(bytes, topic.len(), payload_start, expires_at)
-    }
-
-    #[inline]
-    fn from_parts(
-        mut bytes: Vec<u8>,
-        topic_len: usize,
-        payload_start: usize,
-        expires_at: Option<UnixTime>,
-    ) -> Self {
-        if let Some(time) = expires_at {
-            bytes.extend_from_slice(&time.as_millis().to_le_bytes());
-        }
-        Self {
-            bytes: bytes.into_boxed_slice(),
-            payload_start: u32::try_from(payload_start).unwrap_or(u32::MAX),
-            // A Topic Name takes at most 65,535 bytes.
-            topic_len: u16::try_from(topic_len).unwrap_or(u16::MAX),
-            qos: QoS::AtMostOnce,
-            flags: expires_at.map_or(0, |_| EXPIRES),
-        }
+        let header = Header::new(topic.len(), payload_start, marks, expires_at);
+        let shared = match expires_at {
+            None if properties.is_empty() => SharedBytes::new(header, [topic, payload]),
+            None => SharedBytes::new(header, [topic, properties, payload]),
+            Some(time) => {
+                let millis = time.as_millis().to_le_bytes();
+                SharedBytes::new(header, [topic, properties, payload, &millis])
+            }
+        };
+        Self { shared }
     }
 
     /// The same message with another QoS.
     #[must_use]
-    pub fn with_qos(mut self, qos: QoS) -> Self {
-        self.qos = qos;
-        self
+    pub fn with_qos(self, qos: QoS) -> Self {
+        let header = *self.shared.header();
+        self.with_header(Header { qos, ..header })
     }
 
     /// The same message with another RETAIN flag.
     #[must_use]
-    pub fn with_retain(mut self, retain: bool) -> Self {
-        self.flags = self.flags & !RETAIN | if retain { RETAIN } else { 0 };
+    pub fn with_retain(self, retain: bool) -> Self {
+        let header = *self.shared.header();
+        let flags = header.flags & !RETAIN | if retain { RETAIN } else { 0 };
+        self.with_header(Header { flags, ..header })
+    }
+
+    /// Others that share the memory keep what they have.
+    fn with_header(mut self, header: Header) -> Self {
+        if *self.shared.header() == header {
+            return self;
+        }
+        match self.shared.header_mut() {
+            Some(own) => *own = header,
+            None => self.shared = SharedBytes::new(header, [self.shared.bytes()]),
+        }
         self
     }
 
@@ -175,15 +214,8 @@ impl Message {
         if expires_at == self.expires_at() {
             return self;
         }
-        let len = self.len();
-        let mut bytes = self.bytes.into_vec();
-        bytes.truncate(len);
-        bytes.reserve_exact(room(&[], expires_at));
-        let (topic_len, payload_start) = (self.topic_len.into(), self.payload_start as usize);
-        let message = Self::from_parts(bytes, topic_len, payload_start, expires_at);
-        message
-            .with_qos(self.qos)
-            .with_retain(self.flags & RETAIN != 0)
+        let (topic, properties) = (self.topic_bytes(), self.properties_bytes());
+        Self::joined(topic, properties, self.payload(), self.marks(), expires_at)
     }
 
     /// The same message with another payload.
@@ -210,9 +242,11 @@ impl Message {
     }
 
     fn rebuilt(&self, topic: &[u8], properties: &[u8], payload: &[u8]) -> Self {
-        Self::joined(topic, properties, payload, self.expires_at())
-            .with_qos(self.qos)
-            .with_retain(self.retain())
+        Self::joined(topic, properties, payload, self.marks(), self.expires_at())
+    }
+
+    fn marks(&self) -> Marks {
+        Marks::new(self.qos(), self.retain())
     }
 
     /// The Topic Name.
@@ -220,14 +254,16 @@ impl Message {
     pub fn topic_name(&self) -> TopicName<'_> {
         let text = core::str::from_utf8(self.topic_bytes()).ok();
         let name = text.and_then(|text| TopicName::new(text).ok());
-        name.expect("only `build` sets the bytes, from a Topic Name")
+        name.expect("only `joined` sets the bytes, from a Topic Name")
     }
 
     /// The bytes of the Topic Name.
     #[must_use]
     pub fn topic_bytes(&self) -> &[u8] {
-        self.bytes
-            .get(..usize::from(self.topic_len))
+        let topic_len = self.shared.header().topic_len;
+        self.shared
+            .bytes()
+            .get(..usize::from(topic_len))
             .unwrap_or_default()
     }
 
@@ -235,14 +271,16 @@ impl Message {
     #[must_use]
     pub fn properties(&self) -> MessageProperties<'_> {
         let properties = MessageProperties::from_wire(self.properties_bytes());
-        properties.expect("only `build` sets the bytes, from valid properties")
+        properties.expect("only `joined` sets the bytes, from valid properties")
     }
 
     /// The bytes of [`Message::properties`] in their 5.0 wire form.
     #[must_use]
     pub fn properties_bytes(&self) -> &[u8] {
-        self.bytes
-            .get(usize::from(self.topic_len)..self.payload_at())
+        let topic_len = self.shared.header().topic_len;
+        self.shared
+            .bytes()
+            .get(usize::from(topic_len)..self.payload_at())
             .unwrap_or_default()
     }
 
@@ -250,34 +288,34 @@ impl Message {
     #[must_use]
     pub fn payload(&self) -> &[u8] {
         let payload = self.payload_at()..self.len();
-        self.bytes.get(payload).unwrap_or_default()
+        self.shared.bytes().get(payload).unwrap_or_default()
     }
 
     /// The payload, sharing this message's memory.
     #[must_use]
-    pub fn payload_bytes(self: &Arc<Self>) -> Bytes {
-        Bytes::from_owner(Payload(Arc::clone(self)))
+    pub fn payload_bytes(&self) -> Bytes {
+        Bytes::from_owner(Payload(self.clone()))
     }
 
     /// The QoS with which it was published.
     #[must_use]
-    pub const fn qos(&self) -> QoS {
-        self.qos
+    pub fn qos(&self) -> QoS {
+        self.shared.header().qos
     }
 
     /// The RETAIN flag with which it was published.
     #[must_use]
-    pub const fn retain(&self) -> bool {
-        self.flags & RETAIN != 0
+    pub fn retain(&self) -> bool {
+        self.shared.header().flags & RETAIN != 0
     }
 
     /// When its Message Expiry Interval ends.
     #[must_use]
     pub fn expires_at(&self) -> Option<UnixTime> {
-        if self.flags & EXPIRES == 0 {
+        if self.shared.header().flags & EXPIRES == 0 {
             return None;
         }
-        let millis = self.bytes.last_chunk().copied();
+        let millis = self.shared.bytes().last_chunk().copied();
         millis.map(|millis| UnixTime::from_millis(u64::from_le_bytes(millis)))
     }
 
@@ -300,22 +338,22 @@ impl Message {
     /// Bytes of topic, properties and payload: what it counts in a queue.
     #[must_use]
     pub fn len(&self) -> usize {
-        let behind = if self.flags & EXPIRES == 0 {
+        let behind = if self.shared.header().flags & EXPIRES == 0 {
             0
         } else {
             EXPIRES_AT_LEN
         };
-        self.bytes.len() - behind
+        self.shared.len() - behind
     }
 
     /// Always false, as a Topic Name has at least one character.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.shared.is_empty()
     }
 
     fn payload_at(&self) -> usize {
-        self.payload_start as usize
+        self.shared.header().payload_start as usize
     }
 }
 
@@ -324,7 +362,7 @@ impl fmt::Debug for Message {
         f.debug_struct("Message")
             .field("topic_name", &self.topic_name().as_str())
             .field("payload_len", &self.payload().len())
-            .field("qos", &self.qos)
+            .field("qos", &self.qos())
             .field("retain", &self.retain())
             .field("expires_at", &self.expires_at())
             .finish_non_exhaustive()
@@ -337,16 +375,28 @@ fn expires_at(interval: Option<u32>, now: UnixTime) -> Option<UnixTime> {
     interval.map(|seconds| now + Duration::from_secs(seconds.into()).max(Duration::from_millis(1)))
 }
 
-/// Bytes that a payload and what follows it take.
-const fn room(payload: &[u8], expires_at: Option<UnixTime>) -> usize {
-    match expires_at {
-        None => payload.len(),
-        Some(_) => payload.len() + EXPIRES_AT_LEN,
+/// QoS and flags with which a message was published.
+#[derive(Clone, Copy)]
+struct Marks {
+    qos: QoS,
+    flags: u8,
+}
+
+impl Marks {
+    fn new(qos: QoS, retain: bool) -> Self {
+        let flags = if retain { RETAIN } else { 0 };
+        Self { qos, flags }
+    }
+}
+
+impl Default for Marks {
+    fn default() -> Self {
+        Self::new(QoS::AtMostOnce, false)
     }
 }
 
 /// Keeps a message as long as its payload is on its way.
-struct Payload(Arc<Message>);
+struct Payload(Message);
 
 impl AsRef<[u8]> for Payload {
     fn as_ref(&self) -> &[u8] {

@@ -1,7 +1,6 @@
 //! A message on its way to one subscriber.
 
 use alloc::boxed::Box;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use avocet_codec::{QoS, SubscriptionId};
 use core::fmt;
@@ -12,7 +11,7 @@ use crate::{CommitId, Message};
 #[derive(Clone, Debug)]
 pub struct Outgoing {
     /// What is sent; shared with every other Session that wants it.
-    pub message: Arc<Message>,
+    pub message: Message,
     /// The QoS of this delivery.
     pub qos: QoS,
     /// The RETAIN flag of this delivery.
@@ -37,7 +36,7 @@ pub struct Outgoing {
 impl Outgoing {
     /// A delivery as the message was published: its QoS and RETAIN flag, nothing else.
     #[must_use]
-    pub fn new(message: Arc<Message>) -> Self {
+    pub fn new(message: Message) -> Self {
         Self {
             qos: message.qos(),
             retain: message.retain(),

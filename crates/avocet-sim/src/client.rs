@@ -1,7 +1,6 @@
 //! The clients' side: the real client connections, and applications that use them.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 use std::time::Duration;
 
 use avocet_codec::{
@@ -337,7 +336,7 @@ impl World {
                 self.model.add_message(op);
                 // A server with less to offer, or a lost connection, is none of the application's
                 // making.
-                match machine.publish(Arc::new(message), now) {
+                match machine.publish(message, now) {
                     Ok(id) => {
                         if let Some(id) = id {
                             state.sending.insert(id, op.number);

@@ -14,7 +14,6 @@ extern crate alloc;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -90,7 +89,6 @@ impl Publisher {
     /// [`PublishError`], for instance that the queue is full; nothing changed.
     pub fn publish(&mut self, message: Message, now: Now) -> Result<(), PublishError> {
         let mut dropped = Vec::new();
-        let message = Arc::new(message);
         self.session
             .publish(message, &self.config, None, now, &mut dropped)
             .map(drop)

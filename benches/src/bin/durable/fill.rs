@@ -39,7 +39,7 @@ fn session(journal: &mut Journal<LogStore>, number: u64, subscriptions: u64) {
 fn retained(journal: &mut Journal<LogStore>, number: u64) {
     let name = format!("sites/{}/device-{number:07}/state", number % 1_000);
     let message = Message::new(TopicName::new(&name).unwrap(), &[b'v'; 64]);
-    let message = Arc::new(message.with_qos(QoS::AtLeastOnce).with_retain(true));
+    let message = message.with_qos(QoS::AtLeastOnce).with_retain(true);
     let publisher = None;
     journal
         .apply(&[Record::RetainedPut { message, publisher }])

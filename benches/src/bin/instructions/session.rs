@@ -85,7 +85,6 @@ fn send(version: Version, qos: QoS) -> impl FnMut() {
     let mut server = connected(version);
     let mut out = TransmitBuf::new(usize::MAX);
     let message = Message::new(TopicName::new(TOPIC).unwrap(), &PAYLOAD).with_qos(qos);
-    let message = Arc::new(message);
     let mut id = 0_u16;
     move || {
         for _ in 0..MESSAGES {

@@ -200,7 +200,7 @@ impl Server {
 }
 
 fn send(connection: &mut ServerConnection, message: Message, tag: u64) {
-    let mut outgoing = Outgoing::new(Arc::new(message));
+    let mut outgoing = Outgoing::new(message);
     outgoing.tag = tag;
     let limits = avocet_session::Limits::default();
     let session = connection.session_mut().expect("accepted before");

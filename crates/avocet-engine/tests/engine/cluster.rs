@@ -776,7 +776,7 @@ impl Cluster {
             for record in &self.records {
                 match record {
                     Record::MessageStored { id, message } => {
-                        stored.insert(*id, Arc::clone(message));
+                        stored.insert(*id, message.clone());
                     }
                     Record::Enqueued {
                         session,
@@ -790,7 +790,7 @@ impl Cluster {
                         messages.push(Fetched {
                             sequence: *sequence,
                             id: *id,
-                            message: Some(Arc::clone(&stored[id])),
+                            message: Some(stored[id].clone()),
                             qos: *qos,
                             retain: *retain,
                             subscription_ids: subscription_ids.clone(),

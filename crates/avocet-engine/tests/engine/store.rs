@@ -17,7 +17,7 @@ type Key = Arc<SessionKey>;
 pub(crate) struct Store {
     time: UnixTime,
     count: u64,
-    messages: BTreeMap<MessageId, Arc<Message>>,
+    messages: BTreeMap<MessageId, Message>,
     /// Those on their way: who published them, and where they have been.
     accepted: BTreeMap<MessageId, (Option<Key>, Vec<Part>)>,
     sessions: BTreeMap<Key, Session>,
@@ -307,7 +307,7 @@ impl Store {
                     sequence: *sequence,
                 },
                 id: *id,
-                message: Arc::clone(&self.messages[id]),
+                message: self.messages[id].clone(),
                 publisher: publisher.clone(),
             });
         }
@@ -317,7 +317,7 @@ impl Store {
         for (id, (publisher, arrived)) in accepted {
             all.push(Restored::Unrouted {
                 id: *id,
-                message: Arc::clone(&self.messages[id]),
+                message: self.messages[id].clone(),
                 publisher: publisher.clone(),
                 arrived: arrived.clone(),
             });
@@ -346,11 +346,11 @@ impl Store {
         (next, messages)
     }
 
-    fn read(&self, id: MessageId) -> Option<Arc<Message>> {
+    fn read(&self, id: MessageId) -> Option<Message> {
         let message = &self.messages[&id];
         let unreadable = self.unreadable.iter();
         let mut unreadable = unreadable.filter(|payload| payload.as_bytes() == message.payload());
-        unreadable.next().is_none().then(|| Arc::clone(message))
+        unreadable.next().is_none().then(|| message.clone())
     }
 
     /// Messages that something refers to, sessions, and messages of groups.

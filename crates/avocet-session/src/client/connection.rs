@@ -2,7 +2,6 @@
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use avocet_codec::{
     Ack, AckType, Auth, Connack, Disconnect, EncodeError, List, Packet, PacketId, Publish, QoS,
@@ -263,7 +262,7 @@ impl ClientConnection {
     /// [`PublishError`]; nothing changed.
     pub fn publish(
         &mut self,
-        message: Arc<Message>,
+        message: Message,
         now: Now,
     ) -> Result<Option<PublishId>, PublishError> {
         self.publish_stored(message, None, now)
@@ -276,7 +275,7 @@ impl ClientConnection {
     /// [`PublishError`]; nothing changed.
     pub fn publish_stored(
         &mut self,
-        message: Arc<Message>,
+        message: Message,
         stored: Option<CommitId>,
         now: Now,
     ) -> Result<Option<PublishId>, PublishError> {

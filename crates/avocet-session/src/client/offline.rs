@@ -1,6 +1,5 @@
 //! A client's Session between its Network Connections.
 
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use avocet_codec::{QoS, Version};
 
@@ -26,7 +25,7 @@ impl Session {
     /// CONNACK comes.
     pub fn publish(
         &mut self,
-        message: Arc<Message>,
+        message: Message,
         config: &ClientConfig,
         stored: Option<CommitId>,
         now: Now,

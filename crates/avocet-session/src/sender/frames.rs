@@ -1,7 +1,6 @@
 //! PUBLISH packets of QoS 0 that wait in the form in which they came and leave.
 
 use alloc::collections::VecDeque;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use avocet_codec::{Delivery, Publish, QoS, Version, frame_len};
 use avocet_topic::TopicName;
@@ -354,7 +353,7 @@ impl Frames {
             let message = Message::from_publish(&publish, topic_name, UnixTime::default());
             messages.push_back(Outgoing {
                 tag: self.tag,
-                ..Outgoing::new(Arc::new(message))
+                ..Outgoing::new(message)
             });
             rest = behind;
         }

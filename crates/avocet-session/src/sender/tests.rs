@@ -1,4 +1,3 @@
-use alloc::sync::Arc;
 use alloc::vec;
 use avocet_codec::{Delivery, Publish, Version};
 use avocet_topic::TopicName;
@@ -11,7 +10,7 @@ const ROOM: NonZeroU16 = NonZeroU16::MAX;
 
 fn outgoing(qos: QoS) -> Outgoing {
     let message = Message::new(TopicName::new("a/b").unwrap(), b"x").with_qos(qos);
-    Outgoing::new(Arc::new(message))
+    Outgoing::new(message)
 }
 
 struct World {

@@ -1,6 +1,5 @@
 //! Messages that wait too long to be sent.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use avocet_codec::{QoS, Version};
@@ -38,7 +37,7 @@ impl Queue {
         }
     }
 
-    fn publish(&mut self, message: Arc<Message>, now: Now) -> Option<PublishId> {
+    fn publish(&mut self, message: Message, now: Now) -> Option<PublishId> {
         let expires_at = message.expires_at();
         let mut notices = Vec::new();
         let id = self
@@ -107,7 +106,7 @@ fn an_expired_message_goes_without_a_connection() {
     let now = start();
     let expiring = |seconds, qos| {
         let message = Message::clone(&message("a", "x", qos));
-        Arc::new(message.with_expiry(Some(seconds), now.unix))
+        message.with_expiry(Some(seconds), now.unix)
     };
     queue.publish(message("a", "stays", QoS::AtLeastOnce), now);
     let later = queue.publish(expiring(60, QoS::AtLeastOnce), now);
@@ -131,7 +130,7 @@ fn a_queue_is_not_looked_through_more_often_than_once_a_second() {
     for millis in [1000, 1001, 1900] {
         let expires_at = now.unix + Duration::from_millis(millis);
         let message = Message::clone(&message("a", "x", QoS::AtLeastOnce));
-        queue.publish(Arc::new(message.with_expires_at(Some(expires_at))), now);
+        queue.publish(message.with_expires_at(Some(expires_at)), now);
     }
     assert_eq!(queue.look(now + SECOND).len(), 1);
     let soon = now + Duration::from_millis(1002);

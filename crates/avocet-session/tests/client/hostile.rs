@@ -1,7 +1,5 @@
 //! Whatever a server sends, the client neither panics nor goes on for ever.
 
-use std::sync::Arc;
-
 use avocet_codec::{QoS, ReasonCode, SubscribeFilter, TopicFilter, Version};
 use avocet_session::client::{ClientConfig, ClientConnection, ClientEvent, ClientNotice};
 use avocet_session::{Demand, Session, TransmitBuf};
@@ -83,7 +81,7 @@ fn converse(version: Version, accepted: bool, packets: &[Vec<u8>]) {
         closed += usize::from(matches!(notice, ClientNotice::Closed(_)));
     }
     assert_eq!(closed, 1);
-    let refused = client.publish(Arc::clone(&message("a", "x", QoS::AtLeastOnce)), now);
+    let refused = client.publish(message("a", "x", QoS::AtLeastOnce), now);
     assert!(refused.is_err());
 }
 

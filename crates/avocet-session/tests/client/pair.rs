@@ -15,9 +15,9 @@ pub(crate) fn start() -> Now {
     Now::new(Instant::ORIGIN, UnixTime::from_millis(1_700_000_000_000))
 }
 
-pub(crate) fn message(topic_name: &str, payload: &str, qos: QoS) -> Arc<Message> {
+pub(crate) fn message(topic_name: &str, payload: &str, qos: QoS) -> Message {
     let topic_name = TopicName::new(topic_name).unwrap();
-    Arc::new(Message::new(topic_name, payload.as_bytes()).with_qos(qos))
+    Message::new(topic_name, payload.as_bytes()).with_qos(qos)
 }
 
 /// Both ends of one Network Connection, and what their applications saw over all connections.
@@ -29,7 +29,7 @@ pub(crate) struct Pair {
     /// The server's Session while no connection holds it.
     pub(crate) server_session: Option<Box<Session>>,
     /// What the server's application sends once it has accepted a client.
-    pub(crate) server_sends: Vec<Arc<Message>>,
+    pub(crate) server_sends: Vec<Message>,
     pub(crate) server_received: Vec<String>,
     pub(crate) client_received: Vec<String>,
     /// Messages of each side that are completely acknowledged.
@@ -142,7 +142,7 @@ impl Pair {
         }
     }
 
-    pub(crate) fn publish(&mut self, message: Arc<Message>) {
+    pub(crate) fn publish(&mut self, message: Message) {
         self.client.publish(message, self.now).unwrap();
     }
 

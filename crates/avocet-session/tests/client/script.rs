@@ -1,7 +1,6 @@
 //! Against packets made by hand: what a server says wrongly, and each field of CONNACK.
 
 use std::num::{NonZeroU16, NonZeroU32};
-use std::sync::Arc;
 use std::time::Duration;
 
 use avocet_codec::{

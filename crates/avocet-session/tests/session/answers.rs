@@ -90,7 +90,7 @@ fn dup_of_what_came_is_not_passed_on() {
     let mut publish = avocet_codec::Publish::new(topic("a/b"), Delivery::AtLeastOnce(id(9)), b"x");
     publish.dup = true;
     let message = Message::from_publish(&publish, topic("a/b"), pair.now.unix);
-    let _ = pair.publish(Outgoing::new(message.into()));
+    let _ = pair.publish(Outgoing::new(message));
     pair.client.answers = false;
     pair.run();
     let seen = &pair.client.seen[0];
@@ -124,9 +124,9 @@ fn an_exchange_goes_on_after_its_message_has_expired() {
     let mut pair = Pair::connected(Version::V5);
     pair.client.answers = false;
     let outgoing = qos2("x");
-    let message = Message::clone(&outgoing.message).with_expiry(Some(1), pair.now.unix);
+    let message = outgoing.message.clone().with_expiry(Some(1), pair.now.unix);
     let _ = pair.publish(Outgoing {
-        message: message.into(),
+        message,
         ..outgoing
     });
     pair.run();

@@ -288,7 +288,7 @@ fn a_full_queue_counts_bytes() {
 #[test]
 fn outgoing_aliases_stand_for_topics_that_repeat() {
     let publish = |pair: &mut Pair, name: &str| {
-        let message = message(QoS::AtMostOnce, name, "x").into();
+        let message = message(QoS::AtMostOnce, name, "x");
         let _ = pair.publish(Outgoing::new(message));
         let mut out = TransmitBuf::new(1);
         pair.server.poll_transmit(pair.now, &mut out);
@@ -335,7 +335,7 @@ fn a_name_gets_an_alias_if_it_comes_again_within_sixteen_others() {
             client.topic_alias_maximum = 1;
         });
         let mut publish = |name: &str| {
-            let message = message(QoS::AtMostOnce, name, "x").into();
+            let message = message(QoS::AtMostOnce, name, "x");
             let _ = pair.publish(Outgoing::new(message));
             let mut out = TransmitBuf::new(1);
             pair.server.poll_transmit(pair.now, &mut out);

@@ -373,10 +373,10 @@ fn packet_ids_go_round_and_skip_those_in_use() {
 fn expiry_is_written_when_sent_and_drops_only_what_was_never_sent() {
     let mut pair = silent(Version::V5);
     let expiring = |pair: &Pair, outgoing: Outgoing, seconds| {
-        let message = avocet_session::Message::clone(&outgoing.message);
+        let message = outgoing.message.clone();
         let message = message.with_expiry(Some(seconds), pair.now.unix);
         Outgoing {
-            message: message.into(),
+            message,
             ..outgoing
         }
     };

@@ -322,11 +322,11 @@ impl World {
         let message = Message::new(topic_name, &[index as u8]).with_qos(self.case.qos);
         match self.case.sender {
             Role::Client => {
-                let id = self.client.publish(Arc::new(message), self.now).unwrap();
+                let id = self.client.publish(message, self.now).unwrap();
                 self.published.insert(id.unwrap(), index);
             }
             Role::Server => {
-                let mut outgoing = Outgoing::new(Arc::new(message));
+                let mut outgoing = Outgoing::new(message);
                 outgoing.tag = index as u64 + 1;
                 outgoing.gate = self.gate();
                 let session = self.server.session_mut().unwrap();

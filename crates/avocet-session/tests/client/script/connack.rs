@@ -186,7 +186,7 @@ fn connack_sets_what_the_server_allows() {
         Err(PublishError::QosNotSupported)
     );
     let now = script.now;
-    let retained = Arc::new(Message::new(name_of("a"), b"x").with_retain(true));
+    let retained = Message::new(name_of("a"), b"x").with_retain(true);
     let refused = script.client.publish(retained, now);
     assert_eq!(refused, Err(PublishError::RetainNotSupported));
     let large = message("a", "0123456789abcdef", QoS::AtMostOnce);
@@ -241,11 +241,7 @@ fn queued_messages_the_server_does_not_take_fail_alone() {
     ] {
         let message = Message::new(name_of("a"), payload.as_bytes());
         let message = message.with_qos(qos).with_retain(retain);
-        script
-            .client
-            .publish(Arc::new(message), now)
-            .unwrap()
-            .unwrap();
+        script.client.publish(message, now).unwrap().unwrap();
     }
     script.sent();
     let properties = ConnackProperties {

@@ -339,7 +339,7 @@ fn properties_and_expiry_need_5_0() {
     });
     let with_property = Message::with_properties(name_of("a"), &properties, b"x").unwrap();
     let with_expiry = Message::new(name_of("a"), b"x").with_expiry(Some(9), now.unix);
-    for message in [with_property, with_expiry].map(Arc::new) {
+    for message in [with_property, with_expiry] {
         let mut script = Script::connected(Version::V3_1_1);
         let refused = script.client.publish(message.clone(), now);
         assert_eq!(refused, Err(PublishError::PropertiesNotInVersion));
@@ -521,7 +521,7 @@ fn an_expired_message_is_not_sent_and_told() {
     );
     script.publish(QoS::AtLeastOnce).unwrap();
     let expiring = Message::new(name_of("a"), b"x").with_qos(QoS::AtLeastOnce);
-    let expiring = Arc::new(expiring.with_expiry(Some(1), script.now.unix));
+    let expiring = expiring.with_expiry(Some(1), script.now.unix);
     let id_of_expiring = script.client.publish(expiring.clone(), script.now).unwrap();
     assert_eq!(script.sent(), ["PUBLISH 1"]);
     script.now = script.now + 2 * SECOND;

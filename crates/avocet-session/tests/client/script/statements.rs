@@ -107,7 +107,7 @@ fn a_message_does_not_expire_once_it_was_sent() {
     script.give(Packet::Connack(Connack::new(ReasonCode::Success)));
     for pubrec in [true, false] {
         let message = Message::new(name_of("a"), b"x").with_qos(QoS::ExactlyOnce);
-        let message = Arc::new(message.with_expiry(Some(1), script.now.unix));
+        let message = message.with_expiry(Some(1), script.now.unix);
         script.client.publish(message, script.now).unwrap();
         let sent = script.sent();
         assert_eq!(sent.len(), 1);

@@ -6,7 +6,6 @@ mod peer;
 use avocet_codec::{PacketType, QoS};
 use avocet_session::{Message, Outgoing};
 use avocet_topic::TopicName;
-use std::sync::Arc;
 
 pub(crate) use pair::Pair;
 pub(crate) use peer::Peer;
@@ -20,7 +19,7 @@ pub(crate) fn message(qos: QoS, name: &str, payload: &str) -> Message {
 }
 
 pub(crate) fn outgoing(qos: QoS, payload: &str) -> Outgoing {
-    Outgoing::new(Arc::new(message(qos, "a/b", payload)))
+    Outgoing::new(message(qos, "a/b", payload))
 }
 
 pub(crate) fn qos0(payload: &str) -> Outgoing {
