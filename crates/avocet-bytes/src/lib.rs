@@ -9,7 +9,9 @@
 extern crate alloc;
 
 mod ascii;
+mod fill;
 mod shared;
 
 pub use ascii::{ascii_by_words, ascii_without, has_any};
+pub use fill::{Fill, Room, append};
 pub use shared::SharedBytes;

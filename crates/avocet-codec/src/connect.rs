@@ -343,9 +343,9 @@ impl Encode for Connect<'_> {
         let level = version.protocol_level() | bridge;
         if version == Version::V3_1 {
             sink.text(version.protocol_name());
-            sink.put(&[level, flags, high, low]);
+            sink.array([level, flags, high, low]);
         } else {
-            sink.put(&[0, 4, b'M', b'Q', b'T', b'T', level, flags, high, low]);
+            sink.array([0, 4, b'M', b'Q', b'T', b'T', level, flags, high, low]);
         }
         if version.has_properties() {
             sink.section(&self.properties);

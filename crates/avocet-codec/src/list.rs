@@ -67,6 +67,20 @@ impl<'a, T: ListItem<'a>> List<'a, T> {
         }
     }
 
+    /// The items in order, with a loop for each place where they may be.
+    #[inline(always)]
+    pub(crate) fn each(&self, mut take: impl FnMut(T)) {
+        if let Source::Items(items) = self.source {
+            for item in items {
+                take(*item);
+            }
+        } else {
+            for item in self.iter() {
+                take(item);
+            }
+        }
+    }
+
     /// True when there is no item.
     #[inline]
     pub fn is_empty(&self) -> bool {

@@ -44,7 +44,11 @@ pub struct MessageProperties<'a> {
 
 #[derive(Clone, Copy)]
 enum Source<'a> {
-    Parts(MessagePropertiesParts<'a>),
+    Parts {
+        parts: MessagePropertiesParts<'a>,
+        /// How many bytes they take encoded; what does not fit is too large anyway.
+        len: u32,
+    },
     Wire {
         /// All properties of the packet; those that concern one Network Connection are skipped.
         section: &'a [u8],
@@ -75,7 +79,10 @@ impl<'a> MessageProperties<'a> {
     /// The values of an application; whether they fit is known when they are encoded.
     pub const fn new(parts: MessagePropertiesParts<'a>) -> Self {
         Self {
-            source: Source::Parts(parts),
+            source: Source::Parts {
+                len: parts.encoded_len(),
+                parts,
+            },
         }
     }
 
@@ -126,7 +133,7 @@ impl<'a> MessageProperties<'a> {
     /// Payload Format Indicator.
     pub fn payload_format(&self) -> Option<PayloadFormat> {
         match self.source {
-            Source::Parts(parts) => parts.payload_format,
+            Source::Parts { parts, .. } => parts.payload_format,
             Source::Wire { section, .. } => find_property(section, |property| {
                 if let Property::PayloadFormatIndicator(value) = property {
                     Some(value)
@@ -140,7 +147,7 @@ impl<'a> MessageProperties<'a> {
     /// Content Type.
     pub fn content_type(&self) -> Option<&'a str> {
         match self.source {
-            Source::Parts(parts) => parts.content_type,
+            Source::Parts { parts, .. } => parts.content_type,
             Source::Wire { section, .. } => find_property(section, |property| {
                 if let Property::ContentType(value) = property {
                     Some(value)
@@ -154,7 +161,7 @@ impl<'a> MessageProperties<'a> {
     /// Response Topic.
     pub fn response_topic(&self) -> Option<TopicName<'a>> {
         match self.source {
-            Source::Parts(parts) => parts.response_topic,
+            Source::Parts { parts, .. } => parts.response_topic,
             Source::Wire { section, .. } => find_property(section, |property| {
                 if let Property::ResponseTopic(value) = property {
                     Some(value)
@@ -168,7 +175,7 @@ impl<'a> MessageProperties<'a> {
     /// Correlation Data.
     pub fn correlation_data(&self) -> Option<&'a [u8]> {
         match self.source {
-            Source::Parts(parts) => parts.correlation_data,
+            Source::Parts { parts, .. } => parts.correlation_data,
             Source::Wire { section, .. } => find_property(section, |property| {
                 if let Property::CorrelationData(value) = property {
                     Some(value)
@@ -183,7 +190,7 @@ impl<'a> MessageProperties<'a> {
     #[inline]
     pub fn user_properties(&self) -> List<'a, UserProperty<'a>> {
         match self.source {
-            Source::Parts(parts) => List::from_slice(parts.user_properties),
+            Source::Parts { parts, .. } => List::from_slice(parts.user_properties),
             Source::Wire { section, .. } => user_properties(section),
         }
     }
@@ -204,14 +211,14 @@ impl<'a> MessageProperties<'a> {
     #[inline]
     pub fn encoded_len(&self) -> usize {
         match &self.source {
-            Source::Parts(parts) => measure(parts).len(),
+            Source::Parts { len, .. } => *len as usize,
             Source::Wire { len, .. } => *len,
         }
     }
 
     /// Writes the properties in their 5.0 form, without a length in front; on an error, nothing.
     pub fn encode(&self, out: &mut impl BufMut) -> Result<(), EncodeError> {
-        let mut measure = Measure::default();
+        let mut measure = Measure::<true>::default();
         self.write(&mut measure);
         measure.finish()?;
         if out.remaining_mut() < measure.len() {
@@ -223,19 +230,46 @@ impl<'a> MessageProperties<'a> {
 
     #[inline(always)]
     pub(crate) fn write(&self, sink: &mut impl Sink) {
+        if sink.take_len(self.encoded_len()) {
+            return;
+        }
         match &self.source {
             Source::Wire { len: 0, .. } => {}
             Source::Wire { section, len } if *len == section.len() => sink.put(section),
             Source::Wire { section, .. } => write_forwardable(section, sink),
-            Source::Parts(parts) => write_parts(parts, sink),
+            Source::Parts { parts, .. } => write_parts(parts, sink),
         }
     }
 }
 
-fn measure(parts: &MessagePropertiesParts<'_>) -> Measure {
-    let mut measure = Measure::default();
-    write_parts(parts, &mut measure);
-    measure
+impl MessagePropertiesParts<'_> {
+    /// How many bytes the properties take, identifiers included.
+    const fn encoded_len(&self) -> u32 {
+        // An identifier, and the length of what follows.
+        const STRING: usize = 3;
+        let mut len = 0;
+        if self.payload_format.is_some() {
+            len += 2;
+        }
+        if let Some(value) = self.content_type {
+            len += STRING + value.len();
+        }
+        if let Some(value) = self.response_topic {
+            len += STRING + value.as_str().len();
+        }
+        if let Some(value) = self.correlation_data {
+            len += STRING + value.len();
+        }
+        let mut rest = self.user_properties;
+        while let [UserProperty { name, value }, behind @ ..] = rest {
+            len += STRING + name.len() + 2 + value.len();
+            rest = behind;
+        }
+        if len > u32::MAX as usize {
+            return u32::MAX;
+        }
+        len as u32
+    }
 }
 
 #[inline(always)]

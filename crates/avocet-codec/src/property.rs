@@ -159,7 +159,7 @@ impl<'a> Property<'a> {
     pub(crate) fn write(self, sink: &mut impl Sink) {
         let id = self.id() as u8;
         let field = Field::Property(self.id());
-        let mut put_u8 = |value: u8| sink.put(&[id, value]);
+        let mut put_u8 = |value: u8| sink.array([id, value]);
         match self {
             Self::PayloadFormatIndicator(value) => put_u8(value as u8),
             Self::MaximumQoS(value) => put_u8(value as u8),
@@ -186,14 +186,21 @@ impl<'a> Property<'a> {
             | Self::AuthenticationMethod(value)
             | Self::ResponseInformation(value)
             | Self::ServerReference(value)
-            | Self::ReasonString(value) => put_string(id, field, value, sink),
-            Self::ResponseTopic(value) => put_bytes(id, value.as_str().as_bytes(), sink),
+            | Self::ReasonString(value) => {
+                sink.u8(id);
+                sink.string(field, value);
+            }
+            Self::ResponseTopic(value) => {
+                sink.u8(id);
+                sink.text(value.as_str());
+            }
             Self::CorrelationData(value) | Self::AuthenticationData(value) => {
-                sink.check_binary(field, value);
-                put_bytes(id, value, sink);
+                sink.u8(id);
+                sink.binary(field, value);
             }
             Self::UserProperty(value) => {
-                put_string(id, field, value.name, sink);
+                sink.u8(id);
+                sink.string(field, value.name);
                 sink.string(field, value.value);
             }
         }
@@ -203,25 +210,13 @@ impl<'a> Property<'a> {
 #[inline(always)]
 fn put_u16(id: u8, value: u16, sink: &mut impl Sink) {
     let [high, low] = value.to_be_bytes();
-    sink.put(&[id, high, low]);
+    sink.array([id, high, low]);
 }
 
 #[inline(always)]
 fn put_u32(id: u8, value: u32, sink: &mut impl Sink) {
     let [a, b, c, d] = value.to_be_bytes();
-    sink.put(&[id, a, b, c, d]);
-}
-
-#[inline(always)]
-fn put_bytes(id: u8, bytes: &[u8], sink: &mut impl Sink) {
-    put_u16(id, bytes.len() as u16, sink);
-    sink.put(bytes);
-}
-
-#[inline(always)]
-fn put_string(id: u8, field: Field, string: &str, sink: &mut impl Sink) {
-    sink.check_string(field, string);
-    put_bytes(id, string.as_bytes(), sink);
+    sink.array([id, a, b, c, d]);
 }
 
 #[inline]
@@ -347,9 +342,7 @@ pub(crate) fn write_user_properties(
     user_properties: List<'_, UserProperty<'_>>,
     sink: &mut impl Sink,
 ) {
-    for user_property in user_properties {
-        sink.property(Property::UserProperty(user_property));
-    }
+    user_properties.each(|user_property| sink.property(Property::UserProperty(user_property)));
 }
 
 /// The next property of a validated section for which `select` has an answer.

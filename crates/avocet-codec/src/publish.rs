@@ -1,5 +1,6 @@
 use core::num::NonZeroU16;
 
+use avocet_bytes::{Fill, Room, append};
 use avocet_topic::TopicName;
 use bytes::BufMut;
 
@@ -11,9 +12,7 @@ use crate::packet_id::PacketId;
 use crate::property::{Properties, Property};
 use crate::qos::QoS;
 use crate::reader::{Reader, topic_name};
-use crate::sink::{
-    Encode, Measure, SHORT, Section, Short, Sink, Writer, write_fixed_header, write_short,
-};
+use crate::sink::{Encode, Filler, Measure, Section, Sink, Writer, write_fixed_header};
 use crate::subscription_id::SubscriptionId;
 use crate::version::Version;
 
@@ -250,28 +249,7 @@ impl<'a> Publish<'a> {
     /// Writes the whole packet; on an error, nothing.
     #[inline]
     pub fn encode(&self, version: Version, out: &mut impl BufMut) -> Result<(), EncodeError> {
-        if version.has_properties() && !self.is_without_properties() {
-            return self.encode_with_properties(version, out);
-        }
-        self.write_plain_header(version, self.payload.len(), out)?;
-        out.put_slice(self.payload);
-        Ok(())
-    }
-
-    #[inline(never)]
-    fn encode_with_properties(
-        &self,
-        version: Version,
-        out: &mut impl BufMut,
-    ) -> Result<(), EncodeError> {
-        let mut bytes = SHORT;
-        let mut short = Short::new(&mut bytes);
-        self.check(version, &mut short);
-        self.write_variable_header(version, &mut short);
-        match short.finish() {
-            Some(header) => write_short(self.first_byte(version), header, self.payload, out),
-            None => self.write_measured(version, out),
-        }
+        self.encode_with(version, self.payload, out)
     }
 
     /// Writes everything but the payload, so that this can go out from where it lies; on an error,
@@ -282,71 +260,119 @@ impl<'a> Publish<'a> {
         version: Version,
         out: &mut impl BufMut,
     ) -> Result<(), EncodeError> {
-        if !version.has_properties() || self.is_without_properties() {
-            return self.write_plain_header(version, 0, out);
+        self.encode_with(version, &[], out)
+    }
+
+    #[inline(always)]
+    fn encode_with(
+        &self,
+        version: Version,
+        payload: &[u8],
+        out: &mut impl BufMut,
+    ) -> Result<(), EncodeError> {
+        if version.has_properties() && !self.is_without_properties() {
+            return self.encode_with_properties(payload, out);
         }
-        let measure = self.remaining_len(version);
-        let room = measure.frame_len().saturating_sub(self.payload.len());
+        self.encode_plain(version, payload, out)
+    }
+
+    /// With the whole payload, or none of it. Not inlined, as most packets are without.
+    #[inline(never)]
+    fn encode_with_properties(
+        &self,
+        payload: &[u8],
+        out: &mut impl BufMut,
+    ) -> Result<(), EncodeError> {
+        if !self.is_well(Version::V5) {
+            return self.encode_apart(Version::V5, payload, out);
+        }
+        let mut measure = Measure::default();
+        self.write_variable_header(&mut measure);
+        measure.add(self.payload.len());
+        let len = measure.frame_len() - self.payload.len() + payload.len();
+        let parts = WithProperties {
+            publish: self,
+            measure,
+            payload,
+        };
+        if append(out, len, parts) {
+            Ok(())
+        } else {
+            self.encode_apart(Version::V5, payload, out)
+        }
+    }
+
+    /// For packets that cannot be written, and for buffers of many pieces.
+    #[cold]
+    #[inline(never)]
+    fn encode_apart(
+        &self,
+        version: Version,
+        payload: &[u8],
+        out: &mut impl BufMut,
+    ) -> Result<(), EncodeError> {
+        let measure = self.measure::<true>(version);
+        let room = measure.frame_len() - self.payload.len() + payload.len();
         write_fixed_header(self.first_byte(version), measure, room, out)?;
-        self.write_variable_header(version, &mut Writer::new(measure, out));
+        self.write_header(version, &mut Writer::new(measure, out));
+        out.put_slice(payload);
         Ok(())
     }
 
-    /// The header of a packet without properties, which needs no measuring, if there is room for it
-    /// and for so many bytes of the payload.
+    /// A packet without properties, which needs no measuring.
     #[inline(always)]
-    fn write_plain_header(
+    fn encode_plain(
         &self,
         version: Version,
-        payload_room: usize,
+        payload: &[u8],
         out: &mut impl BufMut,
     ) -> Result<(), EncodeError> {
-        let Some(topic_name) = self.topic_name else {
-            return Err(EncodeError::MissingTopicName);
+        let (Some(topic_name), true) = (self.topic_name, self.is_well(version)) else {
+            return self.encode_apart(version, payload, out);
         };
-        if self.dup && self.packet_id().is_none() {
-            return Err(EncodeError::DupWithQoS0);
-        }
-        let first_byte = self.first_byte(version);
-        let topic_name = topic_name.as_str().as_bytes();
-        let [high, low] = (topic_name.len() as u16).to_be_bytes();
+        let topic_name = topic_name.as_str();
         let packet_id_len = if self.packet_id().is_some() { 2 } else { 0 };
         let header_len =
             2 + topic_name.len() + packet_id_len + usize::from(version.has_properties());
-        match header_len + self.payload.len() {
-            len @ 0..0x80 if out.remaining_mut() >= 2 + header_len + payload_room => {
-                out.put_slice(&[first_byte, len as u8, high, low]);
-            }
-            len => {
-                let measure = Measure::of(len);
-                let room = measure.frame_len() - self.payload.len() + payload_room;
-                write_fixed_header(first_byte, measure, room, out)?;
-                out.put_slice(&[high, low]);
-            }
+        let measure = Measure::<false>::of(header_len + self.payload.len());
+        let len = measure.frame_len() - self.payload.len() + payload.len();
+        let plain = Plain {
+            first_byte: self.first_byte(version),
+            measure,
+            topic_name,
+            packet_id: self.packet_id(),
+            has_properties: version.has_properties(),
+            payload,
+        };
+        if append(out, len, plain) {
+            Ok(())
+        } else {
+            self.encode_apart(version, payload, out)
         }
-        out.put_slice(topic_name);
-        match (self.packet_id(), version.has_properties()) {
-            (None, false) => {}
-            (None, true) => out.put_slice(&[0]),
-            (Some(packet_id), false) => out.put_slice(&packet_id.get().to_be_bytes()),
-            (Some(packet_id), true) => {
-                let [high, low] = packet_id.get().to_be_bytes();
-                out.put_slice(&[high, low, 0]);
-            }
-        }
-        Ok(())
     }
 
+    /// All but the payload.
     #[inline(always)]
-    fn write_variable_header(&self, version: Version, sink: &mut impl Sink) {
-        let topic_name = self.topic_name.map_or("", TopicName::as_str);
-        sink.u16(topic_name.len() as u16);
-        sink.put(topic_name.as_bytes());
-        if let Some(packet_id) = self.packet_id() {
-            sink.u16(packet_id.get());
-        }
+    fn write_header(&self, version: Version, sink: &mut impl Sink) {
+        self.write_names(sink);
         if version.has_properties() {
             sink.section(self);
+        }
+    }
+
+    /// The same if there are properties.
+    #[inline(always)]
+    fn write_variable_header(&self, sink: &mut impl Sink) {
+        self.write_names(sink);
+        sink.long_section(self);
+    }
+
+    /// Topic Name and Packet Identifier.
+    #[inline(always)]
+    fn write_names(&self, sink: &mut impl Sink) {
+        sink.text(self.topic_name.map_or("", TopicName::as_str));
+        if let Some(packet_id) = self.packet_id() {
+            sink.u16(packet_id.get());
         }
     }
 
@@ -357,6 +383,60 @@ impl<'a> Publish<'a> {
             && self.message_expiry_interval.is_none()
             && self.subscription_ids.is_plainly_empty()
             && self.properties.is_plainly_empty()
+    }
+}
+
+/// A PUBLISH and as much of its payload as is written here: all or nothing.
+struct WithProperties<'p, 'a> {
+    publish: &'p Publish<'a>,
+    measure: Measure<false>,
+    payload: &'p [u8],
+}
+
+impl Fill for WithProperties<'_, '_> {
+    #[inline(always)]
+    fn fill(self, room: &mut Room<'_>) {
+        let mut filler = Filler::new(self.measure, room);
+        let first_byte = self.publish.first_byte(Version::V5);
+        filler.fixed_header(first_byte, self.measure.len());
+        self.publish.write_variable_header(&mut filler);
+        filler.put(self.payload);
+    }
+}
+
+/// The same of one without properties.
+struct Plain<'p> {
+    first_byte: u8,
+    measure: Measure<false>,
+    topic_name: &'p str,
+    packet_id: Option<PacketId>,
+    has_properties: bool,
+    payload: &'p [u8],
+}
+
+impl Fill for Plain<'_> {
+    #[inline(always)]
+    fn fill(self, room: &mut Room<'_>) {
+        let mut filler = Filler::new(self.measure, room);
+        let [high, low] = (self.topic_name.len() as u16).to_be_bytes();
+        match self.measure.len() {
+            len @ 0..0x80 => filler.array([self.first_byte, len as u8, high, low]),
+            len => {
+                filler.fixed_header(self.first_byte, len);
+                filler.array([high, low]);
+            }
+        }
+        filler.put(self.topic_name.as_bytes());
+        match (self.packet_id, self.has_properties) {
+            (None, false) => {}
+            (None, true) => filler.u8(0),
+            (Some(packet_id), false) => filler.u16(packet_id.get()),
+            (Some(packet_id), true) => {
+                let [high, low] = packet_id.get().to_be_bytes();
+                filler.array([high, low, 0]);
+            }
+        }
+        filler.put(self.payload);
     }
 }
 
@@ -409,21 +489,26 @@ impl Encode for Publish<'_> {
     #[inline(always)]
     fn write_body(&self, version: Version, sink: &mut impl Sink) {
         self.check(version, sink);
-        self.write_variable_header(version, sink);
+        self.write_header(version, sink);
         sink.put(self.payload);
     }
 }
 
 impl Publish<'_> {
     #[inline(always)]
+    fn is_well(&self, version: Version) -> bool {
+        self.has_topic(version) && (!self.dup || self.packet_id().is_some())
+    }
+
+    #[inline(always)]
+    fn has_topic(&self, version: Version) -> bool {
+        self.topic_name.is_some() || (version.has_properties() && self.topic_alias.is_some())
+    }
+
+    #[inline(always)]
     fn check(&self, version: Version, sink: &mut impl Sink) {
-        let has_topic =
-            self.topic_name.is_some() || (version.has_properties() && self.topic_alias.is_some());
-        sink.require(has_topic, EncodeError::MissingTopicName);
-        sink.require(
-            !self.dup || self.packet_id().is_some(),
-            EncodeError::DupWithQoS0,
-        );
+        sink.require(self.has_topic(version), EncodeError::MissingTopicName);
+        sink.require(self.is_well(version), EncodeError::DupWithQoS0);
     }
 }
 
@@ -441,8 +526,10 @@ impl Section for Publish<'_> {
         if let Some(value) = self.message_expiry_interval {
             sink.property(Property::MessageExpiryInterval(value));
         }
-        for id in self.subscription_ids {
-            sink.property(Property::SubscriptionIdentifier(id));
+        if !self.subscription_ids.is_plainly_empty() {
+            for id in self.subscription_ids {
+                sink.property(Property::SubscriptionIdentifier(id));
+            }
         }
         self.properties.write(sink);
     }

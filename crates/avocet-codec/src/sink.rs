@@ -1,6 +1,8 @@
-//! A packet describes its fields once, to a [`Sink`]: to an array on the stack if it is short, and
-//! else first to one that measures and checks, then to one that writes.
+//! A packet describes its fields once, to a [`Sink`]: first to one that adds up lengths, then to one that
+//! fills so much room. If that cannot be, it describes them to one that finds out why, and to one that
+//! writes piece by piece.
 
+use avocet_bytes::{Fill, Room, append};
 use bytes::BufMut;
 
 use crate::REMAINING_LENGTH_MAX;
@@ -13,6 +15,18 @@ use crate::version::Version;
 
 pub(crate) trait Sink: Sized {
     fn put(&mut self, bytes: &[u8]);
+
+    /// Bytes as many as the compiler knows of.
+    #[inline(always)]
+    fn array<const N: usize>(&mut self, bytes: [u8; N]) {
+        self.put(&bytes);
+    }
+
+    /// Takes a length in place of so many bytes, if all it wants is lengths; else false.
+    #[inline(always)]
+    fn take_len(&mut self, _len: usize) -> bool {
+        false
+    }
 
     /// A section of properties behind its length.
     #[inline(always)]
@@ -42,33 +56,37 @@ pub(crate) trait Sink: Sized {
 
     #[inline]
     fn u8(&mut self, value: u8) {
-        self.put(&[value]);
+        self.array([value]);
     }
 
     #[inline]
     fn u16(&mut self, value: u16) {
-        self.put(&value.to_be_bytes());
+        self.array(value.to_be_bytes());
     }
 
     #[inline]
     fn binary(&mut self, field: Field, binary: &[u8]) {
         self.check_binary(field, binary);
-        self.u16(binary.len() as u16);
-        self.put(binary);
+        self.bytes(binary);
     }
 
     /// A string of which is known that it is one of MQTT.
     #[inline]
     fn text(&mut self, text: &str) {
-        self.u16(text.len() as u16);
-        self.put(text.as_bytes());
+        self.bytes(text.as_bytes());
+    }
+
+    /// Bytes behind their length.
+    #[inline]
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.u16(bytes.len() as u16);
+        self.put(bytes);
     }
 
     #[inline]
     fn string(&mut self, field: Field, string: &str) {
         self.check_string(field, string);
-        self.u16(string.len() as u16);
-        self.put(string.as_bytes());
+        self.bytes(string.as_bytes());
     }
 
     #[inline]
@@ -79,9 +97,9 @@ pub(crate) trait Sink: Sized {
         }
         let [a, b, c, d] = variable_byte_integer(value);
         match variable_byte_integer_len(value) {
-            1 | 2 => self.put(&[a, b]),
-            3 => self.put(&[a, b, c]),
-            _ => self.put(&[a, b, c, d]),
+            1 | 2 => self.array([a, b]),
+            3 => self.array([a, b, c]),
+            _ => self.array([a, b, c, d]),
         }
     }
 
@@ -109,14 +127,14 @@ pub(crate) trait Section {
 }
 
 /// A Control Packet without its fixed header.
-pub(crate) trait Encode {
+pub(crate) trait Encode: Sized {
     /// Packet type and flags.
     fn first_byte(&self, version: Version) -> u8;
 
     fn write_body(&self, version: Version, sink: &mut impl Sink);
 
     #[inline(always)]
-    fn remaining_len(&self, version: Version) -> Measure {
+    fn measure<const CHECKED: bool>(&self, version: Version) -> Measure<CHECKED> {
         let mut measure = Measure::default();
         self.write_body(version, &mut measure);
         measure
@@ -124,43 +142,49 @@ pub(crate) trait Encode {
 
     #[inline(always)]
     fn frame_len(&self, version: Version) -> usize {
-        self.remaining_len(version).frame_len()
+        self.measure::<false>(version).frame_len()
     }
 
     #[inline(always)]
     fn write(&self, version: Version, out: &mut impl BufMut) -> Result<(), EncodeError> {
-        let mut bytes = SHORT;
-        let mut short = Short::new(&mut bytes);
-        self.write_body(version, &mut short);
-        match short.finish() {
-            Some(body) => write_short(self.first_byte(version), body, &[], out),
-            None => self.write_measured(version, out),
+        let measure = self.measure::<false>(version);
+        let whole = Whole {
+            packet: self,
+            version,
+            measure,
+        };
+        if append(out, measure.frame_len(), whole) {
+            Ok(())
+        } else {
+            self.write_apart(version, out)
         }
     }
 
-    /// In two steps, for packets that are long or cannot be written.
+    /// For packets that cannot be written, and for buffers of many pieces.
+    #[cold]
     #[inline(never)]
-    fn write_measured(&self, version: Version, out: &mut impl BufMut) -> Result<(), EncodeError> {
-        let measure = self.remaining_len(version);
+    fn write_apart(&self, version: Version, out: &mut impl BufMut) -> Result<(), EncodeError> {
+        let measure = self.measure::<true>(version);
         write_fixed_header(self.first_byte(version), measure, measure.frame_len(), out)?;
         self.write_body(version, &mut Writer::new(measure, out));
         Ok(())
     }
 }
 
-/// Writes a packet of which all between the fixed header and the payload is there.
-#[inline(always)]
-pub(crate) fn write_short(
-    first_byte: u8,
-    body: &[u8],
-    payload: &[u8],
-    out: &mut impl BufMut,
-) -> Result<(), EncodeError> {
-    let measure = Measure::of(body.len() + payload.len());
-    write_fixed_header(first_byte, measure, measure.frame_len(), out)?;
-    out.put_slice(body);
-    out.put_slice(payload);
-    Ok(())
+/// A measured packet.
+struct Whole<'p, P> {
+    packet: &'p P,
+    version: Version,
+    measure: Measure<false>,
+}
+
+impl<P: Encode> Fill for Whole<'_, P> {
+    #[inline(always)]
+    fn fill(self, room: &mut Room<'_>) {
+        let mut filler = Filler::new(self.measure, room);
+        filler.fixed_header(self.packet.first_byte(self.version), self.measure.len());
+        self.packet.write_body(self.version, &mut filler);
+    }
 }
 
 /// Writes a packet that needs no measuring.
@@ -174,10 +198,10 @@ pub(crate) fn write_packet(bytes: &[u8], out: &mut impl BufMut) -> Result<(), En
 }
 
 /// Writes the first two to five bytes, once everything is known to be well.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn write_fixed_header(
     first_byte: u8,
-    measure: Measure,
+    measure: Measure<true>,
     room: usize,
     out: &mut impl BufMut,
 ) -> Result<(), EncodeError> {
@@ -185,136 +209,94 @@ pub(crate) fn write_fixed_header(
     if out.remaining_mut() < room {
         return Err(EncodeError::OutputFull);
     }
-    match remaining_len {
-        0..0x80 => out.put_slice(&[first_byte, remaining_len as u8]),
-        0x80..0x4000 => {
-            let [low, high, ..] = variable_byte_integer(remaining_len);
-            out.put_slice(&[first_byte, low, high]);
-        }
-        _ => write_long_fixed_header(first_byte, remaining_len, out),
+    let [a, b, c, d] = variable_byte_integer(remaining_len);
+    match variable_byte_integer_len(remaining_len) {
+        1 => out.put_slice(&[first_byte, a]),
+        2 => out.put_slice(&[first_byte, a, b]),
+        3 => out.put_slice(&[first_byte, a, b, c]),
+        _ => out.put_slice(&[first_byte, a, b, c, d]),
     }
     Ok(())
 }
 
-#[inline(never)]
-fn write_long_fixed_header(first_byte: u8, remaining_len: u32, out: &mut impl BufMut) {
-    let [a, b, c, d] = variable_byte_integer(remaining_len);
-    match variable_byte_integer_len(remaining_len) {
-        1 | 2 => out.put_slice(&[first_byte, a, b]),
-        3 => out.put_slice(&[first_byte, a, b, c]),
-        _ => out.put_slice(&[first_byte, a, b, c, d]),
-    }
+/// Fills the room that was measured before.
+pub(crate) struct Filler<'f, 'r> {
+    room: &'f mut Room<'r>,
+    /// The lengths of the sections to come.
+    sections: (u32, u32),
 }
 
-/// Most packets are shorter than this, payloads aside.
-const SHORT_MAX: usize = 256;
-
-/// Writes a short packet in one step, to where its length can be seen before it leaves.
-pub(crate) struct Short<'b> {
-    // Elsewhere, so that the length can stay in a register.
-    bytes: &'b mut [u8; SHORT_MAX],
-    len: usize,
-    /// False once it is too long, or cannot be written.
-    well: bool,
-}
-
-/// Where a short packet is written.
-pub(crate) const SHORT: [u8; SHORT_MAX] = [0; SHORT_MAX];
-
-impl<'b> Short<'b> {
+impl<'f, 'r> Filler<'f, 'r> {
     #[inline(always)]
-    pub(crate) const fn new(bytes: &'b mut [u8; SHORT_MAX]) -> Self {
+    pub(crate) const fn new(measure: Measure<false>, room: &'f mut Room<'r>) -> Self {
         Self {
-            bytes,
-            len: 0,
-            well: true,
+            room,
+            sections: measure.sections,
         }
     }
 
-    /// The bytes; none if it takes another way to write them, or to say why not.
     #[inline(always)]
-    pub(crate) fn finish(self) -> Option<&'b [u8]> {
-        if self.well {
-            self.bytes.get(..self.len)
-        } else {
-            None
+    pub(crate) fn fixed_header(&mut self, first_byte: u8, remaining_len: usize) {
+        match remaining_len {
+            0..0x80 => self.array([first_byte, remaining_len as u8]),
+            0x80..0x4000 => {
+                let [low, high, ..] = variable_byte_integer(remaining_len as u32);
+                self.array([first_byte, low, high]);
+            }
+            _ if remaining_len > REMAINING_LENGTH_MAX as usize => self.room.refuse(),
+            _ => {
+                self.u8(first_byte);
+                self.variable_byte_integer(remaining_len as u32);
+            }
         }
     }
 }
 
-impl Sink for Short<'_> {
+impl Sink for Filler<'_, '_> {
     #[inline(always)]
     fn put(&mut self, bytes: &[u8]) {
-        match self.bytes.get_mut(self.len..) {
-            Some(room) if room.len() >= bytes.len() => {
-                copy(bytes, room);
-                self.len += bytes.len();
-            }
-            _ => self.well = false,
-        }
+        self.room.put(bytes);
+    }
+
+    #[inline(always)]
+    fn array<const N: usize>(&mut self, bytes: [u8; N]) {
+        self.room.put_array(bytes);
+    }
+
+    #[inline(always)]
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.room.put_with_len(bytes);
+    }
+
+    #[inline(always)]
+    fn string(&mut self, _field: Field, string: &str) {
+        self.room.put_text_with_len(string);
     }
 
     #[inline(always)]
     fn long_section(&mut self, properties: &impl Section) {
-        let at = self.len;
-        self.u8(0);
-        let start = self.len;
+        let (len, next) = self.sections;
+        self.sections.0 = next;
+        self.variable_byte_integer(len);
         properties.write_properties(self);
-        match (self.bytes.get_mut(at), self.len - start) {
-            (Some(len), value @ 0..0x80) => *len = value as u8,
-            _ => self.well = false,
-        }
-    }
-
-    #[inline]
-    fn fail(&mut self, _error: EncodeError) {
-        self.well = false;
     }
 
     #[inline(always)]
-    fn check_string(&mut self, _field: Field, string: &str) {
-        if has_null(string) {
-            self.well = false;
-        }
+    fn fail(&mut self, _error: EncodeError) {
+        self.room.refuse();
     }
 
-    // What fits is not too long for its field.
+    // What cannot be put is left out.
+    #[inline(always)]
+    fn check_string(&mut self, _field: Field, _string: &str) {}
+
     #[inline(always)]
     fn check_binary(&mut self, _field: Field, _binary: &[u8]) {}
 }
 
-/// Copies to the front of what is large enough. Most strings are two pieces that may overlap, which
-/// takes less than to call for a copy of any length.
-#[inline(always)]
-fn copy(bytes: &[u8], room: &mut [u8]) {
-    let Some(room) = room.get_mut(..bytes.len()) else {
-        return;
-    };
-    let both = (8..=32).contains(&bytes.len());
-    let copied = both && (copy_ends::<16>(bytes, room) || copy_ends::<8>(bytes, room));
-    if !copied {
-        room.copy_from_slice(bytes);
-    }
-}
-
-/// Copies the first and the last `N` bytes; false if there are fewer.
-#[inline(always)]
-fn copy_ends<const N: usize>(bytes: &[u8], room: &mut [u8]) -> bool {
-    let (Some(first), Some(last)) = (bytes.first_chunk::<N>(), bytes.last_chunk::<N>()) else {
-        return false;
-    };
-    if let Some(room) = room.first_chunk_mut() {
-        *room = *first;
-    }
-    if let Some(room) = room.last_chunk_mut() {
-        *room = *last;
-    }
-    true
-}
-
-/// Adds up lengths and keeps the first error.
+/// Adds up lengths, and with `CHECKED` keeps the first error.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Measure {
+pub(crate) struct Measure<const CHECKED: bool> {
     len: usize,
     error: Option<EncodeError>,
     /// The lengths of the sections in their order; only a CONNECT has two.
@@ -322,7 +304,7 @@ pub(crate) struct Measure {
     has_section: bool,
 }
 
-impl Measure {
+impl<const CHECKED: bool> Measure<CHECKED> {
     /// What was measured elsewhere.
     #[inline]
     pub(crate) const fn of(len: usize) -> Self {
@@ -362,15 +344,29 @@ impl Measure {
     }
 }
 
-impl Sink for Measure {
+impl<const CHECKED: bool> Sink for Measure<CHECKED> {
     #[inline]
     fn put(&mut self, bytes: &[u8]) {
         self.add(bytes.len());
     }
 
     #[inline(always)]
+    fn take_len(&mut self, len: usize) -> bool {
+        if !CHECKED {
+            self.add(len);
+        }
+        !CHECKED
+    }
+
+    #[inline(always)]
     fn long_section(&mut self, properties: &impl Section) {
-        let section = measure_section(properties);
+        let section = if CHECKED {
+            measure_section(properties)
+        } else {
+            let mut section = Self::default();
+            properties.write_properties(&mut section);
+            section
+        };
         let len = u32::try_from(section.len).unwrap_or(u32::MAX);
         if self.has_section {
             self.sections.1 = len;
@@ -387,20 +383,22 @@ impl Sink for Measure {
 
     #[inline]
     fn fail(&mut self, error: EncodeError) {
-        self.error.get_or_insert(error);
+        if CHECKED {
+            self.error.get_or_insert(error);
+        }
     }
 
     #[inline]
     fn check_string(&mut self, field: Field, string: &str) {
         self.check_binary(field, string.as_bytes());
-        if has_null(string) {
+        if CHECKED && has_null(string) {
             self.fail(EncodeError::NullCharacter(field));
         }
     }
 
     #[inline]
     fn check_binary(&mut self, field: Field, binary: &[u8]) {
-        if binary.len() > usize::from(u16::MAX) {
+        if CHECKED && binary.len() > usize::from(u16::MAX) {
             self.fail(EncodeError::FieldTooLong(field));
         }
     }
@@ -408,7 +406,7 @@ impl Sink for Measure {
 
 /// Apart, so that what most packets are without takes no space in between.
 #[inline(never)]
-fn measure_section(properties: &impl Section) -> Measure {
+fn measure_section<const CHECKED: bool>(properties: &impl Section) -> Measure<CHECKED> {
     let mut measure = Measure::default();
     properties.write_properties(&mut measure);
     measure
@@ -423,7 +421,7 @@ pub(crate) struct Writer<'o, B> {
 
 impl<'o, B: BufMut> Writer<'o, B> {
     #[inline]
-    pub(crate) const fn new(measure: Measure, out: &'o mut B) -> Self {
+    pub(crate) const fn new(measure: Measure<true>, out: &'o mut B) -> Self {
         Self {
             out,
             sections: measure.sections,

@@ -229,19 +229,27 @@ impl Encode for Subscribe<'_> {
         if version.has_properties() {
             sink.section(self);
         }
-        sink.require(
-            !self.filters.is_plainly_empty(),
-            EncodeError::NoTopicFilters,
-        );
-        for filter in self.filters {
-            sink.require(
-                !version.has_properties() || !filter.is_shared_no_local(),
-                EncodeError::NoLocalOnSharedSubscription,
-            );
-            let options = filter.options.to_u8(version);
-            sink.text(filter.topic_filter.as_str());
-            sink.u8(options);
+        let has_filters = !self.filters.is_plainly_empty();
+        sink.require(has_filters, EncodeError::NoTopicFilters);
+        // A loop for each, so that what matters in 5.0 alone is asked there alone.
+        if version.has_properties() {
+            self.filters.each(|filter| {
+                let well = !filter.is_shared_no_local();
+                sink.require(well, EncodeError::NoLocalOnSharedSubscription);
+                filter.write(Version::V5, sink);
+            });
+        } else {
+            self.filters
+                .each(|filter| filter.write(Version::V3_1_1, sink));
         }
+    }
+}
+
+impl SubscribeFilter<'_> {
+    #[inline(always)]
+    fn write(&self, version: Version, sink: &mut impl Sink) {
+        sink.text(self.topic_filter.as_str());
+        sink.u8(self.options.to_u8(version));
     }
 }
 

@@ -11,9 +11,10 @@ mod generators;
 use std::num::NonZeroU16;
 
 use avocet_codec::{
-    Delivery, Frame, MessageProperties, PACKET_SIZE_MAX, Packet, Publish, Version, frame_len,
+    Delivery, EncodeError, Frame, MessageProperties, PACKET_SIZE_MAX, Packet, Publish, Version,
+    frame_len,
 };
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
 use proptest::prelude::*;
 
 use generators::{frame, version};
@@ -57,6 +58,29 @@ proptest! {
             let again = encoded(&decoded.unwrap(), version);
             prop_assert_eq!(Packet::decode(&again, version), Ok(packet));
             prop_assert_eq!(again, bytes);
+            Ok(())
+        })?;
+    }
+
+    #[test]
+    fn all_buffers_get_the_same_bytes(frame in frame(), cut in any::<prop::sample::Index>()) {
+        let version = frame.version;
+        frame.with_packet(|packet| {
+            let bytes = encoded(&packet, version);
+            let mut exact = Vec::with_capacity(bytes.len());
+            packet.encode(version, &mut exact).unwrap();
+            prop_assert_eq!(&exact, &bytes);
+            let mut array = vec![0; bytes.len()];
+            let (front, behind) = array.split_at_mut(cut.index(bytes.len()));
+            let mut pieces = front.chain_mut(behind);
+            packet.encode(version, &mut pieces).unwrap();
+            prop_assert_eq!(pieces.remaining_mut(), 0);
+            prop_assert_eq!(&array, &bytes);
+            // Not even the last byte is missing where there is no error.
+            let mut short = &mut array[1..];
+            let full = packet.encode(version, &mut short);
+            prop_assert_eq!(full, Err(EncodeError::OutputFull));
+            prop_assert_eq!(short.len(), bytes.len() - 1);
             Ok(())
         })?;
     }

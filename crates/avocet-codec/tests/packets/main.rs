@@ -66,9 +66,11 @@ pub(crate) fn refuses(version: Version, text: &str, error: DecodeError) {
 /// The error is found before the first byte is written.
 #[track_caller]
 pub(crate) fn unencodable(version: Version, packet: Packet<'_>, error: EncodeError) {
-    let mut out = Vec::new();
-    assert_eq!(packet.encode(version, &mut out), Err(error));
-    assert!(out.is_empty());
+    let room = packet.encoded_len(version).min(1 << 20);
+    for mut out in [Vec::new(), Vec::with_capacity(room)] {
+        assert_eq!(packet.encode(version, &mut out), Err(error));
+        assert!(out.is_empty());
+    }
 }
 
 pub(crate) fn id(value: u16) -> PacketId {
