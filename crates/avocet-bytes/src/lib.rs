@@ -10,8 +10,10 @@ extern crate alloc;
 
 mod ascii;
 mod fill;
+mod places;
 mod shared;
 
 pub use ascii::{ascii_by_words, ascii_without, has_any};
 pub use fill::{Fill, Room, append};
+pub use places::places;
 pub use shared::SharedBytes;
