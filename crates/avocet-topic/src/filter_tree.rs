@@ -73,7 +73,7 @@ impl FilterTreeLimits {
 /// [`TreeFull`]; filters of shapes in use are not.
 ///
 /// A match knows a filter by 104 bits of a keyed hash, not by its text: a filter that does not match a name
-/// is found all the same for less than one in 2^101 of the keys. That holds for everybody who does not
+/// is found all the same for less than one in 2^103 of the keys. That holds for everybody who does not
 /// know the key, which is made of the seed given to [`new`](Self::new). Whatever changes
 /// the tree or asks for one filter compares texts.
 ///

@@ -10,7 +10,7 @@ use core::hint::black_box;
 use core::mem;
 use core::num::NonZeroU32;
 
-use super::hashing::{Hash, ORDER_MAX};
+use super::hashing::{Check, Hash, ORDER_MAX};
 
 /// Filters in a line.
 const LINE: usize = 6;
@@ -19,7 +19,7 @@ const LINE: usize = 6;
 const SEGMENT: usize = 4_096;
 
 /// The place in the order of no filter, behind all others.
-const VACANT: u32 = ORDER_MAX + 1;
+const VACANT: u64 = ORDER_MAX + 1;
 
 /// A filter in a table.
 pub(super) struct Entry<V> {
@@ -34,52 +34,10 @@ pub(super) struct Entry<V> {
 #[repr(C, align(128))]
 pub(super) struct Line<V> {
     /// Ascending; vacant ones come last.
-    orders: [u32; LINE],
-    checks: [u32; LINE],
+    orders: [u64; LINE],
     rests: [u8; LINE],
     ids: [u32; LINE],
     values: [Option<(NonZeroU32, V)>; LINE],
-}
-
-/// A place of a line, taken out of it.
-struct Taken<V> {
-    order: u32,
-    check: u32,
-    rest: u8,
-    id: u32,
-    value: Option<(NonZeroU32, V)>,
-}
-
-impl<V> Taken<V> {
-    const VACANT: Self = Self {
-        order: VACANT,
-        check: 0,
-        rest: 0,
-        id: 0,
-        value: None,
-    };
-
-    fn into_entry(self) -> Option<Entry<V>> {
-        let (seal, value) = self.value?;
-        let hash = Hash::new(self.order, self.check, self.rest, seal);
-        Some(Entry {
-            hash,
-            id: self.id,
-            value,
-        })
-    }
-}
-
-impl<V> From<Entry<V>> for Taken<V> {
-    fn from(entry: Entry<V>) -> Self {
-        Self {
-            order: entry.hash.order(),
-            check: entry.hash.check(),
-            rest: entry.hash.rest(),
-            id: entry.id,
-            value: Some((entry.hash.seal(), entry.value)),
-        }
-    }
 }
 
 /// What a line says about a hash.
@@ -94,7 +52,6 @@ pub(super) enum Answer<'t, V> {
 impl<V> Line<V> {
     const EMPTY: Self = Self {
         orders: [VACANT; LINE],
-        checks: [0; LINE],
         rests: [0; LINE],
         ids: [0; LINE],
         values: [const { None }; LINE],
@@ -103,40 +60,31 @@ impl<V> Line<V> {
     /// What begins here of the filters with a hash.
     #[inline(always)]
     pub(super) fn answer(&self, hash: &Hash) -> Answer<'_, V> {
-        let order = hash.order();
-        let place = self.first(order);
-        if self.orders.get(place) != Some(&order) {
-            if self.goes_on(order) {
-                return Answer::Perhaps;
-            }
-            return Answer::Missing;
-        }
-        match self.value(place, hash) {
-            Some(value) => Answer::Found(value),
+        let place = self.first(hash.order());
+        match self.orders.get(place) {
+            Some(order) if *order != hash.order() => Answer::Missing,
+            Some(_) => match self.value(place, hash.check()) {
+                Some(value) => Answer::Found(value),
+                None => Answer::Perhaps,
+            },
             None => Answer::Perhaps,
         }
     }
 
     /// How many filters come before those of a place in the order.
     #[inline(always)]
-    fn first(&self, order: u32) -> usize {
-        let before = self.orders.iter().map(|&it| u32::from(it < order));
-        before.sum::<u32>() as usize
-    }
-
-    /// Whether filters of a place in the order may lie behind this line, if it is not behind them.
-    const fn goes_on(&self, order: u32) -> bool {
-        self.orders[LINE - 1] <= order
+    fn first(&self, order: u64) -> usize {
+        let before = self.orders.iter().map(|&it| usize::from(it < order));
+        before.sum()
     }
 
     /// The value at a place if the filter there has this hash; its place in the order is known
     /// to be the same.
     #[inline(always)]
-    fn value(&self, place: usize, hash: &Hash) -> Option<&V> {
-        let check = *self.checks.get(place)?;
+    fn value(&self, place: usize, check: Check) -> Option<&V> {
         let rest = *self.rests.get(place)?;
         let (seal, value) = self.values.get(place)?.as_ref()?;
-        let is_same = (check == hash.check()) & (rest == hash.rest()) & (*seal == hash.seal());
+        let is_same = (rest == check.rest()) & (*seal == check.seal());
         is_same.then_some(value)
     }
 
@@ -156,67 +104,57 @@ impl<V> Line<V> {
         self.orders.iter().filter(|&&it| it != VACANT).count()
     }
 
-    fn into_entries(self) -> impl Iterator<Item = Entry<V>> {
-        let hashes = self.orders.into_iter().zip(self.checks).zip(self.rests);
-        let entries = hashes.zip(self.ids).zip(self.values);
-        entries.filter_map(|((((order, check), rest), id), value)| {
-            let (seal, value) = value?;
-            let hash = Hash::new(order, check, rest, seal);
-            Some(Entry { hash, id, value })
-        })
-    }
-
-    /// Puts a filter behind all others, or returns it if there is no place.
-    fn push(&mut self, entry: Entry<V>) -> Option<Entry<V>> {
-        let mut taken = Taken::from(entry);
-        if self.swap(self.len(), &mut taken) {
-            return None;
-        }
-        taken.into_entry()
-    }
-
-    /// Puts a filter in its place, behind those of the same place in the order, and returns the
-    /// greatest one if there are too many.
-    fn insert(&mut self, entry: Entry<V>) -> Option<Entry<V>> {
-        let mut moved = Taken::from(entry);
-        for place in self.place(moved.order)..LINE {
-            self.swap(place, &mut moved);
-            if moved.order == VACANT {
-                break;
-            }
-        }
-        moved.into_entry()
-    }
-
-    /// Where a filter of a place in the order goes.
-    fn place(&self, order: u32) -> usize {
+    /// Where a filter of a place in the order goes: behind those of the same place.
+    fn place(&self, order: u64) -> usize {
         self.orders.iter().filter(|&&it| it <= order).count()
     }
 
-    fn remove(&mut self, place: usize) -> Option<Entry<V>> {
-        let mut moved = Taken::VACANT;
-        for place in (place..LINE).rev() {
-            self.swap(place, &mut moved);
-        }
-        moved.into_entry()
+    /// Puts a filter where there is none.
+    #[inline(always)]
+    fn put(&mut self, place: usize, Entry { hash, id, value }: Entry<V>) -> Option<()> {
+        *self.orders.get_mut(place)? = hash.order();
+        *self.rests.get_mut(place)? = hash.check().rest();
+        *self.ids.get_mut(place)? = id;
+        *self.values.get_mut(place)? = Some((hash.check().seal(), value));
+        Some(())
     }
 
-    fn swap(&mut self, place: usize, with: &mut Taken<V>) -> bool {
-        let (Some(order), Some(check), Some(rest), Some(id), Some(value)) = (
-            self.orders.get_mut(place),
-            self.checks.get_mut(place),
-            self.rests.get_mut(place),
-            self.ids.get_mut(place),
-            self.values.get_mut(place),
-        ) else {
-            return false;
-        };
-        mem::swap(order, &mut with.order);
-        mem::swap(check, &mut with.check);
-        mem::swap(rest, &mut with.rest);
-        mem::swap(id, &mut with.id);
-        mem::swap(value, &mut with.value);
-        true
+    /// Takes a filter from where it lies; the line has a hole there then.
+    #[inline(always)]
+    fn take(&mut self, place: usize) -> Option<Entry<V>> {
+        let order = mem::replace(self.orders.get_mut(place)?, VACANT);
+        let (seal, value) = self.values.get_mut(place)?.take()?;
+        Some(Entry {
+            hash: Hash::new(order, Check::new(*self.rests.get(place)?, seal)),
+            id: *self.ids.get(place)?,
+            value,
+        })
+    }
+
+    /// Puts a filter at a place, those from there on one place further, and returns the last one if
+    /// there are too many.
+    fn insert(&mut self, place: usize, entry: Entry<V>) -> Option<Entry<V>> {
+        let last = self.take(LINE - 1);
+        let mut at = LINE - 1;
+        while at > place {
+            if let Some(moved) = self.take(at - 1) {
+                self.put(at, moved);
+            }
+            at -= 1;
+        }
+        self.put(place, entry);
+        last
+    }
+
+    fn remove(&mut self, place: usize) -> Option<Entry<V>> {
+        let removed = self.take(place);
+        for at in place + 1..LINE {
+            let Some(moved) = self.take(at) else {
+                break;
+            };
+            self.put(at - 1, moved);
+        }
+        removed
     }
 }
 
@@ -224,6 +162,14 @@ impl<V> Line<V> {
 #[derive(Clone, Copy)]
 pub(super) struct Place {
     segment: usize,
+    line: usize,
+    /// In the line.
+    at: usize,
+}
+
+/// The place behind a filter.
+#[derive(Default)]
+struct End {
     line: usize,
     /// In the line.
     at: usize,
@@ -252,16 +198,23 @@ impl<V> Segment<V> {
         }
     }
 
-    /// Adds a filter behind all others; the last one came to lie in line `last`.
-    fn push(&mut self, last: &mut usize, entry: Entry<V>) {
-        *last = self.home(entry.hash.order()).max(*last);
-        self.len += 1;
-        let mut moved = Some(entry);
-        while let Some(entry) = moved {
-            let line = self.line_or_add(*last);
-            moved = line.and_then(|line| line.push(entry));
-            *last += usize::from(moved.is_some());
+    /// Adds a filter behind all others, of which the last one lies before `end`.
+    #[inline(always)]
+    fn push(&mut self, end: &mut End, entry: Entry<V>) {
+        let home = self.home(entry.hash.order());
+        if home > end.line {
+            *end = End { line: home, at: 0 };
+        } else if end.at == LINE {
+            *end = End {
+                line: end.line + 1,
+                at: 0,
+            };
         }
+        self.len += 1;
+        if let Some(line) = self.line_or_add(end.line) {
+            line.put(end.at, entry);
+        }
+        end.at += 1;
     }
 
     fn line_or_add(&mut self, line: usize) -> Option<&mut Line<V>> {
@@ -272,22 +225,29 @@ impl<V> Segment<V> {
         self.lines.get_mut(line)
     }
 
-    fn into_entries(self) -> impl Iterator<Item = Entry<V>> {
-        self.lines.into_iter().flat_map(Line::into_entries)
+    /// Takes all filters out, in order.
+    #[inline(always)]
+    fn drain(mut self, mut f: impl FnMut(Entry<V>)) {
+        for line in &mut self.lines {
+            for at in 0..LINE {
+                let Some(entry) = line.take(at) else {
+                    break;
+                };
+                f(entry);
+            }
+        }
     }
 
     fn resize(&mut self, len: usize) {
         let old = mem::replace(self, Self::with_room(len));
-        let mut last = 0;
-        for entry in old.into_entries() {
-            self.push(&mut last, entry);
-        }
+        let mut end = End::default();
+        old.drain(|entry| self.push(&mut end, entry));
     }
 
     /// The line in which filters of a place in the order begin.
     #[inline(always)]
-    fn home(&self, order: u32) -> usize {
-        ((u64::from(order) * u64::from(self.homes)) >> 32) as usize
+    fn home(&self, order: u64) -> usize {
+        ((u128::from(order) * u128::from(self.homes)) >> 64) as usize
     }
 
     /// Line and place in it of the filter with this hash for whose number `is` says so.
@@ -297,12 +257,12 @@ impl<V> Segment<V> {
         while let Some(line) = self.lines.get(at) {
             let mut place = line.first(order);
             while line.orders.get(place) == Some(&order) {
-                if line.value(place, hash).is_some() && is(*line.ids.get(place)?) {
+                if line.value(place, hash.check()).is_some() && is(*line.ids.get(place)?) {
                     return Some((at, place));
                 }
                 place += 1;
             }
-            if !line.goes_on(order) {
+            if place < LINE {
                 break;
             }
             at += 1;
@@ -319,13 +279,17 @@ impl<V> Segment<V> {
         let mut found = (at, LINE);
         let mut moved = Some(entry);
         while let Some(entry) = moved {
-            if let Some(line) = self.line_or_add(at) {
+            let Some(line) = self.line_or_add(at) else {
+                break;
+            };
+            let place = line.place(entry.hash.order());
+            if place < LINE {
                 if found.1 == LINE {
-                    found = (at, line.place(entry.hash.order()));
+                    found = (at, place);
                 }
-                moved = line.insert(entry);
+                moved = line.insert(place, entry);
             } else {
-                moved = None;
+                moved = Some(entry);
             }
             at += 1;
         }
@@ -346,7 +310,7 @@ impl<V> Segment<V> {
             && let Some([line, behind]) = self.lines.get_mut(hole..hole + 2)
             && let Some(next) = behind.remove(0)
         {
-            line.insert(next);
+            line.put(LINE - 1, next);
             hole += 1;
         }
         self.len -= 1;
@@ -359,7 +323,7 @@ impl<V> Segment<V> {
 
 #[derive(Clone, Debug)]
 pub(super) struct Index<V> {
-    /// The last bits of a place in the order name its segment: as many as `mask` has if there is one that is
+    /// The last of the [`bits`] of a place in the order name its segment: as many as `mask` has if there is one that is
     /// called so, or one bit less.
     segments: Vec<Segment<V>>,
     mask: u32,
@@ -448,8 +412,8 @@ impl<V> Index<V> {
     }
 
     #[inline(always)]
-    fn segment(&self, order: u32) -> usize {
-        let at = (order & self.mask) as usize;
+    fn segment(&self, order: u64) -> usize {
+        let at = (bits(order) & self.mask) as usize;
         if at < self.segments.len() {
             at
         } else {
@@ -467,14 +431,14 @@ impl<V> Index<V> {
             let half = divided.len as usize / 2;
             added = Segment::with_room(half);
             let old = mem::replace(divided, Segment::with_room(half));
-            let (mut last, mut last_added) = (0, 0);
-            for entry in old.into_entries() {
-                if entry.hash.order() & self.mask == new {
-                    added.push(&mut last_added, entry);
+            let (mut end, mut end_added) = (End::default(), End::default());
+            old.drain(|entry| {
+                if bits(entry.hash.order()) & self.mask == new {
+                    added.push(&mut end_added, entry);
                 } else {
-                    divided.push(&mut last, entry);
+                    divided.push(&mut end, entry);
                 }
-            }
+            });
         }
         self.segments.push(added);
     }
@@ -488,11 +452,17 @@ impl<V> Index<V> {
         self.mask = (self.segments.len() as u32).next_power_of_two() - 1;
         if let Some(segment) = self.segments.get_mut(into) {
             segment.resize(segment.len as usize + last.len as usize);
-            for entry in last.into_entries() {
+            last.drain(|entry| {
                 segment.insert(entry);
-            }
+            });
         }
     }
+}
+
+/// The bits of a place in the order that name segments.
+#[inline(always)]
+const fn bits(order: u64) -> u32 {
+    (order >> 32) as u32
 }
 
 #[cfg(test)]
@@ -502,11 +472,11 @@ mod tests {
     use super::*;
 
     /// The hash of everything at one place in the order.
-    fn hash(order: u32) -> Hash {
-        Hash::new(order, 1, 2, NonZeroU32::MIN)
+    fn hash(order: u64) -> Hash {
+        Hash::new(order, Check::new(2, NonZeroU32::MIN))
     }
 
-    fn insert(index: &mut Index<u32>, order: u32, id: u32) -> Place {
+    fn insert(index: &mut Index<u32>, order: u64, id: u32) -> Place {
         index.insert(Entry {
             hash: hash(order),
             id,
@@ -514,7 +484,7 @@ mod tests {
         })
     }
 
-    fn remove(index: &mut Index<u32>, order: u32, id: u32) {
+    fn remove(index: &mut Index<u32>, order: u64, id: u32) {
         let place = index.place(&hash(order), |it| it == id).unwrap();
         assert_eq!(index.remove(place), Some((id, id)));
     }
@@ -526,10 +496,9 @@ mod tests {
         let mut index = Index::new();
         insert(&mut index, 7, 1);
         let others = [
-            Hash::new(8, 1, 2, NonZeroU32::MIN),
-            Hash::new(7, 3, 2, NonZeroU32::MIN),
-            Hash::new(7, 1, 3, NonZeroU32::MIN),
-            Hash::new(7, 1, 2, NonZeroU32::MAX),
+            Hash::new(8, Check::new(2, NonZeroU32::MIN)),
+            Hash::new(7, Check::new(3, NonZeroU32::MIN)),
+            Hash::new(7, Check::new(2, NonZeroU32::MAX)),
         ];
         for other in others {
             assert_eq!(index.find(&other, |_| true), None);
@@ -544,7 +513,7 @@ mod tests {
     /// Filters come and go like entries of a map, also with few hashes for many of them.
     #[test]
     fn an_index_is_a_map_of_hashes() {
-        for spread in [u32::MAX, 1 << 31, 7, 1] {
+        for spread in [u64::MAX, 1 << 63, 7, 1] {
             let mut index = Index::new();
             let mut model = BTreeMap::new();
             let mut random = 1_u64;
@@ -554,10 +523,11 @@ mod tests {
                     .wrapping_mul(6_364_136_223_846_793_005)
                     .wrapping_add(1);
                 let bits = (random >> 32) as u32;
+                let more = u64::from(bits) << 32 | random & 0xffff_ffff;
                 // Phases of growing and of shrinking; the last homes are used most.
                 let grows = (n / (ops / 10)) % 2 == 0;
                 if grows != bits.is_multiple_of(4) {
-                    let order = ORDER_MAX - (bits / 8) % spread;
+                    let order = ORDER_MAX - (more / 8) % spread;
                     let place = insert(&mut index, order, n);
                     assert_eq!(index.value_mut(place), Some(&mut n.clone()));
                     model.insert(n, order);
@@ -580,7 +550,7 @@ mod tests {
     #[test]
     fn segments_stay_small() {
         let mut index = Index::new();
-        let order = |n: u32| (n.wrapping_mul(0x9e37_79b9) ^ (n << 7)).min(ORDER_MAX);
+        let order = |n: u32| u64::from(n.wrapping_mul(0x9e37_79b9) ^ (n << 7)) << 32;
         for n in 0..100_000 {
             insert(&mut index, order(n), n);
         }

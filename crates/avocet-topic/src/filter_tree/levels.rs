@@ -1,74 +1,62 @@
 //! The levels of a name, hashed once and asked for in many shapes.
 
+use avocet_bytes::places;
+
 use super::hashing::{Hash, Hashes, Sum, Text};
 use super::records::is_end;
 use crate::shape::Shape;
 
 /// The first `LEVELS` levels of a name.
 pub(super) struct Levels<const LEVELS: usize> {
-    /// What a row without levels has.
-    start: Sum,
-    levels: [Level; LEVELS],
+    levels: [Sum; LEVELS],
+    /// The sums of the levels before each.
+    before: [Sum; LEVELS],
     len: usize,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Level {
-    hash: Sum,
-    /// The sum of the levels up to this one.
+    /// The sum of all levels.
     sum: Sum,
 }
 
 impl<const LEVELS: usize> Levels<LEVELS> {
     pub(super) fn new() -> Self {
         Self {
-            start: Sum::default(),
-            levels: [Level::default(); LEVELS],
+            levels: [Sum::default(); LEVELS],
+            before: [Sum::default(); LEVELS],
             len: 0,
+            sum: Sum::default(),
         }
     }
 
     /// The levels of a name, or of a filter; asked once.
     #[inline(always)]
     pub(super) fn fill(&mut self, hashes: &Hashes, name: &Text<'_>) {
-        self.start = hashes.start();
-        if !name.is_short() {
-            self.fill_long(hashes, name.whole());
-            return;
-        }
-        let (mut sum, mut start, mut len) = (self.start, 0, 0);
-        let mut places = self.levels.iter_mut().zip(hashes.factors());
-        for block in (0..=name.whole().len()).step_by(64) {
+        let (mut sum, mut start, mut len) = (hashes.start(), 0, 0);
+        let mut block = 0;
+        'name: while block <= name.whole().len() {
             let mut ends = ends(name, block);
             while ends != 0 {
-                len += 1;
-                let Some((place, factor)) = places.next() else {
-                    break;
-                };
+                if len == LEVELS {
+                    len += 1;
+                    break 'name;
+                }
                 let end = block + ends.trailing_zeros() as usize;
-                let hash = hashes.level_within(factor, name, start, end);
-                sum = sum.plus(hash);
-                *place = Level { hash, sum };
+                if let (Some(level), Some(before), Some(factor)) = (
+                    self.levels.get_mut(len),
+                    self.before.get_mut(len),
+                    hashes.factors().get(len),
+                ) {
+                    let hash = hashes.level((len, factor), name, start, end);
+                    *level = hash;
+                    *before = sum;
+                    sum = sum.plus(hash);
+                }
                 start = end + 1;
+                len += 1;
                 ends &= ends - 1;
             }
+            block += 64;
         }
         self.len = len;
-    }
-
-    #[cold]
-    fn fill_long(&mut self, hashes: &Hashes, name: &[u8]) {
-        let mut sum = self.start;
-        let mut places = self.levels.iter_mut().zip(hashes.factors());
-        for level in name.split(|&byte| byte == b'/') {
-            self.len += 1;
-            let Some((place, factor)) = places.next() else {
-                return;
-            };
-            let hash = hashes.level(factor, level);
-            sum = sum.plus(hash);
-            *place = Level { hash, sum };
-        }
+        self.sum = sum;
     }
 
     /// The levels of the name, or some number above `LEVELS` if there are more.
@@ -80,49 +68,82 @@ impl<const LEVELS: usize> Levels<LEVELS> {
     /// most `LEVELS` levels, and no more than the name.
     #[inline(always)]
     pub(super) fn hash(&self, shape: &Shape) -> Hash {
-        let last = self.levels.get(shape.levels().wrapping_sub(1));
-        let sum = last.map_or(self.start, |last| last.sum);
-        let wild = plus_levels::<LEVELS>(shape).filter_map(|index| self.levels.get(index));
-        wild.fold(sum, |sum, level| sum.minus(level.hash)).hash()
+        let sum = if shape.levels() < self.len {
+            self.before.get(shape.levels()).unwrap_or(&self.sum)
+        } else {
+            &self.sum
+        };
+        self.hash_of(*sum, shape)
     }
-}
 
-/// The positions of `+` among so many levels, ascending.
-fn plus_levels<const LEVELS: usize>(shape: &Shape) -> impl Iterator<Item = usize> {
-    let mut plus = shape.plus();
-    core::iter::from_fn(move || {
+    /// The same for a shape of as many levels as the name has.
+    #[inline(always)]
+    pub(super) fn hash_all(&self, shape: &Shape) -> Hash {
+        self.hash_of(self.sum, shape)
+    }
+
+    /// The hash of the levels that add up to this, without those that are `+`.
+    #[inline(always)]
+    fn hash_of(&self, mut sum: Sum, shape: &Shape) -> Hash {
         if LEVELS <= 16 {
-            // A word of 64 bits takes half as many instructions.
-            let set = plus as u64 & 0xffff;
-            plus = u128::from(set & set.wrapping_sub(1));
-            return (set != 0).then_some(set.trailing_zeros() as usize);
+            // One word takes half as many instructions as two.
+            let mut plus = shape.plus() as u64;
+            while plus != 0 {
+                sum = self.without(sum, plus.trailing_zeros());
+                plus &= plus - 1;
+            }
+        } else {
+            let mut plus = shape.plus();
+            while plus != 0 {
+                sum = self.without(sum, plus.trailing_zeros());
+                plus &= plus - 1;
+            }
         }
-        let index = (plus != 0).then(|| plus.trailing_zeros() as usize)?;
-        plus &= plus - 1;
-        Some(index)
-    })
+        sum.hash()
+    }
+
+    /// A sum without that of a level.
+    #[inline(always)]
+    fn without(&self, sum: Sum, position: u32) -> Sum {
+        let level = self.levels.get(position as usize % LEVELS);
+        level.map_or(sum, |level| sum.minus(level))
+    }
 }
 
 /// Bit `i` is set if byte `i` of the 64 that begin there is a `/`, or the first behind the name.
 #[inline(always)]
 fn ends(name: &Text<'_>, block: usize) -> u64 {
-    let len = name.whole().len() - block;
-    let mut set = if len < 64 { 1 << len } else { 0 };
-    for at in (0..len.min(64)).step_by(8) {
-        set |= separators(name.word(block + at)) << at;
+    let whole = name.whole();
+    let bytes = whole.get(block..).unwrap_or_default();
+    let bytes = bytes.get(..64).unwrap_or(bytes);
+    let Some(last) = whole.last_chunk() else {
+        return ends_of_few(name);
+    };
+    let (chunks, rest) = bytes.as_chunks();
+    let mut set = if bytes.len() < 64 {
+        1 << bytes.len()
+    } else {
+        0
+    };
+    let mut at = 0;
+    for chunk in chunks {
+        set |= u64::from(places(chunk, b'/')) << at;
+        at += 16;
+    }
+    if !rest.is_empty() {
+        set |= u64::from(places(last, b'/') >> (16 - rest.len())) << at;
     }
     set
 }
 
-/// Bit `i` is set if byte `i` is a `/`.
-#[inline(always)]
-const fn separators(word: u64) -> u64 {
-    const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
-    let word = word ^ u64::from_le_bytes([b'/'; 8]);
-    // The highest bit of each byte that is zero.
-    let zeros = !(((word & LOW) + LOW) | word | LOW);
-    // These bits, next to each other.
-    (zeros >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56
+/// The same for a name of less than sixteen bytes.
+#[inline(never)]
+fn ends_of_few(name: &Text<'_>) -> u64 {
+    let len = name.whole().len();
+    let high = if len > 8 { name.word(8) } else { 0 };
+    let words = u128::from(name.word(0)) | u128::from(high) << 64;
+    // The zeros behind the name are no separators.
+    u64::from(places(&words.to_le_bytes(), b'/')) | 1 << len
 }
 
 /// Whether a filter, which ends there or at the first zero byte, matches a name, the `$` rule
