@@ -45,6 +45,11 @@ impl Connections {
         self.places.get_mut(key)?.as_mut()
     }
 
+    #[cfg(all(feature = "io-uring", target_os = "linux"))]
+    pub(crate) fn get(&self, key: Key) -> Option<&Connection> {
+        self.places.get(key)?.as_ref()
+    }
+
     /// The key the next insertion will have.
     pub(crate) fn next_key(&self) -> Key {
         self.free.last().copied().unwrap_or(self.places.len())

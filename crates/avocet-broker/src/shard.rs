@@ -4,6 +4,8 @@ mod arriving;
 mod commands;
 pub(crate) mod hooks;
 mod limits;
+#[cfg(all(feature = "io-uring", target_os = "linux"))]
+mod together;
 mod transfer;
 
 use std::cmp::Reverse;
@@ -19,7 +21,7 @@ use mio::{Events, Poll, Token};
 use tracing::error;
 
 use self::hooks::Questions;
-use self::transfer::{feed_unread, read, receive, send};
+use self::transfer::{feed_unread, read, receive, send, send_rest};
 use crate::acceptor::Acceptor;
 use crate::access::Authenticator;
 use crate::admission::Admission;
@@ -141,6 +143,8 @@ pub(crate) struct Shard {
     stop_at: Option<Instant>,
     buffer: Box<[u8]>,
     transmit: TransmitBuf,
+    #[cfg(all(feature = "io-uring", target_os = "linux"))]
+    together: together::Together,
     mail: Vec<Mail>,
 }
 
@@ -182,6 +186,8 @@ impl Shard {
             stop_at: None,
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
             transmit: TransmitBuf::new(TRANSMIT_BYTES),
+            #[cfg(all(feature = "io-uring", target_os = "linux"))]
+            together: together::Together::new(),
             mail: Vec::new(),
         })
     }
@@ -516,6 +522,8 @@ impl Shard {
         for key in dirty.drain(..) {
             self.write(key, now);
         }
+        #[cfg(all(feature = "io-uring", target_os = "linux"))]
+        self.write_together(now);
         if self.dirty.is_empty() {
             self.dirty = dirty;
         }
@@ -582,7 +590,10 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        connection.in_dirty = false;
+        // A place in the list may be that of a connection that is gone.
+        if !mem::take(&mut connection.in_dirty) {
+            return;
+        }
         if let Some(unsent) = &mut connection.unsent {
             match send(&mut connection.stream, unsent) {
                 Ok(true) => connection.unsent = None,
@@ -607,7 +618,26 @@ impl Shard {
             return;
         }
         connection.spoke_last = true;
-        match send(&mut connection.stream, &mut self.transmit) {
+        #[cfg(all(feature = "io-uring", target_os = "linux"))]
+        if self
+            .together
+            .take(key, &connection.stream, &mut self.transmit, more)
+        {
+            if self.together.is_full() {
+                self.write_together(now);
+            }
+            return;
+        }
+        self.write_rest(key, None, more, now);
+    }
+
+    /// Writes what is left of the output of a connection, of which so much was written.
+    fn write_rest(&mut self, key: Key, written: Option<io::Result<usize>>, more: bool, now: Now) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            self.transmit.clear();
+            return;
+        };
+        match send_rest(&mut connection.stream, &mut self.transmit, written) {
             Ok(true) if more => {
                 connection.in_dirty = true;
                 self.dirty.push(key);

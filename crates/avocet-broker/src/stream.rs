@@ -6,6 +6,8 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice, Read, Write};
 use std::mem;
 use std::net::Shutdown;
+#[cfg(all(feature = "io-uring", target_os = "linux"))]
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -164,6 +166,16 @@ impl Stream {
             Self::Unix(socket) => socket.write_vectored(slices),
             Self::Layered(stream) => stream.layers.write_vectored(slices),
             Self::Pipe(end) => end.0.write_vectored(slices),
+        }
+    }
+
+    /// The socket, if nothing lies between it and MQTT.
+    #[cfg(all(feature = "io-uring", target_os = "linux"))]
+    pub(crate) fn socket_fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Tcp(socket) => Some(socket.as_fd()),
+            Self::Unix(socket) => Some(socket.as_fd()),
+            Self::Layered(_) | Self::Pipe(_) => None,
         }
     }
 

@@ -126,6 +126,23 @@ pub(super) fn send(stream: &mut Stream, output: &mut TransmitBuf) -> io::Result<
     stream.flush()
 }
 
+/// The same where a first write came to this.
+pub(super) fn send_rest(
+    stream: &mut Stream,
+    output: &mut TransmitBuf,
+    written: Option<io::Result<usize>>,
+) -> io::Result<bool> {
+    match written {
+        None => {}
+        Some(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+        Some(Ok(n)) => output.advance(n),
+        Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+        Some(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+        Some(Err(error)) => return Err(error),
+    }
+    send(stream, output)
+}
+
 #[inline(never)]
 fn write_pieces(stream: &mut Stream, output: &TransmitBuf) -> io::Result<usize> {
     let mut slices = [IoSlice::new(&[]); SLICES];
