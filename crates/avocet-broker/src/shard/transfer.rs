@@ -153,3 +153,54 @@ fn write_pieces(stream: &mut Stream, output: &TransmitBuf) -> io::Result<usize> 
     }
     stream.write_vectored(slices.get(..used).unwrap_or_default())
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::io::Read as _;
+
+    use bytes::BufMut as _;
+    use mio::net::UnixStream;
+
+    use super::*;
+
+    /// What becomes of `abcdef` after a first write, what is left of it, and what the peer gets.
+    fn rest_after(
+        written: Option<io::Result<usize>>,
+    ) -> (Result<bool, io::ErrorKind>, usize, Vec<u8>) {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let mut stream = Stream::Unix(near);
+        let mut output = TransmitBuf::new(64);
+        output.frame().put_slice(b"abcdef");
+        let result = send_rest(&mut stream, &mut output, written);
+        drop(stream);
+        let mut received = Vec::new();
+        far.read_to_end(&mut received).unwrap();
+        (result.map_err(|error| error.kind()), output.len(), received)
+    }
+
+    #[test]
+    fn what_a_first_write_left_is_written_where_there_may_be_room() {
+        assert_eq!(rest_after(None), (Ok(true), 0, b"abcdef".to_vec()));
+        assert_eq!(rest_after(Some(Ok(4))), (Ok(true), 0, b"ef".to_vec()));
+        assert_eq!(rest_after(Some(Ok(6))), (Ok(true), 0, Vec::new()));
+        let not_begun = io::ErrorKind::Interrupted.into();
+        let all = (Ok(true), 0, b"abcdef".to_vec());
+        assert_eq!(rest_after(Some(Err(not_begun))), all);
+    }
+
+    #[test]
+    fn what_a_full_socket_did_not_take_is_kept_and_an_error_is_one() {
+        let full = io::ErrorKind::WouldBlock.into();
+        assert_eq!(rest_after(Some(Err(full))), (Ok(false), 6, Vec::new()));
+        let broken = io::ErrorKind::BrokenPipe;
+        let (result, _, received) = rest_after(Some(Err(broken.into())));
+        assert_eq!((result, received), (Err(broken), Vec::new()));
+        let (result, _, received) = rest_after(Some(Ok(0)));
+        assert_eq!(
+            (result, received),
+            (Err(io::ErrorKind::WriteZero), Vec::new())
+        );
+    }
+}
