@@ -10,14 +10,15 @@ use std::time::Duration;
 
 use avocet_session::Instant;
 
-/// Connections read in each millisecond from which on a pause may be worth it. A message that comes
-/// alone costs about 10 us, so this is a thread that is busy for a sixth of its time.
+/// Connections read in each millisecond, here or for this shard by another, from which on a pause
+/// may be worth it. A message that comes alone costs about 10 us, so this is a thread that is busy
+/// for a sixth of its time.
 const READS_MIN: u64 = 16;
 
 /// For how long the load is measured.
 const WINDOW: Duration = Duration::from_millis(4);
 
-/// With so many connections ready, enough has gathered.
+/// With so much input, enough has gathered.
 const READY_MAX: usize = 64;
 
 /// How long a pause is, by the time that the last turn took: what comes in one turn is then at least
@@ -32,7 +33,7 @@ const SKIPPED: (u32, u32) = (1, 16);
 pub(crate) struct Gathering {
     /// The longest pause; zero for none.
     max: Duration,
-    /// When the window began, and the connections read in it.
+    /// When the window began, and the input in it.
     window: Instant,
     reads: u64,
     /// Whether there was much to do in the last window.
@@ -61,7 +62,7 @@ impl Gathering {
         }
     }
 
-    /// A turn begins, with so many connections to read.
+    /// A turn begins, with so much input: connections to read, and what other shards read for this one.
     pub(crate) fn begin(&mut self, ready: usize, now: Instant) {
         self.began = now;
         self.reads += ready as u64;
@@ -79,7 +80,7 @@ impl Gathering {
         self.work = now.duration_since(self.began);
     }
 
-    /// How long to wait before the next turn, with so many connections to read.
+    /// How long to wait before the next turn, with so much input.
     pub(crate) fn pause(&mut self, ready: usize, now: Instant) -> Option<Duration> {
         let stale = now.duration_since(self.window) >= 2 * WINDOW;
         if !self.loaded || stale || ready == 0 || ready >= READY_MAX || self.max.is_zero() {
@@ -92,7 +93,7 @@ impl Gathering {
         Some((WORK_FACTOR * self.work).min(self.max))
     }
 
-    /// What a pause came to: so many connections were ready before it, and so many are after it.
+    /// What a pause came to: so much input was there before it, and so much is after it.
     pub(crate) fn judge(&mut self, before: usize, after: usize) {
         if after >= 2 * before && after >= before + 4 {
             self.skip_next = SKIPPED.0;

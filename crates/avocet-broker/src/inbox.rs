@@ -90,14 +90,31 @@ pub(crate) struct Inbox {
 #[derive(Default)]
 struct Contents {
     mail: Vec<Mail>,
-    /// The shard waits, and looks at its mail only when it is woken.
-    waits: bool,
+    /// How many of these [may wait](ShardMessage::may_wait).
+    credits: usize,
+    /// How many others came from shards.
+    values: usize,
+    /// What the shard waits for; it looks at its mail only when it is woken.
+    waits: Option<Waits>,
+}
+
+/// Mail for which a shard is to be woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waits {
+    ForAny,
+    /// Not for what may wait.
+    ForMore,
 }
 
 impl Contents {
     /// Whether the shard must be woken for new mail, which happens once.
-    fn must_wake(&mut self) -> bool {
-        mem::take(&mut self.waits)
+    fn must_wake(&mut self, may_wait: bool) -> bool {
+        let wakes = match self.waits {
+            None => false,
+            Some(Waits::ForAny) => true,
+            Some(Waits::ForMore) => !may_wait,
+        };
+        wakes && self.waits.take().is_some()
     }
 }
 
@@ -120,13 +137,17 @@ impl Inbox {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// Adds all of `mail`, of which the memory stays; true when the shard must be woken. Mail for
-    /// a shard that has ended is dropped.
+    /// Adds all of `mail` of another shard, of which the memory stays and so many [may
+    /// wait](ShardMessage::may_wait); true when the shard must be woken. Mail for a shard that has
+    /// ended is dropped.
     #[must_use]
-    pub(crate) fn append(&self, mail: &mut Vec<Mail>) -> bool {
+    pub(crate) fn append(&self, mail: &mut Vec<Mail>, credits: usize) -> bool {
         if let Some(contents) = &mut *self.lock() {
+            let values = mail.len() - credits;
+            contents.credits += credits;
+            contents.values += values;
             contents.mail.append(mail);
-            return contents.must_wake();
+            return contents.must_wake(values == 0);
         }
         // Dropping a stream takes its lock, which comes before that of the inbox.
         mail.clear();
@@ -138,7 +159,7 @@ impl Inbox {
         let mut guard = self.lock();
         if let Some(contents) = &mut *guard {
             contents.mail.push(mail);
-            if contents.must_wake() {
+            if contents.must_wake(false) {
                 drop(guard);
                 self.wake();
             }
@@ -149,13 +170,28 @@ impl Inbox {
         drop(mail);
     }
 
-    /// Whether the shard may wait, because there is no mail; it is woken from here on, until it
-    /// takes its mail.
-    pub(crate) fn may_wait(&self) -> bool {
+    /// Whether the shard may wait, because there is no mail that may not; it is woken from here on,
+    /// until it [is awake](Self::awake). One that wants credit waits for that too.
+    pub(crate) fn may_wait(&self, wants_credit: bool) -> bool {
         let mut contents = self.lock();
         contents.as_mut().is_none_or(|contents| {
-            contents.waits = contents.mail.is_empty();
-            contents.waits
+            let (waiting, waits) = if wants_credit {
+                (0, Waits::ForAny)
+            } else {
+                (contents.credits, Waits::ForMore)
+            };
+            contents.waits = (contents.mail.len() == waiting).then_some(waits);
+            contents.waits.is_some()
+        })
+    }
+
+    /// The shard need not be woken, because it takes its mail soon: how much other shards sent that
+    /// may not wait.
+    pub(crate) fn awake(&self) -> usize {
+        let mut contents = self.lock();
+        contents.as_mut().map_or(0, |contents| {
+            contents.waits = None;
+            contents.values
         })
     }
 
@@ -168,7 +204,8 @@ impl Inbox {
     pub(crate) fn take(&self, empty: &mut Vec<Mail>) {
         debug_assert!(empty.is_empty(), "mail would be lost");
         if let Some(contents) = &mut *self.lock() {
-            contents.waits = false;
+            (contents.credits, contents.values) = (0, 0);
+            contents.waits = None;
             mem::swap(&mut contents.mail, empty);
         }
     }
@@ -182,5 +219,63 @@ impl Inbox {
     fn lock(&self) -> MutexGuard<'_, Option<Contents>> {
         // Nothing that holds the lock leaves the queue half changed.
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inbox() -> (mio::Poll, Inbox) {
+        let poll = mio::Poll::new().unwrap();
+        let waker = Waker::new(poll.registry(), mio::Token(0)).unwrap();
+        (poll, Inbox::new(waker))
+    }
+
+    /// Other shards send so much, of which so much may wait; whether the shard must be woken.
+    fn send(inbox: &Inbox, mail: usize, credits: usize) -> bool {
+        let mut mail = (0..mail).map(|_| Mail::ForgetAnswers).collect();
+        inbox.append(&mut mail, credits)
+    }
+
+    #[test]
+    fn a_shard_that_waits_is_woken_once() {
+        let (_poll, inbox) = inbox();
+        assert!(!send(&inbox, 1, 0));
+        assert!(!inbox.may_wait(false));
+        inbox.take(&mut Vec::new());
+        assert!(inbox.may_wait(false));
+        assert!(send(&inbox, 1, 0));
+        assert!(!send(&inbox, 1, 0));
+    }
+
+    #[test]
+    fn credit_wakes_only_a_shard_that_wants_it() {
+        let (_poll, inbox) = inbox();
+        for (wants_credit, wakes) in [(false, false), (true, true)] {
+            assert!(inbox.may_wait(wants_credit));
+            assert_eq!(send(&inbox, 2, 2), wakes);
+            assert_eq!(inbox.may_wait(wants_credit), !wakes);
+            assert_eq!(inbox.awake(), 0);
+            inbox.take(&mut Vec::new());
+        }
+        assert!(inbox.may_wait(false));
+        assert!(!send(&inbox, 1, 1));
+        assert!(!inbox.may_wait(true));
+        assert!(inbox.may_wait(false));
+        assert!(send(&inbox, 2, 1));
+    }
+
+    #[test]
+    fn a_shard_that_is_awake_is_not_woken_and_knows_what_came() {
+        let (_poll, inbox) = inbox();
+        assert!(inbox.may_wait(false));
+        assert_eq!(inbox.awake(), 0);
+        assert!(!send(&inbox, 3, 1));
+        inbox.send(Mail::ForgetAnswers);
+        assert_eq!(inbox.awake(), 2);
+        let mut mail = Vec::new();
+        inbox.take(&mut mail);
+        assert_eq!((mail.len(), inbox.awake()), (4, 0));
     }
 }

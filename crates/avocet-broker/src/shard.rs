@@ -130,6 +130,8 @@ pub(crate) struct Shard {
     /// Mail for one other shard, until there is some for another one or the turn ends.
     outgoing: Vec<Mail>,
     outgoing_to: usize,
+    /// How much of it may wait.
+    outgoing_credits: usize,
     /// Shards that wait, have new mail and were not woken.
     to_wake: Vec<usize>,
     /// Connections that are being closed, with the time when they are dropped.
@@ -178,6 +180,7 @@ impl Shard {
             dirty: Vec::new(),
             outgoing: Vec::new(),
             outgoing_to: 0,
+            outgoing_credits: 0,
             to_wake: Vec::new(),
             draining: VecDeque::new(),
             lingering: VecDeque::new(),
@@ -204,18 +207,19 @@ impl Shard {
             if !self.watch(&mut events, timeout) {
                 return;
             }
-            let ready = self.ready.len();
+            let mut input = self.input();
             let mut now = self.clock.now();
-            let pause = self.gathering.pause(ready, now.instant);
+            let pause = self.gathering.pause(input, now.instant);
             if let Some(pause) = pause.filter(|_| !left) {
                 Clock::pause(pause);
                 if !self.watch(&mut events, Some(Duration::ZERO)) {
                     return;
                 }
-                self.gathering.judge(ready, self.ready.len());
+                let before = mem::replace(&mut input, self.input());
+                self.gathering.judge(before, input);
                 now = self.clock.now();
             }
-            self.gathering.begin(self.ready.len(), now.instant);
+            self.gathering.begin(input, now.instant);
             self.handle_mail(now);
             self.accept(now);
             self.stalled = self.store.as_ref().is_some_and(StoreHandle::is_full);
@@ -234,6 +238,11 @@ impl Shard {
             self.ping(now);
             self.tell_held();
         }
+    }
+
+    /// How much there is for this turn: connections to read, and what others read for this shard.
+    fn input(&self) -> usize {
+        self.ready.len() + self.inbox.awake()
     }
 
     /// Notes what happens within a time; false if that cannot be told.
@@ -262,7 +271,7 @@ impl Shard {
         let ready = !self.ready.is_empty() && !self.stalled;
         let coming = self.acceptor.is_ready() || self.arrivals.is_ready();
         let busy = ready || !self.dirty.is_empty() || coming;
-        if busy || !self.inbox.may_wait() {
+        if busy || !self.inbox.may_wait(self.engine.wants_credit()) {
             return Some(Duration::ZERO);
         }
         let first = Instant::first_of([

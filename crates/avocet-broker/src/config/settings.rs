@@ -414,9 +414,9 @@ static SETTINGS: &[Setting] = &[
             max: Duration::from_millis(10),
         },
         about: "How long a thread with much to do may let input gather before it reads. What comes \
-                together costs less: fewer reads, and fewer and larger writes. A thread that reads from \
-                fewer than 16 clients in a millisecond does not wait, nor one for which waiting brings \
-                nothing. `\"0s\"`: never. Not on Windows, whose pauses take longer.",
+                together costs less: fewer reads, and fewer and larger writes. A thread for which \
+                fewer than 16 clients are read in a millisecond, by itself or by others, does not \
+                wait, nor one for which waiting brings nothing. `\"0s\"`: never. Not on Windows, whose pauses take longer.",
         get: |config| Value::Duration(config.gather_max),
         set: |config, value| config.gather_max = value.duration(),
     },

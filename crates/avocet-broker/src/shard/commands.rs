@@ -1,5 +1,7 @@
 //! What an engine wants, carried out.
 
+use std::mem;
+
 use avocet_engine::{Command, ConnectionId, Moved, ShardId};
 use avocet_session::Now;
 use tracing::error;
@@ -38,7 +40,9 @@ impl Shard {
                 }
             }
             Command::ToShard { to, value } => {
+                let credit = value.may_wait();
                 self.push(to.index(), Mail::FromShard(self.id, value));
+                self.outgoing_credits += usize::from(credit);
             }
             Command::Move { id, to, moved } => self.hand_over(id, to, moved),
             Command::Resume(id) => {
@@ -154,7 +158,8 @@ impl Shard {
         }
         let to = self.outgoing_to;
         let inbox = self.inboxes.get(to);
-        if inbox.is_some_and(|inbox| inbox.append(&mut self.outgoing)) {
+        let credits = mem::take(&mut self.outgoing_credits);
+        if inbox.is_some_and(|inbox| inbox.append(&mut self.outgoing, credits)) {
             self.to_wake.push(to);
         }
         if self.outgoing.capacity() > EVENTS {
