@@ -2,7 +2,7 @@
 
 use std::collections::hash_map::RandomState;
 use std::future::Future;
-use std::hash::{BuildHasher, Hasher};
+use std::hash::BuildHasher;
 use std::io;
 use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroUsize};
@@ -19,6 +19,7 @@ use std::time::Duration;
 use avocet_engine::{Engine, PublishOutHook, ShardId};
 use avocet_journal::Journal;
 use avocet_store::LogStore;
+use avocet_topic::Seed;
 #[cfg(unix)]
 use avocet_transport::UnixListenError;
 use avocet_transport::{ListenError, TlsError};
@@ -659,7 +660,9 @@ fn default_shards() -> u16 {
     u16::try_from(cores / 2).unwrap_or(u16::MAX).clamp(1, 256)
 }
 
-/// Entropy of the system, by way of the keys the standard library draws for its hash maps.
-fn seed() -> u64 {
-    RandomState::new().build_hasher().finish()
+/// Entropy of the system, by way of the keys of 128 bits that the standard library draws for its hash
+/// maps.
+fn seed() -> Seed {
+    let keys = RandomState::new();
+    Seed::new([0_u64, 1, 2, 3].map(|number| keys.hash_one(number)))
 }

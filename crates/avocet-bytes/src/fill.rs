@@ -23,7 +23,7 @@ pub trait Fill {
 }
 
 /// Appends `len` bytes to a buffer, if it has room for them in one piece and all of it is filled. Else
-/// the buffer is as it was, and the answer is false.
+/// its end is where it was, though bytes behind it may have changed, and the answer is false.
 ///
 /// `len` is what all pieces take, those that are refused included: then one that was left out leaves
 /// room that is not filled.

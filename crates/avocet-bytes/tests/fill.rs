@@ -118,7 +118,13 @@ fn a_null_is_found_at_every_place() {
 
 #[test]
 fn what_is_too_long_for_its_length_is_left_out() {
-    for len in [65_535, 65_536, 65_537] {
+    // Miri takes minutes for each.
+    let lens: &[usize] = if cfg!(miri) {
+        &[65_536]
+    } else {
+        &[65_535, 65_536, 65_537]
+    };
+    for &len in lens {
         check(&[Piece::WithLen(vec![1; len])]);
         check(&[Piece::Text("a".repeat(len))]);
     }

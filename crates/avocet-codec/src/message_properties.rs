@@ -262,7 +262,7 @@ impl MessagePropertiesParts<'_> {
         }
         let mut rest = self.user_properties;
         while let [UserProperty { name, value }, behind @ ..] = rest {
-            len += STRING + name.len() + 2 + value.len();
+            len = len.saturating_add(STRING + name.len() + 2 + value.len());
             rest = behind;
         }
         if len > u32::MAX as usize {

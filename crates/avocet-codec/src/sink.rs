@@ -327,11 +327,10 @@ impl<const CHECKED: bool> Measure<CHECKED> {
         self.len.saturating_add(1 + variable_byte_integer_len(len))
     }
 
-    /// Nothing is lost when it wraps: no payload, and no number of fields that memory can hold, is
-    /// so long, and a longer field is an error of its own.
+    /// What is longer than memory, because its fields share their bytes, is too long in any case.
     #[inline]
     pub(crate) const fn add(&mut self, len: usize) {
-        self.len = self.len.wrapping_add(len);
+        self.len = self.len.saturating_add(len);
     }
 
     #[inline]

@@ -5,7 +5,6 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::ToString;
 use alloc::sync::Arc;
-use core::hash::Hasher as _;
 use core::mem;
 
 use avocet_access::Action;
@@ -16,6 +15,7 @@ use avocet_topic::TopicName;
 use crate::access::Judged;
 use crate::connection::{Connection, Question, forget_unjudged};
 use crate::counters::RefuseReason;
+use crate::engine::purpose;
 use crate::flapping::Flap;
 use crate::quotas::Quota;
 use crate::session_table::{SessionHandle, SessionKey};
@@ -329,7 +329,8 @@ impl Engine {
     fn assign_key(&mut self, tenant: &str, user: Option<&str>) -> SessionKey {
         loop {
             self.assigned += 1;
-            let bits = secret_number(self.entropy, self.assigned);
+            // Who knows a Client Identifier can take it over: none tells the next.
+            let bits = self.seed.number(purpose::CLIENT_IDS, self.assigned);
             let key = SessionKey::of_user(tenant, user, &format!("auto-{bits:016x}"));
             if self.owner_of_session(&key) == self.shard && self.sessions.find(&key).is_none() {
                 return key;
@@ -691,18 +692,6 @@ impl Engine {
         self.command(Command::Log(event));
         self.need_flush(id);
     }
-}
-
-/// A number that tells neither its neighbours nor the seed: who knows a Client Identifier can take
-/// it over, and who knows the seed can choose filters that match what they should not.
-fn secret_number(seed: u64, number: u64) -> u64 {
-    #[expect(
-        deprecated,
-        reason = "without std it is the only hash whose results do not tell its key"
-    )]
-    let mut hasher = core::hash::SipHasher::new_with_keys(seed, 0);
-    hasher.write_u64(number);
-    hasher.finish()
 }
 
 const fn step(data: Option<&[u8]>) -> avocet_session::Authentication<'_> {

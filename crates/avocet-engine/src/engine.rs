@@ -8,6 +8,7 @@ use core::time::Duration;
 
 use avocet_access::{Bans, Rules};
 use avocet_session::{CommitId, Instant, Limits, Now, UnixTime};
+use avocet_topic::Seed;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
@@ -33,6 +34,13 @@ use crate::sys::Sys;
 use crate::tenant::Spaces;
 use crate::timer::{Clock, Timers};
 
+/// What numbers of the seed are for, beside the keys of filters.
+pub(crate) mod purpose {
+    pub(crate) const SESSIONS: u64 = 1;
+    pub(crate) const TENANTS: u64 = 2;
+    pub(crate) const CLIENT_IDS: u64 = 3;
+}
+
 /// One shard of a broker: its connections, its sessions, the topics and groups it owns.
 ///
 /// The same calls with the same arguments give the same results, byte for byte.
@@ -42,9 +50,9 @@ pub struct Engine {
     pub(crate) resident_limits: Limits,
     pub(crate) shard: ShardId,
     pub(crate) shards: u16,
-    /// For assigned Client Identifiers.
-    pub(crate) entropy: u64,
-    /// How many of these there were.
+    /// For what peers must not know.
+    pub(crate) seed: Seed,
+    /// How many Client Identifiers were assigned.
     pub(crate) assigned: u64,
     pub(crate) clock: Clock,
     pub(crate) timers: Timers,
@@ -132,9 +140,10 @@ impl Engine {
         config: Arc<EngineConfig>,
         shard: ShardId,
         shards: u16,
-        seed: u64,
+        seed: impl Into<Seed>,
         now: Now,
     ) -> Self {
+        let seed = seed.into();
         let shards = shards.max(1);
         let per_shard = usize::from(shards);
         let resident_limits = Limits {
@@ -145,14 +154,14 @@ impl Engine {
             resident_limits,
             shard,
             shards,
-            entropy: seed,
+            seed,
             assigned: 0,
             clock: Clock::new(now),
             timers: Timers::default(),
             counters: Counters::default(),
             connections: Connections::default(),
             out_of_credit: 0,
-            sessions: SessionTable::new(seed),
+            sessions: SessionTable::new(seed.number(purpose::SESSIONS, 0)),
             rules: Arc::new(Rules::default()),
             questions: 0,
             generation: 0,

@@ -7,7 +7,7 @@ use core::{mem, slice};
 
 use avocet_codec::{QoS, SubscriptionId, SubscriptionOptions};
 use avocet_session::Now;
-use avocet_topic::{FilterTree, FilterTreeLimits, TopicFilter, TopicFilterBuf, TreeFull};
+use avocet_topic::{FilterTree, FilterTreeLimits, Seed, TopicFilter, TopicFilterBuf, TreeFull};
 
 use crate::Engine;
 use crate::session_table::SessionHandle;
@@ -387,7 +387,7 @@ pub(crate) struct PendingInterests {
 }
 
 impl Routes {
-    pub(crate) fn new(limits: FilterTreeLimits, seed: u64) -> Self {
+    pub(crate) fn new(limits: FilterTreeLimits, seed: Seed) -> Self {
         Self {
             filters: Filters {
                 tree: FilterTree::with_limits(limits, seed),

@@ -7,11 +7,12 @@ use core::borrow::Borrow;
 use core::hash::{Hash, Hasher};
 use core::{fmt, mem};
 
-use avocet_topic::{FilterTreeLimits, TopicFilterBuf, TopicTree};
+use avocet_topic::{FilterTreeLimits, Seed, TopicFilterBuf, TopicTree};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use crate::Engine;
+use crate::engine::purpose;
 use crate::quotas::TenantUsage;
 use crate::rates::Spent;
 use crate::retained::Retained;
@@ -175,15 +176,17 @@ pub(crate) struct Spaces {
     /// Those of whose usage other shards do not know.
     changed: Vec<SpaceId>,
     limits: FilterTreeLimits,
-    seed: u64,
+    seed: Seed,
 }
 
 impl Spaces {
     /// The space of those without a tenant.
-    pub(crate) fn new(limits: FilterTreeLimits, seed: u64) -> Self {
+    pub(crate) fn new(limits: FilterTreeLimits, seed: Seed) -> Self {
         let mut spaces = Self {
             entries: Vec::new(),
-            by_tenant: HashMap::with_hasher(FixedState::with_seed(seed)),
+            by_tenant: HashMap::with_hasher(FixedState::with_seed(
+                seed.number(purpose::TENANTS, 0),
+            )),
             changed: Vec::new(),
             limits,
             seed,

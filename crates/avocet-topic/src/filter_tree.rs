@@ -20,8 +20,8 @@ use self::index::{Entry, Place};
 use self::levels::Levels;
 use self::records::Records;
 use self::tables::{Table, Tables};
-use crate::TopicFilter;
 use crate::shape::{SHAPE_LEVELS_MAX, Shape, shape};
+use crate::{Seed, TopicFilter};
 
 /// Why a filter was not added to a [`FilterTree`]; nothing changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -73,8 +73,8 @@ impl FilterTreeLimits {
 /// [`TreeFull`]; filters of shapes in use are not.
 ///
 /// A match knows a filter by 104 bits of a keyed hash, not by its text: a filter that does not match a name
-/// is found all the same for less than one in 2^103 of the keys. That holds for everybody who does not
-/// know the key, which is made of the seed given to [`new`](Self::new). Whatever changes
+/// is found all the same for less than one in 2^103 of the keys, if keys are drawn evenly. They are made of the
+/// seed given to [`new`](Self::new): nobody who does not know it can do better than by trying seeds. Whatever changes
 /// the tree or asks for one filter compares texts.
 ///
 /// Adding and removing a filter takes constant time on average; now and then a few thousand
@@ -112,16 +112,16 @@ impl<V> FilterTree<V> {
     /// but the program itself chooses filters any number will do. Results and their order do not
     /// depend on it.
     #[must_use]
-    pub fn new(seed: u64) -> Self {
+    pub fn new(seed: impl Into<Seed>) -> Self {
         Self::with_limits(FilterTreeLimits::default(), seed)
     }
 
     /// The same with other limits.
     #[must_use]
-    pub fn with_limits(limits: FilterTreeLimits, seed: u64) -> Self {
+    pub fn with_limits(limits: FilterTreeLimits, seed: impl Into<Seed>) -> Self {
         Self {
             limits,
-            hashes: Hashes::new(seed),
+            hashes: Hashes::new(seed.into()),
             records: Records::new(),
             tables: Tables::new(),
             overflow: Vec::new(),

@@ -11,6 +11,7 @@ mod filter_tree;
 mod limits;
 mod matching;
 mod name;
+mod seed;
 mod shape;
 mod topic_tree;
 
@@ -22,5 +23,6 @@ pub use filter_tree::{FilterId, FilterTree, FilterTreeLimits, TreeFull};
 pub use limits::{TopicLimitError, TopicLimits};
 pub use matching::matches;
 pub use name::{TopicName, TopicNameBuf, TopicNameError};
+pub use seed::Seed;
 pub use shape::{Shape, shape};
 pub use topic_tree::{Cursor, Next, TopicTree};

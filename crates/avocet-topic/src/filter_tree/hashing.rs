@@ -21,6 +21,7 @@
 use alloc::boxed::Box;
 use core::num::NonZeroU32;
 
+use crate::Seed;
 use crate::shape::SHAPE_LEVELS_MAX;
 
 const PRIME: u64 = (1 << 61) - 1;
@@ -216,15 +217,11 @@ struct Key {
 }
 
 impl Hashes {
-    pub(super) fn new(seed: u64) -> Self {
-        // SplitMix64.
-        let mut state = seed;
+    pub(super) fn new(seed: Seed) -> Self {
+        let mut count = 0;
         let mut random = || {
-            state = state.wrapping_add(SPREAD);
-            let mut z = state;
-            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            z ^ (z >> 31)
+            count += 1;
+            seed.number(0, count)
         };
         let mut number = || {
             loop {
@@ -258,7 +255,7 @@ impl Hashes {
     /// Of these texts alone those that differ within the first so many pieces differ in hash.
     #[cfg(test)]
     pub(super) fn weak(pieces: usize) -> Self {
-        let mut weak = Self::new(0);
+        let mut weak = Self::new(Seed::from(0));
         let Key {
             factors, seconds, ..
         } = weak.key.as_mut();
@@ -488,7 +485,7 @@ mod tests {
     #[test]
     fn texts_hash_as_they_should() {
         for seed in [0, u64::MAX] {
-            let hashes = Hashes::new(seed);
+            let hashes = Hashes::new(Seed::from(seed));
             let lens = (1..150)
                 .chain(880..910)
                 .chain(1_000..1_050)
@@ -509,7 +506,7 @@ mod tests {
 
     #[test]
     fn levels_hash_as_they_should() {
-        let hashes = Hashes::new(3);
+        let hashes = Hashes::new(Seed::from(3));
         for level in (0..40).chain([900, 3_000, 65_535]).map(text) {
             for before in 0..9 {
                 let before = text(before);
@@ -531,7 +528,7 @@ mod tests {
 
     #[test]
     fn a_level_hashes_alike_wherever_it_lies() {
-        let hashes = Hashes::new(7);
+        let hashes = Hashes::new(Seed::from(7));
         let name = "0123456789abcdefghijkl";
         let [_, _, two, three, ..] = hashes.factors();
         for len in 1..=name.len() {
@@ -582,7 +579,7 @@ mod tests {
     #[test]
     fn texts_that_count_up_spread() {
         for seed in 0..20 {
-            let hashes = Hashes::new(seed);
+            let hashes = Hashes::new(Seed::from(seed));
             let count = 10_000;
             let names = (0..count).map(|n| alloc::format!("site/{}/dev/{}", n % 100, n / 100));
             let hashes: Vec<Hash> = names
