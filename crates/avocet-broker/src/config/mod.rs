@@ -297,7 +297,7 @@ impl Default for Config {
             durability: Durability::default(),
             topic_durability: Vec::new(),
             shards: None,
-            gather_max: Duration::from_micros(200),
+            gather_max: Duration::from_micros(60),
             stop_timeout: Duration::from_secs(5),
             user: None,
             group: None,
