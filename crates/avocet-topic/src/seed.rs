@@ -22,8 +22,9 @@ impl Seed {
     /// keys. Purpose 0 is the key of a [`FilterTree`](crate::FilterTree).
     #[must_use]
     pub fn number(&self, purpose: u64, count: u64) -> u64 {
-        let [left, right] = self.0.map(|key| sip(key, purpose, count));
-        left ^ right
+        let [left, right] = self.0;
+        // What is hashed differs too: both keys of a seed may be the same.
+        sip(left, [0, purpose, count]) ^ sip(right, [1, purpose, count])
     }
 }
 
@@ -41,14 +42,15 @@ impl fmt::Debug for Seed {
     }
 }
 
-fn sip([low, high]: [u64; 2], purpose: u64, count: u64) -> u64 {
+fn sip([low, high]: [u64; 2], words: [u64; 3]) -> u64 {
     #[expect(
         deprecated,
         reason = "without std it is the only hash whose results do not tell its key"
     )]
     let mut hasher = core::hash::SipHasher::new_with_keys(low, high);
-    hasher.write_u64(purpose);
-    hasher.write_u64(count);
+    for word in words {
+        hasher.write_u64(word);
+    }
     hasher.finish()
 }
 
@@ -73,8 +75,10 @@ mod tests {
         all.push(of(Seed::new([1, 2, 3, 4]), 0));
         all.push(of(Seed::new([1, 2, 3, 4]), 1));
         assert_eq!(of(Seed::new([1, 2, 3, 4]), 1), all[5]);
+        // One whose keys are the same.
+        all.push(of(Seed::from(0), 0));
         let different: BTreeSet<u64> = all.iter().flatten().copied().collect();
-        assert_eq!(different.len(), 12);
+        assert_eq!(different.len(), 14);
     }
 
     #[test]
