@@ -327,10 +327,15 @@ impl<const CHECKED: bool> Measure<CHECKED> {
         self.len.saturating_add(1 + variable_byte_integer_len(len))
     }
 
-    /// What is longer than memory, because its fields share their bytes, is too long in any case.
+    /// What is longer than memory, because its fields share their bytes, is too long in any case. No
+    /// packet can be described that reaches the end of 64 bits.
     #[inline]
     pub(crate) const fn add(&mut self, len: usize) {
-        self.len = self.len.saturating_add(len);
+        self.len = if cfg!(target_pointer_width = "64") {
+            self.len.wrapping_add(len)
+        } else {
+            self.len.saturating_add(len)
+        };
     }
 
     #[inline]
