@@ -89,7 +89,7 @@ impl Broker {
                 Arc::clone(&config),
                 ShardId::new(shard),
                 SHARDS,
-                shard.into(),
+                u64::from(shard),
                 now,
             )
         };
