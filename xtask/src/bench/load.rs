@@ -104,6 +104,7 @@ impl Load<'_> {
         let mut load = Bounded::start(&mut command)?;
         let said = load.0.stderr.take().context("standard error")?;
         let mut lines = BufReader::new(said).lines();
+        let mut last = String::from("nothing");
         // It ends by itself, and its output with it.
         while let Some(line) = lines.next().transpose()? {
             if line.starts_with(HELD) {
@@ -111,8 +112,9 @@ impl Load<'_> {
                 std::thread::spawn(move || lines.for_each(drop));
                 return Ok(load);
             }
+            last = line;
         }
-        bail!("the load beside it never said that it is {HELD}")
+        bail!("the load beside it ended before it was {HELD}; the last that it said: {last}")
     }
 }
 
