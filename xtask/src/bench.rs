@@ -55,7 +55,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME", default_value = BROKERS)]
     definitions: String,
     /// What the record is called, behind the date; an older one of this name is replaced. Without it, after
-    /// the definitions and the files of --peers, with `-alone` or `-part` if brokers or rows are left out.
+    /// the definitions and the files of --peers, with `-alone`, `-without-NAME` or `-part` if brokers or rows
+    /// are left out.
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
     /// The folder of the record; with --quick it is the one for build output.
@@ -280,6 +281,12 @@ impl Args {
         if self.alone && words.len() == 1 && self.definitions == BROKERS {
             words.push("alone".into());
         }
+        if !self.without.is_empty() {
+            let mut without = self.without.clone();
+            without.sort_unstable();
+            words.push("without".into());
+            words.extend(without);
+        }
         if !self.only.is_empty() {
             words.push("part".into());
         }
@@ -357,6 +364,14 @@ mod tests {
             (
                 "bench --peers /a/one.toml --peers two.toml",
                 "brokers-one-two",
+            ),
+            (
+                "bench --without rumqttd,mosquitto",
+                "brokers-without-mosquitto-rumqttd",
+            ),
+            (
+                "bench --alone --without avocet --peers shards.toml --only idle",
+                "brokers-shards-without-avocet-part",
             ),
             ("bench --alone --only idle --name mine", "mine"),
         ] {

@@ -133,11 +133,21 @@ impl Peer {
         }
     }
 
-    /// All that it is told when it starts.
-    fn settings(&self) -> String {
-        let files = self.files.values().map(String::as_str);
-        let texts: Vec<_> = files.chain([self.command.as_str()]).collect();
-        texts.join("\n")
+    /// The durability that it is told, if it is a broker of ours: by its command, or else by a file.
+    fn durability(&self) -> Option<String> {
+        let words = self
+            .command
+            .split(|it: char| !it.is_alphanumeric() && it != '_');
+        let mut words = words.filter(|word| !word.is_empty());
+        if words.any(|word| word == "durability") {
+            return words.next().map(str::to_owned);
+        }
+        let mut files = self.files.values();
+        // Those of a listener or of topics lie in tables of their own.
+        files.find_map(|text| {
+            let settings: toml::Table = toml::from_str(text).ok()?;
+            Some(settings.get("durability")?.as_str()?.to_owned())
+        })
     }
 
     /// Whether it is measured in this row.
@@ -156,20 +166,18 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
-    /// From the names of its threads, and the text of its command and files; none if no thread is a shard, for
+    /// From the names of its threads, and the durability that it is told; none if no thread is a shard, for
     /// then it is another broker.
-    fn new<'a>(threads: impl Iterator<Item = &'a str>, settings: &str) -> Option<Self> {
+    fn new<'a>(threads: impl Iterator<Item = &'a str>, durability: Option<&str>) -> Option<Self> {
         let (mut shards, mut has_store) = (0, false);
         for name in threads {
             shards += usize::from(name.starts_with("shard-"));
             has_store |= name == "store";
         }
-        let words = settings.split(|it: char| !it.is_alphanumeric() && it != '_');
-        let mut words = words.filter(|word| !word.is_empty());
         // Without a store everything is in memory, whatever level is asked for.
-        let durability = match words.find(|word| *word == "durability") {
+        let durability = match durability {
             _ if !has_store => "memory",
-            Some(_) => words.next().unwrap_or_default(),
+            Some(durability) => durability,
             None => "fsync",
         };
         (shards > 0).then(|| Self {
@@ -186,8 +194,8 @@ pub(crate) struct Running {
     pub(crate) pid: u32,
     /// The options that lead to it, if they are others than the port.
     pub(crate) connect: Option<String>,
-    /// Its command and its files.
-    settings: String,
+    /// What it is told.
+    durability: Option<String>,
     child: Option<Child>,
 }
 
@@ -205,7 +213,7 @@ impl Running {
                 ports,
                 pid,
                 connect: peer.connect.clone(),
-                settings: String::new(),
+                durability: None,
                 child: None,
             });
         }
@@ -269,7 +277,7 @@ impl Running {
             ports: (port, if has_port5 { port5 } else { port }),
             pid: child.id(),
             connect: peer.connect.as_deref().map(fill),
-            settings: peer.settings(),
+            durability: peer.durability(),
             child: Some(child),
         };
         running
@@ -299,7 +307,8 @@ impl Running {
         let threads = fs::read_dir(format!("/proc/{}/task", self.pid)).ok()?;
         let names = threads.filter_map(|it| fs::read_to_string(it.ok()?.path().join("comm")).ok());
         let names: Vec<_> = names.collect();
-        Shape::new(names.iter().map(|name| name.trim_end()), &self.settings)
+        let names = names.iter().map(|name| name.trim_end());
+        Shape::new(names, self.durability.as_deref())
     }
 
     /// Ends it; if it has ended by itself, that is an error.
@@ -380,20 +389,39 @@ mod tests {
 
     #[test]
     fn how_a_broker_runs_is_told_by_its_threads() {
-        let shape = |threads: &str, settings| {
-            let shape = Shape::new(threads.split(' '), settings)?;
+        let shape = |threads: &str, durability| {
+            let shape = Shape::new(threads.split(' '), durability)?;
             Some((shape.shards, shape.durability))
         };
         let memory = Some((2, "memory".to_owned()));
-        assert_eq!(shape("avocet-broker shard-0 signals shard-1", ""), memory);
-        assert_eq!(shape("shard-0 shard-1", "--durability fsync"), memory);
-        let with_store = |settings| shape("store-sync shard-0 store", settings).unwrap().1;
-        assert_eq!(with_store("--data-dir {data}"), "fsync");
-        assert_eq!(with_store("--data-dir {data} --durability=os"), "os");
-        let file = "data_dir = \"d\"\n[topic_durability]\n\"a/\" = \"memory\"\n";
-        assert_eq!(with_store(file), "fsync");
-        assert_eq!(with_store("durability = \"os\"\ndata_dir = \"d\"\n"), "os");
-        assert_eq!(shape("mosquitto", ""), None);
+        assert_eq!(shape("avocet-broker shard-0 signals shard-1", None), memory);
+        assert_eq!(shape("shard-0 shard-1", Some("fsync")), memory);
+        let with_store = |durability| shape("store-sync shard-0 store", durability).unwrap().1;
+        assert_eq!(with_store(None), "fsync");
+        assert_eq!(with_store(Some("os")), "os");
+        assert_eq!(shape("mosquitto", None), None);
+    }
+
+    #[test]
+    fn a_broker_is_told_its_durability_by_its_command_or_else_by_a_file() {
+        let told = |command: &str, file: &str| {
+            let peer = Peer {
+                command: format!("{{broker}} --listen 127.0.0.1:{{port}} {command}"),
+                files: [("avocet.toml".to_owned(), file.to_owned())].into(),
+                ..Peer::default()
+            };
+            peer.durability()
+        };
+        let file = "data_dir = \"{data}\"\ndurability = \"os\"\n";
+        assert_eq!(told("--data-dir {data}", "").as_deref(), None);
+        assert_eq!(told("--durability=os", "").as_deref(), Some("os"));
+        assert_eq!(told("", file).as_deref(), Some("os"));
+        for command in ["--durability memory", "--set durability=memory"] {
+            assert_eq!(told(command, file).as_deref(), Some("memory"));
+        }
+        let of_others = "[topic_durability]\n\"a/\" = \"memory\"\n\n\
+                         [[listen]]\naddress = \"127.0.0.1:{port}\"\ndurability = \"os\"\n";
+        assert_eq!(told("", of_others), None);
     }
 
     #[test]
