@@ -124,12 +124,27 @@ fn clients_that_do_not_read_take_nothing_from_those_that_do() {
 #[test]
 fn a_ring_is_used_where_the_system_permits_one() {
     let server = Server::start(&["--shards", "1"]);
+    let rings = || {
+        let files = std::fs::read_dir(format!("/proc/{}/fd", server.id())).unwrap();
+        files
+            .map(|file| std::fs::read_link(file.unwrap().path()))
+            .filter(|target| matches!(target, Ok(path) if path.ends_with("anon_inode:[io_uring]")))
+            .count()
+    };
+    let permitted = usize::from(avocet_uring::Ring::new(64).is_ok());
     // Whoever is answered is served by a shard that has begun.
-    server.connect(Version::V5, "first");
-    let files = std::fs::read_dir(format!("/proc/{}/fd", server.id())).unwrap();
-    let rings = files
-        .map(|file| std::fs::read_link(file.unwrap().path()))
-        .filter(|target| matches!(target, Ok(path) if path.ends_with("anon_inode:[io_uring]")))
-        .count();
-    assert_eq!(rings, usize::from(avocet_uring::Ring::new(64).is_ok()));
+    let mut publisher = server.connect(Version::V5, "publisher");
+    assert_eq!(rings(), permitted);
+    let mut takers: Vec<_> = (0..9)
+        .map(|index| {
+            let mut taker = server.connect(Version::V5, &format!("taker-{index}"));
+            taker.subscribe("t", QoS::AtMostOnce);
+            taker
+        })
+        .collect();
+    publisher.publish("t", Delivery::AtMostOnce, b"to all in one turn");
+    for taker in &mut takers {
+        assert_eq!(taker.receive_publish().0, b"to all in one turn");
+    }
+    assert_eq!(rings(), permitted, "a ring that fails is closed");
 }

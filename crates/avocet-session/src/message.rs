@@ -254,7 +254,7 @@ impl Message {
     pub fn topic_name(&self) -> TopicName<'_> {
         let text = core::str::from_utf8(self.topic_bytes()).ok();
         let name = text.and_then(|text| TopicName::new(text).ok());
-        name.expect("only `joined` sets the bytes, from a Topic Name")
+        name.expect("the bytes are set once, from a Topic Name")
     }
 
     /// The bytes of the Topic Name.
@@ -271,7 +271,7 @@ impl Message {
     #[must_use]
     pub fn properties(&self) -> MessageProperties<'_> {
         let properties = MessageProperties::from_wire(self.properties_bytes());
-        properties.expect("only `joined` sets the bytes, from valid properties")
+        properties.expect("the bytes are set once, from what was decoded or encoded")
     }
 
     /// The bytes of [`Message::properties`] in their 5.0 wire form.
