@@ -120,9 +120,37 @@ fn a_freed_shape_goes_to_the_filters_that_overflow() {
     assert_eq!(tree.get(filter(&deep)), Some(&1));
 }
 
+/// Names longer than what is looked at together, with a separator at every place.
 #[test]
-fn filters_deeper_than_any_shape_match_too() {
-    for depth in [127, 128, 129, 300] {
+fn levels_are_found_wherever_they_end() {
+    for len in (1..40).chain(60..70).chain(124..132).chain([200]) {
+        let parts = |at: usize| ("h".repeat(at), "t".repeat(len - 1 - at));
+        let mut tree = FilterTree::new(5);
+        for at in 0..len {
+            let (head, tail) = parts(at);
+            let filters = [
+                format!("{head}/+"),
+                format!("+/{tail}"),
+                format!("{head}/{tail}/#"),
+            ];
+            for (text, number) in filters.iter().zip(0..) {
+                tree.insert(filter(text), (at, number)).unwrap();
+            }
+        }
+        for at in 0..len {
+            let (head, tail) = parts(at);
+            let mut found = vec![];
+            tree.for_each_match(name(&format!("{head}/{tail}")), |&value| found.push(value));
+            found.sort_unstable();
+            assert_eq!(found, [(at, 0), (at, 1), (at, 2)], "{len}");
+        }
+    }
+}
+
+/// There is one way for names of few levels, one for many, and one for filters that have more than any shape.
+#[test]
+fn names_of_few_levels_and_of_many_find_their_filters() {
+    for depth in [7, 8, 15, 16, 17, 18, 40, 127, 128, 129, 300] {
         let deep = |last: &str| format!("{}{last}", "a/".repeat(depth - 1));
         let filters = [
             deep("+"),
