@@ -305,6 +305,38 @@ fn many_busy_clients_lose_nothing_while_input_gathers() {
     }
 }
 
+/// With one message on its way at a time, a shard reads on only when another one says that it has come.
+#[test]
+fn a_flood_to_other_shards_goes_on_as_it_arrives() {
+    const MESSAGES: u32 = 200;
+    let server = Server::start(&["--shards", "3", "--set", "limits.forwards_max=1"]);
+    let mut subscriber = server.connect(Version::V5, "sub");
+    subscriber.subscribe("t/+", QoS::AtMostOnce);
+    let names: Vec<_> = (0..6).map(|number| format!("t/{number}")).collect();
+    let mut publishers = Vec::new();
+    for name in &names {
+        let mut publisher = server.connect(Version::V5, name);
+        for number in 0..MESSAGES {
+            publisher.publish(name, Delivery::AtMostOnce, &number.to_be_bytes());
+        }
+        publishers.push(publisher);
+    }
+    let mut came: Vec<Vec<u32>> = vec![Vec::new(); names.len()];
+    for _ in 0..names.len() * MESSAGES as usize {
+        let frame = subscriber.receive();
+        let Packet::Publish(publish) = frame.packet() else {
+            panic!("{frame:?}")
+        };
+        let topic = publish.topic_name.unwrap().as_str();
+        let publisher = names.iter().position(|name| name == topic).unwrap();
+        let number = u32::from_be_bytes(publish.payload.try_into().unwrap());
+        came.get_mut(publisher).unwrap().push(number);
+    }
+    for numbers in came {
+        assert!(numbers.into_iter().eq(0..MESSAGES));
+    }
+}
+
 #[test]
 fn rubbish_closes_only_its_own_connection() {
     for server in servers() {
