@@ -6,7 +6,7 @@ mod oracle;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use avocet_codec::{PACKET_SIZE_MAX, Packet, PacketId, QoS, ReasonCode, Version, frame_len};
+use avocet_codec::{PACKET_SIZE_MAX, Packet, PacketId, QoS, ReasonCode, Version};
 use avocet_session::{Instant, Now, TransmitBuf, UnixTime};
 
 pub use crate::oracle::{Aliases, Receiving, Sending, check_expiry, expires_at, number_of};
@@ -96,15 +96,11 @@ pub fn take_packets(
     out.clear();
     let mut rest = &bytes[..];
     while !rest.is_empty() {
-        let len = frame_len(rest, PACKET_SIZE_MAX)
-            .expect("a packet")
-            .expect("a whole one");
-        let (frame, behind) = rest.split_at_checked(len).expect("a whole packet");
-        match Packet::decode(frame, version) {
-            Ok(packet) => look(packet, len),
-            Err(error) => panic!("{frame:02x?} is sent in {version}: {error}"),
+        let before = rest;
+        match Packet::decode_next(&mut rest, version, PACKET_SIZE_MAX) {
+            Ok(packet) => look(packet.expect("a whole one"), before.len() - rest.len()),
+            Err(error) => panic!("{before:02x?} is sent in {version}: {error}"),
         }
-        rest = behind;
     }
 }
 

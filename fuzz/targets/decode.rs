@@ -1,5 +1,5 @@
 //! Bytes from a peer: decoding is total, reads nothing beyond a packet, and splits a stream in the
-//! same places however the bytes arrive.
+//! same places however the bytes arrive, and whether packets are cut off first or in one call.
 //!
 //! The first byte chooses the version, the others are the stream.
 
@@ -27,9 +27,14 @@ fuzz_target!(|input: &[u8]| {
         }
         let limit = u32::try_from(len - 1).expect("a length within the limit");
         assert_eq!(frame_len(stream, limit), Err(DecodeError::PacketTooLarge));
+        let mut next = stream;
+        let packet = Packet::decode_next(&mut next, version, PACKET_SIZE_MAX);
         let Some((frame, rest)) = stream.split_at_checked(len) else {
+            assert_eq!((packet, next), (Ok(None), stream));
             return;
         };
+        assert_eq!(packet, Packet::decode(frame, version).map(Some));
+        assert!(packet.is_err() || next == rest);
         check(frame, version);
         stream = rest;
     }

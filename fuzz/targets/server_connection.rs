@@ -16,7 +16,6 @@ use std::sync::Arc;
 use avocet_codec::{
     Ack, Auth, Connack, Connect, Delivery, Disconnect, Packet, PacketId, Publish, QoS, ReasonCode,
     Subscribe, SubscribeFilter, SubscriptionOptions, TopicFilter, TopicName, Unsubscribe, Version,
-    frame_len,
 };
 use avocet_fuzz::{
     Aliases, Choices, QOS, REASON_CODES, Receiving, Sending, VERSIONS, check_expiry, expires_at,
@@ -494,14 +493,7 @@ impl World {
             let version = self.server.version();
             let mut read = &unread[..consumed];
             for _ in 0..packets {
-                let Ok(Some(len)) = frame_len(read, u32::MAX) else {
-                    break;
-                };
-                let Some((frame, behind)) = read.split_at_checked(len) else {
-                    break;
-                };
-                read = behind;
-                let Ok(packet) = Packet::decode(frame, version) else {
+                let Ok(Some(packet)) = Packet::decode_next(&mut read, version, u32::MAX) else {
                     break;
                 };
                 self.client.on_sent(&packet);

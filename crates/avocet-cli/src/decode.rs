@@ -105,10 +105,8 @@ enum Guess {
 }
 
 fn guess(bytes: &[u8]) -> Guess {
-    let first = frame_len(bytes, PACKET_SIZE_MAX).ok().flatten();
-    let first = first.and_then(|length| bytes.get(..length));
-    if let Some(Ok(Packet::Connect(connect))) =
-        first.map(|frame| Packet::decode(frame, Version::V5))
+    if let Ok(Some(Packet::Connect(connect))) =
+        Packet::decode_next(&mut { bytes }, Version::V5, PACKET_SIZE_MAX)
     {
         return Guess::Connect(connect.version);
     }
@@ -139,26 +137,23 @@ fn decode(
     mut version: Version,
     mut each: impl FnMut(&Decoded<'_>) -> Result<(), Failure>,
 ) -> Result<(), Stop> {
-    let mut offset = 0;
-    loop {
-        let rest = bytes.get(offset..).unwrap_or_default();
-        if rest.is_empty() {
-            return Ok(());
-        }
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let there = rest.len();
+        let offset = bytes.len() - there;
         let at = |error| Stop::Packet { offset, error };
-        let whole = frame_len(rest, PACKET_SIZE_MAX).map_err(at)?;
-        let Some(frame) = whole.and_then(|whole| rest.get(..whole)) else {
+        let packet = Packet::decode_next(&mut rest, version, PACKET_SIZE_MAX).map_err(at)?;
+        let Some(packet) = packet else {
             return Err(Stop::Incomplete {
                 offset,
-                there: rest.len(),
-                whole,
+                there,
+                whole: frame_len(rest, PACKET_SIZE_MAX).map_err(at)?,
             });
         };
-        let packet = Packet::decode(frame, version).map_err(at)?;
         if let Packet::Connect(connect) = &packet {
             version = connect.version;
         }
-        let length = frame.len();
+        let length = there - rest.len();
         each(&Decoded {
             offset,
             length,
@@ -166,8 +161,8 @@ fn decode(
             packet,
         })
         .map_err(Stop::Output)?;
-        offset += length;
     }
+    Ok(())
 }
 
 struct Decoded<'a> {

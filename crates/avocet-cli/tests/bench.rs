@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use avocet_codec::{
     Ack, Connack, ConnackProperties, Connect, Delivery, Packet, PacketId, Publish, QoS, ReasonCode,
-    Suback, TopicFilter, TopicName, Version, frame_len,
+    Suback, TopicFilter, TopicName, Version,
 };
 use serde_json::Value;
 
@@ -127,11 +127,7 @@ fn serve_one(mut stream: TcpStream, state: &Mutex<State>, fault: Fault) {
     while let Ok(length @ 1..) = stream.read(&mut chunk) {
         input.extend_from_slice(&chunk[..length]);
         let mut rest = input.as_slice();
-        while let Some(length) = frame_len(rest, u32::MAX).unwrap() {
-            let Some((frame, behind)) = rest.split_at_checked(length) else {
-                break;
-            };
-            let packet = Packet::decode(frame, VERSION).unwrap();
+        while let Some(packet) = Packet::decode_next(&mut rest, VERSION, u32::MAX).unwrap() {
             if let Packet::Connect(connect) = &packet {
                 peer = known(connect, &peer, &mut state.lock().unwrap());
             }
@@ -142,7 +138,6 @@ fn serve_one(mut stream: TcpStream, state: &Mutex<State>, fault: Fault) {
                 let queue = std::mem::take(&mut peer.lock().unwrap().queue);
                 peer.lock().unwrap().write(&queue);
             }
-            rest = behind;
         }
         input = rest.to_vec();
     }

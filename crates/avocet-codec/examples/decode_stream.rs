@@ -8,7 +8,7 @@
 
 use std::error::Error;
 
-use avocet_codec::{PACKET_SIZE_MAX, Packet, Version, frame_len};
+use avocet_codec::{PACKET_SIZE_MAX, Packet, Version};
 
 /// CONNECT, PUBLISH and DISCONNECT of a 5.0 client with one measurement to tell.
 const CAPTURE: &[u8] = &[
@@ -32,16 +32,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
 
     let mut rest = capture.as_slice();
-    while let Some(len) = frame_len(rest, PACKET_SIZE_MAX)? {
-        let Some((frame, behind)) = rest.split_at_checked(len) else {
-            break;
-        };
-        let packet = Packet::decode(frame, version)?;
+    let mut len = rest.len();
+    while let Some(packet) = Packet::decode_next(&mut rest, version, PACKET_SIZE_MAX)? {
         if let Packet::Connect(connect) = &packet {
             version = connect.version;
         }
-        println!("{len:>6} bytes  {packet:?}");
-        rest = behind;
+        println!("{:>6} bytes  {packet:?}", len - rest.len());
+        len = rest.len();
     }
     if !rest.is_empty() {
         println!("{:>6} bytes of an incomplete packet", rest.len());

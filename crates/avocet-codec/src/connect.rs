@@ -4,7 +4,7 @@ use bytes::BufMut;
 
 use crate::error::{DecodeError, EncodeError, Field};
 use crate::list::List;
-use crate::packet::{FixedHeader, PacketType, short_frame};
+use crate::packet::{Front, PacketType, check, check_minimal};
 use crate::property::{Properties, Property, UserProperty, user_properties, write_user_properties};
 use crate::qos::QoS;
 use crate::reader::Reader;
@@ -122,27 +122,25 @@ impl<'a> Connect<'a> {
 
     /// Reads one whole packet, which must be a CONNECT.
     pub fn decode(frame: &'a [u8]) -> Result<Self, DecodeError> {
-        Self::decode_as(frame, |connect| connect)
+        // The version is the packet's own, so that any will do here.
+        let front = Front::whole(frame, Version::V5)?.expect(PacketType::Connect)?;
+        Self::decode_as(front.minimal, front.first_byte, front.body, |connect| {
+            connect
+        })
     }
 
     /// Makes a packet of what is read, at once, so that it is built where it is returned.
     #[inline(never)]
     pub(crate) fn decode_as<T>(
-        frame: &'a [u8],
+        minimal: bool,
+        first_byte: u8,
+        mut body: Reader<'a>,
         packet: impl FnOnce(Self) -> T,
     ) -> Result<T, DecodeError> {
-        let (header, mut body) = match short_frame(frame) {
-            Some((CONNECT, body)) => (None, body),
-            _ => {
-                // The version is the packet's own, so that any will do here.
-                let (header, body) = FixedHeader::read(frame, Version::V5)?;
-                header.expect(PacketType::Connect)?;
-                (Some(header), body)
-            }
-        };
         let (version, bridge) = protocol(&mut body)?;
-        if let Some(header) = header {
-            header.check(version)?;
+        if first_byte != CONNECT || !minimal {
+            check(first_byte, version)?;
+            check_minimal(minimal, version)?;
         }
         if version.has_properties() {
             Self::decode_fields::<true, T>(version, bridge, body, packet)

@@ -76,7 +76,8 @@ impl fmt::Display for Field {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
-    /// The packet is larger than the limit given to [`frame_len`](crate::frame_len).
+    /// The packet is larger than the limit given to
+    /// [`Packet::decode_next`](crate::Packet::decode_next).
     #[error("packet larger than the maximum packet size [MQTT5-3.1.2-24]")]
     PacketTooLarge,
     /// The slice is not exactly one packet: shorter or longer than its Remaining Length says.

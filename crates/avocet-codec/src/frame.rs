@@ -9,7 +9,8 @@ use crate::reader::{TooLong, VariableByteInteger};
 use crate::version::Version;
 
 /// How many bytes the packet at the front of `input` takes, as soon as that is known: none while
-/// its fixed header is incomplete.
+/// its fixed header is incomplete. For those who make room for a packet, or hand it on as it is;
+/// [`Packet::decode_next`] needs none of it.
 ///
 /// `limit` is the Maximum Packet Size in bytes, fixed header included; a larger packet is refused
 /// before its body is there [MQTT5-3.1.2-24]. What the first byte must be in all versions is
@@ -50,6 +51,12 @@ impl Frame {
         Ok(Self { bytes, version })
     }
 
+    /// Of bytes that are one packet of this version.
+    #[cfg(feature = "tokio-util")]
+    pub(crate) const fn of_checked(bytes: Bytes, version: Version) -> Self {
+        Self { bytes, version }
+    }
+
     /// Encodes a packet. A CONNECT is encoded in its own version.
     pub fn encode(packet: &Packet<'_>, version: Version) -> Result<Self, EncodeError> {
         let len = packet.encoded_len(version).min(PACKET_SIZE_MAX as usize);
@@ -83,7 +90,7 @@ impl Frame {
     }
 }
 
-const fn version_of(packet: &Packet<'_>, version: Version) -> Version {
+pub(crate) const fn version_of(packet: &Packet<'_>, version: Version) -> Version {
     if let Packet::Connect(connect) = packet {
         connect.version
     } else {

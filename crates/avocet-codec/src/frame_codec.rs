@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use tokio_util::codec::{Decoder, Encoder};
 
 use crate::error::{DecodeError, EncodeError};
-use crate::frame::{Frame, frame_len};
+use crate::frame::{Frame, version_of};
 use crate::packet::{Packet, PacketType};
 use crate::version::Version;
 
@@ -76,19 +76,21 @@ impl Decoder for FrameCodec {
     type Error = FrameCodecError;
 
     fn decode(&mut self, source: &mut BytesMut) -> Result<Option<Frame>, FrameCodecError> {
-        let Some(len) = frame_len(source, self.packet_size_max)? else {
-            return Ok(None);
-        };
-        if source.len() < len {
-            return Ok(None);
-        }
         let packet_type = source
             .first()
             .and_then(|byte| PacketType::from_u8(byte >> 4));
         let version = self.version_for(packet_type)?;
-        let frame = Frame::new(source.split_to(len).freeze(), version)?;
-        self.version.get_or_insert_with(|| frame.version());
-        Ok(Some(frame))
+        let mut rest = source.as_ref();
+        let Some(packet) = &Packet::decode_next(&mut rest, version, self.packet_size_max)? else {
+            return Ok(None);
+        };
+        let version = version_of(packet, version);
+        let len = source.len() - rest.len();
+        self.version.get_or_insert(version);
+        Ok(Some(Frame::of_checked(
+            source.split_to(len).freeze(),
+            version,
+        )))
     }
 }
 

@@ -8,8 +8,10 @@ use crate::connack::Connack;
 use crate::connect::Connect;
 use crate::disconnect::Disconnect;
 use crate::error::{DecodeError, EncodeError, Field};
+use crate::frame::frame_len;
+use crate::packet_id::PacketId;
 use crate::publish::Publish;
-use crate::reader::{Reader, TooLong, VariableByteInteger};
+use crate::reader::{Reader, VariableByteInteger};
 use crate::sink::write_packet;
 use crate::suback::Suback;
 use crate::subscribe::Subscribe;
@@ -147,66 +149,146 @@ impl fmt::Display for PacketType {
 }
 
 impl<'a> Packet<'a> {
-    /// Reads one whole packet, as [`frame_len`](crate::frame_len) delimits it.
+    /// Takes the packet at the front of `input` off it, as bytes come in: none while it is not
+    /// there as a whole, and [`frame_len`](crate::frame_len) says how long it is going to be.
+    /// After an error there is nothing to go on with, and `input` may have changed.
+    ///
+    /// `limit` is the Maximum Packet Size in bytes, fixed header included; a larger packet is
+    /// refused before its body is there [MQTT5-3.1.2-24]. A CONNECT carries its own version;
+    /// `version` does not matter for it.
+    #[inline]
+    pub fn decode_next(
+        input: &mut &'a [u8],
+        version: Version,
+        limit: u32,
+    ) -> Result<Option<Self>, DecodeError> {
+        // What most acknowledgements are, in all versions.
+        if let Some((packet, rest)) = input.split_first_chunk::<ACK_LEN>()
+            && limit as usize >= ACK_LEN
+            && let Some((ack_type, packet_id)) = AckType::from_success(packet)
+        {
+            *input = rest;
+            return Ok(Some(Self::success(ack_type, packet_id)));
+        }
+        Self::decode_next_long(input, version, limit)
+    }
+
+    fn decode_next_long(
+        input: &mut &'a [u8],
+        version: Version,
+        limit: u32,
+    ) -> Result<Option<Self>, DecodeError> {
+        // What most packets are takes no call from here that is not the last thing.
+        match Front::common(input, limit) {
+            Some(front) => {
+                *input = front.rest;
+                Self::decode_front(front, version, Some)
+            }
+            None => Self::decode_next_other(input, version, limit),
+        }
+    }
+
+    /// An acknowledgement that says success and nothing else.
+    #[inline(always)]
+    const fn success(ack_type: AckType, packet_id: PacketId) -> Self {
+        let ack = Ack::new(packet_id);
+        match ack_type {
+            AckType::Puback => Self::Puback(ack),
+            AckType::Pubrec => Self::Pubrec(ack),
+            AckType::Pubrel => Self::Pubrel(ack),
+            AckType::Pubcomp => Self::Pubcomp(ack),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn decode_next_other(
+        input: &mut &'a [u8],
+        version: Version,
+        limit: u32,
+    ) -> Result<Option<Self>, DecodeError> {
+        let Some(front) = Front::other(input, version, limit)? else {
+            return Ok(None);
+        };
+        *input = front.rest;
+        Self::decode_front(front, version, Some)
+    }
+
+    /// Reads one whole packet, and nothing else.
     ///
     /// A CONNECT carries its own version; `version` does not matter for it.
-    #[inline]
     pub fn decode(frame: &'a [u8], version: Version) -> Result<Self, DecodeError> {
-        if let Some(&first_byte) = frame.first()
-            && first_byte >> 4 == PacketType::Publish as u8
-        {
-            return Publish::decode_as(frame, version, Self::Publish);
-        }
-        // What most acknowledgements are, in all versions.
         if let Some((ack_type, packet_id)) = AckType::from_success(frame) {
-            let ack = Ack::new(packet_id);
-            return Ok(match ack_type {
-                AckType::Puback => Self::Puback(ack),
-                AckType::Pubrec => Self::Pubrec(ack),
-                AckType::Pubrel => Self::Pubrel(ack),
-                AckType::Pubcomp => Self::Pubcomp(ack),
+            return Ok(Self::success(ack_type, packet_id));
+        }
+        Self::decode_front(Front::whole(frame, version)?, version, |packet| packet)
+    }
+
+    /// Makes something of the packet, at once, so that it is built where it is returned.
+    #[inline(always)]
+    fn decode_front<T>(
+        front: Front<'a>,
+        version: Version,
+        make: impl Fn(Self) -> T + Copy,
+    ) -> Result<T, DecodeError> {
+        let Front {
+            first_byte, body, ..
+        } = front;
+        if first_byte >> 4 == PacketType::Publish as u8 {
+            return Publish::decode_as(first_byte, body, version, |it| make(Self::Publish(it)));
+        }
+        if first_byte >> 4 == PacketType::Connect as u8 {
+            return Connect::decode_as(front.minimal, first_byte, body, |it| {
+                make(Self::Connect(it))
             });
         }
-        if frame.first().map(|first_byte| first_byte >> 4) == Some(PacketType::Connect as u8) {
-            return Connect::decode_as(frame, Self::Connect);
-        }
-        Self::decode_other(frame, version)
+        Self::decode_other(first_byte, body, version, make)
     }
 
     /// Apart from the packets that are many, for which this would take space on the stack.
     #[inline(never)]
-    fn decode_other(frame: &'a [u8], version: Version) -> Result<Self, DecodeError> {
-        let (header, body) = FixedHeader::read(frame, version)?;
-        let flags = header.flags;
-        // Each arm makes the whole result, so that it is built where it is returned.
-        match header.packet_type {
-            PacketType::Connect => Connect::decode_as(frame, Self::Connect),
-            PacketType::Connack => Connack::decode_body(body, version).map(Self::Connack),
-            PacketType::Publish => Publish::decode_as(frame, version, Self::Publish),
-            PacketType::Puback => {
-                Ack::decode_body(AckType::Puback, body, version).map(Self::Puback)
+    fn decode_other<T>(
+        first_byte: u8,
+        body: Reader<'a>,
+        version: Version,
+        make: impl Fn(Self) -> T + Copy,
+    ) -> Result<T, DecodeError> {
+        let packet_type = check(first_byte, version)?;
+        let flags = first_byte & 0x0f;
+        let ack = |ack_type| Ack::decode_body(ack_type, body, version);
+        // Each arm makes the whole result.
+        match packet_type {
+            PacketType::Connect => {
+                Connect::decode_as(true, first_byte, body, |it| make(Self::Connect(it)))
             }
-            PacketType::Pubrec => {
-                Ack::decode_body(AckType::Pubrec, body, version).map(Self::Pubrec)
+            PacketType::Connack => {
+                Connack::decode_body(body, version).map(|it| make(Self::Connack(it)))
             }
-            PacketType::Pubrel => {
-                Ack::decode_body(AckType::Pubrel, body, version).map(Self::Pubrel)
+            PacketType::Publish => {
+                Publish::decode_as(first_byte, body, version, |it| make(Self::Publish(it)))
             }
-            PacketType::Pubcomp => {
-                Ack::decode_body(AckType::Pubcomp, body, version).map(Self::Pubcomp)
-            }
+            PacketType::Puback => ack(AckType::Puback).map(|it| make(Self::Puback(it))),
+            PacketType::Pubrec => ack(AckType::Pubrec).map(|it| make(Self::Pubrec(it))),
+            PacketType::Pubrel => ack(AckType::Pubrel).map(|it| make(Self::Pubrel(it))),
+            PacketType::Pubcomp => ack(AckType::Pubcomp).map(|it| make(Self::Pubcomp(it))),
             PacketType::Subscribe => {
-                Subscribe::decode_body(flags, body, version).map(Self::Subscribe)
+                Subscribe::decode_body(flags, body, version).map(|it| make(Self::Subscribe(it)))
             }
-            PacketType::Suback => Suback::decode_body(body, version).map(Self::Suback),
+            PacketType::Suback => {
+                Suback::decode_body(body, version).map(|it| make(Self::Suback(it)))
+            }
             PacketType::Unsubscribe => {
-                Unsubscribe::decode_body(flags, body, version).map(Self::Unsubscribe)
+                Unsubscribe::decode_body(flags, body, version).map(|it| make(Self::Unsubscribe(it)))
             }
-            PacketType::Unsuback => Unsuback::decode_body(body, version).map(Self::Unsuback),
-            PacketType::Pingreq => body.finish().map(|()| Self::Pingreq),
-            PacketType::Pingresp => body.finish().map(|()| Self::Pingresp),
-            PacketType::Disconnect => Disconnect::decode_body(body, version).map(Self::Disconnect),
-            PacketType::Auth => Auth::decode_body(body).map(Self::Auth),
+            PacketType::Unsuback => {
+                Unsuback::decode_body(body, version).map(|it| make(Self::Unsuback(it)))
+            }
+            PacketType::Pingreq => body.finish().map(|()| make(Self::Pingreq)),
+            PacketType::Pingresp => body.finish().map(|()| make(Self::Pingresp)),
+            PacketType::Disconnect => {
+                Disconnect::decode_body(body, version).map(|it| make(Self::Disconnect(it)))
+            }
+            PacketType::Auth => Auth::decode_body(body).map(|it| make(Self::Auth(it))),
         }
     }
 
@@ -286,101 +368,119 @@ impl<'a> Packet<'a> {
     }
 }
 
-/// Packet type and flags of a packet whose length has been checked.
+/// Bytes of an acknowledgement that says success and nothing else.
+const ACK_LEN: usize = 4;
+
+/// The packet at the front of some bytes, which is there as a whole.
 #[derive(Clone, Copy)]
-pub(crate) struct FixedHeader {
-    pub(crate) packet_type: PacketType,
-    pub(crate) flags: u8,
+pub(crate) struct Front<'a> {
+    pub(crate) first_byte: u8,
     /// True when the Remaining Length has its shortest form.
     pub(crate) minimal: bool,
+    /// As many bytes as the Remaining Length says.
+    pub(crate) body: Reader<'a>,
+    /// What is behind the packet.
+    rest: &'a [u8],
 }
 
-impl FixedHeader {
+impl<'a> Front<'a> {
+    /// None while the packet is not there as a whole.
     #[inline(always)]
-    pub(crate) fn read(frame: &[u8], version: Version) -> Result<(Self, Reader<'_>), DecodeError> {
-        let Some((&first_byte, rest)) = frame.split_first() else {
-            return Err(DecodeError::RemainingLength);
-        };
-        let Some(packet_type) = PacketType::from_u8(first_byte >> 4) else {
-            return Err(DecodeError::PacketType(0));
-        };
-        let integer = match VariableByteInteger::read(rest) {
-            Ok(Some(integer)) => integer,
-            Ok(None) => return Err(DecodeError::RemainingLength),
-            Err(TooLong) => {
-                return Err(DecodeError::VariableByteIntegerTooLong(Field::FixedHeader));
-            }
-        };
-        let body = rest.get(integer.len..).unwrap_or_default();
-        if body.len() != integer.value as usize {
-            return Err(DecodeError::RemainingLength);
-        }
-        let header = Self {
-            packet_type,
-            flags: first_byte & 0x0f,
-            minimal: integer.minimal(),
-        };
-        // A CONNECT tells its version itself.
-        if packet_type != PacketType::Connect {
-            header.check(version)?;
-        }
-        Ok((header, Reader::new(body)))
-    }
-
-    /// What depends on the version.
-    #[inline]
-    pub(crate) fn check(self, version: Version) -> Result<(), DecodeError> {
-        let first_byte = (self.packet_type as u8) << 4 | self.flags;
-        if !FirstBytes::of(version).contains(first_byte) {
-            return Err(refuse_first_byte(first_byte));
-        }
-        if version == Version::V5 && !self.minimal {
-            return Err(DecodeError::VariableByteIntegerNotMinimal(
-                Field::FixedHeader,
-            ));
-        }
-        Ok(())
-    }
-
-    #[inline]
-    pub(crate) fn expect(self, packet_type: PacketType) -> Result<(), DecodeError> {
-        if self.packet_type == packet_type {
-            Ok(())
-        } else {
-            Err(DecodeError::PacketType(self.packet_type as u8))
+    fn of(input: &'a [u8], version: Version, limit: u32) -> Result<Option<Self>, DecodeError> {
+        match Self::common(input, limit) {
+            Some(front) => Ok(Some(front)),
+            None => Self::other(input, version, limit),
         }
     }
-}
 
-/// The first byte and the body of a packet whose Remaining Length takes one byte, which all versions
-/// allow.
-#[inline(always)]
-pub(crate) fn short_frame(frame: &[u8]) -> Option<(u8, Reader<'_>)> {
-    match frame {
-        [first_byte, len @ ..0x80, body @ ..] if body.len() == usize::from(*len) => {
-            Some((*first_byte, Reader::new(body)))
+    /// Of bytes that are one packet.
+    #[inline(always)]
+    pub(crate) fn whole(frame: &'a [u8], version: Version) -> Result<Self, DecodeError> {
+        match Self::of(frame, version, u32::MAX)? {
+            Some(front) if front.rest.is_empty() => Ok(front),
+            _ => Err(DecodeError::RemainingLength),
         }
-        _ => None,
     }
-}
 
-/// The same for up to three bytes, in their shortest form.
-#[inline(always)]
-pub(crate) fn common_frame(frame: &[u8]) -> Option<(u8, Reader<'_>)> {
-    let (first_byte, len, body) = match frame {
-        [first_byte, len @ ..0x80, body @ ..] => (first_byte, usize::from(*len), body),
-        [first_byte, a, b @ 1..0x80, body @ ..] => (
+    /// With a Remaining Length of up to three bytes in its shortest form, which all versions allow,
+    /// and four bytes or more behind the packet's beginning.
+    #[inline(always)]
+    fn common(input: &'a [u8], limit: u32) -> Option<Self> {
+        let [first_byte, a, b, c, ..] = *input else {
+            return None;
+        };
+        let bits = |byte: u8| usize::from(byte & 0x7f);
+        let (header_len, len) = match (a, b, c) {
+            (..0x80, _, _) => (2, bits(a)),
+            (_, 1..0x80, _) => (3, bits(a) | bits(b) << 7),
+            (_, 0x80.., 1..0x80) => (4, bits(a) | bits(b) << 7 | bits(c) << 14),
+            _ => return None,
+        };
+        let (packet, rest) = input.split_at_checked(header_len + len)?;
+        let body = packet.get(header_len..)?;
+        (packet.len() <= limit as usize).then_some(Self {
             first_byte,
-            usize::from(a & 0x7f) | usize::from(*b) << 7,
-            body,
-        ),
-        [first_byte, a, b @ 0x80..=0xff, c @ 1..0x80, body @ ..] => {
-            let low = usize::from(a & 0x7f) | usize::from(b & 0x7f) << 7;
-            (first_byte, low | usize::from(*c) << 14, body)
+            minimal: true,
+            body: Reader::new(body),
+            rest,
+        })
+    }
+
+    /// Of any bytes, with the rules of the fixed header in their order.
+    #[cold]
+    #[inline(never)]
+    fn other(input: &'a [u8], version: Version, limit: u32) -> Result<Option<Self>, DecodeError> {
+        let Some((frame, rest)) =
+            frame_len(input, limit)?.and_then(|len| input.split_at_checked(len))
+        else {
+            return Ok(None);
+        };
+        let Some((&first_byte, behind)) = frame.split_first() else {
+            return Ok(None);
+        };
+        let Ok(Some(integer)) = VariableByteInteger::read(behind) else {
+            return Ok(None);
+        };
+        let minimal = integer.minimal();
+        // A CONNECT tells its version itself.
+        if first_byte >> 4 != PacketType::Connect as u8 {
+            check(first_byte, version)?;
+            check_minimal(minimal, version)?;
         }
-        _ => return None,
-    };
-    (body.len() == len).then(|| (*first_byte, Reader::new(body)))
+        Ok(Some(Self {
+            first_byte,
+            minimal,
+            body: Reader::new(behind.get(integer.len..).unwrap_or_default()),
+            rest,
+        }))
+    }
+
+    pub(crate) fn expect(self, packet_type: PacketType) -> Result<Self, DecodeError> {
+        match self.first_byte >> 4 {
+            number if number == packet_type as u8 => Ok(self),
+            number => Err(DecodeError::PacketType(number)),
+        }
+    }
+}
+
+/// The packet type, if the version has packets that begin so.
+#[inline]
+pub(crate) fn check(first_byte: u8, version: Version) -> Result<PacketType, DecodeError> {
+    match PacketType::from_u8(first_byte >> 4) {
+        Some(packet_type) if FirstBytes::of(version).contains(first_byte) => Ok(packet_type),
+        _ => Err(refuse_first_byte(first_byte)),
+    }
+}
+
+/// 3.x does not ask for the shortest form of a Remaining Length.
+#[inline]
+pub(crate) fn check_minimal(minimal: bool, version: Version) -> Result<(), DecodeError> {
+    if version == Version::V5 && !minimal {
+        return Err(DecodeError::VariableByteIntegerNotMinimal(
+            Field::FixedHeader,
+        ));
+    }
+    Ok(())
 }
 
 /// What the first byte must be in all versions.

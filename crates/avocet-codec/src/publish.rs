@@ -7,7 +7,7 @@ use bytes::BufMut;
 use crate::error::{DecodeError, EncodeError, Field};
 use crate::list::List;
 use crate::message_properties::{Forwardable, MessageProperties};
-use crate::packet::{FixedHeader, PacketType, common_frame};
+use crate::packet::{Front, PacketType};
 use crate::packet_id::PacketId;
 use crate::property::{Properties, Property};
 use crate::qos::QoS;
@@ -15,6 +15,12 @@ use crate::reader::{Reader, topic_name};
 use crate::sink::{Encode, Filler, Measure, Section, Sink, Writer, write_fixed_header};
 use crate::subscription_id::SubscriptionId;
 use crate::version::Version;
+
+/// Flags of the fixed header [MQTT5-3.3.1].
+const DUP: u8 = 0b1000;
+const QOS: u8 = 0b0110;
+const QOS_1: u8 = 0b0010;
+const RETAIN: u8 = 0b0001;
 
 /// An application message on its way over one Network Connection [MQTT5-3.3].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,35 +113,20 @@ impl<'a> Publish<'a> {
     /// Reads one whole packet, which must be a PUBLISH.
     #[inline]
     pub fn decode(frame: &'a [u8], version: Version) -> Result<Self, DecodeError> {
-        Self::decode_as(frame, version, |publish| publish)
+        let front = Front::whole(frame, version)?.expect(PacketType::Publish)?;
+        Self::decode_as(front.first_byte, front.body, version, |publish| publish)
     }
 
     /// Makes a packet of what is read, at once, so that it is built where it is returned. What most
     /// packets are takes no call from here.
-    #[inline(never)]
+    #[inline(always)]
     pub(crate) fn decode_as<T>(
-        frame: &'a [u8],
+        first_byte: u8,
+        body: Reader<'a>,
         version: Version,
         packet: impl FnOnce(Self) -> T,
     ) -> Result<T, DecodeError> {
-        match common_frame(frame) {
-            Some((first_byte, body)) if first_byte >> 4 == PacketType::Publish as u8 => {
-                Self::decode_body::<true, T>(first_byte & 0xf, body, version, packet)
-            }
-            _ => Self::decode_long(frame, version, packet),
-        }
-    }
-
-    /// For a Remaining Length that is rare, or wrong.
-    #[inline(never)]
-    fn decode_long<T>(
-        frame: &'a [u8],
-        version: Version,
-        packet: impl FnOnce(Self) -> T,
-    ) -> Result<T, DecodeError> {
-        let (header, body) = FixedHeader::read(frame, version)?;
-        header.expect(PacketType::Publish)?;
-        Self::decode_body::<true, T>(header.flags, body, version, packet)
+        Self::decode_body::<true, T>(first_byte & 0xf, body, version, packet)
     }
 
     /// For a Topic Name that is not ASCII, or none.
@@ -158,15 +149,7 @@ impl<'a> Publish<'a> {
         packet: impl FnOnce(Self) -> T,
     ) -> Result<T, DecodeError> {
         let whole = body;
-        let mut dup = flags & 0b1000 != 0;
-        let qos = QoS::from_u8(flags >> 1 & 0b11).ok_or(DecodeError::QoS3)?;
-        if dup && qos == QoS::AtMostOnce {
-            // 3.1 gives the flag no meaning with QoS 0.
-            if version > Version::V3_1 {
-                return Err(DecodeError::DupWithQoS0);
-            }
-            dup = false;
-        }
+        check_flags(flags, version)?;
         let name = body.binary(Field::TopicName)?;
         let topic_name = if name.is_empty() && version == Version::V5 {
             None
@@ -178,12 +161,13 @@ impl<'a> Publish<'a> {
         } else {
             Some(topic_name(name, Field::TopicName)?)
         };
-        let delivery = match qos {
-            QoS::AtMostOnce => Delivery::AtMostOnce,
-            QoS::AtLeastOnce => Delivery::AtLeastOnce(body.packet_id()?),
-            QoS::ExactlyOnce => Delivery::ExactlyOnce(body.packet_id()?),
+        let delivery = match flags & QOS {
+            0 => Delivery::AtMostOnce,
+            QOS_1 => Delivery::AtLeastOnce(body.packet_id()?),
+            _ => Delivery::ExactlyOnce(body.packet_id()?),
         };
-        let retain = flags & 0b0001 != 0;
+        let dup = flags & DUP != 0 && flags & QOS != 0;
+        let retain = flags & RETAIN != 0;
         if version == Version::V5 {
             // Most messages have no properties; those that have take a way of their own.
             match body.rest() {
@@ -384,6 +368,21 @@ impl<'a> Publish<'a> {
             && self.subscription_ids.is_plainly_empty()
             && self.properties.is_plainly_empty()
     }
+}
+
+#[inline(always)]
+fn check_flags(flags: u8, version: Version) -> Result<(), DecodeError> {
+    if flags & (DUP | QOS) == 0 {
+        return Ok(());
+    }
+    if flags & QOS == QOS {
+        return Err(DecodeError::QoS3);
+    }
+    // 3.1 gives the flag no meaning with QoS 0.
+    if flags & QOS == 0 && version > Version::V3_1 {
+        return Err(DecodeError::DupWithQoS0);
+    }
+    Ok(())
 }
 
 /// A PUBLISH and as much of its payload as is written here: all or nothing.

@@ -11,8 +11,8 @@ mod generators;
 use std::num::NonZeroU16;
 
 use avocet_codec::{
-    Delivery, EncodeError, Frame, MessageProperties, PACKET_SIZE_MAX, Packet, Publish, Version,
-    frame_len,
+    DecodeError, Delivery, EncodeError, Frame, MessageProperties, PACKET_SIZE_MAX, Packet, Publish,
+    Version, frame_len,
 };
 use bytes::{BufMut, Bytes};
 use proptest::prelude::*;
@@ -23,6 +23,21 @@ fn encoded(packet: &Packet<'_>, version: Version) -> Vec<u8> {
     let mut out = Vec::new();
     packet.encode(version, &mut out).unwrap();
     out
+}
+
+/// The first packet and what is behind it, by its length and what is cut off.
+fn first_packet(
+    input: &[u8],
+    version: Version,
+    limit: u32,
+) -> Result<Option<(Packet<'_>, &[u8])>, DecodeError> {
+    let Some(len) = frame_len(input, limit)? else {
+        return Ok(None);
+    };
+    let Some((frame, rest)) = input.split_at_checked(len) else {
+        return Ok(None);
+    };
+    Ok(Some((Packet::decode(frame, version)?, rest)))
 }
 
 /// Cuts a stream into packets, as bytes come in.
@@ -121,6 +136,41 @@ proptest! {
             prop_assert!(len.is_none() || len == Some(bytes.len()));
             prop_assert!(Packet::decode(&bytes[..cut], frame.version).is_err());
         }
+    }
+
+    /// Whatever the form of its length, and whatever is behind it.
+    #[test]
+    fn the_next_packet_is_the_one_that_its_length_delimits(
+        frame in frame(),
+        more_length in 0..4_usize,
+        change in any::<Option<(prop::sample::Index, u8)>>(),
+        cut in prop::option::weighted(0.2, any::<prop::sample::Index>()),
+        behind in prop::collection::vec(any::<u8>(), 0..8),
+        limit in -1..3_i64,
+        version in version(),
+    ) {
+        let mut bytes = frame.with_packet(|packet| encoded(&packet, frame.version));
+        let len = bytes.len() as i64;
+        let limit = if limit < 0 { u32::MAX } else { (len + limit - 1) as u32 };
+        let last = bytes[1..].iter().position(|byte| *byte < 0x80).unwrap() + 1;
+        for at in 0..more_length {
+            bytes[last + at] |= 0x80;
+            bytes.insert(last + at + 1, 0);
+        }
+        if let Some((index, byte)) = change {
+            let index = index.index(bytes.len().min(12));
+            bytes[index] = byte;
+        }
+        bytes.extend(behind);
+        bytes.truncate(cut.map_or(usize::MAX, |cut| cut.index(bytes.len())));
+
+        let mut rest = &bytes[..];
+        let next = Packet::decode_next(&mut rest, version, limit);
+        if let Ok(next) = next {
+            prop_assert_eq!(next.is_some(), rest.len() < bytes.len());
+        }
+        let next = next.map(|next| next.map(|packet| (packet, rest)));
+        prop_assert_eq!(next, first_packet(&bytes, version, limit));
     }
 
     /// A body that ends early under a Remaining Length that fits.

@@ -12,9 +12,9 @@ use std::fmt::{Display, Write as _};
 use std::path::Path;
 
 use avocet_codec::{
-    Ack, Auth, Connack, Connect, Disconnect, List, MessageProperties, Packet, Publish, QoS,
-    ReasonCode, RetainHandling, Suback, Subscribe, Unsuback, Unsubscribe, UserProperty, Version,
-    frame_len,
+    Ack, Auth, Connack, Connect, DecodeError, Disconnect, List, MessageProperties, Packet, Publish,
+    QoS, ReasonCode, RetainHandling, Suback, Subscribe, Unsuback, Unsubscribe, UserProperty,
+    Version, frame_len,
 };
 
 use crate::language::{Expected, Vector};
@@ -24,16 +24,17 @@ fn vectors() -> Vec<Vector> {
 }
 
 fn observe(bytes: &[u8], version: Version) -> Expected {
-    let outcome = match frame_len(bytes, u32::MAX) {
-        Ok(None) => return Expected::Incomplete,
-        Ok(Some(len)) if len > bytes.len() => return Expected::Incomplete,
-        Ok(Some(_)) => Packet::decode(bytes, version),
-        Err(error) => Err(error),
-    };
-    match outcome {
-        Ok(packet) => Expected::Packet(describe(&packet)),
-        Err(error) => Expected::Refused(Some(error.reason_code() as u8)),
+    let mut rest = bytes;
+    match Packet::decode_next(&mut rest, version, u32::MAX) {
+        Ok(None) => Expected::Incomplete,
+        Ok(Some(_)) if !rest.is_empty() => refused(DecodeError::RemainingLength),
+        Ok(Some(packet)) => Expected::Packet(describe(&packet)),
+        Err(error) => refused(error),
     }
+}
+
+fn refused(error: DecodeError) -> Expected {
+    Expected::Refused(Some(error.reason_code() as u8))
 }
 
 /// [MQTT5-2.1.3-1] [MQTT311-2.2.2-2] and every statement named beside a vector.
@@ -90,12 +91,18 @@ fn beginnings_of_accepted_vectors_are_incomplete() {
         }
         let cuts = (0..vector.bytes.len().min(600)).chain([vector.bytes.len() - 1]);
         for cut in cuts {
-            let beginning = frame_len(&vector.bytes[..cut], u32::MAX).unwrap();
+            let len = frame_len(&vector.bytes[..cut], u32::MAX).unwrap();
             assert!(
-                beginning.is_none_or(|len| len > cut),
+                len.is_none_or(|len| len == vector.bytes.len()),
                 "{} cut at {cut}",
                 vector.place
             );
+            for &version in &vector.versions {
+                let mut beginning = &vector.bytes[..cut];
+                let packet = Packet::decode_next(&mut beginning, version, u32::MAX);
+                assert_eq!(packet, Ok(None), "{} cut at {cut}", vector.place);
+                assert_eq!(beginning.len(), cut);
+            }
         }
     }
 }

@@ -2,19 +2,15 @@
 
 use avocet_codec::{
     Ack, Connack, Connect, List, MessageProperties, Packet, Publish, QoS, RetainHandling,
-    Subscribe, UserProperty, Version, frame_len,
+    Subscribe, UserProperty, Version,
 };
 
 use crate::outcome::{Input, Ours, Outcome, Seen};
 
 pub(crate) fn decode(input: &Input) -> Ours {
-    let len = match frame_len(&input.bytes, u32::MAX) {
-        Ok(Some(len)) if len <= input.bytes.len() => len,
-        Ok(_) => return Outcome::Incomplete,
-        Err(error) => return Outcome::Refused(error),
-    };
-    match Packet::decode(&input.bytes[..len], input.version) {
-        Ok(packet) => Outcome::Packet(see(&packet, input.version)),
+    match Packet::decode_next(&mut input.bytes.as_slice(), input.version, u32::MAX) {
+        Ok(Some(packet)) => Outcome::Packet(see(&packet, input.version)),
+        Ok(None) => Outcome::Incomplete,
         Err(error) => Outcome::Refused(error),
     }
 }

@@ -6,7 +6,7 @@ use std::num::NonZeroU16;
 use avocet_codec::{
     Ack, Connect, Delivery, MessageProperties, MessagePropertiesParts, PACKET_SIZE_MAX, Packet,
     PayloadFormat, Publish, QoS, Subscribe, SubscribeFilter, TopicFilter, TopicName, UserProperty,
-    Version, Will, frame_len,
+    Version, Will,
 };
 
 use crate::{VERSIONS, Work, encoded, packet_id};
@@ -25,11 +25,11 @@ pub(crate) fn works() -> Vec<Work> {
                     let stream = frame.repeat(PACKETS as usize);
                     move || {
                         let mut rest = black_box(stream.as_slice());
-                        while let Ok(Some(len)) = frame_len(rest, PACKET_SIZE_MAX) {
-                            let (frame, behind) = rest.split_at(len);
-                            assert!(black_box(&Packet::decode(frame, version)).is_ok());
-                            rest = behind;
+                        while let Ok(Some(_)) =
+                            black_box(&Packet::decode_next(&mut rest, version, PACKET_SIZE_MAX))
+                        {
                         }
+                        assert!(rest.is_empty());
                     }
                 },
             ));

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use avocet_codec::{Disconnect, Packet, ReasonCode, Version, frame_len};
+use avocet_codec::{Disconnect, Packet, ReasonCode, Version};
 
 use crate::bench::socket::Socket;
 use crate::clock::Stopwatch;
@@ -126,13 +126,9 @@ impl Client {
             let now = clock.nanoseconds();
             let limit = u32::try_from(buffer.len()).unwrap_or(u32::MAX);
             let mut rest = buffer.get(..kept + length).unwrap_or_default();
-            loop {
-                let frame = match frame_len(rest, limit) {
-                    Ok(length) => length.and_then(|length| rest.split_at_checked(length)),
-                    Err(error) => return Err(self.lost(error)),
-                };
-                let Some((frame, behind)) = frame else { break };
-                let packet = Packet::decode(frame, version).map_err(|error| self.lost(error))?;
+            while let Some(packet) =
+                Packet::decode_next(&mut rest, version, limit).map_err(|error| self.lost(error))?
+            {
                 if let Packet::Disconnect(disconnect) = packet {
                     let code = disconnect.reason_code;
                     let said = disconnect.reason_string.unwrap_or_default();
@@ -142,7 +138,6 @@ impl Client {
                     )));
                 }
                 on_packet(&packet, &mut self.out, now)?;
-                rest = behind;
             }
             self.tail.clear();
             self.tail.extend_from_slice(rest);

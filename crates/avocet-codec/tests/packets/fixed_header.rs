@@ -68,6 +68,34 @@ fn a_slice_must_be_one_packet() {
 }
 
 #[test]
+fn packets_are_taken_off_one_after_the_other() {
+    let stream = bytes("c0 00 40 02 00 01 d0");
+    let mut rest = stream.as_slice();
+    let mut next = || Packet::decode_next(&mut rest, V5, 4);
+    assert_eq!(next(), Ok(Some(Packet::Pingreq)));
+    assert_eq!(next(), Ok(Some(Packet::Puback(Ack::new(id(1))))));
+    assert_eq!(next(), Ok(None));
+    assert_eq!(rest, [0xd0]);
+}
+
+/// [MQTT5-3.1.2-24]
+#[test]
+fn a_packet_is_refused_as_soon_as_it_can_be() {
+    for (text, error) in [
+        ("40 02 00 01", DecodeError::PacketTooLarge),
+        ("40 03", DecodeError::PacketTooLarge),
+        ("c1 00", DecodeError::FixedHeaderFlags),
+        ("0f", DecodeError::PacketType(0)),
+        ("36", DecodeError::QoS3),
+        ("c0 80 80 80 80 00", TOO_LONG),
+    ] {
+        let stream = bytes(text);
+        let next = Packet::decode_next(&mut stream.as_slice(), V5, 3);
+        assert_eq!(next, Err(error), "{text}");
+    }
+}
+
+#[test]
 fn reserved_packet_types_are_refused() {
     refuses(V5, "00 00", DecodeError::PacketType(0));
     assert_eq!(frame_len(&[0x0f], 9), Err(DecodeError::PacketType(0)));

@@ -5,7 +5,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use avocet_codec::{
     Ack, AckType, Auth, Connack, Disconnect, EncodeError, List, Packet, PacketId, Publish, QoS,
-    ReasonCode, Suback, Unsuback, Version, frame_len,
+    ReasonCode, Suback, Unsuback, Version,
 };
 use core::num::NonZeroU16;
 use core::time::Duration;
@@ -129,49 +129,45 @@ impl ClientConnection {
                 event: None,
             };
         }
-        let frame = match frame_len(input, self.config.maximum_packet_size) {
-            Ok(length) => length.and_then(|length| input.get(..length)),
-            Err(error) => {
-                self.fail(error.into(), now);
-                return ClientInput {
-                    consumed: input.len(),
-                    demand: Demand::More,
-                    event: None,
-                };
-            }
-        };
-        let Some(frame) = frame else {
-            return ClientInput {
-                consumed: 0,
-                demand: Demand::More,
-                event: None,
-            };
-        };
-        self.last_received = now.instant;
         // Filled where it is returned: an event is large, and messages are many.
-        let mut input = ClientInput {
-            consumed: frame.len(),
-            demand: Demand::Again,
+        let mut read = ClientInput {
+            consumed: 0,
+            demand: Demand::More,
             event: None,
         };
-        if let Err(error) = self.handle_frame(frame, now, &mut input.event) {
-            self.fail(error, now);
+        let limit = self.config.maximum_packet_size;
+        let mut rest = input;
+        // By reference, as it is large.
+        match &Packet::decode_next(&mut rest, self.config.version, limit) {
+            Ok(None) => {}
+            Ok(Some(packet)) => {
+                self.last_received = now.instant;
+                read.consumed = input.len() - rest.len();
+                read.demand = Demand::Again;
+                if let Err(error) = self.handle_packet(packet, now, &mut read.event) {
+                    self.fail(error, now);
+                }
+            }
+            Err(error) => {
+                self.fail((*error).into(), now);
+                read.consumed = input.len();
+            }
         }
-        input
+        read
     }
 
-    fn handle_frame<'a>(
+    fn handle_packet<'a>(
         &mut self,
-        frame: &'a [u8],
+        packet: &Packet<'a>,
         now: Now,
         event: &mut Option<ClientEvent<'a>>,
     ) -> Result<(), ConnectionError> {
         if let Phase::Connecting { .. } = self.phase {
-            *event = self.on_first_packet(frame, now)?;
+            *event = self.on_first_packet(packet, now)?;
             return Ok(());
         }
-        *event = match Packet::decode(frame, self.config.version)? {
-            Packet::Publish(publish) => return self.on_publish(publish, event),
+        *event = match *packet {
+            Packet::Publish(ref publish) => return self.on_publish(publish, event),
             Packet::Puback(ack) => self.on_ack(AckType::Puback, ack)?,
             Packet::Pubrec(ack) => self.on_ack(AckType::Pubrec, ack)?,
             Packet::Pubrel(ack) => self.on_ack(AckType::Pubrel, ack)?,
@@ -196,10 +192,10 @@ impl ClientConnection {
     /// Before CONNACK.
     fn on_first_packet<'a>(
         &mut self,
-        frame: &'a [u8],
+        packet: &Packet<'a>,
         now: Now,
     ) -> Result<Option<ClientEvent<'a>>, ConnectionError> {
-        match Packet::decode(frame, self.config.version)? {
+        match *packet {
             Packet::Connack(connack) => self.on_connack(connack, now).map(Some),
             Packet::Auth(auth) => self.on_auth(auth, now).map(Some),
             Packet::Connect(_)
@@ -601,15 +597,15 @@ impl ClientConnection {
 
     fn on_publish<'a>(
         &mut self,
-        publish: Publish<'a>,
+        publish: &Publish<'a>,
         event: &mut Option<ClientEvent<'a>>,
     ) -> Result<(), ConnectionError> {
         let Holder::Attached(exchange) = &mut self.holder else {
             return Ok(());
         };
-        if let Some((topic, token)) = exchange.receive(&publish)? {
+        if let Some((topic, token)) = exchange.receive(publish)? {
             let publish = IncomingPublish {
-                publish,
+                publish: *publish,
                 topic,
                 frame: None,
             };

@@ -1,26 +1,14 @@
 //! Packets from the client.
 
 use alloc::boxed::Box;
-use avocet_codec::{Ack, AckType, Connect, Disconnect, Packet, Publish, Subscribe, frame_len};
+use avocet_codec::{
+    Ack, AckType, Connect, Disconnect, Packet, PacketType, Publish, Subscribe, frame_len,
+};
 
 use super::outgoing::Reply;
 use super::{ServerConnection, ServerEvent, ServerInput, State};
 use crate::exchange::ACK_LEN;
 use crate::{CloseReason, ConnectionError, Demand, IncomingPublish, Now, PublishFrame, Violation};
-
-/// The packet type of a first byte.
-const fn packet_type(first_byte: u8) -> u8 {
-    first_byte >> 4
-}
-
-const CONNECT: u8 = 1;
-const PUBLISH: u8 = 3;
-
-fn is_publish(frame: &[u8]) -> bool {
-    frame
-        .first()
-        .is_some_and(|byte| packet_type(*byte) == PUBLISH)
-}
 
 /// Whether this may begin with an acknowledgement in its shortest form.
 fn is_short_ack(input: &[u8]) -> bool {
@@ -57,7 +45,7 @@ impl ServerConnection {
             read.packets = acks;
             Ok(acks * ACK_LEN)
         } else {
-            self.read_frame(input, now, &mut read.event)
+            self.read_packet(input, now, &mut read.event)
         };
         match consumed {
             Ok(0) => {}
@@ -98,65 +86,74 @@ impl ServerConnection {
 
     /// The length of the first packet, 0 if it is not there as a whole. Its event is put where it is
     /// to be, as it is too large to be handed on.
-    fn read_frame<'a>(
+    fn read_packet<'a>(
         &mut self,
         input: &'a [u8],
         now: Now,
         event: &mut Option<ServerEvent<'a>>,
     ) -> Result<usize, ConnectionError> {
-        let Some(frame) = self.next_frame(input)? else {
-            return Ok(0);
+        if matches!(self.state, State::Opened { .. }) {
+            return self.read_connect(input, now, event);
+        }
+        let limit = self.config.maximum_packet_size.get();
+        let mut rest = input;
+        // By reference, as it is large.
+        let packet = &Packet::decode_next(&mut rest, self.client.version, limit);
+        let packet = match packet {
+            Ok(Some(packet)) => packet,
+            Ok(None) => return Ok(0),
+            Err(error) => return Err((*error).into()),
         };
         self.last_received = now.instant;
+        let len = input.len() - rest.len();
         match self.state {
-            State::Opened { .. } => *event = self.handle_connect(frame, now),
-            State::Connecting { .. } => *event = self.handle_connecting(frame)?,
-            State::Connected { .. } if is_publish(frame) => {
-                // By reference, as it is large.
-                match &Publish::decode(frame, self.client.version) {
-                    Ok(publish) => self.on_publish(publish, frame, event)?,
-                    Err(error) => return Err((*error).into()),
-                }
+            State::Connecting { .. } => *event = self.handle_connecting(packet)?,
+            State::Connected { .. } => {
+                let frame = input.get(..len).unwrap_or_default();
+                self.handle_connected(packet, frame, event)?;
             }
-            State::Connected { .. } => *event = self.handle_connected(frame)?,
-            State::Draining { .. } | State::Closed { .. } => {}
+            State::Opened { .. } | State::Draining { .. } | State::Closed { .. } => {}
         }
-        Ok(frame.len())
+        Ok(len)
     }
 
-    fn next_frame<'a>(&self, input: &'a [u8]) -> Result<Option<&'a [u8]>, ConnectionError> {
+    fn read_connect<'a>(
+        &mut self,
+        input: &'a [u8],
+        now: Now,
+        event: &mut Option<ServerEvent<'a>>,
+    ) -> Result<usize, ConnectionError> {
         let Some(first_byte) = input.first() else {
-            return Ok(None);
+            return Ok(0);
         };
-        if matches!(self.state, State::Opened { .. }) && packet_type(*first_byte) != CONNECT {
+        if first_byte >> 4 != PacketType::Connect as u8 {
             return Err(Violation::NotConnect.into());
         }
         let len = frame_len(input, self.config.maximum_packet_size.get())?;
-        Ok(len.and_then(|len| input.get(..len)))
-    }
-
-    fn handle_connect<'a>(&mut self, frame: &'a [u8], now: Now) -> Option<ServerEvent<'a>> {
+        let Some(frame) = len.and_then(|len| input.get(..len)) else {
+            return Ok(0);
+        };
+        self.last_received = now.instant;
         match Connect::decode(frame) {
-            Ok(connect) => self
-                .on_connect(&connect, now)
-                .then(|| ServerEvent::Connect(Box::new(connect))),
-            Err(error) => {
-                self.fail_connect(frame, error, now);
-                None
+            Ok(connect) => {
+                if self.on_connect(&connect, now) {
+                    *event = Some(ServerEvent::Connect(Box::new(connect)));
+                }
             }
+            Err(error) => self.fail_connect(frame, error, now),
         }
+        Ok(frame.len())
     }
 
     /// During enhanced authentication.
     fn handle_connecting<'a>(
         &mut self,
-        frame: &'a [u8],
+        packet: &Packet<'a>,
     ) -> Result<Option<ServerEvent<'a>>, ConnectionError> {
-        let packet = Packet::decode(frame, self.client.version)?;
         match packet {
             Packet::Auth(auth) => {
-                self.on_auth(&auth)?;
-                Ok(Some(ServerEvent::Auth(auth)))
+                self.on_auth(auth)?;
+                Ok(Some(ServerEvent::Auth(*auth)))
             }
             Packet::Disconnect(disconnect) => {
                 self.close(CloseReason::PeerDisconnected(disconnect.reason_code));
@@ -180,27 +177,25 @@ impl ServerConnection {
 
     fn handle_connected<'a>(
         &mut self,
+        packet: &Packet<'a>,
         frame: &'a [u8],
-    ) -> Result<Option<ServerEvent<'a>>, ConnectionError> {
-        match Packet::decode(frame, self.client.version)? {
-            Packet::Publish(publish) => {
-                let mut event = None;
-                self.on_publish(&publish, frame, &mut event)?;
-                Ok(event)
-            }
-            Packet::Puback(ack) => self.on_ack(AckType::Puback, ack).map(|()| None),
-            Packet::Pubrec(ack) => self.on_ack(AckType::Pubrec, ack).map(|()| None),
-            Packet::Pubrel(ack) => self.on_ack(AckType::Pubrel, ack).map(|()| None),
-            Packet::Pubcomp(ack) => self.on_ack(AckType::Pubcomp, ack).map(|()| None),
+        event: &mut Option<ServerEvent<'a>>,
+    ) -> Result<(), ConnectionError> {
+        match packet {
+            Packet::Publish(publish) => return self.on_publish(publish, frame, event),
+            Packet::Puback(ack) => return self.on_ack(AckType::Puback, *ack),
+            Packet::Pubrec(ack) => return self.on_ack(AckType::Pubrec, *ack),
+            Packet::Pubrel(ack) => return self.on_ack(AckType::Pubrel, *ack),
+            Packet::Pubcomp(ack) => return self.on_ack(AckType::Pubcomp, *ack),
             Packet::Subscribe(subscribe) => {
-                self.check_subscribe(&subscribe)?;
+                self.check_subscribe(subscribe)?;
                 self.replies.push_back(Reply::suback(subscribe.packet_id));
-                Ok(Some(ServerEvent::Subscribe(subscribe)))
+                *event = Some(ServerEvent::Subscribe(*subscribe));
             }
             Packet::Unsubscribe(unsubscribe) => {
                 self.replies
                     .push_back(Reply::unsuback(unsubscribe.packet_id));
-                Ok(Some(ServerEvent::Unsubscribe(unsubscribe)))
+                *event = Some(ServerEvent::Unsubscribe(*unsubscribe));
             }
             Packet::Pingreq => {
                 self.pingresps = self.pingresps.saturating_add(1);
@@ -208,21 +203,18 @@ impl ServerConnection {
                 if let Some(exchange) = &mut self.exchange {
                     exchange.free_spare();
                 }
-                Ok(None)
             }
-            Packet::Disconnect(disconnect) => {
-                self.on_disconnect(&disconnect)?;
-                Ok(None)
-            }
+            Packet::Disconnect(disconnect) => self.on_disconnect(disconnect)?,
             Packet::Auth(auth) => {
-                self.on_auth(&auth)?;
-                Ok(Some(ServerEvent::Auth(auth)))
+                self.on_auth(auth)?;
+                *event = Some(ServerEvent::Auth(*auth));
             }
-            Packet::Connect(_) => Err(Violation::SecondConnect.into()),
+            Packet::Connect(_) => return Err(Violation::SecondConnect.into()),
             Packet::Connack(_) | Packet::Suback(_) | Packet::Unsuback(_) | Packet::Pingresp => {
-                Err(Violation::WrongDirection.into())
+                return Err(Violation::WrongDirection.into());
             }
         }
+        Ok(())
     }
 
     fn on_publish<'a>(

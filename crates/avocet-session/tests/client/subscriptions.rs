@@ -36,10 +36,8 @@ fn subscribes(connection: &mut ClientConnection) -> Vec<(Option<u32>, Vec<String
     let bytes = sent(connection);
     let mut rest = bytes.as_slice();
     let mut all = Vec::new();
-    while let Ok(Some(length)) = avocet_codec::frame_len(rest, u32::MAX) {
-        let (frame, behind) = rest.split_at(length);
-        rest = behind;
-        if let Ok(Packet::Subscribe(subscribe)) = Packet::decode(frame, Version::V5) {
+    while let Some(packet) = Packet::decode_next(&mut rest, Version::V5, u32::MAX).unwrap() {
+        if let Packet::Subscribe(subscribe) = packet {
             let filters = subscribe.filters.iter();
             let filters = filters.map(|it| it.topic_filter.to_string()).collect();
             let id = subscribe.subscription_id.map(SubscriptionId::get);

@@ -386,10 +386,8 @@ impl World {
 
     /// Checks the packets that one side writes.
     fn see(&mut self, from: Role, mut bytes: &[u8]) {
-        while let Ok(Some(len)) = frame_len(bytes, u32::MAX) {
-            let (frame, rest) = bytes.split_at(len);
-            bytes = rest;
-            let packet = Packet::decode(frame, self.case.version).unwrap();
+        let version = self.case.version;
+        while let Some(packet) = Packet::decode_next(&mut bytes, version, u32::MAX).unwrap() {
             if self.case.stored && from == Role::Server {
                 self.see_stored(&packet);
             }
@@ -436,11 +434,9 @@ impl World {
         if to != self.case.sender {
             return;
         }
-        while let Ok(Some(len)) = frame_len(packets, u32::MAX)
-            && let Some((frame, behind)) = packets.split_at_checked(len)
-        {
-            packets = behind;
-            let Ok(Packet::Pubrec(pubrec)) = Packet::decode(frame, self.case.version) else {
+        let version = self.case.version;
+        while let Some(packet) = Packet::decode_next(&mut packets, version, u32::MAX).unwrap() {
+            let Packet::Pubrec(pubrec) = packet else {
                 continue;
             };
             let id = Some(pubrec.packet_id.get());
