@@ -5,6 +5,10 @@
 //! each publisher that has written wakes the shard, which answers it alone. A pause lets the others
 //! write too. It is no longer than the shard is late in any case under such load, and there is none
 //! while there is little to do, where nothing but the delay would come of it.
+//!
+//! A client that waits for an answer sends nothing in a pause: it goes to sleep, and has to be woken.
+//! So there is none where most clients are sent something before they are read again, such as
+//! acknowledgements, or messages that they acknowledge.
 
 use std::time::Duration;
 
@@ -13,7 +17,7 @@ use avocet_session::Instant;
 /// Connections read in each millisecond, here or for this shard by another, from which on a pause
 /// may be worth it. A message that comes alone costs about 10 us, so this is a thread that is busy
 /// for a sixth of its time.
-const READS_MIN: u64 = 16;
+const INPUT_MIN: u64 = 16;
 
 /// For how long the load is measured.
 const WINDOW: Duration = Duration::from_millis(4);
@@ -35,8 +39,11 @@ pub(crate) struct Gathering {
     max: Duration,
     /// When the window began, and the input in it.
     window: Instant,
+    input: u64,
+    /// Clients read in it, and how many were sent something after they had been read.
     reads: u64,
-    /// Whether there was much to do in the last window.
+    answers: u64,
+    /// Whether there was much to do in the last window, for clients that mostly do not wait.
     loaded: bool,
     /// When the turn began, and how long the last one took.
     began: Instant,
@@ -53,7 +60,9 @@ impl Gathering {
         Self {
             max,
             window: Instant::ORIGIN,
+            input: 0,
             reads: 0,
+            answers: 0,
             loaded: false,
             began: Instant::ORIGIN,
             work: Duration::ZERO,
@@ -62,17 +71,25 @@ impl Gathering {
         }
     }
 
-    /// A turn begins, with so much input: connections to read, and what other shards read for this one.
-    pub(crate) fn begin(&mut self, ready: usize, now: Instant) {
+    /// A turn begins, with so much input: connections to read, which are `reads` of it, and what other
+    /// shards read for this one.
+    pub(crate) fn begin(&mut self, input: usize, reads: usize, now: Instant) {
         self.began = now;
-        self.reads += ready as u64;
         let window = now.duration_since(self.window);
         if window >= WINDOW {
             let millis = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
-            self.loaded = self.reads >= READS_MIN.saturating_mul(millis);
+            let waits = self.answers > 0 && 2 * self.answers >= self.reads;
+            self.loaded = self.input >= INPUT_MIN.saturating_mul(millis) && !waits;
             self.window = now;
-            self.reads = 0;
+            (self.input, self.reads, self.answers) = (0, 0, 0);
         }
+        self.input += input as u64;
+        self.reads += reads as u64;
+    }
+
+    /// A client is sent something for the first time since it was read.
+    pub(crate) fn answer(&mut self) {
+        self.answers += 1;
     }
 
     /// The turn is over.
@@ -115,6 +132,9 @@ mod tests {
         gathering: Gathering,
         now: Instant,
         work: Duration,
+        /// Of so many clients one is sent something after it was read; zero: none.
+        answers_one_in: usize,
+        read: usize,
     }
 
     impl Turns {
@@ -123,6 +143,8 @@ mod tests {
                 gathering: Gathering::new(max),
                 now: Instant::ORIGIN,
                 work: Duration::from_micros(work_micros),
+                answers_one_in: 0,
+                read: 0,
             }
         }
 
@@ -137,7 +159,13 @@ mod tests {
                 after += more;
                 self.gathering.judge(ready, after);
             }
-            self.gathering.begin(after, self.now);
+            self.gathering.begin(after, after, self.now);
+            for _ in 0..after {
+                self.read += 1;
+                if self.answers_one_in > 0 && self.read.is_multiple_of(self.answers_one_in) {
+                    self.gathering.answer();
+                }
+            }
             self.now = self.now + self.work;
             pause
         }
@@ -201,6 +229,28 @@ mod tests {
         turns.pauses(10, 9);
         assert_eq!(turns.turn(100_000, 1, 9), None);
         assert_eq!(turns.turn(10, 1, 9), None);
+    }
+
+    #[test]
+    fn clients_that_wait_for_answers_are_not_kept_waiting() {
+        for (answers_one_in, waits) in [(1, true), (3, false), (0, false)] {
+            let mut turns = Turns::new(MAX, 20);
+            turns.answers_one_in = answers_one_in;
+            turns.pauses(10, 9);
+            let (all, pauses) = turns.pauses(10, 9);
+            assert_eq!(pauses, if waits { 0 } else { all }, "{answers_one_in}");
+        }
+    }
+
+    #[test]
+    fn what_other_shards_read_is_input_for_which_no_client_waits_here() {
+        let mut gathering = Gathering::new(MAX);
+        let mut now = Instant::ORIGIN;
+        for _ in 0..1_000 {
+            now = now + Duration::from_micros(20);
+            gathering.begin(8, 0, now);
+        }
+        assert!(gathering.pause(1, now).is_some());
     }
 
     #[test]

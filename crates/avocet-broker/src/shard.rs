@@ -219,7 +219,7 @@ impl Shard {
                 self.gathering.judge(before, input);
                 now = self.clock.now();
             }
-            self.gathering.begin(input, now.instant);
+            self.gathering.begin(input, self.ready.len(), now.instant);
             self.handle_mail(now);
             self.accept(now);
             self.stalled = self.store.as_ref().is_some_and(StoreHandle::is_full);
@@ -626,7 +626,9 @@ impl Shard {
             }
             return;
         }
-        connection.spoke_last = true;
+        if !mem::replace(&mut connection.spoke_last, true) {
+            self.gathering.answer();
+        }
         #[cfg(all(feature = "io-uring", target_os = "linux"))]
         if self
             .together

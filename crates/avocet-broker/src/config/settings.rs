@@ -416,7 +416,9 @@ static SETTINGS: &[Setting] = &[
         about: "How long a thread with much to do may let input gather before it reads. What comes \
                 together costs less: fewer reads, and fewer and larger writes. A thread for which \
                 fewer than 16 clients are read in a millisecond, by itself or by others, does not \
-                wait, nor one for which waiting brings nothing. `\"0s\"`: never. Not on Windows, whose pauses take longer.",
+                wait, nor one for which waiting brings nothing, nor one of whose clients half or \
+                more wait for it: they are sent something before they are read again, such as \
+                acknowledgements. `\"0s\"`: never. Not on Windows, whose pauses take longer.",
         get: |config| Value::Duration(config.gather_max),
         set: |config, value| config.gather_max = value.duration(),
     },
