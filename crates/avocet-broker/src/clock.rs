@@ -40,18 +40,32 @@ impl Clock {
         thread::sleep(time);
     }
 
-    /// A wall clock before 1970 counts as 1970.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this module is where clocks are read"
-    )]
+    /// Both clocks. A wall clock before 1970 counts as 1970.
     pub(crate) fn now(self) -> Now {
-        let unix = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        Now {
-            instant: self.instant(),
-            unix: UnixTime::from_millis(u64::try_from(unix.as_millis()).unwrap_or(u64::MAX)),
-        }
+        Now::new(self.instant(), unix())
     }
+
+    /// The same, where `last` was the reading before: within one millisecond the wall clock, which is
+    /// told in milliseconds, stands still.
+    pub(crate) fn now_after(self, last: Now) -> Now {
+        let instant = self.instant();
+        let millis = |at: Instant| at.as_nanos() / 1_000_000;
+        let unix = if millis(instant) == millis(last.instant) {
+            last.unix
+        } else {
+            unix()
+        };
+        Now::new(instant, unix)
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this module is where clocks are read"
+)]
+fn unix() -> UnixTime {
+    let unix = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    UnixTime::from_millis(u64::try_from(unix.as_millis()).unwrap_or(u64::MAX))
 }

@@ -92,6 +92,11 @@ impl Gathering {
         self.answers += 1;
     }
 
+    /// Whether there may be pauses, so that it matters how long turns are.
+    pub(crate) const fn is_loaded(&self) -> bool {
+        self.loaded
+    }
+
     /// The turn is over.
     pub(crate) fn end(&mut self, now: Instant) {
         self.work = now.duration_since(self.began);

@@ -115,6 +115,16 @@ impl Connection {
             told_paused: false,
         }
     }
+
+    /// Whether packets that come and leave make nothing due before its timer: of what may be due, they
+    /// move only the end of Keep Alive, and that to a later time.
+    fn keeps_timer(&self) -> bool {
+        self.timer.is_some()
+            && self.server.is_connected()
+            && self.slowed_until.is_none()
+            && self.meter.is_none()
+            && self.question.is_none()
+    }
 }
 
 /// What was not judged was not taken: sent again, it is a new message.
@@ -223,12 +233,14 @@ impl Engine {
             let messages = self.counters.publishes_received - published;
             self.pace_input(id, messages, consumed as u64, now);
         }
-        if let Some(entry) = self.connections.get_mut(&id)
-            && entry.server.has_output()
-        {
-            self.outbox.need_flush(id, entry);
+        if let Some(entry) = self.connections.get_mut(&id) {
+            if entry.server.has_output() {
+                self.outbox.need_flush(id, entry);
+            }
+            if !entry.keeps_timer() {
+                self.update_timer(id);
+            }
         }
-        self.update_timer(id);
         (consumed, demand)
     }
 
@@ -271,6 +283,7 @@ impl Engine {
         counters.packets_sent += server.packets_sent() - before.1;
         counters.publishes_sent += messages;
         let (has_events, told_paused) = (server.has_events(), entry.told_paused);
+        let keeps_timer = entry.keeps_timer() && !has_events && !told_paused;
         if let (Some(handle), Some(session)) = (entry.session, entry.server.session()) {
             let counted = (session.queued(), session.queued_bytes());
             self.count_queue(handle, counted);
@@ -290,7 +303,9 @@ impl Engine {
         if paced {
             self.pace_output(id, messages, bytes, now);
         }
-        self.update_timer(id);
+        if !keeps_timer {
+            self.update_timer(id);
+        }
         more
     }
 
