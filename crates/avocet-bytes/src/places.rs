@@ -49,11 +49,14 @@ mod tests {
         places.fold(0, |places, &it| places << 1 | u16::from(it == byte))
     }
 
+    /// Miri takes hours for all, and sees the same reads in a few of them.
+    const STEP: usize = if cfg!(miri) { 37 } else { 1 };
+
     #[test]
     fn a_byte_is_found_wherever_it_lies() {
-        for byte in 0..=u8::MAX {
+        for byte in (0..=u8::MAX).step_by(STEP) {
             for other in [0, 1, 0x7f, 0x80, 0xff, byte ^ 1, byte ^ 0x80] {
-                for set in 0..300_u32 {
+                for set in (0..300_u32).step_by(STEP) {
                     // All places of the low and of the high half, each beside some of the other.
                     let set = (set | set << 8) as u16 ^ (set >> 3) as u16;
                     let bytes: [u8; 16] =
