@@ -339,9 +339,13 @@ impl Engine {
                 sequence,
             };
             self.send(self.shard, Lane::Owners, finished);
+        } else if let Some(sequences) = self.outbox.last_finished(membership) {
+            sequences.push(sequence);
         } else if let Some(of) = self.memberships.entries.get(&membership) {
-            let name = of.group.clone();
-            self.tell_group(name, membership, GroupChange::Finished { sequence });
+            let finished = GroupChange::Finished {
+                sequences: alloc::vec![sequence],
+            };
+            self.tell_group(of.group.clone(), membership, finished);
         }
     }
 

@@ -10,7 +10,7 @@ use avocet_session::{CommitId, Now};
 use crate::config::Level;
 use crate::connection::Connection;
 use crate::record::Record;
-use crate::shard::{Lane, ShardId, ShardMessage, Value};
+use crate::shard::{GroupChange, Lane, MembershipId, ShardId, ShardMessage, Value};
 use crate::{Command, ConnectionId, Engine};
 
 /// What waits to be polled.
@@ -49,6 +49,22 @@ impl Outbox {
         let [subscribers, ..] = &mut self.lanes;
         let (last_to, value) = subscribers.back_mut()?;
         (*last_to == to).then_some(value)
+    }
+
+    /// What a member is done with, if its group hears of nothing else behind that.
+    pub(crate) fn last_finished(&mut self, member: MembershipId) -> Option<&mut Vec<u64>> {
+        let [_, owners, _] = &mut self.lanes;
+        match owners.back_mut() {
+            Some((
+                _,
+                Value::Group {
+                    membership,
+                    change: GroupChange::Finished { sequences },
+                    ..
+                },
+            )) if *membership == member => Some(sequences),
+            _ => None,
+        }
     }
 
     /// The connection has output, or may have.

@@ -344,8 +344,8 @@ pub(crate) enum GroupChange {
     },
     /// Messages that arrived when the member or its client had gone.
     Return { returned: Vec<GroupMessage> },
-    /// The member is done with a message.
-    Finished { sequence: u64 },
+    /// The member is done with these messages.
+    Finished { sequences: Vec<u64> },
     /// The member had these messages before a restart, and has them still.
     Holds { sequences: Vec<u64> },
 }

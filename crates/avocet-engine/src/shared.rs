@@ -685,8 +685,11 @@ impl Engine {
             GroupChange::Return { returned } => {
                 self.return_to_group(handle, member_id, returned);
             }
-            GroupChange::Finished { sequence } => {
-                return self.on_member_finished(handle, member_id, sequence, now);
+            GroupChange::Finished { sequences } => {
+                for sequence in sequences {
+                    self.on_member_finished(handle, member_id, sequence, now);
+                }
+                return;
             }
             GroupChange::Holds { sequences } => group.give(member_id, &sequences),
         }

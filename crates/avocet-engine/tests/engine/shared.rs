@@ -1,7 +1,10 @@
 use std::time::Duration;
 
 use avocet_codec::{AckType, Connect, PacketId, Version};
-use avocet_engine::{DropReason, EngineConfig, SharedStrategy};
+use avocet_engine::{
+    DropReason, EngineConfig, GroupName, SessionKey, ShardId, SharedStrategy, Tenant,
+};
+use avocet_topic::TopicFilterBuf;
 
 use crate::cluster::{Client, Cluster, ack, each, each_with};
 
@@ -31,6 +34,35 @@ fn payloads(cluster: &mut Cluster, client: Client) -> Vec<u32> {
             payload.split(' ').next().unwrap().parse().unwrap()
         })
         .collect()
+}
+
+/// What a member of another shard is done with goes to its group as one value.
+#[test]
+fn a_group_hears_at_once_of_all_that_a_member_is_done_with() {
+    for window in [10, 2] {
+        let configure = |config: &mut EngineConfig| config.limits.group_window = window;
+        let mut cluster = Cluster::new(2, None, configure);
+        let filter = TopicFilterBuf::new(FILTER).unwrap();
+        let group = ShardId::of_group(&GroupName::new(Tenant::NONE, filter), 2);
+        let [publisher, member] = [true, false].map(|is_there| {
+            let mut ids = (0..).map(|n| format!("client {n}"));
+            let shard = |id: &str| ShardId::of_session(&SessionKey::new("", id), 2);
+            let id = ids.find(|id| (shard(id) == group) == is_there);
+            cluster.client(&id.unwrap())
+        });
+        cluster.subscribe(member, FILTER, 1);
+        for n in 0..5 {
+            cluster.publish(publisher, "jobs/x", &n.to_string(), 1);
+        }
+        let (here, there) = (cluster.shard(publisher), cluster.shard(member));
+        cluster.turn(here);
+        // The member is sent what it may have, and then acknowledges it.
+        cluster.turn(there);
+        assert_eq!(cluster.mail(here).len(), 0);
+        cluster.turn(there);
+        assert_eq!(cluster.mail(here).len(), 1);
+        assert_eq!(payloads(&mut cluster, member), [0, 1, 2, 3, 4]);
+    }
 }
 
 /// [MQTT5-4.8.2]
