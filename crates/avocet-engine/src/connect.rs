@@ -611,6 +611,8 @@ impl Engine {
         self.wait_for_commit(id, gate);
         self.wait_for_commit(id, waits_for);
         self.command(Command::Log(event));
+        // Keep Alive may end before the time that its CONNECT had.
+        self.update_timer(id);
     }
 
     /// Ends the connection that a session has, for the sake of another one [MQTT5-3.1.4-3]

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use avocet_codec::{Connect, Packet, ReasonCode, Version};
 
 use crate::cluster::{Client, Cluster, each, persistent};
@@ -139,4 +141,20 @@ fn one_of_many_connections_remains() {
             }
         }
     }
+}
+
+/// It ends before the time that a CONNECT may take.
+#[test]
+fn keep_alive_counts_from_the_connect_however_long_that_might_have_taken() {
+    each(|mut cluster| {
+        let mut connect = Connect::new(Version::V3_1_1, "quiet");
+        connect.keep_alive = 1;
+        let client = cluster.client_with(&connect);
+        cluster.advance(Duration::from_millis(1_499));
+        cluster.run();
+        assert!(!cluster.is_closed(client));
+        cluster.advance(Duration::from_millis(2));
+        cluster.run();
+        assert!(cluster.is_closed(client));
+    });
 }
