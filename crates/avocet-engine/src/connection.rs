@@ -471,11 +471,11 @@ impl Engine {
         }
         let taken = !self.config.publish_in
             && match (publish.frame(), token) {
-                (Some(frame), _) => self.publish_frame(id, publish, frame, now),
-                (None, Some(token)) if self.shards > 1 => {
+                (Some(frame), None) => self.publish_frame(id, publish, frame, now),
+                (frame, Some(token)) if frame.is_some() || self.shards > 1 => {
                     self.publish_acknowledged(id, publish, token, now)
                 }
-                (None, _) => false,
+                (None | Some(_), _) => false,
             };
         if taken {
             return;

@@ -15,7 +15,7 @@ use crate::forward::on_its_way;
 use crate::recent::RecentTopics;
 use crate::record::{MessageId, Record};
 use crate::routes::{Interested, Mark, Route, Routes, SessionSubscriber};
-use crate::session_table::{SessionHandle, SessionKey, SessionTable};
+use crate::session_table::{SessionHandle, SessionKey, SessionTable, Slot};
 use crate::shard::{Lane, Part, Published, ShardId, TicketId, Value};
 use crate::shared::GroupHandle;
 use crate::store::StoreState;
@@ -387,8 +387,9 @@ impl Engine {
     }
 
     /// Publishes a PUBLISH of QoS 1 or 2. What nobody wants but one other shard goes there with others
-    /// of its connection; the rest goes as a message. False, and nothing done, if it must be looked at
-    /// more closely.
+    /// of its connection, what nobody wants but one client to it as the packet in which it came, if it may
+    /// get it like that; the rest goes as a message. False, and nothing done, if it must be looked at more
+    /// closely.
     pub(crate) fn publish_acknowledged(
         &mut self,
         id: ConnectionId,
@@ -420,10 +421,40 @@ impl Engine {
         {
             self.matches.shards.clear();
             self.forward_publish(id, to, publish, token);
-        } else {
+        } else if !self.deliver_acknowledged(id, publish, token, now) {
             let message = Message::from_publish(publish.received(), topic_name, now.unix);
             self.publish_taken(id, message, Some(token), true, now);
         }
+        true
+    }
+
+    /// Gives a packet of QoS 1 to the only one who matches it, if he may get it as it is, and
+    /// acknowledges it.
+    fn deliver_acknowledged(
+        &mut self,
+        id: ConnectionId,
+        publish: &IncomingPublish<'_>,
+        token: AckToken,
+        now: Now,
+    ) -> bool {
+        let Some(frame) = publish.frame() else {
+            return false;
+        };
+        let Some(to) = self.matches.take_only() else {
+            return false;
+        };
+        let slot = self.sessions.get(to.session);
+        let suits = to.maximum_qos >= frame.qos()
+            && to.first_id.is_none()
+            && slot.is_some_and(Slot::ends_with_connection);
+        self.wait = Duration::ZERO;
+        if !suits || !self.deliver_frame(to.session, frame, now) {
+            self.matches.put(to);
+            return false;
+        }
+        self.acknowledge(id, token, ReasonCode::Success, None);
+        let wait = mem::take(&mut self.wait);
+        self.slow_down(id, wait, now);
         true
     }
 

@@ -240,7 +240,7 @@ impl Engine {
             return false;
         };
         if let Some(access) = &mut slot.access
-            && !access.may_receive(&self.rules, frame.topic_name(), QoS::AtMostOnce, false)
+            && !access.may_receive(&self.rules, frame.topic_name(), frame.qos(), false)
         {
             let packets = frame.packets() as u64;
             self.counters.deliveries_not_authorized += packets;

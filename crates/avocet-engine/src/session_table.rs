@@ -171,6 +171,11 @@ impl Slot {
         }
     }
 
+    /// Whether it is gone with its connection, and so is what its client has not acknowledged.
+    pub(crate) fn ends_with_connection(&self) -> bool {
+        self.expiry_interval == 0 && !self.durable
+    }
+
     /// Whether the session survives the process, or ends after it: one that goes on with an
     /// interval of 0 keeps what only the store has.
     pub(crate) fn is_durable(&self) -> bool {

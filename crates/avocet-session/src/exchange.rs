@@ -191,7 +191,7 @@ impl Exchange {
         Ok(Some((topic, token)))
     }
 
-    /// Queues a PUBLISH of QoS 0 as the packet in which it came, if it may leave like that.
+    /// Queues a PUBLISH as the packet in which it came, if it may leave like that.
     pub(crate) fn enqueue_frame(&mut self, frame: PublishFrame<'_>, limits: &Limits) -> bool {
         frame.suits(self.version)
             && !self.outgoing_aliases.are_allowed()

@@ -80,6 +80,8 @@ enum State {
         stored: bool,
         release: Release,
     },
+    /// PUBLISH was sent and not kept, as the Session ends with its connection; PUBACK is due.
+    Sent,
     /// A tombstone among messages that are not.
     Finished,
 }
@@ -145,7 +147,7 @@ pub(crate) struct Sender {
     queued: VecDeque<Queued>,
     /// QoS 0; each goes before the message with its sequence.
     qos0: VecDeque<Queued>,
-    /// QoS 0, ready to leave on the connection that is there; all go before `qos0` and `queued`.
+    /// QoS 0 and 1, ready to leave on the connection that is there; all go before `qos0` and `queued`.
     frames: Frames,
     /// How many messages behind `queued` only the store has.
     stored: u64,
@@ -198,6 +200,7 @@ impl Sender {
         self.resend = 0;
         self.pubrels = VecDeque::new();
         self.requests = Vec::new();
+        self.forget_sent();
         for entry in &mut self.inflight {
             entry.counted = false;
             if let State::Pubrel {
@@ -388,7 +391,7 @@ impl Sender {
         while let Some(entry) = self.inflight.get_mut(self.resend) {
             let packet_id = packet_id(entry.sequence);
             match &mut entry.state {
-                State::Finished => {
+                State::Sent | State::Finished => {
                     self.resend += 1;
                     continue;
                 }
@@ -552,7 +555,11 @@ impl Sender {
         events: &mut VecDeque<ConnectionEvent>,
     ) -> Result<(), Violation> {
         // Most come in the order of their messages.
-        let is_due = |state: &State| matches!(state, State::Publish(outgoing) if outgoing.qos == QoS::AtLeastOnce);
+        let is_due = |state: &State| match state {
+            State::Publish(outgoing) => outgoing.qos == QoS::AtLeastOnce,
+            State::Sent => true,
+            State::Pubrel { .. } | State::Finished => false,
+        };
         if self.finish_first(packet_id, is_due, reason_code, events) {
             return Ok(());
         }
@@ -564,7 +571,9 @@ impl Sender {
                 self.finish(index, reason_code, events);
                 Ok(())
             }
-            Some(State::Publish(_) | State::Pubrel { .. }) => Err(Violation::WrongAcknowledgement),
+            Some(State::Publish(_) | State::Sent | State::Pubrel { .. }) => {
+                Err(Violation::WrongAcknowledgement)
+            }
             Some(State::Finished) | None => Ok(()),
         }
     }
@@ -621,6 +630,7 @@ impl Sender {
                     self.pubrels.push_back(Pubrel::Known(sequence));
                 }
             }
+            Some((_, _, State::Sent)) => return Err(Violation::WrongAcknowledgement),
             Some((_, _, State::Finished)) | None => {
                 if !reason_code.is_error() {
                     self.pubrels.push_back(Pubrel::Unknown(packet_id));
@@ -648,7 +658,9 @@ impl Sender {
                 Ok(())
             }
             Some(State::Pubrel { .. }) => Err(AckError::Repeated),
-            Some(State::Publish(_) | State::Finished) | None => Err(AckError::Unknown),
+            Some(State::Publish(_) | State::Sent | State::Finished) | None => {
+                Err(AckError::Unknown)
+            }
         }
     }
 
@@ -679,7 +691,9 @@ impl Sender {
                 self.finish(index, reason_code, events);
                 Ok(())
             }
-            Some(State::Publish(_) | State::Pubrel { .. }) => Err(Violation::WrongAcknowledgement),
+            Some(State::Publish(_) | State::Sent | State::Pubrel { .. }) => {
+                Err(Violation::WrongAcknowledgement)
+            }
             Some(State::Finished) | None => Ok(()),
         }
     }
@@ -735,6 +749,15 @@ impl Sender {
         if index == 0 {
             self.remove_tombstones();
         }
+    }
+
+    /// Forgets what has left and was not kept.
+    fn forget_sent(&mut self) {
+        let before = self.inflight.len();
+        self.inflight
+            .retain(|entry| !matches!(entry.state, State::Sent));
+        self.live -= before - self.inflight.len();
+        self.remove_tombstones();
     }
 
     /// A message is not in flight any more.
@@ -914,7 +937,7 @@ impl InFlight {
         let (tag, stored) = match &self.state {
             State::Publish(outgoing) => (outgoing.tag, outgoing.gate.is_some()),
             State::Pubrel { tag, stored, .. } => (*tag, *stored),
-            State::Finished => return None,
+            State::Sent | State::Finished => return None,
         };
         (tag != 0 || stored).then_some(ConnectionEvent::Finished {
             sequence: self.sequence,
@@ -929,7 +952,7 @@ impl InFlight {
                 release: Release::After(gate),
                 ..
             } => Some(gate),
-            State::Pubrel { .. } | State::Publish(_) | State::Finished => None,
+            State::Pubrel { .. } | State::Publish(_) | State::Sent | State::Finished => None,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! PUBLISH packets of QoS 0 that wait in the form in which they came and leave.
+//! PUBLISH packets that wait in the form in which they came and leave.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -6,38 +6,52 @@ use avocet_codec::{Delivery, Publish, QoS, Version, frame_len};
 use avocet_topic::TopicName;
 use bytes::{Buf, Bytes};
 use core::mem;
+use core::ops::Range;
 
-use super::{Next, Queued, Sender, message_bytes};
+use super::{InFlight, Next, PACKET_IDS, Queued, Sender, State, message_bytes, packet_id};
 use crate::transmit::SHARED_MIN;
 use crate::{
     DropReason, Dropped, IncomingPublish, Limits, Message, Outgoing, TransmitBuf, UnixTime,
 };
 
-/// A PUBLISH of QoS 0 as it came, with nothing in it that is for its own connection only: whoever
-/// subscribes in the same form of PUBLISH may get these bytes. Or some of them in a row, to the same
-/// topic.
+/// A PUBLISH as it came, with nothing in it that is for its own connection only, but for the Packet
+/// Identifier of one of QoS 1: whoever subscribes in the same form of PUBLISH may get these bytes. Or
+/// some of QoS 0 in a row, to the same topic.
 #[derive(Clone, Copy, Debug)]
 pub struct PublishFrame<'a> {
     bytes: &'a [u8],
     packets: usize,
     version: Version,
+    qos: QoS,
     tag: u64,
 }
 
-/// The first byte of a PUBLISH of QoS 0 without DUP and RETAIN.
+/// The first byte of a PUBLISH of QoS 0, and of QoS 1, without DUP and RETAIN.
 const PLAIN: u8 = 0x30;
+const ACKNOWLEDGED: u8 = 0x32;
+
+const DUP: u8 = 0x08;
+
+/// Bytes of a Packet Identifier, and of the length of a Topic Name.
+const NUMBER_LEN: usize = 2;
 
 impl<'a> PublishFrame<'a> {
-    /// `None` if the packet has flags, a Topic Alias or a Message Expiry Interval.
+    /// `None` if the packet has QoS 2, RETAIN, a Topic Alias or a Message Expiry Interval, or if it has
+    /// QoS 1 and is so large that its memory is shared.
     pub(crate) fn new(bytes: &'a [u8], publish: &Publish<'_>, version: Version) -> Option<Self> {
-        let plain = bytes.first() == Some(&PLAIN)
-            && publish.topic_alias.is_none()
+        let qos = match bytes.first()? {
+            &PLAIN => QoS::AtMostOnce,
+            first if first & !DUP == ACKNOWLEDGED && bytes.len() < SHARED_MIN => QoS::AtLeastOnce,
+            _ => return None,
+        };
+        let plain = publish.topic_alias.is_none()
             && publish.message_expiry_interval.is_none()
             && publish.subscription_ids.is_empty();
         plain.then_some(Self {
             bytes,
             packets: 1,
             version,
+            qos,
             tag: 0,
         })
     }
@@ -53,6 +67,12 @@ impl<'a> PublishFrame<'a> {
     #[must_use]
     pub const fn is_large(&self) -> bool {
         self.bytes.len() >= SHARED_MIN
+    }
+
+    /// 0 or 1.
+    #[must_use]
+    pub const fn qos(&self) -> QoS {
+        self.qos
     }
 
     /// Bytes of the packet, or of all of them.
@@ -90,13 +110,7 @@ impl<'a> PublishFrame<'a> {
     /// The bytes of the Topic Name.
     #[must_use]
     pub fn topic_bytes(&self) -> &'a [u8] {
-        let last = self.bytes.iter().skip(1).position(|byte| *byte < 0x80);
-        let body = last.and_then(|last| self.bytes.get(last + 2..));
-        let Some((len, rest)) = body.and_then(<[u8]>::split_first_chunk) else {
-            return &[];
-        };
-        let len = usize::from(u16::from_be_bytes(*len));
-        rest.get(..len).unwrap_or_default()
+        self.bytes.get(topic_range(self.bytes)).unwrap_or_default()
     }
 
     /// The Topic Name.
@@ -153,6 +167,10 @@ impl PublishFrames {
     /// Adds a packet from that connection; how many bytes that are.
     pub fn push(&mut self, frame: PublishFrame<'_>) -> usize {
         debug_assert!(frame.version == self.version, "of another connection");
+        debug_assert!(
+            frame.qos == QoS::AtMostOnce,
+            "its Packet Identifier says nothing"
+        );
         self.bytes.extend_from_slice(frame.bytes);
         self.packets += frame.packets;
         frame.bytes.len()
@@ -200,6 +218,7 @@ impl PublishFrames {
             bytes,
             packets: 1,
             version: self.version,
+            qos: QoS::AtMostOnce,
             tag: 0,
         };
         let next = move || {
@@ -231,6 +250,11 @@ pub(crate) struct Frames {
     /// Bytes that have left.
     start: usize,
     packets: usize,
+    /// Packets of QoS 1 among them, and the sequence of the first one; those of the others follow it.
+    acknowledged: usize,
+    sequence: u64,
+    /// How many of these may leave.
+    window: usize,
     /// Whether they have the form of 5.0.
     with_properties: bool,
     /// The mark of each of them.
@@ -274,12 +298,35 @@ impl Frames {
         self.packets += frame.packets;
     }
 
+    /// Adds a packet of QoS 1, with the Packet Identifier of this sequence.
+    fn push_acknowledged(&mut self, frame: PublishFrame<'_>, sequence: u64) {
+        if self.acknowledged == 0 {
+            self.sequence = sequence;
+        }
+        self.acknowledged += 1;
+        self.push(frame);
+        let start = self.bytes.len() - frame.bytes.len();
+        let Some(packet) = self.bytes.get_mut(start..) else {
+            return;
+        };
+        if let Some(first) = packet.first_mut() {
+            // DUP is the publisher's [MQTT5-3.3.1-3] [MQTT311-3.3.1-3].
+            *first = ACKNOWLEDGED;
+        }
+        let behind = topic_range(packet).end;
+        if let Some(id) = packet.get_mut(behind..behind + NUMBER_LEN) {
+            id.copy_from_slice(&packet_id(sequence).get().to_be_bytes());
+        }
+    }
+
     fn waiting(&self) -> &[u8] {
         self.bytes.get(self.start..).unwrap_or_default()
     }
 
-    fn forget(&mut self, packets: usize, bytes: usize) {
+    fn forget(&mut self, packets: usize, acknowledged: usize, bytes: usize) {
         self.packets -= packets;
+        self.acknowledged -= acknowledged;
+        self.sequence += acknowledged as u64;
         self.start += bytes;
         if self.packets == 0 {
             self.start = 0;
@@ -303,47 +350,66 @@ impl Frames {
         let mut bytes = Bytes::from(mem::take(&mut self.bytes));
         bytes.advance(mem::take(&mut self.start));
         self.packets = 0;
+        self.sequence += mem::take(&mut self.acknowledged) as u64;
         bytes
     }
 
-    /// Puts packets into `out` until it is full; how many.
+    /// Puts packets into `out` until it is full, or the window is; how many.
     pub(crate) fn write(&mut self, out: &mut TransmitBuf) -> usize {
         let waiting = self.waiting();
         let (mut packets, mut bytes) = (self.packets, waiting.len());
-        if bytes > out.room() {
-            (packets, bytes) = (0, 0);
-            while bytes < out.room() {
+        let mut acknowledged = self.acknowledged;
+        if bytes > out.room() || acknowledged > self.window {
+            (packets, acknowledged, bytes) = (0, 0, 0);
+            while bytes < out.room() && packets < self.packets {
+                let rest = waiting.get(bytes..).unwrap_or_default();
+                let one = usize::from(is_acknowledged(rest));
+                if acknowledged + one > self.window {
+                    break;
+                }
                 packets += 1;
-                bytes += first_len(waiting.get(bytes..).unwrap_or_default());
+                acknowledged += one;
+                bytes += first_len(rest);
             }
         }
         if packets == self.packets && bytes >= SHARED_MIN {
             out.put_shared(self.take());
         } else {
             out.put_slice(waiting.get(..bytes).unwrap_or_default());
-            self.forget(packets, bytes);
+            self.forget(packets, acknowledged, bytes);
         }
         self.usual = bytes.min(USUAL_MAX);
         packets
     }
 
-    /// Drops the oldest packet; false if there is none.
-    pub(crate) fn pop(&mut self) -> bool {
-        let bytes = first_len(self.waiting());
-        if self.packets > 0 {
-            self.forget(1, bytes);
+    /// Drops the oldest packet; its QoS, none if there is none.
+    pub(crate) fn pop(&mut self) -> Option<QoS> {
+        if self.packets == 0 {
+            return None;
         }
-        bytes > 0
+        let (bytes, acknowledged) = (first_len(self.waiting()), is_acknowledged(self.waiting()));
+        self.forget(1, acknowledged.into(), bytes);
+        Some(if acknowledged {
+            QoS::AtLeastOnce
+        } else {
+            QoS::AtMostOnce
+        })
     }
 
-    /// The messages in these packets, oldest first; none are left.
-    pub(crate) fn unpack(&mut self) -> VecDeque<Outgoing> {
+    /// The messages in these packets, oldest first, of which those of QoS 0 go before one with this
+    /// sequence if none of QoS 1 follows; none are left.
+    pub(super) fn unpack(&mut self, before: u64) -> VecDeque<Queued> {
         let version = if self.with_properties {
             Version::V5
         } else {
             Version::V3_1_1
         };
         let mut messages = VecDeque::with_capacity(self.packets);
+        let mut sequence = if self.acknowledged > 0 {
+            self.sequence
+        } else {
+            before
+        };
         let mut rest = self.waiting();
         while let Some((frame, behind)) = rest.split_at_checked(first_len(rest))
             && let Ok(publish) = Publish::decode(frame, version)
@@ -351,10 +417,12 @@ impl Frames {
         {
             // Without a Message Expiry Interval the time says nothing.
             let message = Message::from_publish(&publish, topic_name, UnixTime::default());
-            messages.push_back(Outgoing {
+            let outgoing = Outgoing {
                 tag: self.tag,
                 ..Outgoing::new(message)
-            });
+            };
+            messages.push_back(Queued { sequence, outgoing });
+            sequence += u64::from(is_acknowledged(frame));
             rest = behind;
         }
         debug_assert!(rest.is_empty(), "what came as a packet is one");
@@ -364,10 +432,14 @@ impl Frames {
 }
 
 impl Sender {
-    /// Queues a packet of QoS 0, or some, as they are. False, and nothing queued, if they are to be
+    /// Queues a packet, or some of QoS 0, as they are. False, and nothing queued, if they are to be
     /// messages: they stand behind one or behind packets with another mark, or a limit is reached.
+    ///
+    /// One of QoS 1 is not kept once it has left, so this is for a Session that ends with its Network
+    /// Connection.
     pub(crate) fn enqueue_frame(&mut self, frame: PublishFrame<'_>, limits: &Limits) -> bool {
         let bytes = frame.bytes() as u64;
+        let acknowledged = frame.qos != QoS::AtMostOnce;
         let behind = !self.queued.is_empty()
             || !self.qos0.is_empty()
             || self.stored > 0
@@ -376,12 +448,43 @@ impl Sender {
             || !self.is_connected()
             || self.frames.len() + frame.packets > limits.queued_messages_max
             || self.frames.bytes() + bytes > limits.queued_bytes_max.min(WAITING_MAX)
+            || if acknowledged {
+                !self.follows_frames()
+            } else {
+                // It would wait for PUBACKs.
+                self.frames.acknowledged > self.room_in_window()
+            }
         {
             return false;
         }
         self.resident_bytes += bytes;
-        self.frames.push(frame);
+        if acknowledged {
+            let sequence = self.next_sequence;
+            self.next_sequence += 1;
+            self.frames.push_acknowledged(frame, sequence);
+        } else {
+            self.frames.push(frame);
+        }
         true
+    }
+
+    /// Whether the next message of QoS 1 may be a packet behind those that are ready.
+    fn follows_frames(&self) -> bool {
+        let waiting = self.frames.acknowledged;
+        let first = match self.inflight.front() {
+            Some(first) => first.sequence,
+            None if waiting > 0 => self.frames.sequence,
+            None => self.next_sequence,
+        };
+        (waiting == 0 || self.frames.sequence + waiting as u64 == self.next_sequence)
+            && !self.is_resending()
+            && self.next_sequence - first < PACKET_IDS
+            && self.requests.is_empty()
+    }
+
+    /// How many messages of QoS 1 and 2 may leave [MQTT5-3.3.4-7] [MQTT5-3.3.4-9] [MQTT5-4.9.0-2].
+    fn room_in_window(&self) -> usize {
+        self.window.saturating_sub(self.outstanding).into()
     }
 
     /// Makes messages of the packets that are ready to leave.
@@ -390,37 +493,46 @@ impl Sender {
             return;
         }
         self.resident_bytes -= self.frames.bytes();
-        let sequence = self.frames_sequence();
-        for outgoing in self.frames.unpack().into_iter().rev() {
-            self.resident_bytes += message_bytes(&outgoing);
-            self.qos0.push_front(Queued { sequence, outgoing });
+        let before = self.frames_sequence();
+        for queued in self.frames.unpack(before).into_iter().rev() {
+            self.resident_bytes += message_bytes(&queued.outgoing);
+            let queue = if queued.outgoing.qos == QoS::AtMostOnce {
+                &mut self.qos0
+            } else {
+                &mut self.queued
+            };
+            queue.push_front(queued);
         }
     }
 
-    /// Drops the packets that are ready to leave, unless they have a mark; how many.
+    /// Drops the packets that are ready to leave, unless they have a mark or some are of QoS 1; how
+    /// many.
     pub(crate) fn drop_frames(&mut self) -> usize {
-        if self.frames.tag != 0 {
+        if self.frames.tag != 0 || self.frames.acknowledged > 0 {
             return 0;
         }
         self.resident_bytes -= self.frames.bytes();
         mem::take(&mut self.frames).len()
     }
 
-    /// The sequence of the message before which the packets that are ready leave.
+    /// The sequence of the first message of QoS 1 that is ready, or the one before which the packets
+    /// leave that are.
     fn frames_sequence(&self) -> u64 {
+        if self.frames.acknowledged > 0 {
+            return self.frames.sequence;
+        }
         let next = self.queued.front().map(|next| next.sequence);
         next.unwrap_or(self.next_sequence - self.stored)
     }
 
     pub(super) fn drop_oldest_frame(&mut self) -> Option<Dropped> {
         let (before, tag) = (self.frames.bytes(), self.frames.tag);
-        if !self.frames.pop() {
-            return None;
-        }
+        let sequence = self.frames_sequence();
+        let qos = self.frames.pop()?;
         self.resident_bytes -= before - self.frames.bytes();
         Some(Dropped {
-            sequence: self.frames_sequence(),
-            qos: QoS::AtMostOnce,
+            sequence,
+            qos,
             tag,
             stored: false,
             reason: DropReason::QueueFull,
@@ -431,11 +543,52 @@ impl Sender {
         if self.frames.len() == 0 {
             return false;
         }
-        let before = self.frames.bytes();
+        let (before, first) = (self.frames.bytes(), self.frames.sequence);
+        let acknowledged = self.frames.acknowledged;
+        if acknowledged > 0 {
+            self.frames.window = self.room_in_window();
+            if self.frames.window == 0 && is_acknowledged(self.frames.waiting()) {
+                return false;
+            }
+        }
         let written = write(Next::Frames(&mut self.frames));
         self.resident_bytes -= before - self.frames.bytes();
+        let sent = acknowledged - self.frames.acknowledged;
+        if sent > 0 {
+            self.wait_for_pubacks(first, sent);
+        }
         written
     }
+
+    /// So many messages have left as packets, from this sequence on.
+    fn wait_for_pubacks(&mut self, first: u64, sent: usize) {
+        debug_assert!(!self.is_resending(), "they would be sent out of turn");
+        let sequences = first..first + sent as u64;
+        self.inflight.extend(sequences.map(|sequence| InFlight {
+            sequence,
+            counted: true,
+            state: State::Sent,
+        }));
+        self.live += sent;
+        self.outstanding = self
+            .outstanding
+            .saturating_add(u16::try_from(sent).unwrap_or(u16::MAX));
+        self.resend = self.inflight.len();
+    }
+}
+
+/// Where the Topic Name of a PUBLISH is.
+fn topic_range(packet: &[u8]) -> Range<usize> {
+    let last = packet.iter().skip(1).position(|byte| *byte < 0x80);
+    let start = last.map_or(0, |last| last + 2);
+    let len = packet.get(start..).and_then(<[u8]>::first_chunk);
+    let len = len.map_or(0, |len| usize::from(u16::from_be_bytes(*len)));
+    start + NUMBER_LEN..start + NUMBER_LEN + len
+}
+
+/// Whether the first packet has QoS 1.
+fn is_acknowledged(packets: &[u8]) -> bool {
+    packets.first() == Some(&ACKNOWLEDGED)
 }
 
 /// The length of the first packet; 0 if there is none.
@@ -553,10 +706,13 @@ mod tests {
         let mut frames = Frames::default();
         frames.push(run);
         assert_eq!((frames.len(), frames.bytes()), (3, packets.len() as u64));
-        assert!(frames.pop());
+        assert_eq!(frames.pop(), Some(QoS::AtMostOnce));
         assert_eq!(frames.len(), 2);
-        let payloads = frames.unpack();
-        let payloads: Vec<_> = payloads.iter().map(|it| it.message.payload()).collect();
+        let payloads = frames.unpack(1);
+        let payloads: Vec<_> = payloads
+            .iter()
+            .map(|it| it.outgoing.message.payload())
+            .collect();
         assert_eq!(payloads, [&b"22"[..], b"333"]);
     }
 

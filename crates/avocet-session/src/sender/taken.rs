@@ -37,7 +37,7 @@ impl Sender {
                     let movable = outgoing.qos == QoS::AtLeastOnce || planted!(SharedQos2Moves);
                     movable && wanted(outgoing)
                 }
-                State::Pubrel { .. } | State::Finished => false,
+                State::Pubrel { .. } | State::Sent | State::Finished => false,
             })
             .map(|(index, _)| index)
             .collect();

@@ -13,6 +13,20 @@ fn outgoing(qos: QoS) -> Outgoing {
     Outgoing::new(message)
 }
 
+fn at_least_once(id: u16) -> Delivery {
+    Delivery::AtLeastOnce(PacketId::new(id).unwrap())
+}
+
+fn packet(delivery: Delivery, payload: &[u8], dup: bool) -> Vec<u8> {
+    let publish = Publish {
+        dup,
+        ..Publish::new(TopicName::new("a/b").unwrap(), delivery, payload)
+    };
+    let mut bytes = Vec::new();
+    publish.encode(Version::V5, &mut bytes).unwrap();
+    bytes
+}
+
 struct World {
     sender: Sender,
     limits: Limits,
@@ -47,12 +61,37 @@ impl World {
     }
 
     fn enqueue_marked(&mut self, payload: &[u8], tag: u64) -> bool {
-        let topic_name = TopicName::new("a/b").unwrap();
-        let publish = Publish::new(topic_name, Delivery::AtMostOnce, payload);
-        let mut bytes = Vec::new();
-        publish.encode(Version::V5, &mut bytes).unwrap();
-        let frame = PublishFrame::new(&bytes, &publish, Version::V5).unwrap();
+        self.enqueue_packet(&packet(Delivery::AtMostOnce, payload, false), tag)
+    }
+
+    /// Queues a packet of QoS 1, if it is taken as it is.
+    fn enqueue_acknowledged(&mut self, payload: &[u8]) -> bool {
+        self.enqueue_packet(&packet(at_least_once(7_777), payload, true), 0)
+    }
+
+    fn enqueue_packet(&mut self, bytes: &[u8], tag: u64) -> bool {
+        let publish = Publish::decode(bytes, Version::V5).unwrap();
+        let frame = PublishFrame::new(bytes, &publish, Version::V5).unwrap();
         self.sender.enqueue_frame(frame.with_tag(tag), &self.limits)
+    }
+
+    /// The bytes of all packets that leave as they came, some at a time.
+    fn written(&mut self) -> Vec<u8> {
+        let mut written = Vec::new();
+        let now = Now::default();
+        while self
+            .sender
+            .poll(now, CommitId::ZERO, true, &mut self.events, |next| {
+                let Next::Frames(frames) = next else {
+                    panic!("{next:?} is a message");
+                };
+                let mut out = TransmitBuf::new(20);
+                assert!(frames.write(&mut out) > 0);
+                out.slices().for_each(|it| written.extend_from_slice(it));
+                true
+            })
+        {}
+        written
     }
 
     /// The Packet Identifiers of everything that may leave.
@@ -66,8 +105,11 @@ impl World {
                     Next::Publish { packet_id, .. } => packet_id.map_or(0, PacketId::get),
                     Next::Pubrel { packet_id, .. } => packet_id.get(),
                     Next::Frames(frames) => {
-                        assert_eq!(frames.write(&mut TransmitBuf::new(1)), 1);
-                        0
+                        let mut out = TransmitBuf::new(1);
+                        assert_eq!(frames.write(&mut out), 1);
+                        let packet: Vec<u8> = out.slices().flatten().copied().collect();
+                        let publish = Publish::decode(&packet, Version::V5).unwrap();
+                        publish.delivery.packet_id().map_or(0, PacketId::get)
                     }
                 });
                 true
@@ -179,6 +221,148 @@ fn dropped_packets_are_counted() {
     assert_eq!(world.sender.drop_frames(), 2);
     assert_eq!((world.sender.queued(), world.sender.queued_bytes()), (0, 0));
     assert_eq!(world.sent(), []);
+}
+
+#[test]
+fn packets_of_qos_1_leave_with_identifiers_of_their_own_and_without_dup() {
+    let mut world = World::new(ROOM);
+    let mut expected = Vec::new();
+    for (id, payload) in (1..).zip([&b"1"[..], &[2; 150], b"3"]) {
+        assert!(world.enqueue_frame(b"0"));
+        assert!(world.enqueue_acknowledged(payload));
+        expected.extend(packet(Delivery::AtMostOnce, b"0", false));
+        expected.extend(packet(at_least_once(id), payload, false));
+    }
+    world.enqueue(QoS::AtLeastOnce);
+    assert_eq!((world.sender.queued(), world.sender.in_flight()), (7, 0));
+    let next = world.sender.take_unsent(|outgoing| outgoing.gate.is_some());
+    assert!(next.is_empty(), "all are messages of this connection");
+    assert_eq!(world.sent(), [0, 1, 0, 2, 0, 3, 4]);
+
+    let mut world = World::new(ROOM);
+    for payload in [&b"1"[..], &[2; 150], b"3"] {
+        assert!(world.enqueue_frame(b"0"));
+        assert!(world.enqueue_acknowledged(payload));
+    }
+    assert_eq!(world.written(), expected);
+    assert_eq!((world.sender.queued(), world.sender.queued_bytes()), (0, 0));
+    assert_eq!(world.sender.in_flight(), 3);
+    world.enqueue(QoS::AtLeastOnce);
+    assert_eq!(world.sent(), [4]);
+    for (id, left) in [(2, 3), (1, 2), (4, 1), (3, 0)] {
+        world.puback(id);
+        assert_eq!(world.sender.in_flight(), left);
+    }
+    assert!(world.sender.is_empty() && world.events.is_empty());
+}
+
+#[test]
+fn packets_of_qos_1_keep_to_the_window() {
+    let mut world = World::new(NonZeroU16::new(2).unwrap());
+    for _ in 1..=4 {
+        assert!(world.enqueue_acknowledged(b"1"));
+    }
+    assert!(!world.enqueue_frame(b"0"), "it would wait for PUBACK");
+    world.enqueue(QoS::AtMostOnce);
+    assert_eq!(world.sent(), [1, 2, 0]);
+    assert_eq!((world.sender.queued(), world.sender.in_flight()), (2, 2));
+    world.puback(1);
+    assert!(!world.enqueue_frame(b"0"), "it would wait for PUBACK");
+    assert_eq!(world.sent(), [3]);
+    world.puback(3);
+    assert!(world.enqueue_frame(b"0"));
+    assert!(world.enqueue_acknowledged(b"5"));
+    world.enqueue(QoS::AtLeastOnce);
+    assert!(!world.enqueue_acknowledged(b"7"), "it would overtake");
+    assert_eq!(world.sent(), [4, 0]);
+    for (id, sent) in [(2, 5), (4, 6)] {
+        world.puback(id);
+        assert_eq!(world.sent(), [sent]);
+    }
+    world.puback(6);
+    world.puback(5);
+    assert!(world.sender.is_empty());
+    assert_eq!((world.sender.queued(), world.sender.queued_bytes()), (0, 0));
+}
+
+#[test]
+fn packets_of_qos_1_are_forgotten_once_they_have_left_with_their_connection() {
+    let mut world = World::new(ROOM);
+    world.enqueue(QoS::AtLeastOnce);
+    assert_eq!(world.sent(), [1]);
+    assert!(world.enqueue_acknowledged(b"2"));
+    assert_eq!(world.written(), packet(at_least_once(2), b"2", false));
+    assert!(world.enqueue_frame(b"0"));
+    assert!(world.enqueue_acknowledged(b"3"));
+    assert!(world.enqueue_frame(b"0"));
+    assert_eq!(world.sender.drop_frames(), 0, "one is not of QoS 0");
+    world.sender.detach();
+    assert_eq!((world.sender.queued(), world.sender.in_flight()), (3, 1));
+    let dropped = world
+        .sender
+        .take_where(|outgoing| outgoing.qos == QoS::AtMostOnce);
+    assert_eq!(dropped.len(), 2);
+    world.sender.attach(ROOM);
+    assert_eq!(world.sent(), [1, 3]);
+    world.puback(1);
+    world.puback(3);
+    assert!(world.sender.is_empty());
+}
+
+#[test]
+fn a_packet_of_qos_1_may_be_the_oldest_of_a_full_queue() {
+    let mut world = World::new(ROOM);
+    assert!(world.enqueue_acknowledged(b"1"));
+    for _ in 0..9 {
+        assert!(world.enqueue_acknowledged(b"2"));
+    }
+    assert!(!world.enqueue_acknowledged(b"3"), "the queue is full");
+    let enqueued = world
+        .sender
+        .enqueue(outgoing(QoS::AtLeastOnce), &world.limits, Now::default());
+    let Enqueued::Displaced { oldest, sequence } = enqueued else {
+        panic!("{enqueued:?}");
+    };
+    let oldest: Vec<_> = oldest.iter().map(|it| (it.sequence, it.qos)).collect();
+    assert_eq!((oldest, sequence), ([(0, QoS::AtLeastOnce)].into(), 10));
+    let expected: Vec<_> = (2..=10)
+        .flat_map(|id| packet(at_least_once(id), b"2", false))
+        .collect();
+    let mut written = Vec::new();
+    let mut messages = 0;
+    while world.sender.poll(
+        Now::default(),
+        CommitId::ZERO,
+        true,
+        &mut world.events,
+        |next| {
+            if let Next::Frames(frames) = next {
+                let mut out = TransmitBuf::new(usize::MAX);
+                frames.write(&mut out);
+                out.slices().for_each(|it| written.extend_from_slice(it));
+            } else {
+                messages += 1;
+            }
+            true
+        },
+    ) {}
+    assert_eq!((written, messages), (expected, 1));
+    (2..=11).for_each(|id| world.puback(id));
+    assert!(world.sender.is_empty());
+}
+
+#[test]
+fn only_puback_answers_a_packet_of_qos_1() {
+    let mut world = World::new(ROOM);
+    assert!(world.enqueue_acknowledged(b"1"));
+    assert_eq!(world.sent().len(), 1);
+    let id = PacketId::new(1).unwrap();
+    let (code, events) = (ReasonCode::Success, &mut world.events);
+    let wrong = Err(Violation::WrongAcknowledgement);
+    assert_eq!(world.sender.pubrec(id, code, events), wrong);
+    assert_eq!(world.sender.pubcomp(id, code, events), wrong);
+    world.puback(1);
+    assert!(world.sender.is_empty());
 }
 
 /// Twenty messages, of which the store alone has ten.
@@ -302,6 +486,8 @@ fn requests_and_messages_share_the_identifiers() {
 #[derive(Clone, Debug)]
 enum Op {
     Enqueue(QoS),
+    /// A packet, of QoS 1 or 0.
+    Frame(bool),
     Send,
     /// The acknowledgement that the n-th of those in use waits for.
     Acknowledge(usize),
@@ -313,6 +499,7 @@ enum Op {
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         6 => (0..3u8).prop_map(|qos| Op::Enqueue(QoS::from_u8(qos).unwrap())),
+        6 => any::<bool>().prop_map(Op::Frame),
         3 => Just(Op::Send),
         6 => any::<usize>().prop_map(Op::Acknowledge),
         1 => Just(Op::Request),
@@ -346,6 +533,8 @@ proptest! {
         for op in ops {
             match op {
                 Op::Enqueue(qos) => world.enqueue(qos),
+                Op::Frame(true) => drop(world.enqueue_acknowledged(b"x")),
+                Op::Frame(false) => drop(world.enqueue_frame(b"x")),
                 Op::Send => {}
                 Op::Acknowledge(n) if !in_use.is_empty() => {
                     let n = n % in_use.len();
@@ -372,6 +561,7 @@ proptest! {
                 }
                 Op::Reconnect(new) => {
                     window = new;
+                    in_use.retain(|it| !is_forgotten(&world.sender, it.0));
                     world.sender.detach();
                     world.sender.attach(NonZeroU16::new(new).unwrap());
                     requests.clear();
@@ -431,7 +621,14 @@ fn due_of(sender: &Sender, id: u16) -> Due {
     let index = sender.find(PacketId::new(id).unwrap()).unwrap();
     match &sender.inflight[index].state {
         State::Publish(outgoing) if outgoing.qos == QoS::AtLeastOnce => Due::Puback,
+        State::Sent => Due::Puback,
         State::Publish(_) => Due::Pubrec,
         State::Pubrel { .. } | State::Finished => Due::Pubcomp,
     }
+}
+
+/// Whether it goes with its connection.
+fn is_forgotten(sender: &Sender, id: u16) -> bool {
+    let index = sender.find(PacketId::new(id).unwrap()).unwrap();
+    matches!(sender.inflight[index].state, State::Sent)
 }

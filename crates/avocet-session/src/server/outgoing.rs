@@ -169,9 +169,11 @@ impl ServerConnection {
         [gate, session.waits_for()].into_iter().flatten().min()
     }
 
-    /// Queues a PUBLISH of QoS 0 for the client as the packet in which it came from another one.
+    /// Queues a PUBLISH for the client as the packet in which it came from another one.
     /// False, and nothing queued, if it is to go through [`Session::enqueue`](crate::Session::enqueue):
     /// this client gets it in another form, or something stands before it.
+    ///
+    /// One of QoS 1 is for a Session that ends with this connection: it is not kept once it has left.
     pub fn enqueue_frame(&mut self, frame: PublishFrame<'_>, limits: &Limits) -> bool {
         // Frames leave many at once.
         self.messages_left == u16::MAX
