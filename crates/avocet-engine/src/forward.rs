@@ -128,7 +128,7 @@ impl Engine {
         let unaccepted = self.unaccepted.get_mut(to.index())?;
         let last = self.outbox.last_for_subscribers(to);
         let fits = matches!(last, Some(Value::Frames(last)) if last.from == from
-            && (last.qos, last.level) == kind
+            && (last.frames.qos(), last.level) == kind
             && last.frames.bytes() < FRAMES_BYTES_MAX);
         if !fits {
             // Without its publisher, nobody could tell whose tenant's it is.
@@ -156,8 +156,7 @@ impl Engine {
             let frames = ForwardedFrames {
                 from,
                 publisher,
-                frames: PublishFrames::new(version, memory),
-                qos,
+                frames: PublishFrames::new(version, qos, memory),
                 level,
                 named: 0,
             };
@@ -180,11 +179,11 @@ impl Engine {
         let ForwardedFrames {
             mut publisher,
             frames,
-            qos,
             level,
             named,
             ..
         } = forwarded;
+        let qos = frames.qos();
         let acknowledged = qos != QoS::AtMostOnce;
         if acknowledged {
             // Counts follow the way of a message, so that those of one client are in its order.
@@ -219,6 +218,10 @@ impl Engine {
                         self.find_frame(space, publisher.as_ref(), frame);
                     }
                     (None, _) => {}
+                }
+                if found && frame.qos() == QoS::AtLeastOnce && self.deliver_to_only(frame, now) {
+                    at += 1;
+                    continue;
                 }
                 if found && !acknowledged {
                     let publisher = Publisher::Session(publisher.as_deref());

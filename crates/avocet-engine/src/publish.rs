@@ -437,25 +437,33 @@ impl Engine {
         token: AckToken,
         now: Now,
     ) -> bool {
-        let Some(frame) = publish.frame() else {
-            return false;
-        };
+        self.wait = Duration::ZERO;
+        let delivered = publish
+            .frame()
+            .is_some_and(|frame| self.deliver_to_only(frame, now));
+        if delivered {
+            self.acknowledge(id, token, ReasonCode::Success, None);
+            let wait = mem::take(&mut self.wait);
+            self.slow_down(id, wait, now);
+        }
+        delivered
+    }
+
+    /// Gives a packet of QoS 1 to the only one who matches it, if he may get it as it is: he is not sent it
+    /// again, so his Session has to end with his connection.
+    pub(crate) fn deliver_to_only(&mut self, frame: PublishFrame<'_>, now: Now) -> bool {
         let Some(to) = self.matches.take_only() else {
             return false;
         };
         let slot = self.sessions.get(to.session);
-        let suits = to.maximum_qos >= frame.qos()
+        let delivered = to.maximum_qos >= frame.qos()
             && to.first_id.is_none()
-            && slot.is_some_and(Slot::ends_with_connection);
-        self.wait = Duration::ZERO;
-        if !suits || !self.deliver_frame(to.session, frame, now) {
+            && slot.is_some_and(Slot::ends_with_connection)
+            && self.deliver_frame(to.session, frame, now);
+        if !delivered {
             self.matches.put(to);
-            return false;
         }
-        self.acknowledge(id, token, ReasonCode::Success, None);
-        let wait = mem::take(&mut self.wait);
-        self.slow_down(id, wait, now);
-        true
+        delivered
     }
 
     /// Gives a packet to those who match it and may get it as it is; the others are left.

@@ -394,8 +394,6 @@ pub(crate) struct ForwardedFrames {
     pub(crate) from: crate::ConnectionId,
     pub(crate) publisher: Option<Arc<SessionKey>>,
     pub(crate) frames: PublishFrames,
-    /// With which they were published.
-    pub(crate) qos: QoS,
     /// What the acknowledgement of each waits for.
     pub(crate) level: Level,
     /// How many messages had a name when the last one came, if they need one.

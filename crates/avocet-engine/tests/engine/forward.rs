@@ -1,9 +1,11 @@
 //! Messages that travel together to another shard.
 
-use avocet_codec::{Connect, Delivery, PacketId, Version};
+use core::num::NonZeroU16;
+
+use avocet_codec::{Connect, Delivery, Packet, PacketId, Version};
 use avocet_engine::{Durability, EngineConfig, SessionKey, ShardId};
 
-use crate::cluster::{Client, Cluster, each_with};
+use crate::cluster::{Client, Cluster, each_with, persistent};
 
 /// Two shards, with a publisher in one of them.
 fn two_shards(configure: impl Fn(&mut EngineConfig)) -> (Cluster, Client) {
@@ -136,6 +138,54 @@ fn a_message_of_qos_2_that_travelled_is_not_taken_again() {
         cluster.run();
         assert_eq!(cluster.packets(again)[0], "pubrec 1 0x00");
         assert_eq!(cluster.messages(subscriber), ["t=x q2"]);
+    }
+}
+
+/// A packet of QoS 1 that travelled has a Packet Identifier of its receiver, and neither DUP nor Topic
+/// Alias of its publisher, in which form ever it is kept [MQTT5-3.3.1-3] [MQTT5-2.2.1-4].
+#[test]
+fn packets_that_travelled_are_their_receivers() {
+    let (mut cluster, publisher) = two_shards(|_| {});
+    let id = elsewhere(&cluster, publisher, "subscriber");
+    for (subscriber, qos) in [
+        (Connect::new(Version::V5, &id), 1),
+        (Connect::new(Version::V5, &id), 0),
+        (persistent(&id), 1),
+    ] {
+        let subscriber = cluster.connect(&subscriber);
+        cluster.set_acks(subscriber, false);
+        cluster.subscribe(subscriber, "t", qos);
+        cluster.packets(subscriber);
+        for n in 0..6_u16 {
+            cluster.publish_with(publisher, "t", &n.to_string(), 1, |publish| {
+                publish.dup = n % 2 == 1;
+                publish.topic_alias = (n == 2).then(|| NonZeroU16::new(1).unwrap());
+                publish.delivery = Delivery::AtLeastOnce(PacketId::new(100 + n).unwrap());
+            });
+        }
+        cluster.run();
+        let codes = cluster.packets(publisher);
+        let expected = (100..106).map(|id| format!("puback {id} 0x00"));
+        assert_eq!(codes, expected.collect::<Vec<_>>());
+        let frames = cluster.frames(subscriber);
+        let came = frames.iter().map(|frame| match frame.packet() {
+            Packet::Publish(publish) => {
+                let id = publish.packet_id().map(PacketId::get);
+                (
+                    id,
+                    publish.dup,
+                    publish.topic_alias,
+                    publish.payload.to_vec(),
+                )
+            }
+            other => panic!("{other:?}"),
+        });
+        let expected = (0..6).map(|n: u16| {
+            let id = (qos > 0).then_some(n + 1);
+            (id, false, None, n.to_string().into_bytes())
+        });
+        assert_eq!(came.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+        cluster.cut(subscriber);
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
 
 /// A PUBLISH as it came, with nothing in it that is for its own connection only, but for the Packet
 /// Identifier of one of QoS 1: whoever subscribes in the same form of PUBLISH may get these bytes. Or
-/// some of QoS 0 in a row, to the same topic.
+/// some in a row, to the same topic.
 #[derive(Clone, Copy, Debug)]
 pub struct PublishFrame<'a> {
     bytes: &'a [u8],
@@ -137,25 +137,34 @@ impl<'a> PublishFrame<'a> {
     }
 }
 
-/// Packets from one Network Connection on their way to another shard, oldest first.
+/// Packets of one QoS from one Network Connection on their way to another shard, oldest first. Those of
+/// QoS 2 have the form of QoS 0, as their Packet Identifiers say nothing there.
 #[derive(Clone, Debug)]
 pub struct PublishFrames {
     bytes: Vec<u8>,
     packets: usize,
     version: Version,
+    qos: QoS,
 }
 
 impl PublishFrames {
     /// Room for packets of a connection of this version, in this memory, of which the contents are
     /// forgotten.
     #[must_use]
-    pub fn new(version: Version, mut memory: Vec<u8>) -> Self {
+    pub fn new(version: Version, qos: QoS, mut memory: Vec<u8>) -> Self {
         memory.clear();
         Self {
             bytes: memory,
             packets: 0,
             version,
+            qos,
         }
+    }
+
+    /// With which they were published.
+    #[must_use]
+    pub const fn qos(&self) -> QoS {
+        self.qos
     }
 
     /// The memory that they took.
@@ -164,26 +173,31 @@ impl PublishFrames {
         self.bytes
     }
 
-    /// Adds a packet from that connection; how many bytes that are.
+    /// Adds a packet of that connection and QoS; how many bytes that are.
     pub fn push(&mut self, frame: PublishFrame<'_>) -> usize {
         debug_assert!(frame.version == self.version, "of another connection");
-        debug_assert!(
-            frame.qos == QoS::AtMostOnce,
-            "its Packet Identifier says nothing"
-        );
+        debug_assert!(frame.qos == self.qos, "of another QoS");
         self.bytes.extend_from_slice(frame.bytes);
         self.packets += frame.packets;
         frame.bytes.len()
     }
 
-    /// Adds what [is plain](IncomingPublish::is_plain), as the packet that it would be with QoS 0; how
-    /// many bytes that are.
+    /// Adds what [is plain](IncomingPublish::is_plain) and of that connection and QoS; how many bytes
+    /// that are.
     pub fn push_publish(&mut self, publish: &IncomingPublish<'_>) -> usize {
         debug_assert!(publish.is_plain(), "that would be lost");
+        if let Some(frame) = publish.frame() {
+            return self.push(frame);
+        }
+        let packet = publish.packet();
+        let delivery = match packet.delivery {
+            Delivery::AtMostOnce | Delivery::ExactlyOnce(_) => Delivery::AtMostOnce,
+            acknowledged @ Delivery::AtLeastOnce(_) => acknowledged,
+        };
         let plain = Publish {
             dup: false,
-            delivery: Delivery::AtMostOnce,
-            ..publish.packet()
+            delivery,
+            ..packet
         };
         let before = self.bytes.len();
         match plain.encode(self.version, &mut self.bytes) {
@@ -214,11 +228,15 @@ impl PublishFrames {
     /// The packets, those to one topic that follow each other together.
     pub fn iter(&self) -> impl Iterator<Item = PublishFrame<'_>> {
         let mut rest = self.bytes.as_slice();
+        let qos = match self.qos {
+            QoS::AtMostOnce | QoS::ExactlyOnce => QoS::AtMostOnce,
+            QoS::AtLeastOnce => QoS::AtLeastOnce,
+        };
         let at = move |bytes| PublishFrame {
             bytes,
             packets: 1,
             version: self.version,
-            qos: QoS::AtMostOnce,
+            qos,
             tag: 0,
         };
         let next = move || {
@@ -666,7 +684,7 @@ mod tests {
             .zip(topics)
             .map(|(n, topic)| packet_to(topic, &[n].repeat(100 * usize::from(n))))
             .collect();
-        let mut forwarded = PublishFrames::new(Version::V3_1_1, Vec::from([7]));
+        let mut forwarded = PublishFrames::new(Version::V3_1_1, QoS::AtMostOnce, Vec::from([7]));
         assert!(forwarded.is_empty());
         let pushed: usize = packets.iter().map(|it| forwarded.push(frame(it))).sum();
         assert_eq!(packets.concat().len(), pushed);
@@ -694,7 +712,7 @@ mod tests {
     #[test]
     fn packets_that_come_together_leave_one_by_one() {
         let packets = [packet(b"1"), packet(b"22"), packet(b"333")].concat();
-        let mut forwarded = PublishFrames::new(Version::V3_1_1, Vec::from([7]));
+        let mut forwarded = PublishFrames::new(Version::V3_1_1, QoS::AtMostOnce, Vec::from([7]));
         for run in [
             frame(&packet(b"1")),
             frame(&packet(b"22")),
@@ -716,29 +734,37 @@ mod tests {
         assert_eq!(payloads, [&b"22"[..], b"333"]);
     }
 
-    /// The Packet Identifier, DUP and a Topic Alias are for one connection; Subscription Identifiers,
-    /// RETAIN and what expires go another way.
+    /// DUP and a Topic Alias are for one connection, and so is the Packet Identifier, which only QoS 1
+    /// has room for; Subscription Identifiers, RETAIN and what expires go another way.
     #[test]
-    fn what_is_published_with_qos_1_and_2_travels_as_qos_0() {
+    fn what_is_published_with_qos_1_and_2_travels_as_qos_1_and_0() {
         let id = avocet_codec::PacketId::new(7).unwrap();
         let name = TopicName::new("a/b").unwrap();
-        let publish = Publish {
-            dup: true,
-            topic_name: None,
-            topic_alias: core::num::NonZeroU16::new(3),
-            ..Publish::new(name, Delivery::ExactlyOnce(id), b"payload")
-        };
         let came = |publish| IncomingPublish {
             publish,
             topic: crate::exchange::Topic::Alias(name.to_buf()),
             frame: None,
         };
-        let mut forwarded = PublishFrames::new(Version::V5, Vec::new());
-        let bytes = forwarded.push_publish(&came(publish));
-        assert_eq!((forwarded.bytes(), forwarded.len()), (bytes, 1));
-        let frame = forwarded.iter().next().unwrap();
-        let expected = Message::new(name, b"payload");
-        assert_eq!((frame.message(), frame.topic_name()), (expected, name));
+        let of = |delivery| Publish {
+            dup: true,
+            topic_name: None,
+            topic_alias: core::num::NonZeroU16::new(3),
+            ..Publish::new(name, delivery, b"payload")
+        };
+        for (delivery, form) in [
+            (Delivery::AtLeastOnce(id), QoS::AtLeastOnce),
+            (Delivery::ExactlyOnce(id), QoS::AtMostOnce),
+        ] {
+            let mut forwarded = PublishFrames::new(Version::V5, delivery.qos(), Vec::new());
+            let bytes = forwarded.push_publish(&came(of(delivery)));
+            assert_eq!((forwarded.bytes(), forwarded.len()), (bytes, 1));
+            assert_eq!(forwarded.qos(), delivery.qos());
+            let frame = forwarded.iter().next().unwrap();
+            let expected = Message::new(name, b"payload").with_qos(form);
+            assert_eq!((frame.message(), frame.topic_name()), (expected, name));
+            assert_eq!(frame.qos(), form);
+        }
+        let publish = of(Delivery::ExactlyOnce(id));
         let plain = |publish| came(publish).is_plain();
         assert!(plain(publish));
         let retain = true;
