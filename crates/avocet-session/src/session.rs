@@ -189,7 +189,7 @@ impl Session {
     }
 
     /// Drops the packets given to [`ServerConnection::enqueue_frame`](crate::ServerConnection::enqueue_frame)
-    /// that have not left, unless they have a mark; how many.
+    /// that have not left, unless they have a mark or one is of QoS 1; how many.
     pub fn drop_frames(&mut self) -> usize {
         self.sender.drop_frames()
     }

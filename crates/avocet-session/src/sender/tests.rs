@@ -617,6 +617,164 @@ proptest! {
     }
 }
 
+/// What is done to a sender whose messages have numbers.
+#[derive(Clone, Debug)]
+enum Step {
+    Message(QoS),
+    Packet(QoS),
+    /// As much as there is room for, once.
+    Write(usize),
+    Puback(usize),
+    /// Of an identifier near those in use, which may have left or not.
+    Stray(u16),
+    Unpack,
+    Reconnect(u16),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let qos = prop_oneof![Just(QoS::AtMostOnce), Just(QoS::AtLeastOnce)];
+    prop_oneof![
+        3 => qos.clone().prop_map(Step::Message),
+        12 => qos.prop_map(Step::Packet),
+        5 => (0..200usize).prop_map(Step::Write),
+        6 => any::<usize>().prop_map(Step::Puback),
+        1 => (1..90u16).prop_map(Step::Stray),
+        1 => Just(Step::Unpack),
+        1 => (1..6u16).prop_map(Step::Reconnect),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// [MQTT5-2.2.1-4] [MQTT5-4.6.0-6] [MQTT5-4.9.0-2] What was a packet is not sent again; all else is,
+    /// and nothing is sent twice on a connection.
+    #[test]
+    fn messages_and_packets_leave_in_their_order(
+        window in 1..6u16,
+        steps in prop::collection::vec(step(), 1..300),
+    ) {
+        let mut window = window;
+        let mut world = World::new(NonZeroU16::new(window).unwrap());
+        world.limits.queued_messages_max = 10_000;
+        let mut queued: [VecDeque<u8>; 2] = Default::default();
+        let mut in_use: Vec<(u16, u8, bool)> = Vec::new();
+        let mut resent: Vec<(u16, u8)> = Vec::new();
+        let mut numbers = 0..u8::MAX;
+        for step in steps.into_iter().chain(core::iter::repeat_n(Step::Write(usize::MAX), 3)) {
+            let mut out = TransmitBuf::new(0);
+            match step {
+                Step::Message(qos) | Step::Packet(qos) => {
+                    let Some(n) = numbers.next() else { continue };
+                    let payload = [n].repeat(1 + usize::from(n % 3) * 40);
+                    let delivery = match qos {
+                        QoS::AtMostOnce => Delivery::AtMostOnce,
+                        QoS::AtLeastOnce | QoS::ExactlyOnce => at_least_once(7_777),
+                    };
+                    let taken = matches!(step, Step::Packet(_))
+                        && world.enqueue_packet(&packet(delivery, &payload, false), 0);
+                    if !taken {
+                        let message = Message::new(TopicName::new("a/b").unwrap(), &payload);
+                        let outgoing = Outgoing::new(message.with_qos(qos));
+                        let World { sender, limits, .. } = &mut world;
+                        let enqueued = sender.enqueue(outgoing, limits, Now::default());
+                        let is_queued = matches!(enqueued, Enqueued::Queued { .. });
+                        prop_assert!(is_queued);
+                    }
+                    queued[usize::from(qos != QoS::AtMostOnce)].push_back(n);
+                    continue;
+                }
+                Step::Write(limit) => out = TransmitBuf::new(limit.max(1)),
+                Step::Puback(n) if !in_use.is_empty() => {
+                    let (id, ..) = in_use.swap_remove(n % in_use.len());
+                    world.puback(id);
+                }
+                Step::Puback(_) => {}
+                Step::Stray(id) => {
+                    if in_use.iter().all(|it| it.0 != id) && resent.iter().all(|it| it.0 != id) {
+                        world.puback(id);
+                    }
+                }
+                Step::Unpack => prop_assert!(world.sender.take_unsent(|_| false).is_empty()),
+                Step::Reconnect(new) => {
+                    window = new;
+                    world.sender.detach();
+                    world.sender.attach(NonZeroU16::new(new).unwrap());
+                    // Those that were packets are gone with their connection.
+                    in_use.extend(resent.drain(..).map(|(id, n)| (id, n, true)));
+                    let mut kept: Vec<_> = in_use.drain(..).filter(|it| it.2).collect();
+                    kept.sort_by_key(|it| it.1);
+                    resent.extend(kept.into_iter().map(|it| (it.0, it.1)));
+                }
+            }
+            loop {
+                let mut written: Vec<(Option<u16>, u8, bool, bool)> = Vec::new();
+                let World { sender, events, .. } = &mut world;
+                if out.is_full() {
+                    break;
+                }
+                let polled = sender.poll(Now::default(), CommitId::ZERO, true, events, |next| {
+                    match next {
+                        Next::Publish { outgoing, packet_id, dup } => {
+                            let id = packet_id.map(PacketId::get);
+                            let payload = outgoing.message.payload();
+                            out.put_shared(payload.to_vec().into());
+                            written.push((id, payload[0], dup, true));
+                        }
+                        Next::Frames(frames) => {
+                            let before: usize = out.slices().map(<[u8]>::len).sum();
+                            frames.write(&mut out);
+                            let all: Vec<u8> = out.slices().flatten().copied().collect();
+                            let mut rest = &all[before..];
+                            while !rest.is_empty() {
+                                let (one, behind) = rest.split_at(frame_len(rest));
+                                let publish = Publish::decode(one, Version::V5).unwrap();
+                                let id = publish.packet_id().map(PacketId::get);
+                                written.push((id, publish.payload[0], publish.dup, false));
+                                rest = behind;
+                            }
+                        }
+                        Next::Pubrel { .. } => panic!("nothing is of QoS 2"),
+                    }
+                    true
+                });
+                for (id, n, dup, kept) in written {
+                    let Some(id) = id else {
+                        prop_assert_eq!(queued[0].pop_front(), Some(n));
+                        continue;
+                    };
+                    prop_assert!(in_use.iter().all(|it| it.0 != id), "{} is in use", id);
+                    if dup {
+                        prop_assert_eq!(resent.remove(0), (id, n));
+                    } else {
+                        prop_assert!(resent.is_empty());
+                        prop_assert_eq!(queued[1].pop_front(), Some(n));
+                    }
+                    in_use.push((id, n, kept));
+                    prop_assert!(in_use.len() <= usize::from(window));
+                }
+                if !polled {
+                    break;
+                }
+            }
+            prop_assert_eq!(world.sender.in_flight(), in_use.len() + resent.len());
+            prop_assert_eq!(world.sender.queued(), queued[0].len() + queued[1].len());
+        }
+        while let Some((id, ..)) = in_use.pop() {
+            world.puback(id);
+        }
+        if resent.is_empty() && queued.iter().all(VecDeque::is_empty) {
+            prop_assert!(world.sender.is_empty());
+            prop_assert_eq!(world.sender.queued_bytes(), 0);
+        }
+        prop_assert!(queued[0].is_empty(), "nothing holds QoS 0 back");
+    }
+}
+
+fn frame_len(packets: &[u8]) -> usize {
+    avocet_codec::frame_len(packets, u32::MAX).unwrap().unwrap()
+}
+
 fn due_of(sender: &Sender, id: u16) -> Due {
     let index = sender.find(PacketId::new(id).unwrap()).unwrap();
     match &sender.inflight[index].state {
