@@ -747,6 +747,12 @@ impl Cluster {
             .collect()
     }
 
+    /// What a client has received so far: the shards do nothing meanwhile.
+    pub(crate) fn received(&mut self, client: Client) -> Vec<Frame> {
+        let wire = self.wires.get_mut(&client).unwrap();
+        wire.frames.drain(..).collect()
+    }
+
     /// The PUBLISHes that a client received, described; other packets are dropped.
     pub(crate) fn messages(&mut self, client: Client) -> Vec<String> {
         let mut packets = self.packets(client);

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use avocet_codec::{Connect, Packet, ReasonCode, Version};
 
-use crate::cluster::{Client, Cluster, each, persistent};
+use crate::cluster::{Client, Cluster, Rng, each, persistent};
 
 /// [MQTT5-3.1.4-5] [MQTT311-3.2.0-1]
 #[test]
@@ -157,4 +157,60 @@ fn keep_alive_counts_from_the_connect_however_long_that_might_have_taken() {
         cluster.run();
         assert!(cluster.is_closed(client));
     });
+}
+
+/// [MQTT5-3.1.2-22] [MQTT311-3.1.2-24] Packets move the end of Keep Alive, whatever they are and
+/// whatever they make due beside it.
+#[test]
+fn keep_alive_ends_one_and_a_half_times_after_the_last_packet() {
+    for seed in 0..100 {
+        for (shards, paced) in [(1, false), (3, false), (1, true)] {
+            let context = format!("{shards} shards, seed {seed}, paced {paced}");
+            let mut rng = Rng::new(seed + 7);
+            let mut cluster = Cluster::new(shards, Some(seed), |config| {
+                if paced {
+                    config.limits.publish_rate.messages_per_second = 2;
+                    config.limits.delivery_rate.messages_per_second = 2;
+                }
+            });
+            let other = cluster.client("other");
+            let mut connect = Connect::new([Version::V3_1_1, Version::V5][rng.below(2)], "client");
+            connect.keep_alive = 1 + rng.below(4) as u16;
+            let end = Duration::from_millis(u64::from(connect.keep_alive) * 1_500);
+            let client = cluster.client_with(&connect);
+            let mut last = cluster.now.instant;
+            let filter = ["client", "other"][rng.below(2)];
+            if rng.one_in(2) {
+                cluster.subscribe(client, filter, 2);
+            }
+            for n in 0..rng.below(12) {
+                let millis = rng.below(end.as_millis() as usize - 10) as u64;
+                let since = cluster.now.instant.duration_since(last);
+                let wait =
+                    Duration::from_millis(millis).min(end - since - Duration::from_millis(2));
+                cluster.advance(wait);
+                assert!(!cluster.is_closed(client), "{context}, step {n}");
+                cluster.set_reads(client, !rng.one_in(3));
+                match rng.below(4) {
+                    0 => cluster.send(client, &Packet::Pingreq),
+                    1 => cluster.publish(other, filter, "x", rng.below(3) as u8),
+                    _ => cluster.publish(client, filter, "x", rng.below(3) as u8),
+                }
+                // Whether something comes of the other's or not, this counts.
+                cluster.send(client, &Packet::Pingreq);
+                cluster.run();
+                last = cluster.now.instant;
+            }
+            let acks = rng.one_in(2);
+            cluster.set_acks(client, acks);
+            let since = cluster.now.instant.duration_since(last);
+            cluster.advance(end - since - Duration::from_millis(1));
+            assert!(!cluster.is_closed(client), "{context}");
+            let late = if paced { 60_000 } else { 2 };
+            cluster.set_reads(client, true);
+            cluster.set_acks(client, false);
+            cluster.advance(Duration::from_millis(late));
+            assert!(cluster.is_closed(client), "{context}");
+        }
+    }
 }

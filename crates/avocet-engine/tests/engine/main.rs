@@ -24,6 +24,7 @@ mod names;
 mod order;
 mod publish;
 mod queues;
+mod quick;
 mod retained;
 mod run;
 mod sessions;
