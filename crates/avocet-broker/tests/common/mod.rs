@@ -6,7 +6,7 @@
     reason = "test helpers, not all of which every test uses"
 )]
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -274,9 +274,12 @@ impl<S: Read + Write> Client<S> {
                 return Ok(Some(Frame::new(bytes, self.version).unwrap()));
             }
             let mut buffer = [0; 16 << 10];
-            match self.socket.read(&mut buffer)? {
-                0 => return Ok(None),
-                n => self.input.extend_from_slice(&buffer[..n]),
+            match self.socket.read(&mut buffer) {
+                Ok(0) => return Ok(None),
+                Ok(n) => self.input.extend_from_slice(&buffer[..n]),
+                // As of a ring that this thread closes.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
     }
