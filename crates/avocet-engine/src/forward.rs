@@ -23,6 +23,9 @@ use crate::{ConnectionId, Durability, Engine};
 /// Packets with more bytes together are forwarded as two values.
 const FRAMES_BYTES_MAX: usize = 64 << 10;
 
+/// What there is room for at first, so that what goes together mostly is not moved as it grows.
+const FRAMES_BYTES: usize = 1 << 10;
+
 /// Memory that is kept for packets to be forwarded: so many pieces, of so many bytes at most. Where as
 /// much goes as comes, none is allocated.
 const SPARE: (usize, usize) = (16, 16 << 10);
@@ -143,7 +146,8 @@ impl Engine {
                 },
             };
             let version = entry.server.version();
-            let memory = self.spare_frames.pop().unwrap_or_default();
+            let memory = self.spare_frames.pop();
+            let memory = memory.unwrap_or_else(|| Vec::with_capacity(FRAMES_BYTES));
             let credit = Some(Credit {
                 connection: from,
                 bytes: 0,

@@ -122,6 +122,9 @@ impl Memberships {
     }
 }
 
+/// Messages that a member mostly is done with at once, at most.
+const FINISHED: usize = 32;
+
 impl Engine {
     /// The shared subscription with this filter of those whose space it is.
     pub(crate) fn group_name(&self, space: SpaceId, filter: TopicFilterBuf) -> GroupName {
@@ -342,9 +345,9 @@ impl Engine {
         } else if let Some(sequences) = self.outbox.last_finished(membership) {
             sequences.push(sequence);
         } else if let Some(of) = self.memberships.entries.get(&membership) {
-            let finished = GroupChange::Finished {
-                sequences: alloc::vec![sequence],
-            };
+            let mut sequences = Vec::with_capacity(FINISHED);
+            sequences.push(sequence);
+            let finished = GroupChange::Finished { sequences };
             self.tell_group(of.group.clone(), membership, finished);
         }
     }
