@@ -201,6 +201,9 @@ pub(crate) struct SubscriptionsArgs {
     /// Clients that publish them
     #[arg(long, value_name = "COUNT", default_value = "10")]
     pub(crate) publishers: NonZeroU32,
+    /// Deliveries that may be on their way to all clients
+    #[arg(long, value_name = "MESSAGES", default_value = "100000")]
+    pub(crate) window: NonZeroU32,
     /// How long they stay then, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = seconds)]
     pub(crate) hold: Duration,

@@ -642,6 +642,14 @@ fn many_subscriptions_match_one_or_two_each() {
         assert_eq!((code, lost), (1, 0), "{errors}");
         assert!((60..90).contains(&duplicates), "{duplicates}");
     }
+    // With as many lost as may be on their way, no more are sent.
+    let narrow = format!("{arguments} --window 5");
+    let (_, result, errors) = run(&narrow, Fault::Loses);
+    let ([lost, ..], matched) = (faults(&result), phases(&result)[1].1);
+    assert!(
+        matched < 100 && (5..8).contains(&lost),
+        "{lost} of {matched}: {errors}"
+    );
     let (code, _, errors) = run(arguments, Fault::RefusesSubscriptions);
     assert_eq!(code, 1);
     assert!(errors.contains("a subscription with 0x87"), "{errors}");

@@ -32,9 +32,6 @@ const FILTERS_MAX: u32 = 100;
 /// Topics that are published to, drawn from all.
 const TOPICS_MAX: u32 = 10_000;
 
-/// Deliveries that are on their way at a time.
-const WINDOW: u64 = 100_000;
-
 /// Messages of one publisher in a turn.
 const TURN_MESSAGES: u64 = 500;
 
@@ -119,6 +116,8 @@ struct Load {
     /// Deliveries that are due, and those that came.
     expected: u64,
     received: u64,
+    /// So many of them are on their way at a time.
+    window: u64,
     faults: Faults,
     latency: Histogram,
     heard_at: u64,
@@ -218,7 +217,7 @@ impl Load {
                 publisher.sent,
                 client,
             );
-            if on_their_way >= WINDOW || room == 0 || client.unwritten() > OUT_MAX {
+            if on_their_way >= self.window || room == 0 || client.unwritten() > OUT_MAX {
                 return Ok(());
             }
             let number = publisher.sent;
@@ -326,6 +325,7 @@ pub(crate) fn run(args: &SubscriptionsArgs) -> Result<Phases, Failure> {
         ("clients", clients.into()),
         ("messages", messages),
         ("publishers", publishers.into()),
+        ("window", args.window.get().into()),
         ("payload_bytes", args.message.payload.into()),
     ];
     let mut phases = Phases::new("subscriptions", &server, names, settings, &args.run, clock)?;
@@ -371,6 +371,7 @@ fn load(
         seen: vec![0; args.messages as usize / 4 + publishers as usize + 1],
         expected: 0,
         received: 0,
+        window: args.window.get().into(),
         faults: Faults::default(),
         latency: Histogram::default(),
         heard_at: 0,
