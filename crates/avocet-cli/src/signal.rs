@@ -1,34 +1,58 @@
 //! The signals that end a command in order.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::channel;
 
 use tokio::runtime::Builder;
 
-/// Waits for SIGINT or SIGTERM.
-#[cfg(unix)]
+/// Waits for SIGINT or SIGTERM, on Windows for Ctrl-C.
 pub(crate) async fn interrupted() {
-    use tokio::signal::unix::{SignalKind, signal};
+    Interrupts::new().next().await;
+}
 
-    let wait = |kind| async move {
-        match signal(kind) {
-            Ok(mut signal) => {
-                signal.recv().await;
-            }
-            // Then the signal ends the process as it does by default.
-            Err(_) => std::future::pending().await,
+/// Those signals, from when this is made.
+#[cfg(unix)]
+struct Interrupts([Option<tokio::signal::unix::Signal>; 2]);
+
+#[cfg(unix)]
+impl Interrupts {
+    fn new() -> Self {
+        use tokio::signal::unix::{SignalKind, signal};
+
+        // Without, the signal ends the process as it does by default.
+        Self([SignalKind::interrupt(), SignalKind::terminate()].map(|kind| signal(kind).ok()))
+    }
+
+    async fn next(&mut self) {
+        let [interrupt, terminate] = &mut self.0;
+        tokio::select! {
+            () = next_of(interrupt) => {}
+            () = next_of(terminate) => {}
         }
-    };
-    tokio::select! {
-        () = wait(SignalKind::interrupt()) => {}
-        () = wait(SignalKind::terminate()) => {}
     }
 }
 
-/// Waits for Ctrl-C.
+#[cfg(unix)]
+async fn next_of(signal: &mut Option<tokio::signal::unix::Signal>) {
+    match signal {
+        Some(signal) => _ = signal.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
 #[cfg(not(unix))]
-pub(crate) async fn interrupted() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending().await
+struct Interrupts;
+
+#[cfg(not(unix))]
+impl Interrupts {
+    const fn new() -> Self {
+        Self
+    }
+
+    async fn next(&mut self) {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending().await
+        }
     }
 }
 
@@ -42,18 +66,26 @@ static IS_INTERRUPTED: AtomicBool = AtomicBool::new(false);
 ///
 /// What the system says.
 pub(crate) fn watch() -> std::io::Result<()> {
+    let (listens, listening) = channel();
     std::thread::Builder::new()
         .name("signals".to_owned())
-        .spawn(|| {
+        .spawn(move || {
             // Without a runtime signals do what they do by default.
             let Ok(runtime) = Builder::new_current_thread().enable_all().build() else {
                 return;
             };
-            runtime.block_on(interrupted());
-            IS_INTERRUPTED.store(true, Relaxed);
-            runtime.block_on(interrupted());
+            runtime.block_on(async {
+                let mut interrupts = Interrupts::new();
+                // Who started the thread waits for this, unless it has ended.
+                let _ = listens.send(());
+                interrupts.next().await;
+                IS_INTERRUPTED.store(true, Relaxed);
+                interrupts.next().await;
+            });
             std::process::exit(1);
         })?;
+    // A signal that comes from here on is not missed. Without a runtime none is waited for.
+    let _ = listening.recv();
     Ok(())
 }
 
