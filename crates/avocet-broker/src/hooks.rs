@@ -94,7 +94,7 @@ impl Interests {
     pub const AUTHENTICATE: Self = Self(1);
     /// [`Hooks::authorize`].
     pub const AUTHORIZE: Self = Self(1 << 1);
-    /// [`Hooks::publish_in`]. Messages of QoS 0 do not pass as the packets they came in then.
+    /// [`Hooks::publish_in`]. No messages pass as the packets they came in then.
     pub const PUBLISH_IN: Self = Self(1 << 2);
     /// [`Hooks::publish_out`], with the same cost.
     pub const PUBLISH_OUT: Self = Self(1 << 3);

@@ -388,7 +388,7 @@ pub(crate) struct Credit {
     pub(crate) bytes: u32,
 }
 
-/// Messages on their way to a shard with interest, as packets of QoS 0.
+/// Messages on their way to a shard with interest, as packets. Those of QoS 2 have the form of QoS 0.
 #[derive(Debug)]
 pub(crate) struct ForwardedFrames {
     pub(crate) from: crate::ConnectionId,

@@ -35,9 +35,19 @@ const DUP: u8 = 0x08;
 /// Bytes of a Packet Identifier, and of the length of a Topic Name.
 const NUMBER_LEN: usize = 2;
 
+/// Whether the Remaining Length of a packet ends with a byte that says something. 3.x lets a client write it
+/// with more, which another one may not expect.
+fn is_shortest(packet: &[u8]) -> bool {
+    let length = packet.get(1..).unwrap_or_default();
+    match length.iter().position(|byte| byte & 0x80 == 0) {
+        None | Some(0) => true,
+        Some(last) => length.get(last) != Some(&0),
+    }
+}
+
 impl<'a> PublishFrame<'a> {
-    /// `None` if the packet has QoS 2, RETAIN, a Topic Alias or a Message Expiry Interval, or if it has
-    /// QoS 1 and is so large that its memory is shared.
+    /// `None` if the packet has QoS 2, RETAIN, a Topic Alias, a Message Expiry Interval or more bytes in its
+    /// Remaining Length than that needs, or if it has QoS 1 and is so large that its memory is shared.
     pub(crate) fn new(bytes: &'a [u8], publish: &Publish<'_>, version: Version) -> Option<Self> {
         let qos = match bytes.first()? {
             &PLAIN => QoS::AtMostOnce,
@@ -46,7 +56,8 @@ impl<'a> PublishFrame<'a> {
         };
         let plain = publish.topic_alias.is_none()
             && publish.message_expiry_interval.is_none()
-            && publish.subscription_ids.is_empty();
+            && publish.subscription_ids.is_empty()
+            && is_shortest(bytes);
         plain.then_some(Self {
             bytes,
             packets: 1,
@@ -467,7 +478,7 @@ impl Sender {
             || self.frames.len() + frame.packets > limits.queued_messages_max
             || self.frames.bytes() + bytes > limits.queued_bytes_max.min(WAITING_MAX)
             || if acknowledged {
-                !self.follows_frames()
+                frame.packets > 1 || !self.follows_frames()
             } else {
                 // It would wait for PUBACKs.
                 self.frames.acknowledged > self.room_in_window()
@@ -632,6 +643,25 @@ mod tests {
     fn push(frames: &mut Frames, bytes: &[u8]) {
         let publish = Publish::decode(bytes, Version::V3_1_1).unwrap();
         frames.push(PublishFrame::new(bytes, &publish, Version::V3_1_1).unwrap());
+    }
+
+    #[test]
+    fn a_longer_remaining_length_than_needed_is_not_passed_on() {
+        for len in [1, 200, 20_000] {
+            let packet = packet(&[7].repeat(len));
+            let publish = Publish::decode(&packet, Version::V3_1_1).unwrap();
+            assert!(PublishFrame::new(&packet, &publish, Version::V3_1_1).is_some());
+            let last = 1 + packet[1..]
+                .iter()
+                .position(|byte| byte & 0x80 == 0)
+                .unwrap();
+            let mut longer = packet.clone();
+            longer[last] |= 0x80;
+            longer.insert(last + 1, 0);
+            let publish = Publish::decode(&longer, Version::V3_1_1).unwrap();
+            assert_eq!(publish.payload.len(), len);
+            assert!(PublishFrame::new(&longer, &publish, Version::V3_1_1).is_none());
+        }
     }
 
     /// A packet begun below the limit is taken whole, and none behind it.
