@@ -45,9 +45,10 @@ use crate::pace::Pace;
 use crate::quic::{self, QuicDoor};
 use crate::recovery::{self, DataError};
 use crate::shard::hooks::Questions;
-use crate::shard::{self, Parts, Shard};
+use crate::shard::{self, Parts};
 use crate::store::{StoreHandle, StoreInbox, StoreThread};
 use crate::stream::{InProcessStream, Stream, pipe};
+use crate::turning::Shards;
 
 /// Why a broker could not start.
 #[derive(Debug, thiserror::Error)]
@@ -271,14 +272,15 @@ impl BoundBroker {
             .as_ref()
             .map(|_| Arc::new(StoreInbox::new(uncommitted)));
         let mut all_parts = Vec::new();
+        let all_shards = Arc::new(Shards::new(shards));
         for ((index, poll), engine) in (0..).zip(polls).zip(engines) {
             let id = ShardId::new(index);
-            all_parts.push(Parts {
+            let parts = Parts {
                 id,
                 engine,
                 store: store.as_ref().map(|inbox| StoreHandle::new(id, inbox)),
                 clock,
-                poll,
+                registry: poll.registry().try_clone()?,
                 inboxes: Arc::clone(&inboxes),
                 acceptor: std::mem::take(&mut acceptor),
                 doors: Arc::clone(&doors),
@@ -292,7 +294,8 @@ impl BoundBroker {
                 questions: asker
                     .clone()
                     .map(|asker| Questions::new(id, asker, &config.hooks, has_rules)),
-            });
+            };
+            all_parts.push((parts, poll));
         }
         if let (Some(journal), Some(inbox)) = (journal, store) {
             let inboxes = Arc::clone(&inboxes);
@@ -322,9 +325,10 @@ impl BoundBroker {
             };
             broker.quic = Some(quic::start(quic_doors, shared, EndOfQuic(stopper))?);
         }
-        for parts in all_parts {
+        for (parts, poll) in all_parts {
             // Should starting a later thread fail, dropping the broker stops these.
-            broker.threads.push(spawn(parts, broker.stopper.clone())?);
+            let (all, stopper) = (Arc::clone(&all_shards), broker.stopper.clone());
+            broker.threads.push(spawn(parts, poll, all, stopper)?);
         }
         for (address, door) in addresses.iter().zip(&*doors) {
             info!("listening on {address}{door}");
@@ -497,7 +501,12 @@ impl Drop for Broker {
     }
 }
 
-fn spawn(parts: Parts, stopper: Stopper) -> io::Result<JoinHandle<()>> {
+fn spawn(
+    parts: Parts,
+    poll: Poll,
+    all: Arc<Shards>,
+    stopper: Stopper,
+) -> io::Result<JoinHandle<()>> {
     let name = format!("shard-{}", parts.id);
     let end = EndOfShard {
         index: parts.id.index(),
@@ -506,9 +515,7 @@ fn spawn(parts: Parts, stopper: Stopper) -> io::Result<JoinHandle<()>> {
     thread::Builder::new().name(name).spawn(move || {
         let _end = end;
         heap::grow_ahead();
-        if let Some(shard) = Shard::new(parts) {
-            shard.run();
-        }
+        all.run(parts, poll);
     })
 }
 

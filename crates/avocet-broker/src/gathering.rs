@@ -10,6 +10,7 @@
 //! So there is none where most clients are sent something before they are read again, such as
 //! acknowledgements, or messages that they acknowledge.
 
+use std::mem;
 use std::time::Duration;
 
 use avocet_session::Instant;
@@ -45,8 +46,14 @@ pub(crate) struct Gathering {
     answers: u64,
     /// Whether there was much to do in the last window, for clients that mostly do not wait.
     loaded: bool,
+    /// How long the shard has waited in it, but for the pause before this turn, and whether it was busy for most of the
+    /// last one.
+    idle: Duration,
+    paused: Duration,
+    busy: bool,
     /// When the turn began, and how long the last one took.
     began: Instant,
+    ended: Instant,
     work: Duration,
     /// Turns until the next pause, and after the next one that brings nothing.
     skip: u32,
@@ -64,7 +71,11 @@ impl Gathering {
             reads: 0,
             answers: 0,
             loaded: false,
+            idle: Duration::ZERO,
+            paused: Duration::ZERO,
+            busy: false,
             began: Instant::ORIGIN,
+            ended: Instant::ORIGIN,
             work: Duration::ZERO,
             skip: 0,
             skip_next: SKIPPED.0,
@@ -75,11 +86,15 @@ impl Gathering {
     /// shards read for this one.
     pub(crate) fn begin(&mut self, input: usize, reads: usize, now: Instant) {
         self.began = now;
+        let waited = now.duration_since(self.ended);
+        self.idle += waited.saturating_sub(mem::take(&mut self.paused));
         let window = now.duration_since(self.window);
         if window >= WINDOW {
             let millis = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
             let waits = self.answers > 0 && 2 * self.answers >= self.reads;
             self.loaded = self.input >= INPUT_MIN.saturating_mul(millis) && !waits;
+            self.busy = 2 * self.idle < window;
+            self.idle = Duration::ZERO;
             self.window = now;
             (self.input, self.reads, self.answers) = (0, 0, 0);
         }
@@ -97,9 +112,15 @@ impl Gathering {
         self.loaded
     }
 
+    /// Whether the shard is busy for most of the time, as far as it [says](Self::end) when turns are over.
+    pub(crate) const fn is_busy(&self) -> bool {
+        self.busy
+    }
+
     /// The turn is over.
     pub(crate) fn end(&mut self, now: Instant) {
         self.work = now.duration_since(self.began);
+        self.ended = now;
     }
 
     /// How long to wait before the next turn, with so much input.
@@ -112,7 +133,8 @@ impl Gathering {
             self.skip -= 1;
             return None;
         }
-        Some((WORK_FACTOR * self.work).min(self.max))
+        self.paused = (WORK_FACTOR * self.work).min(self.max);
+        Some(self.paused)
     }
 
     /// What a pause came to: so much input was there before it, and so much is after it.
@@ -256,6 +278,20 @@ mod tests {
             gathering.begin(8, 0, now);
         }
         assert!(gathering.pause(1, now).is_some());
+    }
+
+    #[test]
+    fn a_shard_is_busy_that_waits_for_less_than_half_of_the_time() {
+        for (idle_micros, busy) in [(10, true), (15, true), (25, false), (1_000, false)] {
+            let mut turns = Turns::new(MAX, 20);
+            turns.pauses(idle_micros, 0);
+            assert_eq!(turns.gathering.is_busy(), busy, "{idle_micros}");
+        }
+        // After a rest the first turn knows.
+        let mut turns = Turns::new(MAX, 20);
+        turns.pauses(10, 0);
+        turns.turn(100_000, 1, 0);
+        assert!(!turns.gathering.is_busy());
     }
 
     #[test]

@@ -33,6 +33,7 @@ mod store;
 mod stream;
 mod tenants;
 mod tokens;
+mod turning;
 
 pub use access::{AccessError, ReloadError, Reloader};
 pub use avocet_access::Identity;

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use avocet_engine::{ConnectionId, Engine, ShardId};
 use avocet_session::{Instant, Now, TransmitBuf};
-use mio::{Events, Poll, Token};
+use mio::{Events, Registry, Token};
 use tracing::error;
 
 use self::hooks::Questions;
@@ -34,6 +34,7 @@ use crate::doors::Doors;
 use crate::gathering::Gathering;
 use crate::inbox::{Inbox, Mail};
 use crate::store::StoreHandle;
+use crate::turning::Loan;
 
 /// Bytes read from one connection at once, into the one buffer of the shard.
 const READ_BYTES: usize = 64 << 10;
@@ -52,7 +53,7 @@ const SCATTERED_MAX: usize = 4 << 10;
 /// Bytes taken from the engine for one connection at once.
 const TRANSMIT_BYTES: usize = 64 << 10;
 
-const EVENTS: usize = 1_024;
+pub(crate) const EVENTS: usize = 1_024;
 
 /// How long a connection that the broker closes may take to read what was sent.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -75,7 +76,8 @@ pub(crate) struct Parts {
     /// None when all state is in memory.
     pub(crate) store: Option<StoreHandle>,
     pub(crate) clock: Clock,
-    pub(crate) poll: Poll,
+    /// Where the shard's thread waits.
+    pub(crate) registry: Registry,
     /// The inboxes of all shards, this one's at its index.
     pub(crate) inboxes: Arc<[Arc<Inbox>]>,
     /// In one shard: the listeners of the broker.
@@ -104,7 +106,22 @@ pub(crate) struct Shard {
     /// So much waits for the store that nothing is read.
     stalled: bool,
     clock: Clock,
-    poll: Poll,
+    /// When the turn began, and the last one ended.
+    now: Now,
+    ended: Instant,
+    /// When the engine is to be told the time.
+    due: Option<Instant>,
+    /// Until when the shard's thread waits if nothing happens; none for ever.
+    waits_until: Option<Instant>,
+    /// Whether the last turn left connections to read.
+    left: bool,
+    /// Whether others take turns of this shard.
+    loan: Loan,
+    /// Clients written to in the last turn.
+    written: usize,
+    /// How much there is for the turn.
+    input: usize,
+    registry: Registry,
     inboxes: Arc<[Arc<Inbox>]>,
     inbox: Arc<Inbox>,
     acceptor: Acceptor,
@@ -159,7 +176,15 @@ impl Shard {
             store: parts.store,
             stalled: false,
             clock: parts.clock,
-            poll: parts.poll,
+            now: parts.clock.now(),
+            ended: Instant::ORIGIN,
+            due: None,
+            waits_until: None,
+            left: false,
+            loan: Loan::default(),
+            written: 0,
+            input: 0,
+            registry: parts.registry,
             inbox: Arc::clone(parts.inboxes.get(parts.id.index())?),
             inboxes: parts.inboxes,
             acceptor: parts.acceptor,
@@ -195,55 +220,87 @@ impl Shard {
         })
     }
 
-    /// Serves until the broker stops.
-    pub(crate) fn run(mut self) {
-        let mut events = Events::with_capacity(EVENTS);
-        let mut now = self.clock.now();
-        while !self.is_finished() {
-            let left = !self.ready.is_empty();
-            // Where nobody asks how long a turn took, timers may be late by as much.
-            let ended = if self.gathering.is_loaded() {
-                self.clock.instant()
-            } else {
-                now.instant
-            };
-            let due = self.engine.poll_timeout();
-            let timeout = self.timeout(due, ended);
-            self.gathering.end(ended);
-            if !self.watch(&mut events, timeout) {
-                return;
-            }
-            let mut input = self.input();
-            now = self.clock.now_after(now);
-            let pause = self.gathering.pause(input, now.instant);
-            if let Some(pause) = pause.filter(|_| !left) {
-                Clock::pause(pause);
-                if !self.watch(&mut events, Some(Duration::ZERO)) {
-                    return;
-                }
-                let before = mem::replace(&mut input, self.input());
-                self.gathering.judge(before, input);
-                now = self.clock.now_after(now);
-            }
-            self.gathering.begin(input, self.ready.len(), now.instant);
-            self.handle_mail(now);
-            self.accept(now);
-            self.stalled = self.store.as_ref().is_some_and(StoreHandle::is_full);
-            if !self.stalled {
-                self.read_ready(now);
-            }
-            self.advance_arrival(now);
-            self.count_refused();
-            if due.is_some_and(|at| at <= now.instant) {
-                self.engine.handle_timeout(now);
-            }
-            self.miss_deadlines(now);
-            self.end_partial(now);
-            self.carry_out(now);
-            self.drop_overdue(now);
-            self.ping(now);
-            self.tell_held();
+    /// Notes what has happened.
+    pub(crate) fn note(&mut self, events: &Events) {
+        for event in events {
+            self.note_event(event);
         }
+    }
+
+    /// Begins a turn, or says how long to wait before it so that more comes.
+    pub(crate) fn begin_turn(&mut self) -> Option<Duration> {
+        let input = self.input();
+        self.now = self.clock.now_after(self.now);
+        let pause = self.gathering.pause(input, self.now.instant);
+        self.input = input;
+        pause.filter(|_| !self.left)
+    }
+
+    /// What a pause before the turn came to.
+    pub(crate) fn judge_pause(&mut self) {
+        let after = self.input();
+        let before = mem::replace(&mut self.input, after);
+        self.gathering.judge(before, after);
+        self.now = self.clock.now_after(self.now);
+    }
+
+    /// Does what there is to do.
+    pub(crate) fn turn(&mut self) {
+        let now = self.now;
+        self.gathering
+            .begin(self.input, self.ready.len(), now.instant);
+        self.handle_mail(now);
+        self.accept(now);
+        self.stalled = self.store.as_ref().is_some_and(StoreHandle::is_full);
+        if !self.stalled {
+            self.read_ready(now);
+        }
+        self.advance_arrival(now);
+        self.count_refused();
+        if self.due.is_some_and(|at| at <= now.instant) {
+            self.engine.handle_timeout(now);
+        }
+        self.miss_deadlines(now);
+        self.end_partial(now);
+        self.carry_out(now);
+        self.drop_overdue(now);
+        self.ping(now);
+        self.tell_held();
+    }
+
+    /// The same by the thread of another shard, while this one's waits. False if this one's is to take the next turn:
+    /// this one, if there is much to write in them, or one sooner than it would by itself.
+    pub(crate) fn turn_for_another(&mut self, to_wake: &mut Vec<usize>) -> bool {
+        if !self.loan.is_given() {
+            return false;
+        }
+        #[cfg(all(feature = "io-uring", target_os = "linux"))]
+        self.together.set_lent(true);
+        // Where there is little to do, nobody waits for more.
+        let _ = self.begin_turn();
+        self.turn();
+        #[cfg(all(feature = "io-uring", target_os = "linux"))]
+        self.together.set_lent(false);
+        self.take_to_wake(to_wake);
+        let next = self.next_turn();
+        self.loan.wrote(self.written);
+        !self.is_finished()
+            && match (next, self.waits_until) {
+                (None, _) => true,
+                (Some(next), Some(waits_until)) => waits_until <= next,
+                (Some(_), None) => false,
+            }
+    }
+
+    /// Who is to have a turn, or to be woken, because of this one.
+    pub(crate) fn take_to_wake(&mut self, to_wake: &mut Vec<usize>) {
+        to_wake.append(&mut self.to_wake);
+    }
+
+    /// How long the shard may wait for the next turn.
+    pub(crate) fn before_wait(&mut self) -> Option<Duration> {
+        self.waits_until = self.next_turn();
+        self.waits_until.map(|next| next.duration_since(self.ended))
     }
 
     /// How much there is for this turn: connections to read, and what others read for this shard.
@@ -251,37 +308,33 @@ impl Shard {
         self.ready.len() + self.inbox.awake()
     }
 
-    /// Notes what happens within a time; false if that cannot be told.
-    fn watch(&mut self, events: &mut Events, timeout: Option<Duration>) -> bool {
-        if let Err(error) = self.poll.poll(events, timeout)
-            && error.kind() != io::ErrorKind::Interrupted
-        {
-            error!("shard {}: waiting for events failed: {error}", self.id);
-            return false;
-        }
-        for event in &*events {
-            self.note(event);
-        }
-        true
-    }
-
-    fn is_finished(&self) -> bool {
+    pub(crate) fn is_finished(&self) -> bool {
         let Some(stop_at) = self.stop_at else {
             return false;
         };
         self.connections.len() == 0 || stop_at <= self.clock.now().instant
     }
 
-    /// How long the poll may wait from now on, when the engine has something due.
-    fn timeout(&self, due: Option<Instant>, now: Instant) -> Option<Duration> {
-        let ready = !self.ready.is_empty() && !self.stalled;
+    /// The turn is over: when the next one must be at the latest. From here on the shard is woken for what comes
+    /// into its inbox.
+    fn next_turn(&mut self) -> Option<Instant> {
+        self.left = !self.ready.is_empty();
+        // Where nobody asks how long a turn took, timers may be late by as much.
+        self.ended = if self.gathering.is_loaded() || self.inboxes.len() > 1 {
+            self.clock.instant()
+        } else {
+            self.now.instant
+        };
+        self.gathering.end(self.ended);
+        self.due = self.engine.poll_timeout();
+        let ready = self.left && !self.stalled;
         let coming = self.acceptor.is_ready() || self.arrivals.is_ready();
         let busy = ready || !self.dirty.is_empty() || coming;
         if busy || !self.inbox.may_wait(self.engine.wants_credit()) {
-            return Some(Duration::ZERO);
+            return Some(Instant::ORIGIN);
         }
-        let first = Instant::first_of([
-            due,
+        Instant::first_of([
+            self.due,
             self.draining.front().map(|closing| closing.0),
             self.lingering.front().map(|closing| closing.0),
             self.acceptor.timeout(),
@@ -290,11 +343,10 @@ impl Shard {
             self.questions.as_ref().and_then(Questions::timeout),
             self.partial.peek().map(|partial| partial.0.0),
             self.stop_at,
-        ])?;
-        Some(first.duration_since(now))
+        ])
     }
 
-    fn note(&mut self, event: &mio::event::Event) {
+    fn note_event(&mut self, event: &mio::event::Event) {
         if event.token() == WAKER {
             return;
         }
@@ -534,6 +586,7 @@ impl Shard {
     fn carry_out(&mut self, now: Now) {
         self.handle_commands(now);
         let mut dirty = mem::take(&mut self.dirty);
+        self.written = dirty.len();
         for key in dirty.drain(..) {
             self.write(key, now);
         }
@@ -683,10 +736,7 @@ impl Shard {
         connection.watches_room = true;
         let interest = connection.interest();
         if let Some(source) = connection.stream.source()
-            && let Err(error) = self
-                .poll
-                .registry()
-                .reregister(source, Token(key), interest)
+            && let Err(error) = self.registry.reregister(source, Token(key), interest)
         {
             error!("cannot watch connection {}: {error}", connection.id);
             self.fail_write(key, now);

@@ -121,10 +121,7 @@ impl Shard {
         }
         let token = self.arrivals.next_token();
         let interest = Interest::READABLE | Interest::WRITABLE;
-        let watched = self
-            .poll
-            .registry()
-            .register(socket.source(), token, interest);
+        let watched = self.registry.register(socket.source(), token, interest);
         if let Err(error) = watched {
             error!("cannot watch a connection from {peer}: {error}");
             return;
@@ -167,7 +164,7 @@ impl Shard {
             }
         }
         let socket = arrival.handshake.socket_mut();
-        if let Err(error) = self.poll.registry().deregister(socket.source()) {
+        if let Err(error) = self.registry.deregister(socket.source()) {
             error!("cannot take over a connection: {error}");
             return;
         }
@@ -235,7 +232,7 @@ impl Shard {
         }
         let interest = connection.interest();
         if let Some(source) = connection.stream.source()
-            && let Err(error) = self.poll.registry().register(source, Token(key), interest)
+            && let Err(error) = self.registry.register(source, Token(key), interest)
         {
             error!("cannot watch connection {}: {error}", connection.id);
             return None;

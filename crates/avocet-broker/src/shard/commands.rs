@@ -19,6 +19,10 @@ impl Shard {
             self.command(command, now);
         }
         self.send_outgoing();
+        // With little to do, this thread takes their turns itself when its own is over.
+        if !self.gathering.is_busy() {
+            return;
+        }
         for shard in self.to_wake.drain(..) {
             if let Some(inbox) = self.inboxes.get(shard) {
                 inbox.wake();
@@ -124,7 +128,7 @@ impl Shard {
             return;
         };
         if let Some(source) = connection.stream.source()
-            && let Err(error) = self.poll.registry().deregister(source)
+            && let Err(error) = self.registry.deregister(source)
         {
             error!("cannot hand over connection {id}: {error}");
             return;

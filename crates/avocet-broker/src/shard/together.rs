@@ -28,6 +28,8 @@ const ALONE_MIN: usize = 4 << 10;
 pub(super) struct Together {
     /// None where the system does not permit it.
     ring: Option<Ring>,
+    /// Whether the thread of another shard takes the turn, of which the system takes nothing.
+    lent: bool,
     outputs: Vec<Output>,
     /// Theirs, one after the other.
     bytes: Vec<u8>,
@@ -47,9 +49,15 @@ impl Together {
     pub(super) fn new() -> Self {
         Self {
             ring: ring(OUTPUTS),
+            lent: false,
             outputs: Vec::new(),
             bytes: Vec::new(),
         }
+    }
+
+    /// Another thread begins a turn of the shard, or has ended it.
+    pub(super) const fn set_lent(&mut self, lent: bool) {
+        self.lent = lent;
     }
 
     /// Takes the output of a connection, if it may go with others.
@@ -61,8 +69,8 @@ impl Together {
         more: bool,
     ) -> bool {
         let piece = output.piece().filter(|bytes| bytes.len() < ALONE_MIN);
-        let Some(bytes) = piece.filter(|_| self.ring.is_some() && stream.socket_fd().is_some())
-        else {
+        let may = self.ring.is_some() && !self.lent && stream.socket_fd().is_some();
+        let Some(bytes) = piece.filter(|_| may) else {
             return false;
         };
         let start = self.bytes.len();
