@@ -10,12 +10,15 @@ use crate::admission::{Admission, Ticket};
 use crate::connection::Connection;
 
 /// The place of a connection in the table of its shard, and its token at the poll. A place is used
-/// again: an event for one that changed hands is harmless, it only causes a look at the stream.
+/// again once no event can be for who had it.
 pub(crate) type Key = usize;
 
 pub(crate) struct Connections {
     places: Vec<Option<Connection>>,
     free: Vec<Key>,
+    /// Places that were left since events were noted last: another thread took a turn while the shard's own
+    /// had events that it could not note.
+    left: Vec<Key>,
     keys: HashMap<ConnectionId, Key, RandomState>,
     /// Of those for which something is counted.
     tickets: HashMap<ConnectionId, Box<Ticket>, RandomState>,
@@ -27,10 +30,16 @@ impl Connections {
         Self {
             places: Vec::new(),
             free: Vec::new(),
+            left: Vec::new(),
             keys: HashMap::default(),
             tickets: HashMap::default(),
             admission,
         }
+    }
+
+    /// All events that the poll has told are noted.
+    pub(crate) fn events_noted(&mut self) {
+        self.free.append(&mut self.left);
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -79,7 +88,7 @@ impl Connections {
     pub(crate) fn take(&mut self, key: Key) -> Option<(Connection, Option<Box<Ticket>>)> {
         let connection = self.places.get_mut(key)?.take()?;
         self.keys.remove(&connection.id);
-        self.free.push(key);
+        self.left.push(key);
         let ticket = self.tickets.remove(&connection.id);
         Some((connection, ticket))
     }
@@ -87,5 +96,34 @@ impl Connections {
     /// Takes out a connection that is gone.
     pub(crate) fn remove(&mut self, key: Key) -> Option<Connection> {
         Some(self.take(key)?.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use avocet_engine::ShardId;
+
+    use super::*;
+    use crate::bans::BanList;
+    use crate::config::Config;
+    use crate::stream::{Stream, pipe};
+
+    fn connection(count: u64) -> Connection {
+        let id = ConnectionId::new(ShardId::new(0), count);
+        Connection::new(id, Stream::Pipe(pipe(None).1), None)
+    }
+
+    #[test]
+    fn a_place_is_nobody_elses_while_an_event_may_be_for_who_had_it() {
+        let admission = Admission::new(&Config::default(), BanList::default());
+        let mut connections = Connections::new(Arc::new(admission));
+        let first = connections.insert(connection(1), None);
+        connections.remove(first);
+        let second = connections.insert(connection(2), None);
+        assert_ne!(first, second);
+        assert!(connections.get_mut(first).is_none());
+        connections.events_noted();
+        assert_eq!(connections.next_key(), first);
+        assert_eq!(connections.insert(connection(3), None), first);
     }
 }

@@ -225,6 +225,7 @@ impl Shard {
         for event in events {
             self.note_event(event);
         }
+        self.connections.events_noted();
     }
 
     /// Begins a turn, or says how long to wait before it so that more comes.
