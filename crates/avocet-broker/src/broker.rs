@@ -658,6 +658,10 @@ impl Drop for EndOfShard {
         }
         // A broker that has lost a shard has lost a part of its clients' state: it stops whole.
         self.stopper.stop();
+        // This thread may have been about to take the turns of others, which nobody has woken then.
+        for inbox in &*self.stopper.inboxes {
+            inbox.wake();
+        }
     }
 }
 

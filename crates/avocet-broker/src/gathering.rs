@@ -133,12 +133,17 @@ impl Gathering {
             self.skip -= 1;
             return None;
         }
-        self.paused = (WORK_FACTOR * self.work).min(self.max);
-        Some(self.paused)
+        Some(self.longest())
+    }
+
+    /// How long the pause before this turn may be.
+    fn longest(&self) -> Duration {
+        (WORK_FACTOR * self.work).min(self.max)
     }
 
     /// What a pause came to: so much input was there before it, and so much is after it.
     pub(crate) fn judge(&mut self, before: usize, after: usize) {
+        self.paused = self.longest();
         if after >= 2 * before && after >= before + 4 {
             self.skip_next = SKIPPED.0;
         } else {

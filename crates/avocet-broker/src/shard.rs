@@ -61,6 +61,9 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the peer may then take to close too.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// By so much the poll may be late in any case, which counts milliseconds.
+const LATE_MAX: Duration = Duration::from_millis(1);
+
 /// The token of the waker; those of the listeners count down from it.
 pub(crate) const WAKER: Token = Token(usize::MAX);
 
@@ -288,7 +291,7 @@ impl Shard {
         !self.is_finished()
             && match (next, self.waits_until) {
                 (None, _) => true,
-                (Some(next), Some(waits_until)) => waits_until <= next,
+                (Some(next), Some(waits_until)) => waits_until <= next + LATE_MAX,
                 (Some(_), None) => false,
             }
     }

@@ -17,8 +17,8 @@ use crate::shard::{EVENTS, Parts, Shard};
 /// The shards of a broker by their index, each there while its thread runs.
 pub(crate) struct Shards(Box<[Mutex<Option<Shard>>]>);
 
-/// A turn in which more clients are written to is for the shard's own thread, so that others go on meanwhile.
-const WRITES_MAX: usize = 32;
+/// With more clients to write to in a turn, shards are turned by their own threads, beside each other.
+pub(crate) const WRITES_MAX: usize = 32;
 
 /// Turns of its own thread after one with more, at first and at most.
 const KEPT: (u32, u32) = (64, 4_096);
@@ -115,15 +115,14 @@ impl Shards {
             }
             shard.turn();
             shard.take_to_wake(&mut to_wake);
-            // Each gets a turn of what comes from here, and one of what comes of those.
-            for left in (0..2 * self.0.len()).rev() {
-                let Some(other) = to_wake.pop() else {
-                    break;
-                };
+            // Each gets a turn of what comes from here, and one of what comes of those; the rest are woken.
+            let mut left = 2 * self.0.len();
+            while let Some(other) = to_wake.pop() {
                 let waits = left > 0 && self.turn_another(other, &mut to_wake);
                 if !waits && let Some(inbox) = inboxes.get(other) {
                     inbox.wake();
                 }
+                left = left.saturating_sub(1);
             }
             if shard.is_finished() {
                 return;

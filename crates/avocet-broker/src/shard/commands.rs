@@ -12,6 +12,7 @@ use crate::authorization::Permitted;
 use crate::connection::Reading;
 use crate::events;
 use crate::inbox::Mail;
+use crate::turning::WRITES_MAX;
 
 impl Shard {
     pub(super) fn handle_commands(&mut self, now: Now) {
@@ -20,7 +21,7 @@ impl Shard {
         }
         self.send_outgoing();
         // With little to do, this thread takes their turns itself when its own is over.
-        if !self.gathering.is_busy() {
+        if !self.gathering.is_busy() && self.dirty.len() <= WRITES_MAX {
             return;
         }
         for shard in self.to_wake.drain(..) {
