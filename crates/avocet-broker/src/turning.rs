@@ -4,10 +4,11 @@
 //! thread, which costs more than a message does, so who has little to do takes the turn of a shard that waits
 //! itself. Where there is much to do, threads are woken: they are there to share it.
 
-use std::io;
+use std::io::ErrorKind;
 use std::sync::{Mutex, TryLockError};
 use std::time::Duration;
 
+use avocet_engine::ShardId;
 use mio::{Events, Poll};
 use tracing::error;
 
@@ -88,11 +89,10 @@ impl Shards {
         }
         let mut events = Events::with_capacity(EVENTS);
         let mut to_wake = Vec::new();
-        // What others left to do when they took a turn is told by waking this thread.
+        // Mail may have come before the shard was in its place.
         let mut timeout = Some(Duration::ZERO);
         loop {
-            if let Err(error) = wait(&mut poll, &mut events, timeout) {
-                error!("shard {id}: waiting for events failed: {error}");
+            if !wait(id, &mut poll, &mut events, timeout) {
                 return;
             }
             // Another thread that panicked in a turn of this shard leaves it half changed: that is the end of it.
@@ -106,8 +106,7 @@ impl Shards {
             shard.note(&events);
             if let Some(pause) = shard.begin_turn() {
                 Clock::pause(pause);
-                if let Err(error) = wait(&mut poll, &mut events, Some(Duration::ZERO)) {
-                    error!("shard {id}: waiting for events failed: {error}");
+                if !wait(id, &mut poll, &mut events, Some(Duration::ZERO)) {
                     return;
                 }
                 shard.note(&events);
@@ -147,11 +146,14 @@ impl Shards {
     }
 }
 
-/// Waits until something happens, or so long.
-fn wait(poll: &mut Poll, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+/// Waits until something happens, or so long; false if that cannot be told.
+fn wait(id: ShardId, poll: &mut Poll, events: &mut Events, timeout: Option<Duration>) -> bool {
     match poll.poll(events, timeout) {
-        Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
-        _ => Ok(()),
+        Err(error) if error.kind() != ErrorKind::Interrupted => {
+            error!("shard {id}: waiting for events failed: {error}");
+            false
+        }
+        _ => true,
     }
 }
 
