@@ -46,8 +46,8 @@ pub(crate) struct Gathering {
     answers: u64,
     /// Whether there was much to do in the last window, for clients that mostly do not wait.
     loaded: bool,
-    /// How long the shard has waited in it, but for the pause before this turn, and whether it was busy for most of the
-    /// last one.
+    /// How long the shard has waited in it, but for the pause before this turn, and whether it was busy for a quarter of
+    /// the last one.
     idle: Duration,
     paused: Duration,
     busy: bool,
@@ -93,7 +93,7 @@ impl Gathering {
             let millis = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
             let waits = self.answers > 0 && 2 * self.answers >= self.reads;
             self.loaded = self.input >= INPUT_MIN.saturating_mul(millis) && !waits;
-            self.busy = 2 * self.idle < window;
+            self.busy = 4 * self.idle < 3 * window;
             self.idle = Duration::ZERO;
             self.window = now;
             (self.input, self.reads, self.answers) = (0, 0, 0);
@@ -112,7 +112,7 @@ impl Gathering {
         self.loaded
     }
 
-    /// Whether the shard is busy for most of the time, as far as it [says](Self::end) when turns are over.
+    /// Whether the shard is busy for a quarter of the time or more, as far as it [says](Self::end) when turns are over.
     pub(crate) const fn is_busy(&self) -> bool {
         self.busy
     }
@@ -286,8 +286,8 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_is_busy_that_waits_for_less_than_half_of_the_time() {
-        for (idle_micros, busy) in [(10, true), (15, true), (25, false), (1_000, false)] {
+    fn a_shard_is_busy_that_waits_for_less_than_three_quarters_of_the_time() {
+        for (idle_micros, busy) in [(10, true), (50, true), (70, false), (1_000, false)] {
             let mut turns = Turns::new(MAX, 20);
             turns.pauses(idle_micros, 0);
             assert_eq!(turns.gathering.is_busy(), busy, "{idle_micros}");

@@ -83,6 +83,8 @@ impl Shards {
             return;
         };
         let (id, inboxes) = (parts.id, parts.inboxes.clone());
+        #[cfg(target_os = "linux")]
+        self.share_processors(id);
         let place = Place(slot);
         if let Ok(mut slot) = place.0.lock() {
             *slot = Shard::new(parts);
@@ -127,6 +129,17 @@ impl Shards {
                 return;
             }
             timeout = shard.before_wait();
+        }
+    }
+
+    /// Lets threads of shards end what they do before others of them run in their place. One alone is better woken at
+    /// once.
+    #[cfg(target_os = "linux")]
+    fn share_processors(&self, id: ShardId) {
+        if self.0.len() > 1
+            && let Err(error) = avocet_sched::wait_when_woken()
+        {
+            tracing::debug!("shard {id}: scheduled as other threads are: {error}");
         }
     }
 

@@ -1,0 +1,43 @@
+use std::io;
+use std::mem::MaybeUninit;
+
+/// From now on the calling thread, and those that it starts, wait when they are woken until a processor is free or
+/// another thread's time on it is over. False if the thread is scheduled otherwise than threads
+/// usually are, as whoever started the program wanted it: then that is left as it is.
+///
+/// This is `SCHED_BATCH` in place of `SCHED_OTHER`, and needs no privileges. The nice value stays.
+///
+/// # Errors
+///
+/// Those of `pthread_getschedparam` and `pthread_setschedparam`: a sandbox may refuse them.
+pub fn wait_when_woken() -> io::Result<bool> {
+    // SAFETY: it has no arguments.
+    let thread = unsafe { libc::pthread_self() };
+    let mut policy = libc::SCHED_OTHER;
+    let mut parameters = zeroed();
+    // SAFETY: the calling thread exists, and both values may be written while the call lasts.
+    succeed(unsafe { libc::pthread_getschedparam(thread, &raw mut policy, &raw mut parameters) })?;
+    if policy != libc::SCHED_OTHER {
+        return Ok(false);
+    }
+    // Both policies want a priority of 0.
+    let parameters = zeroed();
+    // SAFETY: the calling thread exists, and the parameters may be read while the call lasts.
+    succeed(unsafe {
+        libc::pthread_setschedparam(thread, libc::SCHED_BATCH, &raw const parameters)
+    })?;
+    Ok(true)
+}
+
+fn zeroed() -> libc::sched_param {
+    // SAFETY: it holds nothing but integers, for which all bits may be zero.
+    unsafe { MaybeUninit::zeroed().assume_init() }
+}
+
+/// These calls return what went wrong.
+fn succeed(returned: libc::c_int) -> io::Result<()> {
+    match returned {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
