@@ -409,11 +409,12 @@ impl<'a> Front<'a> {
         let [first_byte, a, b, c, ..] = *input else {
             return None;
         };
-        let bits = |byte: u8| usize::from(byte & 0x7f);
+        let [low, middle, high] = [a, b, c].map(usize::from);
+        // Where a byte says that another one follows, its highest bit is taken off again.
         let (header_len, len) = match (a, b, c) {
-            (..0x80, _, _) => (2, bits(a)),
-            (_, 1..0x80, _) => (3, bits(a) | bits(b) << 7),
-            (_, 0x80.., 1..0x80) => (4, bits(a) | bits(b) << 7 | bits(c) << 14),
+            (..0x80, _, _) => (2, low),
+            (_, 1..0x80, _) => (3, low + (middle << 7) - 0x80),
+            (_, 0x80.., 1..0x80) => (4, low + (middle << 7) + (high << 14) - 0x4080),
             _ => return None,
         };
         let (packet, rest) = input.split_at_checked(header_len + len)?;
