@@ -8,6 +8,7 @@ mod chart;
 mod check;
 mod client;
 mod connect;
+mod gathering;
 mod histogram;
 mod offline;
 mod open;

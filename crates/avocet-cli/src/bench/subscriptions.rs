@@ -13,6 +13,7 @@ use avocet_codec::{
 
 use crate::bench::check::Faults;
 use crate::bench::client::{OUT_MAX, reason};
+use crate::bench::gathering::{Gathering, UNACKNOWLEDGED};
 use crate::bench::histogram::Histogram;
 use crate::bench::open::{Pace, Server, Wanted, allow_files, encoded};
 use crate::bench::phases::Phases;
@@ -425,6 +426,11 @@ fn load(
 
     phases.begin("matched", "messages")?;
     handler.load.heard_at = clock.nanoseconds();
+    let mut gathering = Gathering::default();
+    let work = match args.qos {
+        QoS::AtMostOnce => u64::MAX,
+        QoS::AtLeastOnce | QoS::ExactlyOnce => u64::from(clients) * UNACKNOWLEDGED,
+    };
     loop {
         let now = clock.nanoseconds();
         for index in 0..publishers as usize {
@@ -442,7 +448,9 @@ fn load(
         if is_over || now.saturating_sub(load.heard_at) > silence {
             break;
         }
+        let (expected, received) = (load.expected, load.received);
         reactor.write()?;
+        gathering.wait(clock.nanoseconds(), expected, received, work);
         reactor.turn(TURN, &mut handler)?;
         phases.show(sent)?;
     }

@@ -12,13 +12,14 @@ use mio::{Token, Waker};
 use crate::bench::alarm::Alarm;
 use crate::bench::check::{Faults, Stream};
 use crate::bench::client::reason;
+use crate::bench::gathering::{Gathering, UNACKNOWLEDGED};
 use crate::bench::histogram::Histogram;
 use crate::bench::open::{Pace, Server, Wanted};
 use crate::bench::plan::{Length, Load, Plan, Shape};
 use crate::bench::publisher::{Acked, Publisher, filler};
 use crate::bench::reactor::{Handler, Reactor};
 use crate::bench::subscriber::Subscriber;
-use crate::clock::{Stopwatch, doze};
+use crate::clock::Stopwatch;
 use crate::exit::Failure;
 
 const WAKER: Token = Token(usize::MAX);
@@ -33,16 +34,6 @@ const LOOK: u64 = 100_000_000;
 /// The longest time for which nothing may arrive before what is on its way is given up, so that the
 /// load goes on.
 const PATIENCE_MAX: u64 = 1_000_000_000;
-
-/// The longest time for which a thread lets messages gather.
-const DOZE_MAX: u64 = 2_000_000;
-
-/// The shortest one that is worth it.
-const DOZE_MIN: u64 = 20_000;
-
-/// Messages at QoS 1 and 2 that any server sends to a subscriber before it waits for
-/// acknowledgements: 20 is mosquitto's limit, and others allow more.
-const UNACKNOWLEDGED: u64 = 20;
 
 /// Rounds in which the unsent messages of a publisher are counted.
 const UNSENT_ROUNDS: u64 = 1_000;
@@ -311,9 +302,7 @@ pub(crate) struct Worker {
     /// How many messages each publisher before `next_due` was due.
     rounds: u64,
     looked_at: u64,
-    /// When the pace of the server was last taken, at how many messages, and what it was, in
-    /// nanoseconds for each.
-    pace: (u64, u64, f64),
+    gathering: Gathering,
     /// The clients whose Sessions are to end after the run.
     ends: Vec<Wanted>,
 }
@@ -444,7 +433,7 @@ impl Worker {
             next_due: publishers,
             rounds: 0,
             looked_at: 0,
-            pace: (0, 0, f64::INFINITY),
+            gathering: Gathering::default(),
             ends,
             shared,
         })
@@ -709,45 +698,23 @@ impl Worker {
         }
     }
 
-    /// Lets messages gather, a quarter of the time that the server needs for all that are on their
-    /// way: it always has work, and both sides do more with each call of the system. What it holds
-    /// back until subscribers acknowledge others is no work for it.
+    /// Lets messages gather, unless each is to be a write of its own.
     fn gather(&mut self) {
-        let Load::Closed { batch, .. } = self.shared.plan.load else {
-            return;
-        };
-        if batch == 1 {
+        let plan = &self.shared.plan;
+        if !matches!(plan.load, Load::Closed { batch, .. } if batch != 1) {
             return;
         }
-        let fan_out = self.shared.plan.fan_out();
+        let fan_out = plan.fan_out();
         let sent = self.shared.sum(|worker| &worker.sent);
         let arrived = self.shared.sum(|worker| &worker.delivered) / fan_out;
-        let now = self.shared.clock.nanoseconds();
-        let (at, before, per_message) = self.pace;
-        if now - at > DOZE_MAX && arrived > before {
-            let latest = (now - at) as f64 / (arrived - before) as f64;
-            let smooth = if per_message.is_finite() {
-                (3.0 * per_message + latest) / 4.0
-            } else {
-                latest
-            };
-            self.pace = (now, arrived, smooth);
-        }
-        if !per_message.is_finite() {
-            return;
-        }
-        let plan = &self.shared.plan;
         let work = match plan.delivered_qos() {
             QoS::AtMostOnce => u64::MAX,
             QoS::AtLeastOnce | QoS::ExactlyOnce => {
                 u64::from(plan.subscribers) * UNACKNOWLEDGED / fan_out
             }
         };
-        let on_their_way = sent.saturating_sub(arrived).min(work) as f64;
-        let time = (on_their_way * per_message / 4.0) as u64;
-        if time >= DOZE_MIN {
-            doze(Duration::from_nanos(time.min(DOZE_MAX)));
-        }
+        let now = self.shared.clock.nanoseconds();
+        self.gathering.wait(now, sent, arrived, work);
     }
 
     /// Gives up messages that never arrive.
