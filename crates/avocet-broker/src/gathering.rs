@@ -46,8 +46,8 @@ pub(crate) struct Gathering {
     answers: u64,
     /// Whether there was much to do in the last window, for clients that mostly do not wait.
     loaded: bool,
-    /// How long the shard has waited in it, but for the pause before this turn, and whether it was busy for a quarter of
-    /// the last one.
+    /// How long the shard has waited in it, but for the pause before this turn, and whether it was busy for more than a quarter
+    /// of the last one. To wait for a processor is to wait.
     idle: Duration,
     paused: Duration,
     busy: bool,
@@ -112,7 +112,7 @@ impl Gathering {
         self.loaded
     }
 
-    /// Whether the shard is busy for a quarter of the time or more, as far as it [says](Self::end) when turns are over.
+    /// Whether the shard is busy for more than a quarter of the time, as far as it [says](Self::end) when turns are over.
     pub(crate) const fn is_busy(&self) -> bool {
         self.busy
     }

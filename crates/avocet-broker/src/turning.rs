@@ -84,7 +84,7 @@ impl Shards {
         };
         let (id, inboxes) = (parts.id, parts.inboxes.clone());
         #[cfg(target_os = "linux")]
-        self.share_processors(id);
+        self.share_processors();
         let place = Place(slot);
         if let Ok(mut slot) = place.0.lock() {
             *slot = Shard::new(parts);
@@ -135,11 +135,12 @@ impl Shards {
     /// Lets threads of shards end what they do before others of them run in their place. One alone is better woken at
     /// once.
     #[cfg(target_os = "linux")]
-    fn share_processors(&self, id: ShardId) {
+    fn share_processors(&self) {
+        static SAID: std::sync::Once = std::sync::Once::new();
         if self.0.len() > 1
             && let Err(error) = avocet_sched::wait_when_woken()
         {
-            tracing::debug!("shard {id}: scheduled as other threads are: {error}");
+            SAID.call_once(|| tracing::info!("shards are scheduled as other threads are: {error}"));
         }
     }
 

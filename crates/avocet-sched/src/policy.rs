@@ -9,7 +9,7 @@ use std::mem::MaybeUninit;
 ///
 /// # Errors
 ///
-/// Those of `pthread_getschedparam` and `pthread_setschedparam`: a sandbox may refuse them.
+/// A sandbox may refuse; then all is as it was.
 pub fn wait_when_woken() -> io::Result<bool> {
     // SAFETY: it has no arguments.
     let thread = unsafe { libc::pthread_self() };
