@@ -1,5 +1,4 @@
-use std::io;
-use std::mem::MaybeUninit;
+use std::{io, mem};
 
 /// From now on the calling thread, and those that it starts, wait when they are woken until a processor is free or
 /// another thread's time on it is over. False if the thread is scheduled otherwise than threads
@@ -14,24 +13,19 @@ pub fn wait_when_woken() -> io::Result<bool> {
     // SAFETY: it has no arguments.
     let thread = unsafe { libc::pthread_self() };
     let mut policy = libc::SCHED_OTHER;
-    let mut parameters = zeroed();
+    // SAFETY: it holds nothing but integers, for which all bits may be zero.
+    let mut parameters: libc::sched_param = unsafe { mem::zeroed() };
     // SAFETY: the calling thread exists, and both values may be written while the call lasts.
     succeed(unsafe { libc::pthread_getschedparam(thread, &raw mut policy, &raw mut parameters) })?;
     if policy != libc::SCHED_OTHER {
         return Ok(false);
     }
-    // Both policies want a priority of 0.
-    let parameters = zeroed();
+    // Both policies have a priority of 0, and nothing else.
     // SAFETY: the calling thread exists, and the parameters may be read while the call lasts.
     succeed(unsafe {
         libc::pthread_setschedparam(thread, libc::SCHED_BATCH, &raw const parameters)
     })?;
     Ok(true)
-}
-
-fn zeroed() -> libc::sched_param {
-    // SAFETY: it holds nothing but integers, for which all bits may be zero.
-    unsafe { MaybeUninit::zeroed().assume_init() }
 }
 
 /// These calls return what went wrong.
