@@ -176,7 +176,7 @@ pub struct Receiving {
     received: BTreeMap<PacketId, AckToken>,
     answers: HashMap<AckToken, Option<CommitId>>,
     pubacks: VecDeque<AckToken>,
-    /// None for a message that had come before.
+    /// None for a message that had come before, or that was released early.
     pubrecs: VecDeque<(PacketId, Option<AckToken>)>,
     /// What the other side released before PUBREC: it may get one for each PUBLISH it sent.
     released_early: BTreeSet<PacketId>,
@@ -274,7 +274,9 @@ impl Receiving {
                     assert_eq!(token, None, "PUBREC out of order: {ack:?}");
                 };
                 let known = self.received.get(&ack.packet_id).copied();
-                if let Some(token) = due.or(known.filter(|_| self.answers_late)) {
+                let comes_again =
+                    self.answers_late && !self.released_early.contains(&ack.packet_id);
+                if let Some(token) = due.or(known.filter(|_| comes_again)) {
                     self.expect_answer(token, ack, committed);
                 }
             }
