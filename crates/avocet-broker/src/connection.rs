@@ -5,6 +5,7 @@ use avocet_session::{Instant, TransmitBuf};
 use mio::Interest;
 
 use crate::admission::Slot;
+use crate::shard::quiet::Quiet;
 use crate::stream::Stream;
 
 /// One connection: its stream, and what could not be used or sent at once. While it is idle, it
@@ -32,6 +33,8 @@ pub(crate) struct Connection {
     pub(crate) in_dirty: bool,
     /// Something was written since something was last read.
     pub(crate) spoke_last: bool,
+    /// Whether it may wake the shard.
+    pub(crate) quiet: Quiet,
     /// Since when the rest of a packet is waited for; [`Instant::ORIGIN`] when none is.
     pub(crate) partial_since: Instant,
     /// Somebody looks at that when it has taken too long.
@@ -65,6 +68,7 @@ impl Connection {
     pub(crate) fn new(id: ConnectionId, stream: Stream, slot: Option<Slot>) -> Self {
         Self {
             _slot: slot,
+            quiet: Quiet::default(),
             partial_since: Instant::ORIGIN,
             partial_watched: false,
             id,

@@ -102,6 +102,17 @@ impl Gathering {
         self.reads += reads as u64;
     }
 
+    /// Another connection is read in this turn.
+    pub(crate) fn read_more(&mut self) {
+        self.input += 1;
+        self.reads += 1;
+    }
+
+    /// Whether input may wait at all.
+    pub(crate) const fn is_allowed(&self) -> bool {
+        !self.max.is_zero()
+    }
+
     /// A client is sent something for the first time since it was read.
     pub(crate) fn answer(&mut self) {
         self.answers += 1;

@@ -4,6 +4,7 @@ mod arriving;
 mod commands;
 pub(crate) mod hooks;
 mod limits;
+pub(crate) mod quiet;
 #[cfg(all(feature = "io-uring", target_os = "linux"))]
 mod together;
 mod transfer;
@@ -141,6 +142,8 @@ pub(crate) struct Shard {
     connections: Connections,
     /// When WebSocket clients are pinged. Those that are gone are left out when their time comes.
     pings: BinaryHeap<Reverse<(Instant, ConnectionId)>>,
+    /// Connections that may not wake the shard, and when they are looked at.
+    quiet: VecDeque<(Instant, ConnectionId)>,
     /// When those are looked at that had begun a packet.
     partial: BinaryHeap<Reverse<(Instant, ConnectionId)>>,
     /// Connections to read, each for one slice per turn.
@@ -203,6 +206,7 @@ impl Shard {
             connections: Connections::new(Arc::clone(&parts.admission)),
             admission: parts.admission,
             pings: BinaryHeap::new(),
+            quiet: VecDeque::new(),
             partial: BinaryHeap::new(),
             ready: VecDeque::new(),
             dirty: Vec::new(),
@@ -258,6 +262,7 @@ impl Shard {
         self.stalled = self.store.as_ref().is_some_and(StoreHandle::is_full);
         if !self.stalled {
             self.read_ready(now);
+            self.end_quiet(now);
         }
         self.advance_arrival(now);
         self.count_refused();
@@ -346,6 +351,7 @@ impl Shard {
             self.pings.peek().map(|ping| ping.0.0),
             self.questions.as_ref().and_then(Questions::timeout),
             self.partial.peek().map(|partial| partial.0.0),
+            self.quiet_timeout(),
             self.stop_at,
         ])
     }
@@ -471,6 +477,7 @@ impl Shard {
 
     fn stop(&mut self, now: Now) {
         if self.stop_at.is_none() {
+            self.read_all_quiet(now);
             self.acceptor.close();
             self.arrivals = Arrivals::default();
             self.engine.handle_shutdown(now);
@@ -509,42 +516,49 @@ impl Shard {
             let Some(key) = self.ready.pop_front() else {
                 return;
             };
-            let Some(connection) = self.connections.get_mut(key) else {
-                continue;
-            };
-            connection.in_ready = false;
-            let gone = match (connection.closing, connection.reading) {
-                (_, Reading::Paused) => false,
-                (Closing::Open, Reading::Unread) => {
-                    feed_unread(&mut self.engine, connection, now);
-                    false
-                }
-                (Closing::Open, Reading::Stream) => {
-                    let read = read(&mut self.engine, connection, &mut self.buffer, now);
-                    bytes += read.as_ref().copied().unwrap_or_default();
-                    read.is_err()
-                }
-                (Closing::Draining | Closing::Lingering, _) => {
-                    let gone = receive(connection, &mut self.buffer).is_err();
-                    gone && (connection.closing == Closing::Lingering
-                        || connection.unsent.is_none())
-                }
-            };
-            if connection.is_partial()
-                && !connection.partial_watched
-                && !self.packet_timeout.is_zero()
-            {
-                connection.partial_watched = true;
-                let at = now.instant + self.packet_timeout;
-                self.partial.push(Reverse((at, connection.id)));
-            }
-            let read = !connection.readable || connection.reading == Reading::Paused;
-            if gone || connection.broken && read {
-                self.lose(key, now);
-            } else {
-                self.set_ready(key);
-            }
+            bytes += self.read_once(key, now);
         }
+    }
+
+    /// Reads a connection once; how many bytes.
+    fn read_once(&mut self, key: Key, now: Now) -> usize {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return 0;
+        };
+        connection.in_ready = false;
+        let mut bytes = 0;
+        let gone = match (connection.closing, connection.reading) {
+            (_, Reading::Paused) => false,
+            (Closing::Open, Reading::Unread) => {
+                feed_unread(&mut self.engine, connection, now);
+                false
+            }
+            (Closing::Open, Reading::Stream) => {
+                let read = read(&mut self.engine, connection, &mut self.buffer, now);
+                bytes = read.as_ref().copied().unwrap_or_default();
+                read.is_err()
+            }
+            (Closing::Draining | Closing::Lingering, _) => {
+                let gone = receive(connection, &mut self.buffer).is_err();
+                gone && (connection.closing == Closing::Lingering || connection.unsent.is_none())
+            }
+        };
+        if connection.is_partial() && !connection.partial_watched && !self.packet_timeout.is_zero()
+        {
+            connection.partial_watched = true;
+            let at = now.instant + self.packet_timeout;
+            self.partial.push(Reverse((at, connection.id)));
+        }
+        let read = !connection.readable || connection.reading == Reading::Paused;
+        if gone || connection.broken && read {
+            self.lose(key, now);
+        } else {
+            connection
+                .quiet
+                .after_read(&connection.stream, connection.id, &self.engine);
+            self.set_ready(key);
+        }
+        bytes
     }
 
     /// Whether what was queued in this turn, since there were so many bytes, is little for each
@@ -716,7 +730,7 @@ impl Shard {
                 connection.in_dirty = true;
                 self.dirty.push(key);
             }
-            Ok(true) => {}
+            Ok(true) => self.hush(key, now),
             Ok(false) => {
                 connection.unsent = Some(Box::new(self.transmit.take_rest()));
                 self.watch_room(key, now);

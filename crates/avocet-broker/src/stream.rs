@@ -6,8 +6,11 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice, Read, Write};
 use std::mem;
 use std::net::Shutdown;
+use std::num::NonZeroU8;
+#[cfg(target_os = "linux")]
+use std::os::fd::AsFd as _;
 #[cfg(all(feature = "io-uring", target_os = "linux"))]
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -176,6 +179,15 @@ impl Stream {
             Self::Tcp(socket) => Some(socket.as_fd()),
             Self::Unix(socket) => Some(socket.as_fd()),
             Self::Layered(_) | Self::Pipe(_) => None,
+        }
+    }
+
+    /// Nobody is told that it can be read while it holds fewer bytes than this. False where that cannot be had.
+    pub(crate) fn set_low_water(&self, bytes: NonZeroU8) -> bool {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Tcp(socket) => avocet_linux::set_receive_low_water(socket.as_fd(), bytes).is_ok(),
+            _ => false,
         }
     }
 

@@ -138,7 +138,7 @@ impl Shards {
     fn share_processors(&self) {
         static SAID: std::sync::Once = std::sync::Once::new();
         if self.0.len() > 1
-            && let Err(error) = avocet_sched::wait_when_woken()
+            && let Err(error) = avocet_linux::wait_when_woken()
         {
             SAID.call_once(|| tracing::info!("shards are scheduled as other threads are: {error}"));
         }

@@ -106,7 +106,7 @@ fn threads_of_shards_take_no_processor_from_each_other() {
         let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
         policy(&stat).to_owned()
     };
-    let waiting = move || avocet_sched::wait_when_woken().map_or_else(|_| own(), |_| own());
+    let waiting = move || avocet_linux::wait_when_woken().map_or_else(|_| own(), |_| own());
     let waiting = std::thread::spawn(waiting).join().unwrap();
     for (shards, expected) in [("1", own()), ("2", waiting)] {
         let server = Server::start(&["--shards", shards]);

@@ -13,7 +13,7 @@ use avocet_codec::{
 };
 use avocet_session::{
     AckToken, CloseReason, CommitId, ConnectionEvent, Demand, Details, IncomingPublish, Instant,
-    Message, Now, ServerConnection, ServerEvent, Session, TransmitBuf,
+    Message, Now, Owed, ServerConnection, ServerEvent, Session, TransmitBuf,
 };
 
 use foldhash::fast::FixedState;
@@ -307,6 +307,13 @@ impl Engine {
             self.update_timer(id);
         }
         more
+    }
+
+    /// What a client is to send next, of what it owes for the messages of its Session that are in flight.
+    #[must_use]
+    pub fn owed(&self, id: ConnectionId) -> Owed {
+        let session = self.connections.get(&id).and_then(|it| it.server.session());
+        session.map_or(Owed::Nothing, Session::owed)
     }
 
     fn on_event(&mut self, id: ConnectionId, event: &ServerEvent<'_>, now: Now) {

@@ -13,6 +13,19 @@ pub enum Demand {
     Paused,
 }
 
+/// What a peer is to send next, of what it owes for the messages that are in flight between both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Owed {
+    /// Nothing: no message is in flight.
+    Nothing,
+    /// A PUBACK that changes nothing for anybody but the message it is for: no other message waits for room.
+    Puback,
+    /// A PUBCOMP of which the same is true.
+    Pubcomp,
+    /// Something that more follows from.
+    More,
+}
+
 /// A position in the order in which a store commits; what waits for one leaves once the committed
 /// position is not smaller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -35,7 +35,7 @@ mod session;
 mod time;
 mod transmit;
 
-pub use demand::{CommitId, Demand};
+pub use demand::{CommitId, Demand, Owed};
 pub use error::{AckError, CloseReason, ConnectionError, Violation};
 pub use event::ConnectionEvent;
 pub use exchange::IncomingPublish;

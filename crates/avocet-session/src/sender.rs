@@ -29,8 +29,11 @@ pub use self::frames::{PublishFrame, PublishFrames};
 use crate::receiver::KEPT_CAPACITY;
 use crate::{
     AckError, CommitId, ConnectionEvent, DropReason, Dropped, Enqueued, Expiry, Limits, Now,
-    Outgoing, UnixTime, Violation,
+    Outgoing, Owed, UnixTime, Violation,
 };
+
+/// With more messages in flight, more is owed than one acknowledgement.
+const OWED_MAX: usize = 2;
 
 /// How many Packet Identifiers there are.
 const PACKET_IDS: u64 = 65_535;
@@ -219,6 +222,29 @@ impl Sender {
 
     pub(crate) fn in_flight(&self) -> usize {
         self.live
+    }
+
+    /// See [`Session::owed`](crate::Session::owed).
+    pub(crate) fn owed(&self) -> Owed {
+        let Some(oldest) = self.inflight.front() else {
+            return Owed::Nothing;
+        };
+        let more_waits = self.queued() > 0
+            || self.outstanding >= self.window
+            || self.is_resending()
+            || !self.pubrels.is_empty();
+        if more_waits || self.live > OWED_MAX {
+            return Owed::More;
+        }
+        match &oldest.state {
+            State::Publish(outgoing) if outgoing.qos == QoS::AtLeastOnce => Owed::Puback,
+            State::Sent => Owed::Puback,
+            State::Pubrel {
+                release: Release::Sent,
+                ..
+            } => Owed::Pubcomp,
+            State::Publish(_) | State::Pubrel { .. } | State::Finished => Owed::More,
+        }
     }
 
     /// Messages not yet sent.

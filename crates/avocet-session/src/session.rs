@@ -7,7 +7,7 @@ use core::ops::Range;
 use crate::receiver::Receiver;
 use crate::sender::Sender;
 use crate::{
-    AckError, AckToken, CommitId, Enqueued, FetchFrom, FetchedMessage, Limits, Now, Outgoing,
+    AckError, AckToken, CommitId, Enqueued, FetchFrom, FetchedMessage, Limits, Now, Outgoing, Owed,
 };
 
 /// The state of the message exchange with one peer, as a value that moves from one Network
@@ -72,6 +72,16 @@ impl Session {
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.sender.in_flight()
+    }
+
+    /// What the peer is to send next, of what it owes for messages in flight.
+    #[must_use]
+    pub fn owed(&self) -> Owed {
+        if self.receiver.is_empty() {
+            self.sender.owed()
+        } else {
+            Owed::More
+        }
     }
 
     /// The Packet Identifiers of QoS 2 messages that came and are not released, in ascending order.

@@ -418,7 +418,8 @@ static SETTINGS: &[Setting] = &[
                 fewer than 16 clients are read in a millisecond, by itself or by others, does not \
                 wait, nor one for which waiting brings nothing, nor one of whose clients half or \
                 more wait for it: they are sent something before they are read again, such as \
-                acknowledgements. `\"0s\"`: never. Not on Windows, whose pauses take longer.",
+                acknowledgements. `\"0s\"`: never, and each acknowledgement of a message is read at once, which on Linux is else left for \
+                up to 350 ms where it is all that a client owes. Windows is as with 0, since its pauses take longer.",
         get: |config| Value::Duration(config.gather_max),
         set: |config, value| config.gather_max = value.duration(),
     },

@@ -70,6 +70,7 @@ impl Shard {
                     .is_some_and(|found| found.unsent.is_none())
                 {
                     self.set_dirty(key);
+                    self.read_before_write(key, now);
                 }
             }
             Command::Close(id) => self.close(id, now),

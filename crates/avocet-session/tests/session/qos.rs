@@ -5,7 +5,7 @@ use avocet_codec::SubscriptionId;
 use avocet_codec::{Ack, AckType, Packet, PacketId, QoS, ReasonCode, Version};
 use avocet_session::{
     AckError, CloseReason, ConnectionError, ConnectionEvent, DropReason, Dropped, Enqueued, Limits,
-    Now, Outgoing, Session, Violation,
+    Now, Outgoing, Owed, Session, Violation,
 };
 use std::num::{NonZeroU16, NonZeroU32};
 
@@ -531,4 +531,49 @@ fn qos0_waits_for_an_absent_client_only_if_told_to() {
         session.enqueue(qos0("x"), &limits, now),
         Enqueued::Queued { sequence: 0 }
     );
+}
+
+/// What the client owes next, and whether anything waits for it.
+#[test]
+fn what_is_owed_is_known_at_each_step() {
+    let mut pair = silent(Version::V5);
+    assert_eq!(pair.session().owed(), Owed::Nothing);
+    let mut step = |outgoing: &[Outgoing], input: &[u8]| {
+        for outgoing in outgoing {
+            let _ = pair.publish(outgoing.clone());
+        }
+        pair.run();
+        let mut input = input;
+        while !input.is_empty() {
+            let read = pair.server.handle_input(input, pair.now).consumed;
+            assert!(read > 0);
+            input = &input[read..];
+        }
+        pair.run();
+        pair.session().owed()
+    };
+    assert_eq!(step(&[qos0("0")], &[]), Owed::Nothing);
+    assert_eq!(step(&[qos1("1")], &[]), Owed::Puback);
+    assert_eq!(step(&[qos2("2")], &[]), Owed::Puback);
+    assert_eq!(step(&[], &[0x40, 2, 0, 1]), Owed::More);
+    // PUBREC, upon which PUBREL leaves.
+    assert_eq!(step(&[], &[0x50, 2, 0, 2]), Owed::Pubcomp);
+    assert_eq!(step(&[qos2("3")], &[]), Owed::Pubcomp);
+    assert_eq!(step(&[qos1("4")], &[]), Owed::More);
+    assert_eq!(step(&[], &[0x70, 2, 0, 2]), Owed::More);
+    assert_eq!(step(&[], &[0x50, 2, 0, 3]), Owed::Pubcomp);
+    assert_eq!(step(&[], &[0x70, 2, 0, 3]), Owed::Puback);
+    // A PUBLISH of the client at QoS 2 is answered, and its PUBREL is due.
+    assert_eq!(step(&[], &[0x34, 6, 0, 1, b'a', 0, 9, 0]), Owed::More);
+}
+
+#[test]
+fn an_acknowledgement_that_makes_room_is_waited_for() {
+    let mut pair = silent(Version::V5);
+    pair.client.receive_maximum = NonZeroU16::new(1);
+    pair.cut();
+    pair.reconnect();
+    let _ = pair.publish(qos1("1"));
+    pair.run();
+    assert_eq!(pair.session().owed(), Owed::More);
 }

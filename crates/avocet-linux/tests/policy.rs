@@ -13,7 +13,7 @@
 use std::fs;
 use std::thread;
 
-use avocet_sched::wait_when_woken;
+use avocet_linux::wait_when_woken;
 
 /// Policy and nice value of the calling thread, as the system counts them.
 fn policy() -> (u32, i32) {

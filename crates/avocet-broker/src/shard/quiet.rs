@@ -1,0 +1,150 @@
+//! Acknowledgements that wake nobody.
+//!
+//! A client that acknowledges a message does so at once, and mostly alone: the shard is woken for four bytes that change
+//! nothing for anybody else. To wake costs more than all that is done with the message. So while such an acknowledgement is
+//! what a client owes next, its socket tells of nothing shorter than one byte more, and the acknowledgement is read before the
+//! next message is written, with the next packet of the client, or when its time is over.
+//!
+//! Nobody waits for longer: what the client sends behind it wakes the shard, and so does its end. Only a PINGREQ, which has two
+//! bytes, may wait so long in front of an acknowledgement that does not come.
+
+use std::mem;
+use std::num::NonZeroU8;
+use std::time::Duration;
+
+use avocet_engine::{ConnectionId, Engine};
+use avocet_session::{Instant, Now, Owed};
+
+use super::Shard;
+use crate::connection::{Closing, Reading};
+use crate::connections::Key;
+use crate::stream::Stream;
+
+/// How long a connection is quiet after a message, in a shard that has turns. For longer than most intervals between messages,
+/// so that one reads what the other left.
+const QUIET: Duration = Duration::from_millis(150);
+
+/// By so much longer in one that has none: it is not woken sooner for this.
+const QUIET_LATE: Duration = Duration::from_millis(50);
+
+/// More than PUBACK and PUBCOMP have without a Reason Code other than Success.
+const LOW_WATER: NonZeroU8 = NonZeroU8::MIN.saturating_add(4);
+
+/// What a socket has that may tell of every byte.
+const ANY: NonZeroU8 = NonZeroU8::MIN;
+
+/// Whether a connection may wake its shard.
+#[derive(Default)]
+pub(crate) struct Quiet {
+    /// Until when it may not for one acknowledgement; none if it may.
+    until: Option<Instant>,
+    /// What is owed is a PUBACK.
+    puback: bool,
+    /// It is in the list of those to look at.
+    listed: bool,
+}
+
+impl Quiet {
+    fn end(&mut self, stream: &Stream) {
+        if self.until.take().is_some() {
+            // What could be set can be set again.
+            stream.set_low_water(ANY);
+        }
+    }
+
+    /// It was read.
+    pub(crate) fn after_read(&mut self, stream: &Stream, id: ConnectionId, engine: &Engine) {
+        if self.until.is_some() && engine.owed(id) == Owed::Nothing {
+            self.end(stream);
+        }
+    }
+}
+
+impl Shard {
+    /// All that there was for a connection is written.
+    pub(super) fn hush(&mut self, key: Key, now: Now) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        let was_quiet = connection.quiet.until.is_some();
+        // With much to do, the shard does not sleep.
+        if !was_quiet && (self.gathering.is_loaded() || !self.gathering.is_allowed()) {
+            return;
+        }
+        let owed = self.engine.owed(connection.id);
+        let may_be_quiet = matches!(owed, Owed::Puback | Owed::Pubcomp)
+            && connection.closing == Closing::Open
+            && connection.reading == Reading::Stream
+            && !connection.readable
+            && !connection.broken;
+        if !may_be_quiet {
+            return connection.quiet.end(&connection.stream);
+        }
+        if !was_quiet && !connection.stream.set_low_water(LOW_WATER) {
+            return;
+        }
+        connection.quiet.until = Some(now.instant + QUIET);
+        connection.quiet.puback = owed == Owed::Puback;
+        if !mem::replace(&mut connection.quiet.listed, true) {
+            self.quiet.push_back((now.instant + QUIET, connection.id));
+        }
+    }
+
+    /// A connection is to be written: what it owes from before has come by now, and makes room for what it will.
+    pub(super) fn read_before_write(&mut self, key: Key, now: Now) {
+        if let Some(connection) = self.connections.get_mut(key)
+            && connection.quiet.until.is_some()
+            && connection.quiet.puback
+            && connection.spoke_last
+            && !connection.in_ready
+            && !self.stalled
+        {
+            self.gathering.read_more();
+            self.read_once(key, now);
+        }
+    }
+
+    /// Reads those that have been quiet for long enough.
+    pub(super) fn end_quiet(&mut self, now: Now) {
+        while let Some((at, id)) = self.quiet.front().copied()
+            && at <= now.instant
+        {
+            self.quiet.pop_front();
+            let Some(key) = self.connections.key(id) else {
+                continue;
+            };
+            let Some(connection) = self.connections.get_mut(key) else {
+                continue;
+            };
+            connection.quiet.listed = false;
+            match connection.quiet.until {
+                None => {}
+                Some(until) if now.instant < until => {
+                    connection.quiet.listed = true;
+                    self.quiet.push_back((now.instant + QUIET, id));
+                }
+                Some(_) => {
+                    self.read_once(key, now);
+                    if let Some(connection) = self.connections.get_mut(key) {
+                        connection.quiet.end(&connection.stream);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads all of them: the broker stops, and what is acknowledged is not to be sent again when it starts.
+    pub(super) fn read_all_quiet(&mut self, now: Now) {
+        for (_, id) in mem::take(&mut self.quiet) {
+            if let Some(key) = self.connections.key(id) {
+                self.read_once(key, now);
+            }
+        }
+    }
+
+    /// When a shard that has no turns is to have one for them. While it reads nothing, the store wakes it.
+    pub(super) fn quiet_timeout(&self) -> Option<Instant> {
+        let next = self.quiet.front().filter(|_| !self.stalled);
+        next.map(|(at, _)| *at + QUIET_LATE)
+    }
+}
