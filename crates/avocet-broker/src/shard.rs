@@ -553,9 +553,7 @@ impl Shard {
         if gone || connection.broken && read {
             self.lose(key, now);
         } else {
-            connection
-                .quiet
-                .after_read(&connection.stream, connection.id, &self.engine);
+            connection.wake_after_read(&self.engine);
             self.set_ready(key);
         }
         bytes

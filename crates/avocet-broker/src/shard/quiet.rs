@@ -12,13 +12,12 @@ use std::mem;
 use std::num::NonZeroU8;
 use std::time::Duration;
 
-use avocet_engine::{ConnectionId, Engine};
+use avocet_engine::Engine;
 use avocet_session::{Instant, Now, Owed};
 
 use super::Shard;
-use crate::connection::{Closing, Reading};
+use crate::connection::{Closing, Connection, Reading};
 use crate::connections::Key;
-use crate::stream::Stream;
 
 /// How long a connection is quiet after a message, in a shard that has turns. For longer than most intervals between messages,
 /// so that one reads what the other left.
@@ -44,18 +43,21 @@ pub(crate) struct Quiet {
     listed: bool,
 }
 
-impl Quiet {
-    fn end(&mut self, stream: &Stream) {
-        if self.until.take().is_some() {
-            // What could be set can be set again.
-            stream.set_low_water(ANY);
+impl Connection {
+    /// It was read: what it owes may be nothing now, and the rest of a packet may be short.
+    pub(super) fn wake_after_read(&mut self, engine: &Engine) {
+        if self.quiet.until.is_some()
+            && (self.unread.len() > 0 || engine.owed(self.id) == Owed::Nothing)
+        {
+            self.end_quiet();
         }
     }
 
-    /// It was read.
-    pub(crate) fn after_read(&mut self, stream: &Stream, id: ConnectionId, engine: &Engine) {
-        if self.until.is_some() && engine.owed(id) == Owed::Nothing {
-            self.end(stream);
+    /// It may wake the shard with any byte.
+    fn end_quiet(&mut self) {
+        if self.quiet.until.take().is_some() {
+            // What could be set can be set again.
+            self.stream.set_low_water(ANY);
         }
     }
 }
@@ -76,9 +78,10 @@ impl Shard {
             && connection.closing == Closing::Open
             && connection.reading == Reading::Stream
             && !connection.readable
+            && connection.unread.len() == 0
             && !connection.broken;
         if !may_be_quiet {
-            return connection.quiet.end(&connection.stream);
+            return connection.end_quiet();
         }
         if !was_quiet && !connection.stream.set_low_water(LOW_WATER) {
             return;
@@ -126,7 +129,7 @@ impl Shard {
                 Some(_) => {
                     self.read_once(key, now);
                     if let Some(connection) = self.connections.get_mut(key) {
-                        connection.quiet.end(&connection.stream);
+                        connection.end_quiet();
                     }
                 }
             }
