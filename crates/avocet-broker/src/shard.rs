@@ -517,6 +517,9 @@ impl Shard {
                 return;
             };
             bytes += self.read_once(key, now);
+            if let Some(connection) = self.connections.get_mut(key) {
+                connection.wake_after_read(&self.engine);
+            }
         }
     }
 
@@ -553,7 +556,6 @@ impl Shard {
         if gone || connection.broken && read {
             self.lose(key, now);
         } else {
-            connection.wake_after_read(&self.engine);
             self.set_ready(key);
         }
         bytes
@@ -730,6 +732,7 @@ impl Shard {
             }
             Ok(true) => self.hush(key, now),
             Ok(false) => {
+                connection.end_quiet();
                 connection.unsent = Some(Box::new(self.transmit.take_rest()));
                 self.watch_room(key, now);
             }

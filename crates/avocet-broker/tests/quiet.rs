@@ -71,12 +71,16 @@ fn ping(client: &mut Client) {
 fn a_message_wakes_its_shard_once() {
     // Of what wakes it once more, a machine with much else to do has more, and less of what wakes it twice.
     type Best = fn(f64, f64) -> f64;
-    for (settings, best, is_once) in [
-        (&[][..], f64::min as Best, true),
-        (&["--set", "gather_max=0s"], f64::max, false),
+    for (settings, publishes, best, is_once) in [
+        (&[][..], false, f64::min as Best, true),
+        (&["--set", "gather_max=0s"], false, f64::max, false),
+        (&[], true, f64::max, false),
     ] {
         let server = server(settings);
         let (mut publisher, mut subscriber) = pair(&server);
+        if publishes {
+            subscriber.publish("other", Delivery::AtMostOnce, b"");
+        }
         let rounds = (0..10).map(|_| {
             let before = waits(&server);
             for number in 1..=ROUNDS {
@@ -90,7 +94,11 @@ fn a_message_wakes_its_shard_once() {
             (waits(&server) - before) as f64 / f64::from(ROUNDS)
         });
         let waits = rounds.reduce(best).unwrap();
-        assert_eq!(waits < 1.5, is_once, "{settings:?}: {waits} for a message");
+        assert_eq!(
+            waits < 1.5,
+            is_once,
+            "{settings:?}, {publishes}: {waits} for a message"
+        );
     }
 }
 
@@ -120,6 +128,50 @@ fn a_ping_in_front_of_an_acknowledgement_is_answered() {
     assert!(begun.elapsed() < ALL_ROUNDS, "{:?}", begun.elapsed());
     subscriber.send(&Packet::Puback(Ack::new(packet_id)));
     ping(&mut subscriber);
+}
+
+/// The same while messages of QoS 0 go on, which the client does not answer.
+#[test]
+fn a_ping_in_front_of_a_pubcomp_is_answered_while_messages_come() {
+    let server = server(&[]);
+    let (mut publisher, mut subscriber) = pair(&server);
+    publisher.publish("t", Delivery::ExactlyOnce(id(1)), b"");
+    assert_eq!(
+        publisher.receive().packet(),
+        Packet::Pubrec(Ack::new(id(1)))
+    );
+    let (_, delivery) = subscriber.receive_publish();
+    let packet_id = delivery.packet_id().unwrap();
+    subscriber.send(&Packet::Pubrec(Ack::new(packet_id)));
+    let released = subscriber.receive();
+    assert_eq!(released.packet(), Packet::Pubrel(Ack::new(packet_id)));
+    subscriber.send(&Packet::Pingreq);
+    let begun = Instant::now();
+    loop {
+        publisher.publish("t", Delivery::AtMostOnce, b"");
+        pause();
+        match subscriber.receive().packet() {
+            Packet::Publish(_) => {}
+            answer => break assert_eq!(answer, Packet::Pingresp),
+        }
+        assert!(begun.elapsed() < ALL_ROUNDS, "{:?}", begun.elapsed());
+    }
+}
+
+#[test]
+fn a_message_that_waits_in_a_group_follows_an_acknowledgement_at_once() {
+    let server = server(&["--set", "limits.group_window=1"]);
+    let mut member = server.connect(Version::V5, "member");
+    member.subscribe("$share/group/t", QoS::AtLeastOnce);
+    let mut publisher = server.connect(Version::V3_1_1, "publisher");
+    let begun = Instant::now();
+    publish(&mut publisher, 1);
+    for number in 1..=ROUNDS {
+        let packet_id = receive(&mut member, number);
+        publish(&mut publisher, number + 1);
+        member.send(&Packet::Puback(Ack::new(packet_id)));
+    }
+    assert!(begun.elapsed() < ALL_ROUNDS, "{:?}", begun.elapsed());
 }
 
 #[test]

@@ -60,6 +60,8 @@ pub(crate) struct Connection {
     pub(crate) bridge: bool,
     /// Whether a flush is already asked for.
     pub(crate) flush: bool,
+    /// Whether it has sent a PUBLISH.
+    publishes: bool,
     /// When its timer is set for, not later than it is due.
     timer: Option<Instant>,
     pub(crate) subacks: PendingSubacks,
@@ -103,6 +105,7 @@ impl Connection {
             space: SpaceId::NO_TENANT,
             bridge: false,
             flush: false,
+            publishes: false,
             timer: None,
             subacks: PendingSubacks::default(),
             credit: (0, 0),
@@ -194,6 +197,7 @@ impl Engine {
             }
             packets += read.packets;
             let has_events = entry.server.has_events();
+            entry.publishes |= matches!(read.event, Some(ServerEvent::Publish { .. }));
             if let Some(event) = &read.event {
                 self.on_event(id, event, now);
             }
@@ -309,11 +313,18 @@ impl Engine {
         more
     }
 
-    /// What a client is to send next, of what it owes for the messages of its Session that are in flight.
+    /// What a client is to send next, of what it owes for messages in flight. More than that, if it publishes too, or has messages
+    /// of groups, whose other messages may wait for it.
     #[must_use]
     pub fn owed(&self, id: ConnectionId) -> Owed {
-        let session = self.connections.get(&id).and_then(|it| it.server.session());
-        session.map_or(Owed::Nothing, Session::owed)
+        let Some(entry) = self.connections.get(&id) else {
+            return Owed::Nothing;
+        };
+        let slot = entry.session.and_then(|it| self.sessions.get(it));
+        if entry.publishes || slot.is_some_and(|slot| !slot.marks.is_empty()) {
+            return Owed::More;
+        }
+        entry.server.session().map_or(Owed::Nothing, Session::owed)
     }
 
     fn on_event(&mut self, id: ConnectionId, event: &ServerEvent<'_>, now: Now) {

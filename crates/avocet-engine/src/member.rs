@@ -79,6 +79,10 @@ impl SharedMarks {
         index as u64 + 1
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.free.len() == self.marks.len()
+    }
+
     pub(crate) fn get(&self, number: u64) -> Option<&SharedMark> {
         let index = usize::try_from(number.checked_sub(1)?).ok()?;
         self.marks.get(index)?.as_ref()

@@ -16,11 +16,11 @@ pub enum Demand {
 /// What a peer is to send next, of what it owes for the messages that are in flight between both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Owed {
-    /// Nothing: no message is in flight.
+    /// Nothing: no message is in flight, and none waits.
     Nothing,
-    /// A PUBACK that changes nothing for anybody but the message it is for: no other message waits for room.
+    /// PUBACKs, which change nothing for anybody but the messages they are for: no other message waits for room.
     Puback,
-    /// A PUBCOMP of which the same is true.
+    /// First a PUBCOMP of which the same is true, perhaps for a PUBREL that has not left yet.
     Pubcomp,
     /// Something that more follows from.
     More,

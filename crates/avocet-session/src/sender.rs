@@ -73,6 +73,16 @@ struct InFlight {
     state: State,
 }
 
+impl InFlight {
+    fn ends_with_puback(&self) -> bool {
+        match &self.state {
+            State::Publish(outgoing) => outgoing.qos == QoS::AtLeastOnce,
+            State::Sent | State::Finished => true,
+            State::Pubrel { .. } => false,
+        }
+    }
+}
+
 #[derive(Debug)]
 enum State {
     /// PUBLISH was sent at least once; PUBACK or PUBREC is due.
@@ -227,23 +237,21 @@ impl Sender {
     /// See [`Session::owed`](crate::Session::owed).
     pub(crate) fn owed(&self) -> Owed {
         let Some(oldest) = self.inflight.front() else {
-            return Owed::Nothing;
+            return if self.queued() == 0 {
+                Owed::Nothing
+            } else {
+                Owed::More
+            };
         };
-        let more_waits = self.queued() > 0
-            || self.outstanding >= self.window
-            || self.is_resending()
-            || !self.pubrels.is_empty();
-        if more_waits || self.live > OWED_MAX {
+        let is_awaited =
+            self.queued() > 0 || self.outstanding >= self.window || self.is_resending();
+        if is_awaited || self.live > OWED_MAX {
             return Owed::More;
         }
         match &oldest.state {
-            State::Publish(outgoing) if outgoing.qos == QoS::AtLeastOnce => Owed::Puback,
-            State::Sent => Owed::Puback,
-            State::Pubrel {
-                release: Release::Sent,
-                ..
-            } => Owed::Pubcomp,
-            State::Publish(_) | State::Pubrel { .. } | State::Finished => Owed::More,
+            State::Pubrel { .. } => Owed::Pubcomp,
+            _ if self.inflight.iter().all(InFlight::ends_with_puback) => Owed::Puback,
+            State::Publish(_) | State::Sent | State::Finished => Owed::More,
         }
     }
 

@@ -419,7 +419,7 @@ static SETTINGS: &[Setting] = &[
                 wait, nor one for which waiting brings nothing, nor one of whose clients half or \
                 more wait for it: they are sent something before they are read again, such as \
                 acknowledgements. `\"0s\"`: never, and each acknowledgement of a message is read at once, which on Linux is else left for \
-                up to 350 ms where it is all that a client owes. Windows is as with 0, since its pauses take longer.",
+                up to 0.4 s where nobody waits for it. Windows is as with 0, since its pauses take longer.",
         get: |config| Value::Duration(config.gather_max),
         set: |config, value| config.gather_max = value.duration(),
     },

@@ -2,11 +2,11 @@
 //!
 //! A client that acknowledges a message does so at once, and mostly alone: the shard is woken for four bytes that change
 //! nothing for anybody else. To wake costs more than all that is done with the message. So while such an acknowledgement is
-//! what a client owes next, its socket tells of nothing shorter than one byte more, and the acknowledgement is read before the
-//! next message is written, with the next packet of the client, or when its time is over.
+//! what a client owes next, its socket tells of nothing shorter than one byte more. A PUBACK is read before the next message is
+//! written, a PUBCOMP with the PUBREC of the next one, and either with the next packet of the client or when its time is over.
 //!
-//! Nobody waits for longer: what the client sends behind it wakes the shard, and so does its end. Only a PINGREQ, which has two
-//! bytes, may wait so long in front of an acknowledgement that does not come.
+//! What the client sends behind it wakes the shard, and so does its end. A PINGREQ, which has two bytes, may wait for [`QUIET`] twice and
+//! [`QUIET_LATE`] twice in front of an acknowledgement that does not come.
 
 use std::mem;
 use std::num::NonZeroU8;
@@ -35,26 +35,29 @@ const ANY: NonZeroU8 = NonZeroU8::MIN;
 /// Whether a connection may wake its shard.
 #[derive(Default)]
 pub(crate) struct Quiet {
-    /// Until when it may not for one acknowledgement; none if it may.
+    /// Until when it may not for what it owes; none if it may.
     until: Option<Instant>,
-    /// What is owed is a PUBACK.
-    puback: bool,
-    /// It is in the list of those to look at.
+    /// What is owed are PUBACKs.
+    pubacks: bool,
+    /// It is in the list of those to look at, and was read since it was put there.
     listed: bool,
+    read: bool,
 }
 
 impl Connection {
-    /// It was read: what it owes may be nothing now, and the rest of a packet may be short.
+    /// It was read because it woke the shard: it may owe something else now, and the rest of a packet may be short.
     pub(super) fn wake_after_read(&mut self, engine: &Engine) {
-        if self.quiet.until.is_some()
-            && (self.unread.len() > 0 || engine.owed(self.id) == Owed::Nothing)
-        {
-            self.end_quiet();
+        if self.quiet.until.is_some() {
+            self.quiet.read = true;
+            let owed = engine.owed(self.id);
+            if self.unread.len() > 0 || !matches!(owed, Owed::Puback | Owed::Pubcomp) {
+                self.end_quiet();
+            }
         }
     }
 
     /// It may wake the shard with any byte.
-    fn end_quiet(&mut self) {
+    pub(super) fn end_quiet(&mut self) {
         if self.quiet.until.take().is_some() {
             // What could be set can be set again.
             self.stream.set_low_water(ANY);
@@ -87,8 +90,16 @@ impl Shard {
             return;
         }
         connection.quiet.until = Some(now.instant + QUIET);
-        connection.quiet.puback = owed == Owed::Puback;
-        if !mem::replace(&mut connection.quiet.listed, true) {
+        connection.quiet.pubacks = owed == Owed::Puback;
+        if !connection.quiet.listed {
+            self.list_quiet(key, now);
+        }
+    }
+
+    fn list_quiet(&mut self, key: Key, now: Now) {
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.quiet.listed = true;
+            connection.quiet.read = false;
             self.quiet.push_back((now.instant + QUIET, connection.id));
         }
     }
@@ -97,17 +108,18 @@ impl Shard {
     pub(super) fn read_before_write(&mut self, key: Key, now: Now) {
         if let Some(connection) = self.connections.get_mut(key)
             && connection.quiet.until.is_some()
-            && connection.quiet.puback
+            && connection.quiet.pubacks
             && connection.spoke_last
             && !connection.in_ready
             && !self.stalled
         {
+            connection.quiet.read = true;
             self.gathering.read_more();
             self.read_once(key, now);
         }
     }
 
-    /// Reads those that have been quiet for long enough.
+    /// Reads those that were not read for long enough, and lets those wake the shard that were sent no more.
     pub(super) fn end_quiet(&mut self, now: Now) {
         while let Some((at, id)) = self.quiet.front().copied()
             && at <= now.instant
@@ -120,18 +132,21 @@ impl Shard {
                 continue;
             };
             connection.quiet.listed = false;
-            match connection.quiet.until {
-                None => {}
-                Some(until) if now.instant < until => {
-                    connection.quiet.listed = true;
-                    self.quiet.push_back((now.instant + QUIET, id));
-                }
-                Some(_) => {
-                    self.read_once(key, now);
-                    if let Some(connection) = self.connections.get_mut(key) {
-                        connection.end_quiet();
-                    }
-                }
+            let Some(until) = connection.quiet.until else {
+                continue;
+            };
+            let is_over = until <= now.instant;
+            if (is_over || !connection.quiet.read) && !connection.in_ready {
+                self.read_once(key, now);
+            }
+            let Some(connection) = self.connections.get_mut(key) else {
+                continue;
+            };
+            if is_over {
+                connection.end_quiet();
+            } else {
+                connection.wake_after_read(&self.engine);
+                self.list_quiet(key, now);
             }
         }
     }

@@ -554,7 +554,7 @@ fn what_is_owed_is_known_at_each_step() {
     };
     assert_eq!(step(&[qos0("0")], &[]), Owed::Nothing);
     assert_eq!(step(&[qos1("1")], &[]), Owed::Puback);
-    assert_eq!(step(&[qos2("2")], &[]), Owed::Puback);
+    assert_eq!(step(&[qos2("2")], &[]), Owed::More);
     assert_eq!(step(&[], &[0x40, 2, 0, 1]), Owed::More);
     // PUBREC, upon which PUBREL leaves.
     assert_eq!(step(&[], &[0x50, 2, 0, 2]), Owed::Pubcomp);
@@ -563,6 +563,7 @@ fn what_is_owed_is_known_at_each_step() {
     assert_eq!(step(&[], &[0x70, 2, 0, 2]), Owed::More);
     assert_eq!(step(&[], &[0x50, 2, 0, 3]), Owed::Pubcomp);
     assert_eq!(step(&[], &[0x70, 2, 0, 3]), Owed::Puback);
+    assert_eq!(step(&[qos1("5")], &[]), Owed::Puback);
     // A PUBLISH of the client at QoS 2 is answered, and its PUBREL is due.
     assert_eq!(step(&[], &[0x34, 6, 0, 1, b'a', 0, 9, 0]), Owed::More);
 }
