@@ -518,7 +518,7 @@ impl Shard {
             };
             bytes += self.read_once(key, now);
             if let Some(connection) = self.connections.get_mut(key) {
-                connection.wake_after_read(&self.engine);
+                connection.was_read(&self.engine);
             }
         }
     }
@@ -700,6 +700,8 @@ impl Shard {
             // Answers of TLS and WebSocket that found no room.
             if connection.stream.flush().is_err() {
                 self.fail_write(key, now);
+            } else if !connection.stay_quiet(&self.engine) {
+                self.read_again(key);
             }
             return;
         }
@@ -732,8 +734,10 @@ impl Shard {
             }
             Ok(true) => self.hush(key, now),
             Ok(false) => {
-                connection.end_quiet();
                 connection.unsent = Some(Box::new(self.transmit.take_rest()));
+                if connection.end_quiet() {
+                    self.read_again(key);
+                }
                 self.watch_room(key, now);
             }
             Err(_) => {

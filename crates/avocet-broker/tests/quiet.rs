@@ -12,12 +12,13 @@
 mod common;
 
 use std::io::Write as _;
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use avocet_codec::{
-    Ack, Connect, Delivery, Frame, Packet, PacketId, Publish, QoS, TopicName, Version,
+    Ack, Connect, Delivery, Frame, Packet, PacketId, QoS, Subscribe, SubscribeFilter, TopicFilter,
+    Version,
 };
 use common::{Client, DataDir, Server, connect_with, id, resume};
 
@@ -286,16 +287,15 @@ fn a_release_is_no_acknowledgement() {
 fn the_rest_of_a_packet_does_not_wait() {
     let server = server(&[]);
     let (mut publisher, mut subscriber) = pair(&server);
+    let filters = [SubscribeFilter::new(
+        TopicFilter::new("other").unwrap(),
+        QoS::AtMostOnce,
+    )];
     let begun = Instant::now();
     for number in 1..=ROUNDS {
         publish(&mut publisher, number);
         let packet_id = receive(&mut subscriber, number);
-        let delivery = Delivery::AtLeastOnce(id(number));
-        let packet = Packet::Publish(Publish::new(
-            TopicName::new("other").unwrap(),
-            delivery,
-            b"12",
-        ));
+        let packet = Packet::Subscribe(Subscribe::new(id(number), &filters));
         let frame = Frame::encode(&packet, Version::V5).unwrap();
         let (most, rest) = frame.bytes().split_at(frame.bytes().len() - 2);
         for part in [most, rest] {
@@ -304,8 +304,30 @@ fn the_rest_of_a_packet_does_not_wait() {
             pause();
         }
         let answer = subscriber.receive();
-        assert!(matches!(answer.packet(), Packet::Puback(_)), "{answer:?}");
+        assert!(matches!(answer.packet(), Packet::Suback(_)), "{answer:?}");
         subscriber.send(&Packet::Puback(Ack::new(packet_id)));
+    }
+    assert!(begun.elapsed() < ALL_ROUNDS, "{:?}", begun.elapsed());
+}
+
+/// It is announced as output and dropped when it is to be written: nothing is owed then.
+#[test]
+fn a_ping_after_a_message_that_is_too_large_does_not_wait() {
+    let server = server(&[]);
+    let mut connect = Connect::new(Version::V5, "small");
+    connect.properties.maximum_packet_size = NonZeroU32::new(100);
+    let (mut subscriber, _) = connect_with(&server, &connect);
+    subscriber.subscribe("t", QoS::AtLeastOnce);
+    let mut publisher = server.connect(Version::V3_1_1, "publisher");
+    let begun = Instant::now();
+    for number in 1..=ROUNDS {
+        publish(&mut publisher, number);
+        let packet_id = receive(&mut subscriber, number);
+        subscriber.send(&Packet::Puback(Ack::new(packet_id)));
+        publisher.publish("t", Delivery::AtMostOnce, &[0; 200]);
+        ping(&mut publisher);
+        pause();
+        ping(&mut subscriber);
     }
     assert!(begun.elapsed() < ALL_ROUNDS, "{:?}", begun.elapsed());
 }

@@ -5,8 +5,8 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 /// From now on nobody is told that a TCP socket can be read while it holds fewer bytes than this (`SO_RCVLOWAT`), unless the
 /// peer has closed or the connection has failed. Reading takes what is there in any case. A new socket has 1.
 ///
-/// If the socket holds as many already, that is told at once, by epoll with edges too. Before Linux 4.18 neither is so: whoever polls is
-/// told of every byte, and of none anew.
+/// If the socket holds as many already, that is told at once, by epoll with edges too. Before Linux 4.18 it is told with the next byte:
+/// who makes the mark lower there should read.
 ///
 /// # Errors
 ///

@@ -15,7 +15,7 @@ use std::time::Duration;
 use avocet_engine::Engine;
 use avocet_session::{Instant, Now, Owed};
 
-use super::Shard;
+use super::{EVENTS, Shard};
 use crate::connection::{Closing, Connection, Reading};
 use crate::connections::Key;
 
@@ -45,23 +45,29 @@ pub(crate) struct Quiet {
 }
 
 impl Connection {
-    /// It was read because it woke the shard: it may owe something else now, and the rest of a packet may be short.
-    pub(super) fn wake_after_read(&mut self, engine: &Engine) {
-        if self.quiet.until.is_some() {
-            self.quiet.read = true;
-            let owed = engine.owed(self.id);
-            if self.unread.len() > 0 || !matches!(owed, Owed::Puback | Owed::Pubcomp) {
-                self.end_quiet();
-            }
-        }
+    /// It was read because it woke the shard.
+    pub(super) fn was_read(&mut self, engine: &Engine) {
+        self.quiet.read = true;
+        self.stay_quiet(engine);
     }
 
-    /// It may wake the shard with any byte.
-    pub(super) fn end_quiet(&mut self) {
-        if self.quiet.until.take().is_some() {
+    /// It stays so, unless it owes something else now, or the beginning of a packet is there, whose rest may be short.
+    /// False if it is quiet no more.
+    pub(super) fn stay_quiet(&mut self, engine: &Engine) -> bool {
+        let ends = self.quiet.until.is_some()
+            && (self.unread.len() > 0
+                || !matches!(engine.owed(self.id), Owed::Puback | Owed::Pubcomp));
+        !(ends && self.end_quiet())
+    }
+
+    /// It may wake the shard with any byte. True if it might not before: then there may be some to read.
+    pub(super) fn end_quiet(&mut self) -> bool {
+        let was_quiet = self.quiet.until.take().is_some();
+        if was_quiet {
             // What could be set can be set again.
             self.stream.set_low_water(ANY);
         }
+        was_quiet
     }
 }
 
@@ -84,7 +90,10 @@ impl Shard {
             && connection.unread.len() == 0
             && !connection.broken;
         if !may_be_quiet {
-            return connection.end_quiet();
+            if connection.end_quiet() {
+                self.read_again(key);
+            }
+            return;
         }
         if !was_quiet && !connection.stream.set_low_water(LOW_WATER) {
             return;
@@ -93,6 +102,14 @@ impl Shard {
         connection.quiet.pubacks = owed == Owed::Puback;
         if !connection.quiet.listed {
             self.list_quiet(key, now);
+        }
+    }
+
+    /// Lets a connection be read that is quiet no more, and was not read since: older systems do not tell anew.
+    pub(super) fn read_again(&mut self, key: Key) {
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.readable = true;
+            self.set_ready(key);
         }
     }
 
@@ -119,12 +136,13 @@ impl Shard {
         }
     }
 
-    /// Reads those that were not read for long enough, and lets those wake the shard that were sent no more.
+    /// Reads those that were not read for long enough, and lets those wake the shard that were sent no more: as many as the
+    /// poll may tell of in one turn.
     pub(super) fn end_quiet(&mut self, now: Now) {
-        while let Some((at, id)) = self.quiet.front().copied()
-            && at <= now.instant
-        {
-            self.quiet.pop_front();
+        for _ in 0..EVENTS {
+            let Some((_, id)) = self.quiet.pop_front_if(|(at, _)| *at <= now.instant) else {
+                return;
+            };
             let Some(key) = self.connections.key(id) else {
                 continue;
             };
@@ -144,8 +162,7 @@ impl Shard {
             };
             if is_over {
                 connection.end_quiet();
-            } else {
-                connection.wake_after_read(&self.engine);
+            } else if connection.stay_quiet(&self.engine) {
                 self.list_quiet(key, now);
             }
         }
